@@ -1,0 +1,60 @@
+import type { Resource } from "./resource.ts";
+import type {
+  ConfigMap,
+  Endpoints,
+  EndpointSlice,
+  Event,
+  Lease,
+  Namespace,
+  Node,
+  PersistentVolumeClaim,
+  Pod,
+  ReplicationController,
+  RuntimeClass,
+  Secret,
+  Service,
+  ServiceAccount,
+} from "./types.gen.ts";
+
+function core<T>(kind: string, plural: string, namespaced = true): Resource<T> {
+  return { group: "", version: "v1", kind, plural, namespaced };
+}
+
+export const PODS = core<Pod>("Pod", "pods");
+export const NODES = core<Node>("Node", "nodes", false);
+export const NAMESPACES = core<Namespace>("Namespace", "namespaces", false);
+export const SERVICES = core<Service>("Service", "services");
+export const ENDPOINTS = core<Endpoints>("Endpoints", "endpoints");
+export const CONFIG_MAPS = core<ConfigMap>("ConfigMap", "configmaps");
+export const SECRETS = core<Secret>("Secret", "secrets");
+export const SERVICE_ACCOUNTS = core<ServiceAccount>("ServiceAccount", "serviceaccounts");
+export const EVENTS = core<Event>("Event", "events");
+export const PERSISTENT_VOLUME_CLAIMS = core<PersistentVolumeClaim>(
+  "PersistentVolumeClaim",
+  "persistentvolumeclaims",
+);
+export const REPLICATION_CONTROLLERS = core<ReplicationController>(
+  "ReplicationController",
+  "replicationcontrollers",
+);
+export const LEASES: Resource<Lease> = {
+  group: "coordination.k8s.io",
+  version: "v1",
+  kind: "Lease",
+  plural: "leases",
+  namespaced: true,
+};
+export const ENDPOINT_SLICES: Resource<EndpointSlice> = {
+  group: "discovery.k8s.io",
+  version: "v1",
+  kind: "EndpointSlice",
+  plural: "endpointslices",
+  namespaced: true,
+};
+export const RUNTIME_CLASSES: Resource<RuntimeClass> = {
+  group: "node.k8s.io",
+  version: "v1",
+  kind: "RuntimeClass",
+  plural: "runtimeclasses",
+  namespaced: false,
+};

@@ -1,0 +1,65 @@
+/** Everything the agent may be told, resolved and checked once at start; frozen afterwards. */
+export interface AgentConfig {
+  /** Lower-case name of the Node object. */
+  readonly nodeName: string;
+  /** One address, or one of each family; empty = detect. */
+  readonly nodeIPs: readonly string[];
+  readonly nodeLabels: Readonly<Record<string, string>>;
+  readonly registerWithTaints: readonly {
+    readonly key: string;
+    readonly value: string;
+    readonly effect: string;
+  }[];
+  /** Kubelet root: pods/, pki/ and our own state files live below. */
+  readonly rootDir: string;
+  /** /var/log/pods */
+  readonly podLogsDir: string;
+  /** /var/log/containers */
+  readonly containerLogsDir: string;
+  /** Identity system:node:NAME. */
+  readonly kubeconfig: string;
+  /** Identity that may read Services and EndpointSlices. */
+  readonly proxyKubeconfig: string;
+  readonly dockerSocket: string;
+  /** Address the node's own servers listen on. */
+  readonly bindAddress: string;
+  /** 10250 */
+  readonly kubeletPort: number;
+  /** 10248, loopback only; 0 = off. */
+  readonly kubeletHealthzPort: number;
+  /** 10256 */
+  readonly proxyHealthzPort: number;
+  /** 10249, loopback only; 0 = off. */
+  readonly proxyMetricsPort: number;
+  /** Signs client certificates that may use the kubelet port (clientCAFile); empty = from the kubeconfig's CA. */
+  readonly clientCAFile: string;
+  readonly tlsCertFile: string;
+  readonly tlsPrivateKeyFile: string;
+  /** Pod networks to use when the Node object carries none. */
+  readonly podCIDRs: readonly string[];
+  /** Networks of all pods of the cluster: what is not masqueraded. */
+  readonly clusterCIDRs: readonly string[];
+  readonly clusterDNS: readonly string[];
+  readonly clusterDomain: string;
+  readonly resolvConf: string;
+  readonly maxPods: number;
+  readonly podPidsLimit: number;
+  /** Cgroup under which the kubepods tree is made; "/" for the root. */
+  readonly cgroupRoot: string;
+  readonly cgroupsPerQOS: boolean;
+  readonly containerLogMaxBytes: number;
+  readonly containerLogMaxFiles: number;
+  readonly imagePullProgressDeadlineMs: number;
+  readonly serializeImagePulls: boolean;
+  readonly nodeStatusUpdateFrequencyMs: number;
+  readonly nodeStatusReportFrequencyMs: number;
+  readonly nodeLeaseDurationSeconds: number;
+  readonly nodeStatusMaxImages: number;
+  readonly kubeReserved: Readonly<Record<string, string>>;
+  readonly systemReserved: Readonly<Record<string, string>>;
+  readonly evictionHard: Readonly<Record<string, string>>;
+  readonly allowedUnsafeSysctls: readonly string[];
+  readonly enableDebuggingHandlers: boolean;
+  /** "nftables" until the iptables backend lands. */
+  readonly proxyMode: "nftables";
+}

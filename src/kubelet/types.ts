@@ -1,0 +1,67 @@
+import type { Stored } from "../api/object.ts";
+import type { Node, Pod } from "../api/types.gen.ts";
+
+/** A pod assigned to this node, as the API server last told. */
+export type AssignedPod = Stored<Pod>;
+
+/** What the pod half reads of the node half. */
+export interface NodeView {
+  /** The Node object as last seen; undefined before registration. */
+  node(): Stored<Node> | undefined;
+  /** The node's addresses, primary family first; empty until known. */
+  hostIPs(): readonly string[];
+  /** Wakes when podCIDRs, labels, taints or addresses may have changed. Returns the function that ends it. */
+  subscribe(listener: () => void): () => void;
+}
+
+/** What the node's HTTP server and status read of the pod half. */
+export interface PodView {
+  /** All pods this node knows, terminal ones included. */
+  pods(): readonly AssignedPod[];
+  /** Runtime id of a container, newest attempt; undefined when it never ran. */
+  findContainer(
+    at: {
+      readonly namespace: string;
+      readonly pod: string;
+      readonly uid?: string;
+      readonly container: string;
+    },
+    options: { readonly previous: boolean },
+  ): Promise<ContainerLookup>;
+  /** Fails with a sentence while something the node's Ready condition depends on is broken; undefined when well. */
+  healthy(): string | undefined;
+}
+
+/** Answers of {@link PodView.findContainer}. The three failures are distinct texts in the kubelet's API. */
+export type ContainerLookup =
+  | {
+      readonly kind: "found";
+      readonly containerID: string;
+      readonly running: boolean;
+      readonly tty: boolean;
+      readonly stdin: boolean;
+    }
+  | { readonly kind: "podNotFound" }
+  | { readonly kind: "containerNotFound" }
+  /** Known, but no instance exists (yet, or no previous one). */
+  | { readonly kind: "notStarted"; readonly reason: string };
+
+/** `v1.Event` type field. */
+export type EventType = "Normal" | "Warning";
+
+/** Where an event points: a pod, one of its containers, or the node. */
+export interface EventTarget {
+  readonly kind: "Pod" | "Node";
+  readonly apiVersion: "v1";
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly resourceVersion?: string;
+  /** For example `spec.containers{web}`. */
+  readonly fieldPath?: string;
+}
+
+/** Fire and forget: never throws, never waits; aggregates and limits as client-go's recorder does. */
+export interface EventRecorder {
+  event(target: EventTarget, type: EventType, reason: string, message: string): void;
+}

@@ -1,0 +1,42 @@
+/** A sandbox as the network sees it. */
+export interface SandboxNetworkConfig {
+  readonly sandboxID: string;
+  readonly podUID: string;
+  /** `namespace/name`, for messages only. */
+  readonly podKey: string;
+  /** Host pid of the process that holds the network namespace. */
+  readonly pid: number;
+  readonly hostPorts: readonly HostPort[];
+}
+
+export interface HostPort {
+  readonly protocol: "TCP" | "UDP" | "SCTP";
+  /** Empty for all addresses of the node. */
+  readonly hostIP: string;
+  readonly hostPort: number;
+  readonly containerPort: number;
+}
+
+/** Gives pods their interface and addresses. All calls are idempotent and safe after a crash at any instant. */
+export interface PodNetwork {
+  /**
+   * Makes bridge, forwarding and masquerade rules for the node's pod networks, and takes back the leases of
+   * `sandboxes`. Called at start, when podCIDRs become known or change, and again as repair.
+   */
+  ensureNode(podCIDRs: readonly string[], signal: AbortSignal): Promise<void>;
+  /** Undefined while the node has no pod CIDR; pods with their own network must then wait (NetworkNotReady). */
+  readonly ready: boolean;
+  /** Gives the sandbox its lease, veth and routes, or finds that all is as it should be. Returns the pod's addresses. */
+  setUp(
+    config: SandboxNetworkConfig,
+    signal: AbortSignal,
+  ): Promise<{ readonly ips: readonly string[] }>;
+  /** The sandbox's addresses from its lease; undefined when it has none. */
+  addresses(sandboxID: string): readonly string[] | undefined;
+  /** Removes interface, host ports and lease. An unknown sandbox is success. */
+  tearDown(sandboxID: string, signal: AbortSignal): Promise<void>;
+  /** Frees the leases of all sandboxes that are not in `sandboxIDs` (they died while nobody looked). */
+  collectGarbage(sandboxIDs: ReadonlySet<string>, signal: AbortSignal): Promise<void>;
+  /** Removes everything this provider ever made on the host. */
+  cleanUp(signal: AbortSignal): Promise<void>;
+}

@@ -1,0 +1,48 @@
+import { RemoraError } from "../lib/errors.ts";
+
+/** Why a runtime call failed, in terms its caller can act on. */
+export type RuntimeFailure =
+  /** No such container, sandbox or image. */
+  | "NotFound"
+  /** The name is taken by something that is not ours to adopt. */
+  | "AlreadyExists"
+  /** Not possible in the present state (for example exec in a stopped container). */
+  | "WrongState"
+  /** The engine refuses this configuration for good. */
+  | "InvalidSpec"
+  /** The engine or host lacks the feature. */
+  | "Unsupported"
+  | "ImageMissing"
+  | "ImagePullFailed"
+  /** The process could not be started (no such file, no permission, unknown user, bad mount, OCI error). */
+  | "StartFailed"
+  /** The deadline passed; the call may have taken effect. */
+  | "Timeout"
+  /** The engine does not answer; the call may have taken effect. */
+  | "Unavailable"
+  | "Internal";
+
+/** Every failure of a ContainerRuntime or ImageService. */
+export class RuntimeError extends RemoraError {
+  readonly code = "REMORA_RUNTIME";
+  readonly failure: RuntimeFailure;
+  /** For StartFailed: 126, 127 or 128, as the engine would report it. */
+  readonly exitCode: number | undefined;
+  override readonly retryable: boolean;
+
+  constructor(
+    failure: RuntimeFailure,
+    message: string,
+    options?: ErrorOptions & { readonly exitCode?: number | undefined },
+  ) {
+    super(message, options);
+    this.failure = failure;
+    this.exitCode = options?.exitCode;
+    this.retryable = failure === "Timeout" || failure === "Unavailable" || failure === "Internal";
+  }
+}
+
+/** True when `error` is a RuntimeError of one of these kinds. */
+export function isRuntimeFailure(error: unknown, ...failures: readonly RuntimeFailure[]): boolean {
+  return error instanceof RuntimeError && failures.includes(error.failure);
+}
