@@ -45,23 +45,3 @@ export type ContainerLookup =
   | { readonly kind: "containerNotFound" }
   /** Known, but no instance exists (yet, or no previous one). */
   | { readonly kind: "notStarted"; readonly reason: string };
-
-/** `v1.Event` type field. */
-export type EventType = "Normal" | "Warning";
-
-/** Where an event points: a pod, one of its containers, or the node. */
-export interface EventTarget {
-  readonly kind: "Pod" | "Node";
-  readonly apiVersion: "v1";
-  readonly namespace: string;
-  readonly name: string;
-  readonly uid: string;
-  readonly resourceVersion?: string;
-  /** For example `spec.containers{web}`. */
-  readonly fieldPath?: string;
-}
-
-/** Fire and forget: never throws, never waits; aggregates and limits as client-go's recorder does. */
-export interface EventRecorder {
-  event(target: EventTarget, type: EventType, reason: string, message: string): void;
-}

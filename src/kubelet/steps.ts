@@ -1,0 +1,27 @@
+/**
+ * Called before every mutating step of a pod's life (failpoint). The agent passes a hook that does nothing, or one that
+ * kills the process at a named step, which is how crash safety is proved.
+ */
+export type StepHook = (name: StepName) => void | Promise<void>;
+
+/** Every mutating step, in the order a pod meets them. Extended together with the executor; tests walk the list. */
+export const STEP_NAMES = [
+  "makePodDirectories",
+  "setUpVolume",
+  "runPodSandbox",
+  "setUpNetwork",
+  "pullImage",
+  "createContainer",
+  "startContainer",
+  "writeStatus",
+  "stopContainer",
+  "removeContainer",
+  "tearDownNetwork",
+  "stopPodSandbox",
+  "removePodSandbox",
+  "tearDownVolume",
+  "removePodDirectories",
+  "deletePodObject",
+] as const;
+
+export type StepName = (typeof STEP_NAMES)[number];
