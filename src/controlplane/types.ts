@@ -95,7 +95,7 @@ export interface Strategy {
 /** A column of a Table (meta/v1 TableColumnDefinition). */
 export interface TableColumn {
   readonly name: string;
-  readonly type: "string" | "integer" | "date";
+  readonly type: "string" | "integer" | "date" | "boolean";
   readonly format?: string;
   readonly description: string;
   /** 0 = always shown, above 0 = wide only. */
@@ -105,7 +105,7 @@ export interface TableColumn {
 export interface TableDefinition {
   readonly columns: readonly TableColumn[];
   /** Cells in column order; integer columns are numbers. `now` is for ages. */
-  row(object: Readonly<JsonObject>, now: number): readonly (string | number | null)[];
+  row(object: Readonly<JsonObject>, now: number): readonly (string | number | boolean | null)[];
 }
 
 /** A subresource that is stored inside its parent: its own strategy and allowed verbs. */
@@ -156,6 +156,11 @@ export interface KindDefinition {
   /** Field selectors beside metadata.name and metadata.namespace. A missing value is "". */
   readonly fieldSelectors: Readonly<Record<string, (object: Readonly<JsonObject>) => string>>;
   readonly table: TableDefinition;
+  /**
+   * For kinds that are asked and never stored (access reviews, Binding): answers a POST on the collection, after
+   * admission, instead of storing the body. `name` is the body's metadata.name.
+   */
+  answer?(request: SubresourceRequest): Promise<JsonObject> | JsonObject;
 }
 
 export type Operation = "CREATE" | "UPDATE" | "DELETE" | "CONNECT";
