@@ -1,0 +1,101 @@
+# Sourced by bin/remora and bin/test: brings this machine to the point where the pinned Node can run the rest.
+# Everything is checked before it is installed, so a second start installs nothing and takes no time.
+
+say() { echo "remora: $*" >&2; }
+die() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+need_root() {
+  [ "$(id -u)" = 0 ] || die "must run as root (it programs network rules and mounts volumes). Try: sudo $0 $*"
+}
+
+# apt_install WHY PACKAGE...: nothing that is installed may be removed for it.
+apt_install() {
+  why=$1; shift
+  have apt-get || die "$* is missing ($why) and this machine has no apt-get. Install it by hand, then start again."
+  say "installing $* ($why)"
+  if [ -z "${apt_updated:-}" ]; then
+    # A list that cannot be refreshed is not fatal: the packages may be known or cached already.
+    apt-get update -qq >/dev/null 2>&1 || say "apt-get update failed; trying with the lists that are there"
+    apt_updated=1
+  fi
+  log=$(mktemp)
+  if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends "$@" >"$log" 2>&1; then
+    tail -n 15 "$log" >&2; rm -f "$log"
+    die "apt-get could not install $*. Install it by hand, then start again."
+  fi
+  rm -f "$log"
+}
+
+# want PROGRAM PACKAGE WHY: collects what is missing, so that apt runs once.
+wanted=; reasons=
+want() { have "$1" || { wanted="$wanted $2"; reasons="$reasons${reasons:+, }$2: $3"; }; }
+install_wanted() {
+  # shellcheck disable=SC2086
+  [ -z "$wanted" ] || apt_install "$reasons" $wanted
+  wanted=; reasons=
+}
+
+docker_socket=${REMORA_DOCKER_SOCKET:-/var/run/docker.sock}
+docker_answers() { "$root/bin/node" -e '
+  const r = require("node:http").get({ socketPath: process.argv[1], path: "/_ping", timeout: 3000 }, (s) => process.exit(s.statusCode === 200 ? 0 : 1));
+  r.on("error", () => process.exit(1)); r.on("timeout", () => process.exit(1));' "$docker_socket"; }
+
+# install_tools: what the agent drives on the machine.
+install_tools() {
+  # Any engine will do: Docker CE, Debian's, a socket somebody else provides.
+  have dockerd || [ -S "$docker_socket" ] || want dockerd docker.io "the container engine"
+  want nft nftables "Service rules"
+  want iptables iptables "the accept rule beside Docker's own firewall rules"
+  want conntrack conntrack "ends stale UDP flows"
+  want ip iproute2 "pod network interfaces"
+  want nsenter util-linux "enters a pod's network namespace"
+  install_wanted
+}
+
+# install_node MODE: the pinned Node and the libraries, through npm. MODE is "production" or "all".
+install_node() {
+  stamp=$root/node_modules/.remora-$1
+  cmp -s "$root/package-lock.json" "$stamp" 2>/dev/null && [ -e "$root/node_modules/.bin/node" ] && return
+  # The complete tree serves production too.
+  [ "$1" = production ] && cmp -s "$root/package-lock.json" "$root/node_modules/.remora-all" 2>/dev/null && return
+  # Debian keeps libatomic apart; the pinned Node links it.
+  [ -e /usr/lib/x86_64-linux-gnu/libatomic.so.1 ] || [ -e /usr/lib/aarch64-linux-gnu/libatomic.so.1 ] ||
+    ldconfig -p 2>/dev/null | grep -q libatomic.so.1 || apt_install "the pinned Node links it" libatomic1
+  have npm || apt_install "only to fetch the pinned Node and the libraries" nodejs npm
+  say "fetching the pinned Node and the libraries of package-lock.json"
+  omit=; [ "$1" = production ] && omit=--omit=dev
+  log=$(mktemp)
+  # npm's own Node may be older than what our packages name; the pinned one runs them.
+  if ! (cd "$root" && npm ci $omit --no-audit --no-fund --loglevel=error >"$log" 2>&1); then
+    tail -n 15 "$log" >&2; rm -f "$log"
+    die "npm ci failed in $root. Check the network (or npm's registry setting), then start again."
+  fi
+  rm -f "$log"
+  "$root/bin/node" -e 0 || die "the pinned Node does not run on this machine (see above)"
+  cp "$root/package-lock.json" "$stamp"
+}
+
+# start_docker: sets docker_started=1 when this call started the engine.
+start_docker() {
+  docker_started=
+  docker_answers && return
+  have dockerd || die "nothing answers on $docker_socket and there is no dockerd to start. Start your engine, then try again."
+  if [ -d /run/systemd/system ] && systemctl cat docker.service >/dev/null 2>&1; then
+    say "starting docker.service (no engine was running)"
+    systemctl start docker.service || die "docker.service did not start; see: journalctl -u docker.service"
+  else
+    say "starting dockerd (no engine was running); its log: /var/log/dockerd.log"
+    mkdir -p /run/remora
+    setsid dockerd --pidfile /run/remora/dockerd.pid >>/var/log/dockerd.log 2>&1 </dev/null &
+    docker_started=1
+  fi
+  tries=0
+  until docker_answers; do
+    tries=$((tries + 1))
+    [ $tries -lt 150 ] || { tail -n 5 /var/log/dockerd.log >&2 2>/dev/null; die "dockerd did not answer on $docker_socket within 30 s"; }
+    sleep 0.2
+  done
+}

@@ -1,0 +1,203 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { request } from "node:http";
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { setTimeout as delay } from "node:timers/promises";
+
+const script = fileURLToPath(new URL("machines.sh", import.meta.url));
+/** The checkout under test. */
+export const root = fileURLToPath(new URL("../../..", import.meta.url)).replace(/\/$/, "");
+
+export interface CommandResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+interface RunOptions {
+  readonly stdin?: string;
+  readonly timeoutMs?: number;
+  /** Resolve with any exit code instead of throwing. */
+  readonly allowFailure?: boolean;
+}
+
+async function run(
+  argv: readonly string[],
+  env: Readonly<Record<string, string>>,
+  options: RunOptions = {},
+): Promise<CommandResult> {
+  const [file = "", ...args] = argv;
+  const child = spawn(file, args, {
+    env: { ...process.env, ...env },
+    stdio: "pipe",
+    timeout: options.timeoutMs ?? 120_000,
+    killSignal: "SIGKILL",
+  });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.on("data", (chunk: Buffer) => (stdout += chunk.toString("utf8")));
+  child.stderr.on("data", (chunk: Buffer) => (stderr += chunk.toString("utf8")));
+  child.stdin.on("error", () => undefined);
+  child.stdin.end(options.stdin ?? "");
+  await once(child, "close");
+  const exitCode = child.exitCode ?? 128;
+  if (exitCode !== 0 && options.allowFailure !== true) {
+    throw new Error(`${argv.join(" ")} ended with ${exitCode}\n${stderr}\n${stdout}`);
+  }
+  return { exitCode, stdout, stderr };
+}
+
+/** A process on a machine. */
+export interface MachineProcess {
+  readonly child: ChildProcess;
+  output(): string;
+  /** Sends a signal to the process itself, inside the machine. */
+  signal(name: "TERM" | "INT" | "KILL"): Promise<void>;
+  /** Resolves with the exit code (128 + signal number when it was killed). */
+  readonly exited: Promise<number>;
+}
+
+/**
+ * One "machine" on this machine: its own network, mount, pid, hostname and cgroup namespaces and its own dockerd. It has
+ * no way out: its default route leads to a switch that drops everything.
+ */
+export class Machine {
+  readonly #env: Readonly<Record<string, string>>;
+  readonly #state: string;
+
+  private constructor(prefix: string) {
+    this.#state = `/tmp/${prefix}`;
+    this.#env = { E2E_PREFIX: prefix, E2E_STATE: this.#state, E2E_CGROUP: prefix };
+  }
+
+  static async start(name: string): Promise<Machine> {
+    const machine = new Machine(`rm${name}${process.pid}`);
+    await run([script, "up", "1"], machine.#env);
+    await run([script, "exec", "1", "mkdir", "-p", "/run/home"], machine.#env);
+    return machine;
+  }
+
+  get dockerSocket(): string {
+    return `${this.#state}/node1/run/docker.sock`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await run([script, "down"], this.#env);
+  }
+
+  /** Runs a command on the machine to its end. */
+  async exec(argv: readonly string[], options?: RunOptions): Promise<CommandResult> {
+    return run([script, "exec", "1", "env", "HOME=/run/home", ...argv], this.#env, options);
+  }
+
+  /** kubectl as the machine's root would call it. */
+  async kubectl(argv: readonly string[], options?: RunOptions): Promise<CommandResult> {
+    return this.exec(["kubectl", ...argv], options);
+  }
+
+  /** Starts a long-running command on the machine. */
+  spawn(argv: readonly string[], env: Readonly<Record<string, string>> = {}): MachineProcess {
+    const pidFile = `/run/test-${Math.random().toString(36).slice(2)}.pid`;
+    const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+    const child = spawn(
+      script,
+      [
+        "exec",
+        "1",
+        "env",
+        "HOME=/run/home",
+        ...assignments,
+        "sh",
+        "-c",
+        'echo $$ >"$0"; exec "$@"',
+        pidFile,
+        ...argv,
+      ],
+      { env: { ...process.env, ...this.#env }, stdio: ["ignore", "pipe", "pipe"] },
+    );
+    let output = "";
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString("utf8")));
+    child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString("utf8")));
+    const exited = once(child, "close").then(() => child.exitCode ?? 128);
+    return {
+      child,
+      output: () => output,
+      signal: async (name) => {
+        const pid = (await readFile(`${this.#state}/node1${pidFile}`, "utf8")).trim();
+        await this.exec(["kill", `-${name}`, pid], { allowFailure: true });
+      },
+      exited,
+    };
+  }
+
+  /** One request to the machine's Docker Engine. */
+  async docker(method: string, path: string, body?: Buffer): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const outgoing = request({ socketPath: this.dockerSocket, method, path }, (incoming) => {
+        let text = "";
+        incoming.on("data", (chunk: Buffer) => (text += chunk.toString("utf8")));
+        incoming.on("end", () => {
+          if ((incoming.statusCode ?? 500) >= 300) reject(new Error(`${method} ${path}: ${text}`));
+          else resolve(path.startsWith("/images/create") || text === "" ? text : JSON.parse(text));
+        });
+      });
+      outgoing.on("error", reject);
+      outgoing.end(body);
+    });
+  }
+
+  /** Gives the machine `docker.io/library/busybox:1.36`, made of this system's static busybox. */
+  async loadBusybox(): Promise<void> {
+    const archive = await busyboxArchive();
+    const changes = new URLSearchParams([
+      ["fromSrc", "-"],
+      ["repo", "busybox"],
+      ["tag", "1.36"],
+      ["changes", "ENV PATH=/bin"],
+      ["changes", 'CMD ["sh"]'],
+    ]);
+    await this.docker("POST", `/images/create?${changes.toString()}`, archive);
+  }
+}
+
+let archive: Promise<Buffer> | undefined;
+
+async function makeBusyboxArchive(): Promise<Buffer> {
+  const make = `d=$(mktemp -d) && mkdir -p "$d/bin" "$d/etc" "$d/tmp" && cp "$(command -v busybox)" "$d/bin/" &&
+    for a in $("$d/bin/busybox" --list); do [ "$a" = busybox ] || ln -s busybox "$d/bin/$a"; done &&
+    echo 'root:x:0:0:root:/:/bin/sh' >"$d/etc/passwd" && tar -C "$d" -c . && rm -rf "$d"`;
+  const child = spawn("sh", ["-c", make], { stdio: ["ignore", "pipe", "inherit"] });
+  const chunks: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => chunks.push(chunk));
+  await once(child, "close");
+  if (child.exitCode !== 0) throw new Error("could not pack busybox; is busybox-static installed?");
+  return Buffer.concat(chunks);
+}
+
+async function busyboxArchive(): Promise<Buffer> {
+  archive ??= makeBusyboxArchive();
+  return archive;
+}
+
+/** Polls until `check` returns something; fails with what `describe` says after `timeoutMs`. */
+export async function eventually<T>(
+  check: () => Promise<T | undefined>,
+  options: { readonly timeoutMs: number; readonly describe: () => string | Promise<string> },
+): Promise<T> {
+  const deadline = performance.now() + options.timeoutMs;
+  let last: unknown;
+  while (performance.now() < deadline) {
+    try {
+      const value = await check();
+      if (value !== undefined) return value;
+      last = undefined;
+    } catch (error) {
+      last = error;
+    }
+    await delay(100);
+  }
+  throw new Error(`did not happen within ${options.timeoutMs} ms: ${await options.describe()}`, {
+    cause: last,
+  });
+}
