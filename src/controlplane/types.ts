@@ -84,6 +84,16 @@ export interface Strategy {
     object: Readonly<JsonObject>,
     requested: number | undefined,
   ): number | undefined;
+  /**
+   * For kinds with finalizers of their own (Namespace `spec.finalizers`): called on the copy that is being marked for
+   * deletion and on each later write of it; may change it (phase `Terminating`). True keeps the object although
+   * `metadata.finalizers` is empty.
+   */
+  holdsDeletion?(object: JsonObject): boolean;
+  /** What a DELETE without propagationPolicy means; default `Background` (ReplicationController v1: `Orphan`). */
+  readonly defaultPropagationPolicy?: "Background" | "Orphan";
+  /** The reply to a completed DELETE is the object instead of a Status (pods, services, service accounts, ...). */
+  readonly returnsDeletedObject?: boolean;
   /** Whether PUT may create (false for nearly all). */
   readonly allowCreateOnUpdate: boolean;
   /** Whether PUT without resourceVersion is allowed. */
