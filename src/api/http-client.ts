@@ -1,0 +1,354 @@
+import { type Dispatcher, Pool } from "undici";
+
+import { type Clock, deadline } from "../lib/clock.ts";
+import { errorCode, isAbort, ParseError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ApiClient, ApiRequest, Query, WatchRequest } from "./client.ts";
+import { type Credentials, type CredentialSource, createCredentialSource } from "./credentials.ts";
+import { ApiUnavailableError } from "./errors.ts";
+import type { Kubeconfig } from "./kubeconfig-types.ts";
+import { LineSplitter } from "./line-splitter.ts";
+import { parseRetryAfter, responseToError } from "./response-error.ts";
+
+export interface HttpClientOptions {
+  readonly kubeconfig: Kubeconfig;
+  /** For example `remora/0.1.0 (linux/amd64) kubelet`. */
+  readonly userAgent: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Environment of credential plug-ins (HOME and the like); PATH is always set. */
+  readonly pluginEnvironment?: Readonly<Record<string, string>>;
+  /** False: never offer HTTP/2. Each watch then has its own connection. */
+  readonly http2?: boolean;
+}
+
+/** An {@link ApiClient} over the network. */
+export interface HttpClient extends ApiClient {
+  /** Drops all connections and reads the credentials again; what is under way fails as unavailable. */
+  reset(): void;
+  /** Ends all connections; afterwards every call fails. */
+  close(): Promise<void>;
+}
+
+/** One set of connections with one set of TLS credentials. */
+interface Transport {
+  readonly requests: Pool;
+  readonly watches: Pool;
+  readonly tlsDigest: string;
+  /** Aborts when newer credentials replaced this transport: watches then end as if the server had closed them. */
+  readonly retired: AbortController;
+  /** Calls in a row that got no answer. */
+  failures: number;
+}
+
+const defaultDeadlineMs = 30_000;
+/** A half-dead TCP connection keeps swallowing requests for up to 15 minutes; two in a row are enough. */
+const failuresBeforeReset = 2;
+/** Below the 90 s after which a Go server closes an idle connection. */
+const idleMs = 50_000;
+const connectMs = 10_000;
+
+/** Nothing was processed, or nothing changes if it was: safe to repeat at once for GET. */
+const staleConnectionCodes = new Set([
+  "ECONNRESET",
+  "EPIPE",
+  "UND_ERR_SOCKET",
+  "UND_ERR_INFO",
+  "UND_ERR_DESTROYED",
+  "UND_ERR_CLOSED",
+]);
+
+/** A client for the server and identity of one kubeconfig. Make a second one for work that must not share connections. */
+export function createHttpClient(options: HttpClientOptions): HttpClient {
+  return new UndiciClient(options);
+}
+
+class UndiciClient implements HttpClient {
+  readonly #options: HttpClientOptions;
+  readonly #credentials: CredentialSource;
+  readonly #origin: string;
+  readonly #prefix: string;
+  #transport: Transport | undefined;
+  /** Pools that are being emptied. */
+  readonly #closing = new Set<Promise<void>>();
+  #closed = false;
+
+  constructor(options: HttpClientOptions) {
+    const url = new URL(options.kubeconfig.cluster.server);
+    this.#options = options;
+    this.#origin = url.origin;
+    this.#prefix = url.pathname.replace(/\/+$/, "");
+    this.#credentials = createCredentialSource(
+      options.kubeconfig,
+      options.clock,
+      options.pluginEnvironment,
+    );
+  }
+
+  async request(request: ApiRequest): Promise<unknown> {
+    const signal = deadline(request.signal, request.deadlineMs ?? defaultDeadlineMs);
+    try {
+      return await this.#requestOnce(request, signal);
+    } catch (error) {
+      // The server may close an idle connection in the moment we use it; reading again is harmless.
+      if (request.method !== "GET" || signal.aborted || !isStaleConnection(error)) throw error;
+      return this.#requestOnce(request, signal);
+    }
+  }
+
+  async *watch(request: WatchRequest): AsyncGenerator<unknown, void, undefined> {
+    const what = `watch ${request.path}`;
+    const { transport, credentials } = await this.#connect(what, request.signal);
+    const signal = AbortSignal.any([request.signal, transport.retired.signal]);
+    try {
+      const response = await transport.watches.request({
+        method: "GET",
+        path: this.#target(request.path, { ...request.query, watch: true }),
+        headers: this.#headers(credentials),
+        signal,
+        headersTimeout: request.stallMs,
+        bodyTimeout: request.stallMs,
+      });
+      if (response.statusCode !== 200) {
+        throw await this.#refusal(what, response, transport);
+      }
+      transport.failures = 0;
+      yield* readLines(what, response.body, transport);
+    } catch (error) {
+      request.signal.throwIfAborted();
+      if (transport.retired.signal.aborted) return;
+      throw this.#classify(what, error, transport);
+    }
+  }
+
+  reset(): void {
+    const old = this.#transport;
+    this.#transport = undefined;
+    this.#credentials.invalidate();
+    if (old === undefined) return;
+    const reason = new ApiUnavailableError("the connections to the API server were reset");
+    this.#own(old.requests.destroy(reason));
+    this.#own(old.watches.destroy(reason));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.reset();
+    await Promise.all(this.#closing);
+  }
+
+  async #requestOnce(request: ApiRequest, signal: AbortSignal): Promise<unknown> {
+    const what = `${request.method} ${request.path}`;
+    let transport: Transport | undefined;
+    try {
+      const connected = await this.#connect(what, signal);
+      ({ transport } = connected);
+      const body = request.body === undefined ? undefined : JSON.stringify(request.body);
+      const response = await transport.requests.request({
+        method: request.method,
+        path: this.#target(request.path, request.query ?? {}),
+        headers: this.#headers(
+          connected.credentials,
+          body === undefined ? undefined : (request.contentType ?? "application/json"),
+        ),
+        ...(body === undefined ? {} : { body }),
+        signal,
+        // The deadline covers these.
+        headersTimeout: 0,
+        bodyTimeout: 0,
+      });
+      if (response.statusCode < 200 || response.statusCode > 299) {
+        throw await this.#refusal(what, response, transport);
+      }
+      const text = await response.body.text();
+      transport.failures = 0;
+      return parseBody(what, text, header(response, "content-type"));
+    } catch (error) {
+      request.signal.throwIfAborted();
+      const ms = request.deadlineMs ?? defaultDeadlineMs;
+      const shown = signal.aborted
+        ? new ApiUnavailableError(`${what}: no answer within ${ms} ms`, { cause: error })
+        : error;
+      throw transport === undefined ? shown : this.#classify(what, shown, transport);
+    }
+  }
+
+  /** The current transport, rebuilt when the TLS credentials changed since it was made. */
+  async #connect(
+    what: string,
+    signal: AbortSignal,
+  ): Promise<{ transport: Transport; credentials: Credentials }> {
+    signal.throwIfAborted();
+    let credentials: Credentials;
+    try {
+      credentials = await this.#credentials.current(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      const message = error instanceof Error ? error.message : String(error);
+      throw new ApiUnavailableError(`${what}: ${message}`, { cause: error });
+    }
+    if (this.#closed) throw new ApiUnavailableError(`${what}: the client is closed`);
+    let transport = this.#transport;
+    if (transport?.tlsDigest !== credentials.tlsDigest) {
+      if (transport !== undefined) this.#retire(transport);
+      transport = this.#openTransport(credentials);
+      this.#transport = transport;
+    }
+    return { transport, credentials };
+  }
+
+  #openTransport(credentials: Credentials): Transport {
+    const { cluster } = this.#options.kubeconfig;
+    const tls = {
+      ...(credentials.caPEM === undefined ? {} : { ca: credentials.caPEM }),
+      ...(credentials.clientCertPEM === undefined ? {} : { cert: credentials.clientCertPEM }),
+      ...(credentials.clientKeyPEM === undefined ? {} : { key: credentials.clientKeyPEM }),
+      ...(cluster.tlsServerName === undefined ? {} : { servername: cluster.tlsServerName }),
+      rejectUnauthorized: !cluster.insecureSkipTLSVerify,
+      timeout: connectMs,
+      keepAlive: true,
+      keepAliveInitialDelay: 15_000,
+    };
+    const common = { keepAliveTimeout: idleMs, keepAliveMaxTimeout: idleMs };
+    return {
+      requests: new Pool(this.#origin, { ...common, allowH2: false, connect: tls }),
+      watches: new Pool(this.#origin, {
+        ...common,
+        allowH2: this.#options.http2 ?? true,
+        h2Options: { maxConcurrentStreams: 1000, pingInterval: 30_000 },
+        connect: { ...tls, preferH2: true },
+      }),
+      tlsDigest: credentials.tlsDigest,
+      retired: new AbortController(),
+      failures: 0,
+    };
+  }
+
+  /** Lets requests under way finish, and ends the watches so that they start again with the new credentials. */
+  #retire(transport: Transport): void {
+    this.#options.logger.log("info", "API credentials changed, connections renewed");
+    transport.retired.abort();
+    this.#own(transport.requests.close());
+    this.#own(transport.watches.close());
+  }
+
+  #own(closing: Promise<void>): void {
+    const owned = closing
+      .catch((error: unknown) => {
+        this.#options.logger.log("debug", "closing API connections failed", {
+          error: String(error),
+        });
+      })
+      .finally(() => this.#closing.delete(owned));
+    this.#closing.add(owned);
+  }
+
+  #target(path: string, query: Query): string {
+    const parameters = new URLSearchParams();
+    for (const [key, value] of Object.entries(query)) {
+      if (value !== undefined) parameters.append(key, String(value));
+    }
+    const text = parameters.toString();
+    return `${this.#prefix}${path}${text === "" ? "" : `?${text}`}`;
+  }
+
+  #headers(credentials: Credentials, contentType?: string): Record<string, string> {
+    return {
+      accept: "application/json",
+      "user-agent": this.#options.userAgent,
+      ...(contentType === undefined ? {} : { "content-type": contentType }),
+      ...(credentials.token === undefined ? {} : { authorization: `Bearer ${credentials.token}` }),
+    };
+  }
+
+  async #refusal(
+    what: string,
+    response: Dispatcher.ResponseData,
+    transport: Transport,
+  ): Promise<Error> {
+    const body = await response.body.text();
+    transport.failures = 0;
+    // A rotated token or certificate may already lie on disk.
+    if (response.statusCode === 401) this.#credentials.invalidate();
+    const retryAfterSeconds = parseRetryAfter(
+      header(response, "retry-after"),
+      this.#options.clock.now(),
+    );
+    return responseToError(what, { status: response.statusCode, body, retryAfterSeconds });
+  }
+
+  /** Turns a transport failure into {@link ApiUnavailableError} and counts it; other errors pass. */
+  #classify(what: string, error: unknown, transport: Transport): unknown {
+    if (isAnswered(error)) return error;
+    if (transport === this.#transport) {
+      transport.failures += 1;
+      if (transport.failures >= failuresBeforeReset) {
+        this.#options.logger.log("warn", "API server does not answer, connections reset", {
+          failures: transport.failures,
+        });
+        this.reset();
+      }
+    }
+    if (error instanceof ApiUnavailableError) return error;
+    return new ApiUnavailableError(`${what}: ${describeFailure(error)}`, { cause: error });
+  }
+}
+
+/** Whether the server did answer, so that the connection is good. */
+function isAnswered(error: unknown): boolean {
+  return error instanceof ParseError || errorCode(error) === "REMORA_API";
+}
+
+function isStaleConnection(error: unknown): boolean {
+  if (!(error instanceof ApiUnavailableError)) return false;
+  return staleConnectionCodes.has(errorCode(error.cause) ?? "");
+}
+
+function header(response: Dispatcher.ResponseData, name: string): string | undefined {
+  const value = response.headers[name];
+  return Array.isArray(value) ? value[0] : value;
+}
+
+function parseBody(what: string, text: string, contentType: string | undefined): unknown {
+  if (text === "") return undefined;
+  if (contentType !== undefined && !contentType.includes("json")) return text;
+  return parseLine(what, text);
+}
+
+function parseLine(what: string, text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text);
+    return value;
+  } catch (error) {
+    throw new ParseError(what, "JSON", { cause: error });
+  }
+}
+
+async function* readLines(
+  what: string,
+  body: AsyncIterable<Buffer>,
+  transport: Transport,
+): AsyncGenerator<unknown, void, undefined> {
+  const splitter = new LineSplitter();
+  for await (const chunk of body) {
+    transport.failures = 0;
+    for (const line of splitter.push(chunk)) yield parseLine(what, line);
+  }
+  if (splitter.unfinished) {
+    throw new ApiUnavailableError(`${what}: the stream ended in the middle of an event`);
+  }
+}
+
+/** A sentence for people out of what Node, OpenSSL and undici throw. Holds no header and no body. */
+function describeFailure(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return error.errors.map(describeFailure).join(", ");
+  }
+  const code = errorCode(error);
+  if (code === "UND_ERR_BODY_TIMEOUT" || code === "UND_ERR_HEADERS_TIMEOUT") {
+    return "the stream fell silent";
+  }
+  if (isAbort(error)) return "the request was cut off";
+  const message = error instanceof Error ? error.message : String(error);
+  return code === undefined || message.includes(code) ? message : `${message} (${code})`;
+}
