@@ -1,0 +1,107 @@
+import type { ApiClient } from "../../api/client.ts";
+import { isNotFound } from "../../api/errors.ts";
+import { parseStored, type Stored } from "../../api/object.ts";
+import { objectPath } from "../../api/resource.ts";
+import { NODES } from "../../api/resources.ts";
+import type { Node, NodeStatus } from "../../api/types.gen.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { errorMessage } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import { statusChanged, statusPatch } from "./node-status.ts";
+
+/** Tries per tick: the first against the object at hand, later ones against a fresh read. */
+const attempts = 5;
+
+export interface StatusSyncOptions {
+  readonly nodeName: string;
+  readonly reportFrequencyMs: number;
+  readonly client: ApiClient;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: () => number;
+  /** The Node as last seen. */
+  readonly current: () => Stored<Node> | undefined;
+  /** The wanted status on top of `previous`. */
+  readonly compute: (previous: NodeStatus) => Promise<NodeStatus>;
+  /** The server took a new status. */
+  readonly onWritten: (before: NodeStatus, after: Stored<Node>) => void;
+}
+
+/** Writes the node's status: when it changed, and else every `nodeStatusReportFrequency`. */
+export class StatusSync {
+  readonly #options: StatusSyncOptions;
+  #nextReportAt = 0;
+  #missingReported = false;
+
+  constructor(options: StatusSyncOptions) {
+    this.#options = options;
+  }
+
+  /** One tick. Never rejects for the server's sake. Returns the status that is true now. */
+  async sync(signal: AbortSignal): Promise<NodeStatus | undefined> {
+    const { logger } = this.#options;
+    let node = this.#options.current();
+    for (let attempt = 0; attempt < attempts; attempt += 1) {
+      try {
+        node ??= await this.#get(signal);
+        const written = await this.#write(node, signal);
+        this.#missingReported = false;
+        return written;
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        if (isNotFound(error)) {
+          this.#reportMissing();
+          return undefined;
+        }
+        logger.log(attempt === 0 ? "warn" : "debug", "node status was not written", {
+          attempt,
+          error: errorMessage(error),
+        });
+        node = undefined;
+      }
+    }
+    return undefined;
+  }
+
+  #reportMissing(): void {
+    if (this.#missingReported) return;
+    this.#missingReported = true;
+    this.#options.logger.log(
+      "error",
+      "the Node object was deleted; restart the agent to register again",
+      {
+        node: this.#options.nodeName,
+      },
+    );
+  }
+
+  async #get(signal: AbortSignal): Promise<Stored<Node>> {
+    const path = objectPath(NODES, { name: this.#options.nodeName });
+    return parseStored<Node>(await this.#options.client.request({ method: "GET", path, signal }));
+  }
+
+  async #write(node: Stored<Node>, signal: AbortSignal): Promise<NodeStatus> {
+    const { clock, client, nodeName, onWritten } = this.#options;
+    const before = node.status ?? {};
+    const next = await this.#options.compute(before);
+    const changed = statusChanged(before, next);
+    if (!changed && clock.monotonic() < this.#nextReportAt) return next;
+    const answer = await client.request({
+      method: "PATCH",
+      path: objectPath(NODES, { name: nodeName }, "status"),
+      body: statusPatch(before, next),
+      contentType: "application/strategic-merge-patch+json",
+      signal,
+    });
+    this.#scheduleReport(changed);
+    onWritten(before, parseStored<Node>(answer));
+    return next;
+  }
+
+  #scheduleReport(changed: boolean): void {
+    const { clock, reportFrequencyMs, random } = this.#options;
+    // Nodes that changed together (a restarted control plane) must not report together for ever.
+    const offset = changed ? (random() - 0.5) * reportFrequencyMs : 0;
+    this.#nextReportAt = clock.monotonic() + reportFrequencyMs + offset;
+  }
+}
