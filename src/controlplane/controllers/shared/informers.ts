@@ -1,0 +1,96 @@
+import type { ApiClient } from "../../../api/client.ts";
+import { createInformer } from "../../../api/informer.ts";
+import type { Informer } from "../../../api/informer-types.ts";
+import type { Stored } from "../../../api/object.ts";
+import { parseStored } from "../../../api/object.ts";
+import type { Resource } from "../../../api/resource.ts";
+import {
+  CONFIG_MAPS,
+  ENDPOINTS,
+  ENDPOINT_SLICES,
+  LEASES,
+  NAMESPACES,
+  NODES,
+  PODS,
+  REPLICATION_CONTROLLERS,
+  SERVICES,
+  SERVICE_ACCOUNTS,
+} from "../../../api/resources.ts";
+import type {
+  ConfigMap,
+  Endpoints,
+  EndpointSlice,
+  Lease,
+  Namespace,
+  Node,
+  Pod,
+  ReplicationController,
+  Service,
+  ServiceAccount,
+} from "../../../api/types.gen.ts";
+import type { Clock } from "../../../lib/clock.ts";
+import type { Logger } from "../../../lib/log.ts";
+
+/** The caches that the controllers and the scheduler share. */
+export interface Informers {
+  readonly pods: Informer<Stored<Pod>>;
+  readonly nodes: Informer<Stored<Node>>;
+  readonly namespaces: Informer<Stored<Namespace>>;
+  readonly services: Informer<Stored<Service>>;
+  readonly endpoints: Informer<Stored<Endpoints>>;
+  readonly endpointSlices: Informer<Stored<EndpointSlice>>;
+  readonly replicationControllers: Informer<Stored<ReplicationController>>;
+  readonly serviceAccounts: Informer<Stored<ServiceAccount>>;
+  /** Only those of kube-node-lease. */
+  readonly nodeLeases: Informer<Stored<Lease>>;
+  /** Only those named kube-root-ca.crt. */
+  readonly rootCAs: Informer<Stored<ConfigMap>>;
+}
+
+export interface InformerOptions {
+  readonly client: ApiClient;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: () => number;
+}
+
+/** Builds the shared caches; nothing runs before `run`. */
+export function createInformers(options: InformerOptions): {
+  readonly informers: Informers;
+  run(signal: AbortSignal): Promise<void>;
+} {
+  const all: Informer<unknown>[] = [];
+  function informer<T>(
+    resource: Resource<T>,
+    scope: { readonly namespace?: string; readonly fieldSelector?: string } = {},
+  ): Informer<Stored<T>> {
+    const created = createInformer<Stored<T>>({
+      ...options,
+      ...scope,
+      resource,
+      // Whole objects on purpose: the in-process client hands out the store's own frozen copies, so that keeping the
+      // object costs less than a projection of it.
+      project: (object) => parseStored<T>(object),
+    });
+    all.push(created);
+    return created;
+  }
+  const informers: Informers = {
+    pods: informer(PODS),
+    nodes: informer(NODES),
+    namespaces: informer(NAMESPACES),
+    services: informer(SERVICES),
+    endpoints: informer(ENDPOINTS),
+    endpointSlices: informer(ENDPOINT_SLICES),
+    replicationControllers: informer(REPLICATION_CONTROLLERS),
+    serviceAccounts: informer(SERVICE_ACCOUNTS),
+    nodeLeases: informer(LEASES, { namespace: "kube-node-lease" }),
+    rootCAs: informer(CONFIG_MAPS, { fieldSelector: "metadata.name=kube-root-ca.crt" }),
+  };
+  return {
+    informers,
+    run: async (signal) => {
+      await Promise.all(all.map(async (each) => each.run(signal)));
+    },
+  };
+}
