@@ -27,6 +27,8 @@ export interface WatchRequest {
   readonly signal: AbortSignal;
   /** Milliseconds without a single byte after which the stream counts as dead. */
   readonly stallMs: number;
+  /** Called once when the server has accepted the watch, before the first event. */
+  readonly onOpen?: () => void;
 }
 
 /**

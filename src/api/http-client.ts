@@ -113,6 +113,7 @@ class UndiciClient implements HttpClient {
         throw await this.#refusal(what, response, transport);
       }
       transport.failures = 0;
+      request.onOpen?.();
       yield* readLines(what, response.body, transport);
     } catch (error) {
       request.signal.throwIfAborted();

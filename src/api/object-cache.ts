@@ -1,0 +1,92 @@
+import type { Change } from "./informer-types.ts";
+import type { ObjectState } from "./watch-event.ts";
+
+/** A projection and the state of the object it was made from. */
+export interface CacheEntry<T> {
+  readonly state: ObjectState;
+  readonly object: T;
+}
+
+/** Called when a listener breaks its promise not to throw. */
+export type ListenerFailed = (error: unknown) => void;
+
+/** Projections by key, and whoever wants to hear of changes. All methods are synchronous. */
+export class ObjectCache<T> {
+  readonly #entries = new Map<string, CacheEntry<T>>();
+  readonly #listeners = new Set<(change: Change<T>) => void>();
+  readonly #listenerFailed: ListenerFailed;
+
+  constructor(listenerFailed: ListenerFailed) {
+    this.#listenerFailed = listenerFailed;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  get(key: string): T | undefined {
+    return this.#entries.get(key)?.object;
+  }
+
+  /** @yields every projection, in no particular order. */
+  *values(): Generator<T, void, undefined> {
+    for (const { object } of this.#entries.values()) yield object;
+  }
+
+  /** Takes in one object. The same state again is no change; another uid is another object of that name. */
+  upsert(entry: CacheEntry<T>): void {
+    const { key, uid, resourceVersion } = entry.state;
+    const held = this.#entries.get(key);
+    if (held?.state.uid === uid) {
+      if (held.state.resourceVersion === resourceVersion) return;
+      this.#entries.set(key, entry);
+      this.#emit({ kind: "updated", key, object: entry.object, previous: held.object });
+      return;
+    }
+    if (held !== undefined) this.remove(held.state);
+    this.#entries.set(key, entry);
+    this.#emit({ kind: "added", key, object: entry.object });
+  }
+
+  /** Forgets an object, unless another one has taken its name. */
+  remove({ key, uid }: Pick<ObjectState, "key" | "uid">): void {
+    const held = this.#entries.get(key);
+    if (held === undefined || held.state.uid !== uid) return;
+    this.#entries.delete(key);
+    this.#emit({ kind: "deleted", key, previous: held.object });
+  }
+
+  /** Makes the cache equal to a complete list; listeners hear of the differences only. */
+  replace(entries: ReadonlyMap<string, CacheEntry<T>>): void {
+    for (const held of this.#entries.values()) {
+      if (!entries.has(held.state.key)) this.remove(held.state);
+    }
+    for (const entry of entries.values()) this.upsert(entry);
+  }
+
+  /** See {@link Informer.subscribe}. */
+  subscribe(listener: (change: Change<T>) => void): () => void {
+    for (const [key, { object }] of this.#entries) {
+      this.#call(listener, { kind: "added", key, object });
+    }
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  #emit(change: Change<T>): void {
+    // Who subscribes from inside a listener has just been told of this change.
+    const listeners = [...this.#listeners];
+    for (const listener of listeners) this.#call(listener, change);
+  }
+
+  #call(listener: (change: Change<T>) => void, change: Change<T>): void {
+    try {
+      listener(change);
+    } catch (error) {
+      // One broken listener must not keep the change from the others, nor tear the watch.
+      this.#listenerFailed(error);
+    }
+  }
+}
