@@ -1,0 +1,189 @@
+import { isDeepStrictEqual } from "node:util";
+
+import { isRecord, type JsonRecord } from "../../lib/guard.ts";
+import { definitionOf, memberSchema, type FieldSchema } from "../schema/schema-table.ts";
+
+/**
+ * A set of field paths (meta/v1 FieldsV1). Keys are path elements: `f:name`, `k:{"name":"c"}` for items of associative
+ * lists, `v:"x"` for items of sets.
+ */
+export type FieldSet = Map<string, FieldNode>;
+
+export interface FieldNode {
+  /** The path itself is in the set, not only paths below it. */
+  owned: boolean;
+  readonly children: FieldSet;
+}
+
+type Shape =
+  | { readonly kind: "leaf" }
+  | { readonly kind: "struct" | "map" }
+  | { readonly kind: "set" }
+  | { readonly kind: "list"; readonly keys: readonly string[] };
+
+function shapeOf(value: unknown, schema: FieldSchema | undefined): Shape {
+  const definition = schema?.ref === undefined ? undefined : definitionOf(schema.ref);
+  const atomic = schema?.mapType === "atomic" || definition?.mapType === "atomic";
+  if (isRecord(value)) {
+    if (atomic) return { kind: "leaf" };
+    if (definition?.fields !== undefined) return { kind: "struct" };
+    return { kind: schema?.map === undefined ? "leaf" : "map" };
+  }
+  if (Array.isArray(value)) {
+    if (schema?.listType === "set") return { kind: "set" };
+    if (schema?.listType === "map") return { kind: "list", keys: schema.listMapKeys ?? [] };
+  }
+  return { kind: "leaf" };
+}
+
+function itemDefault(schema: FieldSchema | undefined, key: string): unknown {
+  return memberSchema(schema?.items, key)?.default;
+}
+
+function itemKey(item: unknown, keys: readonly string[], schema: FieldSchema | undefined): string {
+  const record = isRecord(item) ? item : {};
+  const pairs = keys
+    .toSorted()
+    .map((key) => [key, record[key] ?? itemDefault(schema, key)] as const)
+    .filter(([, value]) => value !== undefined);
+  return `k:${JSON.stringify(Object.fromEntries(pairs))}`;
+}
+
+/** The members of a value one level down, by path element, with their schemas. */
+function members(
+  value: unknown,
+  schema: FieldSchema | undefined,
+): Map<string, { readonly value: unknown; readonly schema: FieldSchema | undefined }> {
+  const shape = shapeOf(value, schema);
+  const out = new Map<string, { value: unknown; schema: FieldSchema | undefined }>();
+  if ((shape.kind === "struct" || shape.kind === "map") && isRecord(value)) {
+    for (const [key, member] of Object.entries(value))
+      out.set(`f:${key}`, { value: member, schema: memberSchema(schema, key) });
+  } else if (shape.kind === "list" && Array.isArray(value)) {
+    for (const item of value)
+      out.set(itemKey(item, shape.keys, schema), { value: item, schema: schema?.items });
+  } else if (shape.kind === "set" && Array.isArray(value)) {
+    for (const item of value)
+      out.set(`v:${JSON.stringify(item)}`, { value: item, schema: undefined });
+  }
+  return out;
+}
+
+function isItem(element: string): boolean {
+  return element.startsWith("k:");
+}
+
+function isRequired(parent: FieldSchema | undefined, element: string): boolean {
+  const required = parent?.ref === undefined ? [] : (definitionOf(parent.ref)?.required ?? []);
+  return required.includes(element.slice(2));
+}
+
+function wholeNode(value: unknown, schema: FieldSchema | undefined, listed: boolean): FieldNode {
+  const { kind } = shapeOf(value, schema);
+  if (kind === "leaf") return { owned: true, children: new Map() };
+  const children = fieldsOf(value, schema);
+  return { owned: children.size === 0 || listed || kind !== "struct", children };
+}
+
+/** All fields of a value. */
+export function fieldsOf(value: unknown, schema: FieldSchema | undefined): FieldSet {
+  const out: FieldSet = new Map();
+  for (const [element, member] of members(value, schema)) {
+    const node = wholeNode(member.value, member.schema, isItem(element));
+    // A list that the type requires exists in the empty object already: its items are owned, not the list itself.
+    if (node.children.size > 0 && Array.isArray(member.value) && isRequired(schema, element))
+      node.owned = false;
+    out.set(element, node);
+  }
+  return out;
+}
+
+/** Fields of `after` that `before` lacks or has with another value. */
+export function changedFields(
+  before: unknown,
+  after: unknown,
+  schema: FieldSchema | undefined,
+): FieldSet {
+  const out: FieldSet = new Map();
+  const old = members(before, schema);
+  const whole = fieldsOf(after, schema);
+  for (const [element, member] of members(after, schema)) {
+    const was = old.get(element);
+    if (was === undefined) {
+      const node = whole.get(element);
+      if (node !== undefined) out.set(element, node);
+    } else if (!isDeepStrictEqual(was.value, member.value)) {
+      const { kind } = shapeOf(member.value, member.schema);
+      const children =
+        kind === "leaf" ? new Map() : changedFields(was.value, member.value, member.schema);
+      if (kind === "leaf" || children.size > 0)
+        out.set(element, { owned: kind === "leaf", children });
+    }
+  }
+  return out;
+}
+
+export function union(left: FieldSet, right: FieldSet): FieldSet {
+  const out: FieldSet = new Map(left);
+  for (const [element, node] of right) {
+    const other = out.get(element);
+    out.set(
+      element,
+      other === undefined
+        ? node
+        : { owned: node.owned || other.owned, children: union(other.children, node.children) },
+    );
+  }
+  return out;
+}
+
+/** Paths of `left` that are not in `right`. */
+export function difference(left: FieldSet, right: FieldSet): FieldSet {
+  const out: FieldSet = new Map();
+  for (const [element, node] of left) {
+    const other = right.get(element);
+    if (other === undefined) {
+      out.set(element, node);
+      continue;
+    }
+    const children = difference(node.children, other.children);
+    const owned = node.owned && !other.owned;
+    if (owned || children.size > 0) out.set(element, { owned, children });
+  }
+  return out;
+}
+
+/** Paths of `set` that exist in `value`. */
+export function existing(set: FieldSet, value: unknown, schema: FieldSchema | undefined): FieldSet {
+  const out: FieldSet = new Map();
+  const present = members(value, schema);
+  for (const [element, node] of set) {
+    const member = present.get(element);
+    if (member === undefined) continue;
+    const children = existing(node.children, member.value, member.schema);
+    if (node.owned || children.size > 0) out.set(element, { owned: node.owned, children });
+  }
+  return out;
+}
+
+/** The JSON form. */
+export function toFieldsV1(set: FieldSet): JsonRecord {
+  const out: JsonRecord = {};
+  for (const [element, node] of [...set].toSorted(([left], [right]) => (left < right ? -1 : 1))) {
+    const children = toFieldsV1(node.children);
+    out[element] = node.owned && node.children.size > 0 ? { ".": {}, ...children } : children;
+  }
+  return out;
+}
+
+/** Reads the JSON form; anything that does not fit is left out. */
+export function fromFieldsV1(value: unknown): FieldSet {
+  const out: FieldSet = new Map();
+  if (!isRecord(value)) return out;
+  for (const [element, below] of Object.entries(value)) {
+    if (element === "." || !isRecord(below)) continue;
+    const children = fromFieldsV1(below);
+    out.set(element, { owned: children.size === 0 || Object.hasOwn(below, "."), children });
+  }
+  return out;
+}
