@@ -1,94 +1,19 @@
-import type { NodeAddress } from "../../api/types.gen.ts";
-import { canonicalIP, cidrContains, ipFamily, type IPFamily, parseCidr } from "../../lib/cidr.ts";
-
-/** One address of one of the host's interfaces. */
-export interface HostAddress {
-  readonly interfaceName: string;
-  readonly address: string;
-}
-
-export interface AddressFacts {
-  /** Addresses asked for in the configuration: none, one, or one of each family. */
-  readonly configured: readonly string[];
-  readonly nodeName: string;
-  readonly host: readonly HostAddress[];
-  /** Source addresses that the default routes select, by family. */
-  readonly routeSources: Readonly<Partial<Record<IPFamily, string>>>;
-}
-
-export type AddressChoice =
-  | { readonly kind: "chosen"; readonly ips: readonly string[] }
-  | { readonly kind: "none"; readonly why: string };
-
-const refused: readonly (readonly [string, string])[] = [
-  ["127.0.0.0/8", "loopback address"],
-  ["::1/128", "loopback address"],
-  ["224.0.0.0/4", "a multicast address"],
-  ["ff00::/8", "a multicast address"],
-  ["169.254.0.0/16", "a link-local unicast address"],
-  ["fe80::/10", "a link-local unicast address"],
-  ["0.0.0.0/32", "an all zeros address"],
-  ["::/128", "an all zeros address"],
-];
-const refusedNetworks = refused.map(([cidr, what]) => ({ cidr: parseCidr(cidr), what }));
-
-/** Interfaces that containers and pods hang on: their addresses exist on every node. */
-const containerInterface = /^(docker|br-|veth|cni|remora|virbr|podman|flannel|cali|kube-)/;
-
-/** Why an address cannot be a node's address, or undefined when it can. */
-export function refuseNodeIP(address: string, host: readonly HostAddress[]): string | undefined {
-  if (ipFamily(address) === undefined) return `nodeIP must be a valid IP address, not "${address}"`;
-  const ip = canonicalIP(address);
-  const network = refusedNetworks.find(({ cidr }) => cidrContains(cidr, ip));
-  if (network !== undefined) return `nodeIP can't be ${network.what}: "${ip}"`;
-  const known = host.some((entry) => canonicalIP(entry.address) === ip);
-  return known ? undefined : `node IP: "${ip}" not found in the host's network interfaces`;
-}
+import { chooseNodeIPs } from "./choose-node-ips.ts";
+import { type Host, systemHost } from "./host.ts";
 
 /**
- * The node's addresses, primary first: the configured ones, else the node's name when it is an address, else the source
- * of the default route (IPv4 preferred), else the first address of a real interface.
+ * The addresses this machine would have as a node when none are configured, primary first; empty when it has none.
  */
-export function chooseNodeIPs(facts: AddressFacts): AddressChoice {
-  if (facts.configured.length > 0) return chooseConfigured(facts);
-  const candidates = [
-    facts.nodeName,
-    facts.routeSources.IPv4,
-    facts.routeSources.IPv6,
-    ...firstOfFamily(facts.host, "IPv4"),
-    ...firstOfFamily(facts.host, "IPv6"),
-  ];
-  for (const candidate of candidates) {
-    if (candidate === undefined || ipFamily(candidate) === undefined) continue;
-    if (refuseNodeIP(candidate, facts.host) === undefined) {
-      return { kind: "chosen", ips: [canonicalIP(candidate)] };
-    }
-  }
-  return {
-    kind: "none",
-    why: "no usable address on any interface; set nodeIPs (--node-ip) or bring a network interface up",
-  };
-}
-
-function chooseConfigured(facts: AddressFacts): AddressChoice {
-  for (const address of facts.configured) {
-    const why = refuseNodeIP(address, facts.host);
-    if (why !== undefined) return { kind: "none", why };
-  }
-  return { kind: "chosen", ips: facts.configured.map((address) => canonicalIP(address)) };
-}
-
-function firstOfFamily(host: readonly HostAddress[], family: IPFamily): string[] {
-  return host
-    .filter((entry) => ipFamily(entry.address) === family)
-    .filter((entry) => !containerInterface.test(entry.interfaceName))
-    .map((entry) => entry.address);
-}
-
-/** `status.addresses`: one InternalIP per address, then the Hostname. */
-export function nodeAddresses(ips: readonly string[], hostname: string): NodeAddress[] {
-  return [
-    ...ips.map((address) => ({ type: "InternalIP", address })),
-    { type: "Hostname", address: hostname },
-  ];
+export async function detectNodeIPs(
+  signal: AbortSignal,
+  host: Pick<Host, "addresses" | "routeSources"> = systemHost(),
+): Promise<readonly string[]> {
+  signal.throwIfAborted();
+  const choice = chooseNodeIPs({
+    configured: [],
+    nodeName: "",
+    host: host.addresses(),
+    routeSources: await host.routeSources(),
+  });
+  return choice.kind === "chosen" ? choice.ips : [];
 }

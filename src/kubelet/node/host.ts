@@ -6,7 +6,7 @@ import { arch, availableParallelism, hostname, networkInterfaces, release } from
 
 import type { Clock } from "../../lib/clock.ts";
 import { type IPFamily, ipFamily } from "../../lib/cidr.ts";
-import type { HostAddress } from "./addresses.ts";
+import type { HostAddress } from "./choose-node-ips.ts";
 import type { MachineCapacity } from "./allocatable.ts";
 import type { SignalReading, SignalReadings } from "./pressure.ts";
 

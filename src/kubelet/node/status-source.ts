@@ -4,7 +4,7 @@ import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
-import { chooseNodeIPs, nodeAddresses } from "./addresses.ts";
+import { chooseNodeIPs, nodeAddresses } from "./choose-node-ips.ts";
 import { computeAllocatable, computeCapacity, type MachineCapacity } from "./allocatable.ts";
 import { computeConditions } from "./conditions.ts";
 import { apiTime, type Host, type HostIdentity } from "./host.ts";

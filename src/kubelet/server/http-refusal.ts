@@ -1,0 +1,31 @@
+import type { Duplex } from "node:stream";
+import { STATUS_CODES } from "node:http";
+
+import { RemoraError } from "../../lib/errors.ts";
+
+/** An answer other than success; its text is what `kubectl` shows. */
+export class HttpRefusal extends RemoraError {
+  readonly code = "REMORA_HTTP_REFUSAL";
+  readonly status: number;
+
+  constructor(status: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.status = status;
+  }
+}
+
+/** Refuses an upgrade: there is no response object then, only the socket. */
+export function refuseUpgrade(
+  socket: Duplex,
+  status: number,
+  text: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  const lines = Object.entries({
+    "Content-Type": "text/plain; charset=utf-8",
+    "Content-Length": String(Buffer.byteLength(text)),
+    Connection: "close",
+    ...headers,
+  }).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n${lines.join("")}\r\n${text}`);
+}

@@ -1,0 +1,56 @@
+import { once } from "node:events";
+import type { Server } from "node:http";
+
+import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+
+/**
+ * Listens, and closes the server with all its connections when `signal` aborts.
+ *
+ * @param option Name of the configuration field, for the message.
+ * @throws {SetupError} the address is in use or not ours.
+ */
+export async function listenUntilAborted(
+  server: Server,
+  address: string,
+  port: number,
+  option: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (signal.aborted) return;
+  try {
+    server.listen(port, address);
+    await once(server, "listening", { signal });
+  } catch (error) {
+    server.close();
+    if (signal.aborted) return;
+    throw listenError(error, address, port, option);
+  }
+  // Such as EMFILE on accept: the connection is lost, the server is not.
+  server.on("error", () => undefined);
+  if (!signal.aborted) await once(signal, "abort");
+  const closed = once(server, "close");
+  server.close();
+  server.closeAllConnections();
+  await closed;
+}
+
+function listenError(error: unknown, address: string, port: number, option: string): SetupError {
+  const where = `port ${port} on ${address}`;
+  const cause = { cause: error };
+  switch (errorCode(error) ?? "") {
+    case "EADDRINUSE":
+      return new SetupError(
+        `${where} is in use: stop the other kubelet or agent (ss -ltnp 'sport = :${port}' shows it), or choose another ${option}`,
+        cause,
+      );
+    case "EADDRNOTAVAIL":
+      return new SetupError(`${address} is no address of this machine; change bindAddress`, cause);
+    case "EACCES":
+      return new SetupError(
+        `${where} needs root; start as root or choose another ${option}`,
+        cause,
+      );
+    default:
+      return new SetupError(`cannot listen on ${where}: ${errorMessage(error)}`, cause);
+  }
+}
