@@ -7,7 +7,8 @@ import { isManagedService, selectsPod, TriggerTimes } from "../endpoints/service
 import { wakeServicesOfPods } from "../endpoints/service-waker.ts";
 import type { NamespaceIndex } from "../shared/by-namespace.ts";
 import { indexByNamespace } from "../shared/by-namespace.ts";
-import { createObject, deleteObject, replaceObject } from "../shared/calls.ts";
+import { createObject, deleteObject } from "../../../api/objects.ts";
+import { replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -106,7 +107,7 @@ export function endpointSliceController(context: ControllerContext): Controller 
     const versions: string[] = [];
     try {
       for (const slice of plan.create)
-        versions.push(versionOf(await createObject(client, ENDPOINT_SLICES, slice, signal)));
+        versions.push(versionOf(await createObject(client, ENDPOINT_SLICES, slice, { signal })));
       for (const slice of plan.update) {
         const { namespace, name } = slice.metadata ?? {};
         versions.push(
@@ -114,7 +115,7 @@ export function endpointSliceController(context: ControllerContext): Controller 
             await replaceObject(
               client,
               { resource: ENDPOINT_SLICES, namespace, name: name ?? "" },
-              { apiVersion: "discovery.k8s.io/v1", kind: "EndpointSlice", ...slice },
+              slice,
               signal,
             ),
           ),
@@ -133,7 +134,7 @@ export function endpointSliceController(context: ControllerContext): Controller 
 
   async function remove(slice: StoredSlice, signal: AbortSignal): Promise<void> {
     const { namespace, name, uid } = slice.metadata;
-    await deleteObject(client, { resource: ENDPOINT_SLICES, namespace, name }, { uid }, signal);
+    await deleteObject(client, ENDPOINT_SLICES, { namespace, name }, { uid, signal });
   }
 
   function subscribe(queue: KeyedQueue): readonly (() => void)[] {

@@ -5,7 +5,8 @@ import type { Endpoints, EndpointSubset } from "../../../api/types.gen.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import type { NamespaceIndex } from "../shared/by-namespace.ts";
 import { indexByNamespace } from "../shared/by-namespace.ts";
-import { createObject, deleteObject, replaceObject } from "../shared/calls.ts";
+import { createObject, deleteObject } from "../../../api/objects.ts";
+import { replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -118,7 +119,7 @@ export function endpointsController(context: ControllerContext): Controller {
       triggers.forget(key);
       // Endpoints somebody keeps by hand (leader election of old clients) are not ours to remove.
       if (current !== undefined && current.metadata.labels?.[managedByLabel] !== undefined)
-        await deleteObject(client, target, { uid: current.metadata.uid }, signal);
+        await deleteObject(client, ENDPOINTS, target, { uid: current.metadata.uid, signal });
       return;
     }
     if (!isManagedService(service)) return;
@@ -127,14 +128,9 @@ export function endpointsController(context: ControllerContext): Controller {
     const wanted = planEndpoints(service, selected, current, triggeredAt);
     if (wanted === undefined) return;
     try {
-      if (current === undefined) await createObject(client, ENDPOINTS, wanted, signal);
+      if (current === undefined) await createObject(client, ENDPOINTS, wanted, { signal });
       else {
-        await replaceObject(
-          client,
-          target,
-          { apiVersion: "v1", kind: "Endpoints", ...wanted },
-          signal,
-        );
+        await replaceObject(client, target, wanted, signal);
       }
     } catch (error) {
       // A namespace that is being terminated takes no new objects.

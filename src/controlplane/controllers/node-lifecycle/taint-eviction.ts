@@ -3,7 +3,8 @@ import { keyOf } from "../../../api/object.ts";
 import { PODS } from "../../../api/resources.ts";
 import type { Taint, Toleration } from "../../../api/types.gen.ts";
 import type { KeyedQueue } from "../../../lib/keyed-queue.ts";
-import { deleteObject, patchObject } from "../shared/calls.ts";
+import { deleteObject } from "../../../api/objects.ts";
+import { patchObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -109,7 +110,7 @@ export function taintEvictionController(context: ControllerContext): Controller 
         { metadata: { uid }, status: { conditions: [condition] } },
         signal,
       );
-      await deleteObject(client, target, { uid }, signal);
+      await deleteObject(client, PODS, target, { uid, signal });
     } catch (error) {
       // Gone, or another pod of that name: either way this one has left.
       if (error instanceof ApiError && [404, 409].includes(error.status)) return;

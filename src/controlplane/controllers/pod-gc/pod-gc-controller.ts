@@ -2,7 +2,8 @@ import { ApiError } from "../../../api/errors.ts";
 import { keyOf } from "../../../api/object.ts";
 import { NODES, PODS } from "../../../api/resources.ts";
 import { errorMessage } from "../../../lib/errors.ts";
-import { deleteObject, findObject, patchObject } from "../shared/calls.ts";
+import { deleteObject } from "../../../api/objects.ts";
+import { findObject, patchObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runPeriodically } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -78,7 +79,7 @@ export function podGCController(context: ControllerContext): Controller {
         signal,
       );
     }
-    await deleteObject(client, target, { uid, gracePeriodSeconds: 0 }, signal);
+    await deleteObject(client, PODS, target, { uid, gracePeriodSeconds: 0, signal });
   }
 
   async function step(signal: AbortSignal): Promise<void> {

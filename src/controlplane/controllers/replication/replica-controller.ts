@@ -9,14 +9,8 @@ import { errorMessage } from "../../../lib/errors.ts";
 import type { KeyedQueue } from "../../../lib/keyed-queue.ts";
 import type { NamespaceIndex } from "../shared/by-namespace.ts";
 import { indexByNamespace } from "../shared/by-namespace.ts";
-import {
-  createObject,
-  deleteObject,
-  findObject,
-  getObject,
-  patchObject,
-  replaceObject,
-} from "../shared/calls.ts";
+import { createObject, deleteObject } from "../../../api/objects.ts";
+import { findObject, getObject, patchObject, replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -261,7 +255,7 @@ export class ReplicaController<T> implements Controller {
         client,
         PODS,
         podFromTemplate(workload, this.#ownerReference(workload)),
-        signal,
+        { signal },
       );
       recorder.event(about, "Normal", "SuccessfulCreate", `Created pod: ${pod.metadata.name}`);
     } catch (error) {
@@ -287,7 +281,7 @@ export class ReplicaController<T> implements Controller {
       pods.map(async (pod) => {
         const { namespace, name, uid } = pod.metadata;
         try {
-          await deleteObject(client, { resource: PODS, namespace, name }, { uid }, signal);
+          await deleteObject(client, PODS, { namespace, name }, { uid, signal });
           recorder.event(about, "Normal", "SuccessfulDelete", `Deleted pod: ${name}`);
         } catch (error) {
           this.#expectations.deletionObserved(workload.uid, uid);

@@ -1,7 +1,8 @@
 import { isAlreadyExists, isForbidden } from "../../../api/errors.ts";
 import { objectKey } from "../../../api/object.ts";
 import { CONFIG_MAPS } from "../../../api/resources.ts";
-import { createObject, replaceObject } from "../shared/calls.ts";
+import { createObject } from "../../../api/objects.ts";
+import { replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runQueueLoop } from "../shared/controller.ts";
 
@@ -34,7 +35,7 @@ export function rootCAPublisher(
             },
             data,
           },
-          signal,
+          { signal },
         );
       } catch (error) {
         // Forbidden: the namespace began to terminate meanwhile.
@@ -46,7 +47,7 @@ export function rootCAPublisher(
     await replaceObject(
       client,
       { resource: CONFIG_MAPS, namespace, name: configMapName },
-      { ...current, apiVersion: "v1", kind: "ConfigMap", data },
+      { ...current, data },
       signal,
     );
   }

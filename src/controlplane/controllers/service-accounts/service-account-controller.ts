@@ -1,7 +1,7 @@
 import { isAlreadyExists, isForbidden } from "../../../api/errors.ts";
 import { objectKey } from "../../../api/object.ts";
 import { SERVICE_ACCOUNTS } from "../../../api/resources.ts";
-import { createObject } from "../shared/calls.ts";
+import { createObject } from "../../../api/objects.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runQueueLoop } from "../shared/controller.ts";
 
@@ -18,7 +18,7 @@ export function serviceAccountController(context: ControllerContext): Controller
         client,
         SERVICE_ACCOUNTS,
         { metadata: { namespace, name: "default" } },
-        signal,
+        { signal },
       );
     } catch (error) {
       // Forbidden: the namespace began to terminate meanwhile.

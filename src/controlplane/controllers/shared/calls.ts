@@ -1,10 +1,10 @@
 import type { ApiClient, PatchType } from "../../../api/client.ts";
 import { isNotFound } from "../../../api/errors.ts";
 import type { Stored } from "../../../api/object.ts";
-import { parseStored } from "../../../api/object.ts";
+import * as objects from "../../../api/objects.ts";
 import type { Resource } from "../../../api/resource.ts";
-import { apiVersion, collectionPath, objectPath } from "../../../api/resource.ts";
-import type { ObjectMeta } from "../../../api/types.gen.ts";
+import { apiVersion, objectPath } from "../../../api/resource.ts";
+import { parseStored } from "../../../api/object.ts";
 
 /** One object, or one subresource of it. */
 export interface Target<T> {
@@ -14,18 +14,11 @@ export interface Target<T> {
   readonly subresource?: string;
 }
 
-export interface DeleteRequest {
-  readonly gracePeriodSeconds?: number | undefined;
-  readonly propagationPolicy?: "Background" | "Foreground" | "Orphan" | undefined;
-  /** Preconditions: the delete fails with a Conflict when they do not hold. */
-  readonly uid?: string | undefined;
-  readonly resourceVersion?: string | undefined;
-}
-
-type WithMeta = { readonly metadata?: ObjectMeta | undefined };
-
-function targetPath(target: Target<unknown>): string {
-  return objectPath(target.resource, target, target.subresource);
+/** Options of an object call, without the members that are undefined. */
+function options(target: Target<unknown>, signal: AbortSignal): objects.WriteOptions {
+  return target.subresource === undefined
+    ? { signal }
+    : { signal, subresource: target.subresource };
 }
 
 /** @throws {ApiError} 404 when it does not exist. */
@@ -34,8 +27,7 @@ export async function getObject<T>(
   target: Target<T>,
   signal: AbortSignal,
 ): Promise<Stored<T>> {
-  const body = await client.request({ method: "GET", path: targetPath(target), signal });
-  return parseStored<T>(body);
+  return objects.getObject(client, target.resource, target, { signal });
 }
 
 /** As {@link getObject}, but undefined when it does not exist. */
@@ -52,33 +44,21 @@ export async function findObject<T>(
   }
 }
 
-/** Creates `object` in the namespace its metadata names. */
-export async function createObject<T extends WithMeta>(
-  client: ApiClient,
-  resource: Resource<T>,
-  object: T,
-  signal: AbortSignal,
-): Promise<Stored<T>> {
-  const body = await client.request({
-    method: "POST",
-    path: collectionPath(resource, object.metadata?.namespace),
-    body: { ...object, apiVersion: apiVersion(resource), kind: resource.kind },
-    signal,
-  });
-  return parseStored<T>(body);
-}
-
-/** PUT of the whole object; its resourceVersion is the optimistic lock. */
+/**
+ * PUT of the whole object or one subresource of it; its resourceVersion is the optimistic lock. `apiVersion` and `kind`
+ * are filled in.
+ */
 export async function replaceObject<T>(
   client: ApiClient,
   target: Target<T>,
-  object: unknown,
+  object: object,
   signal: AbortSignal,
 ): Promise<Stored<T>> {
+  const { resource } = target;
   const body = await client.request({
     method: "PUT",
-    path: targetPath(target),
-    body: object,
+    path: objectPath(resource, target, target.subresource),
+    body: { ...object, apiVersion: apiVersion(resource), kind: resource.kind },
     signal,
   });
   return parseStored<T>(body);
@@ -92,36 +72,11 @@ export async function patchObject<T>(
   signal: AbortSignal,
   type: PatchType = "application/strategic-merge-patch+json",
 ): Promise<Stored<T>> {
-  const body = await client.request({
-    method: "PATCH",
-    path: targetPath(target),
-    body: patch,
-    contentType: type,
-    signal,
-  });
-  return parseStored<T>(body);
-}
-
-/** Deletes; an object that is already gone is a success. */
-export async function deleteObject(
-  client: ApiClient,
-  target: Target<unknown>,
-  options: DeleteRequest,
-  signal: AbortSignal,
-): Promise<void> {
-  const preconditions = { uid: options.uid, resourceVersion: options.resourceVersion };
-  const body = {
-    kind: "DeleteOptions",
-    apiVersion: "v1",
-    gracePeriodSeconds: options.gracePeriodSeconds,
-    propagationPolicy: options.propagationPolicy,
-    ...(options.uid === undefined && options.resourceVersion === undefined
-      ? {}
-      : { preconditions }),
-  };
-  try {
-    await client.request({ method: "DELETE", path: targetPath(target), body, signal });
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-  }
+  const { resource, namespace, name } = target;
+  return objects.patchObject(
+    client,
+    resource,
+    { namespace, name, patch },
+    { ...options(target, signal), type },
+  );
 }

@@ -1,0 +1,53 @@
+import { milliValue, parseQuantity, value } from "../../api/quantity.ts";
+import type { Pod, Quantity } from "../../api/types.gen.ts";
+
+/** Amounts by resource name: `cpu` in millicores, everything else in its unit (bytes, pieces). */
+export type Amounts = ReadonlyMap<string, number>;
+
+type ResourceList = Readonly<Record<string, Quantity>> | undefined;
+
+function amount(name: string, text: Quantity): number {
+  const quantity = parseQuantity(String(text), name);
+  return Number(name === "cpu" ? milliValue(quantity) : value(quantity));
+}
+
+export function amounts(list: ResourceList): Map<string, number> {
+  return new Map(Object.entries(list ?? {}).map(([name, value]) => [name, amount(name, value)]));
+}
+
+/** Adds `more` to `sum` in place. */
+export function addAmounts(sum: Map<string, number>, more: Amounts): void {
+  for (const [name, value] of more) sum.set(name, (sum.get(name) ?? 0) + value);
+}
+
+function raise(highest: Map<string, number>, candidate: Amounts): void {
+  for (const [name, value] of candidate)
+    if (value > (highest.get(name) ?? 0)) highest.set(name, value);
+}
+
+/**
+ * What a pod asks of its node: its containers together, or its init phase if that needs more; sidecars (KEP-753) count
+ * in both; pod-level requests (KEP-2837) replace the sum; then the overhead.
+ */
+export function podRequests(pod: Pod): Map<string, number> {
+  const total = new Map<string, number>();
+  for (const container of pod.spec?.containers ?? [])
+    addAmounts(total, amounts(container.resources?.requests));
+  const sidecars = new Map<string, number>();
+  const initPeak = new Map<string, number>();
+  for (const container of pod.spec?.initContainers ?? []) {
+    const own = amounts(container.resources?.requests);
+    if (container.restartPolicy === "Always") {
+      addAmounts(total, own);
+      addAmounts(sidecars, own);
+      raise(initPeak, sidecars);
+    } else {
+      addAmounts(own, sidecars);
+      raise(initPeak, own);
+    }
+  }
+  raise(total, initPeak);
+  for (const [name, value] of amounts(pod.spec?.resources?.requests)) total.set(name, value);
+  addAmounts(total, amounts(pod.spec?.overhead));
+  return total;
+}
