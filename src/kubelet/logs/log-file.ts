@@ -130,6 +130,8 @@ export type TailPosition =
 class TailSearch {
   readonly #continued: boolean;
   #wanted: number;
+  /** 1 when the newest line goes on in the newer file, where it was counted. */
+  #shared = 0;
   #begun = 0;
   /** Position of the record looked at last, which begins a line if the one before it ends one. */
   #candidate: number | undefined;
@@ -156,7 +158,8 @@ class TailSearch {
 
   #take(record: LogRecord, position: number, end: number): boolean {
     if (this.#candidate === undefined) {
-      if (this.#continued && !endsLine(record)) this.#wanted += 1;
+      if (this.#continued && !endsLine(record)) this.#shared = 1;
+      this.#wanted += this.#shared;
       if (this.#wanted === 0) this.#candidate = end;
     } else if (endsLine(record)) {
       this.#begun += 1;
@@ -169,8 +172,8 @@ class TailSearch {
     return false;
   }
 
-  /** At the start of the file: the first record begins a line. */
+  /** Lines in the whole file, its first record beginning one. */
   finish(): number {
-    return this.#candidate === undefined ? this.#begun : this.#begun + 1;
+    return this.#candidate === undefined ? 0 : this.#begun + 1 - this.#shared;
   }
 }

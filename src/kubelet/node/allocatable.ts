@@ -46,7 +46,8 @@ export function parseAmount(text: string, path: string): number {
 export function thresholdValue(text: string, capacity: number, path: string): number {
   const percent = /^(\d+(?:\.\d+)?)%$/.exec(text);
   if (percent === null) return parseAmount(text, path);
-  return Math.floor((capacity * Number(percent[1])) / 100);
+  // Single precision, as upstream keeps percentages: else allocatable differs from its by some bytes.
+  return Math.floor(capacity * Math.fround(Number(percent[1]) / 100));
 }
 
 /** Bytes as the API writes them: the largest binary suffix that divides the number. */

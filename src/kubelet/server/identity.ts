@@ -1,4 +1,4 @@
-import type { PeerCertificate, TLSSocket } from "node:tls";
+import type { TLSSocket } from "node:tls";
 
 import type { ApiClient } from "../../api/client.ts";
 import type { TokenReviewSpec, TokenReviewStatus } from "../../api/types.gen.ts";
@@ -18,9 +18,8 @@ export interface User {
 const tokenCacheMs = 120_000;
 const reviewDeadlineMs = 10_000;
 
-/** The user of a client certificate that our CA has signed: CN is the name, each O a group. */
-export function certificateUser(certificate: Pick<PeerCertificate, "subject">): User | undefined {
-  const subject: unknown = certificate.subject;
+/** The user that a client certificate's subject names: CN is the name, each O a group. */
+export function certificateUser(subject: unknown): User | undefined {
   if (!isRecord(subject)) return undefined;
   const name = optionalString(subject["CN"]);
   if (name === undefined || name === "") return undefined;
@@ -52,7 +51,7 @@ export class Authenticator {
     signal: AbortSignal,
   ): Promise<User | undefined> {
     if (socket.authorized) {
-      const user = certificateUser(socket.getPeerCertificate());
+      const user = certificateUser(socket.getPeerCertificate().subject);
       if (user !== undefined) return user;
     }
     const token = /^Bearer +(\S+)$/i.exec(authorization ?? "")?.[1];

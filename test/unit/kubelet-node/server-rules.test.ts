@@ -1,0 +1,155 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { requestAttributes } from "../../../src/kubelet/server/authorization.ts";
+import { ByteQueue } from "../../../src/kubelet/server/byte-queue.ts";
+import { parseLogQuery } from "../../../src/kubelet/server/container-logs.ts";
+import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
+import { certificateUser } from "../../../src/kubelet/server/identity.ts";
+import { containerTarget } from "../../../src/kubelet/server/pod-route.ts";
+import {
+  exitStatus,
+  failureStatus,
+  parseResize,
+} from "../../../src/kubelet/server/remote-command.ts";
+import { parseStreamOptions } from "../../../src/kubelet/server/streaming.ts";
+import { chooseDialect } from "../../../src/kubelet/server/websocket-channels.ts";
+
+function refusedWith(status: number): (error: unknown) => boolean {
+  return (error) => error instanceof HttpRefusal && error.status === status;
+}
+
+describe("rights a request needs", () => {
+  for (const [method, path, verb, subresources] of [
+    ["GET", "/pods", "get", "pods proxy"],
+    ["GET", "/runningpods/", "get", "pods proxy"],
+    ["GET", "/healthz", "get", "healthz proxy"],
+    ["GET", "/healthz/ping", "get", "healthz proxy"],
+    ["GET", "/configz", "get", "configz proxy"],
+    ["GET", "/metrics/cadvisor", "get", "metrics"],
+    ["GET", "/stats/summary", "get", "stats"],
+    ["GET", "/logs/syslog", "get", "log"],
+    ["GET", "/containerLogs/a/b/c", "get", "proxy"],
+    ["GET", "/podsecret", "get", "proxy"],
+    ["POST", "/exec/a/b/c", "create", "proxy"],
+    ["GET", "/exec/a/b/c", "create", "proxy"],
+    ["GET", "/attach/a/b/c", "create", "proxy"],
+    ["GET", "/portForward/a/b", "create", "proxy"],
+    ["HEAD", "/pods", "", "pods proxy"],
+  ] as const) {
+    test(`${method} ${path} is ${verb || "no verb"} on ${subresources}`, () => {
+      assert.deepEqual(requestAttributes(method, path), {
+        verb,
+        subresources: subresources.split(" "),
+      });
+    });
+  }
+});
+
+test("a certificate's CN is the user and each O a group", () => {
+  const user = certificateUser({ CN: "admin", O: ["a", "b"] });
+  assert.deepEqual(user?.groups, ["a", "b", "system:authenticated"]);
+  assert.equal(certificateUser({ O: "a" }), undefined);
+});
+
+describe("a container's path", () => {
+  test("has the uid in the middle when there is one", () => {
+    assert.deepEqual(containerTarget("/exec/ns/web/c"), {
+      namespace: "ns",
+      pod: "web",
+      uid: undefined,
+      container: "c",
+    });
+    assert.equal(containerTarget("/exec/ns/web/uid-1/c")?.uid, "uid-1");
+    assert.equal(containerTarget("/exec/n%20s/web/c")?.namespace, "n s");
+  });
+  for (const path of ["/exec", "/exec/ns/web", "/exec/ns//c", "/exec/a/b/c/d/e"]) {
+    test(`${path} names none`, () => {
+      assert.equal(containerTarget(path), undefined);
+    });
+  }
+  test("broken encoding is the client's error", () => {
+    assert.throws(() => containerTarget("/exec/%zz/b/c"), refusedWith(400));
+  });
+});
+
+describe("log options", () => {
+  const parse = (query: string): ReturnType<typeof parseLogQuery> =>
+    parseLogQuery(new URLSearchParams(query), Date.UTC(2026, 0, 1));
+
+  test("sinceSeconds counts back from now", () => {
+    assert.equal(parse("sinceSeconds=60").since, "2025-12-31T23:59:00.000000000Z");
+  });
+  test("flags are on when present and not false", () => {
+    const { follow, timestamps, previous } = parse("follow=true&timestamps=&previous=false");
+    assert.deepEqual([follow, timestamps, previous], [true, true, false]);
+  });
+  for (const [query, status] of [
+    ["tailLines=-1", 422],
+    ["tailLines=x", 400],
+    ["limitBytes=0", 422],
+    ["sinceSeconds=0", 422],
+    ["sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z", 422],
+    ["sinceTime=yesterday", 400],
+    ["stream=Both", 400],
+    ["stream=Stdout&tailLines=3", 422],
+  ] as const) {
+    test(`${query} is refused with ${status}`, () => {
+      assert.throws(() => parse(query), refusedWith(status));
+    });
+  }
+});
+
+describe("stream options", () => {
+  test("a terminal has no standard error of its own", () => {
+    assert.deepEqual(parseStreamOptions(new URLSearchParams("input=1&output=1&error=1&tty=1")), {
+      stdin: true,
+      stdout: true,
+      stderr: false,
+      tty: true,
+    });
+  });
+  test("nothing to stream is refused", () => {
+    assert.throws(() => parseStreamOptions(new URLSearchParams("tty=1")), refusedWith(400));
+  });
+});
+
+describe("remote command", () => {
+  test("a non-zero exit code travels as a cause", () => {
+    assert.deepEqual(exitStatus(7).details?.causes, [{ reason: "ExitCode", message: "7" }]);
+    assert.equal(exitStatus(0).status, "Success");
+    assert.equal(exitStatus(undefined).status, "Success");
+    assert.equal(
+      failureStatus("what", new Error("why")).message,
+      "Internal error occurred: what: why",
+    );
+  });
+  test("resizes are JSON with capital letters, all else is ignored", () => {
+    assert.deepEqual(parseResize('{"Width":80,"Height":24}'), { width: 80, height: 24 });
+    for (const text of ["", "{", "[]", '{"Width":"80","Height":24}']) {
+      assert.equal(parseResize(text), undefined);
+    }
+  });
+  test("the best common dialect is chosen, never a bearer token", () => {
+    assert.equal(
+      chooseDialect(["v4.channel.k8s.io", "v5.channel.k8s.io"])?.name,
+      "v5.channel.k8s.io",
+    );
+    assert.equal(chooseDialect([])?.name, "");
+    assert.equal(chooseDialect(["base64url.bearer.authorization.k8s.io.dG9r"]), undefined);
+  });
+});
+
+test("a byte queue stops its source above the mark and lets it go on below", async () => {
+  const flow: boolean[] = [];
+  const queue = new ByteQueue((flowing) => flow.push(flowing));
+  queue.push(new Uint8Array(200 * 1024));
+  queue.push(new Uint8Array(100 * 1024));
+  assert.deepEqual(flow, [false]);
+  queue.end();
+  queue.push(new Uint8Array(1));
+  const sizes: number[] = [];
+  for await (const chunk of queue) sizes.push(chunk.length);
+  assert.deepEqual(sizes, [200 * 1024, 100 * 1024]);
+  assert.deepEqual(flow, [false, true]);
+});
