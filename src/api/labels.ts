@@ -305,7 +305,7 @@ export interface FieldRequirement {
  * @throws {SelectorError}
  */
 export function parseFieldSelector(text: string): readonly FieldRequirement[] {
-  const terms = text.match(/(?:\\.|[^,\\]|\\$)+/g) ?? [];
+  const terms = text.match(/(?:\\.|[^,\\]|\\$)+/gs) ?? [];
   return terms.toSorted().map((term) => {
     const match = /^(.*?)(!=|==|=)(.*)$/s.exec(term);
     if (match === null) {
@@ -317,14 +317,15 @@ export function parseFieldSelector(text: string): readonly FieldRequirement[] {
 }
 
 function unescapeFieldValue(raw: string): string {
-  const bad = /\\(?:[^\\,=]|$)/.exec(raw);
-  if (bad !== null) {
-    throw new SelectorError(`invalid field selector: invalid escape sequence: ${bad[0]}`);
-  }
-  if (/(?<!\\)(?:\\\\)*=/.test(raw)) {
-    throw new SelectorError("invalid field selector: unescaped character in value: =");
-  }
-  return raw.replaceAll(/\\(.)/gs, "$1");
+  return raw.replaceAll(/\\(.?)|=/gs, (found: string, escaped?: string) => {
+    if (escaped === undefined) {
+      throw new SelectorError("invalid field selector: unescaped character in value: =");
+    }
+    if (!["\\", ",", "="].includes(escaped)) {
+      throw new SelectorError(`invalid field selector: invalid escape sequence: ${found}`);
+    }
+    return escaped;
+  });
 }
 
 /** A value made safe for use inside a field selector. */
