@@ -1,0 +1,422 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+
+import {
+  type Cidr,
+  type IPFamily,
+  cidrAddress,
+  formatCidr,
+  ipFamily,
+  parseCidr,
+} from "../lib/cidr.ts";
+import type { Clock } from "../lib/clock.ts";
+import { ExecError, RemoraError, SetupError, errorCode } from "../lib/errors.ts";
+import { execResult } from "../lib/exec.ts";
+import type { Logger } from "../lib/log.ts";
+import { NftError } from "../netfilter/errors.ts";
+import { ensureForwardAccept, removeForwardAccept } from "../netfilter/forward-accept.ts";
+import { applyNft } from "../netfilter/nft.ts";
+import { type NftOp, renderTransaction } from "../netfilter/transaction.ts";
+import { type Lease, Leases } from "./leases.ts";
+import {
+  bridgeMAC,
+  deleteLink,
+  ipBatch,
+  ipBatchInside,
+  type Link,
+  listLinks,
+  podCommands,
+  uplinkMTU,
+  vethName,
+} from "./links.ts";
+import {
+  addHostPorts,
+  hostPortElements,
+  networkTable,
+  renderNetwork,
+  type RuleContext,
+} from "./rules.ts";
+import { ensureForwarding, ensureSysctl } from "./sysctls.ts";
+import type { PodNetwork, SandboxNetworkConfig } from "./types.ts";
+
+/** The network was asked for before the node has a pod CIDR. */
+export class NetworkNotReadyError extends RemoraError {
+  readonly code = "REMORA_NETWORK_NOT_READY";
+  override readonly retryable = true;
+}
+
+export interface BridgeNetworkOptions {
+  /** Leases are kept below it, in `ipam/`. */
+  readonly stateDir: string;
+  /** Networks of all pods of the cluster: reached without masquerading, accepted when forwarded. */
+  readonly clusterCIDRs: readonly string[];
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Default `remora0`. */
+  readonly bridgeName?: string;
+  /** nftables table, default `remora-network`. */
+  readonly tableName?: string;
+  /** Chain in iptables' filter table, default `REMORA-FORWARD`. */
+  readonly forwardChain?: string;
+  /** Mark bit of Service packets that get a new source address, default 0x4000. */
+  readonly serviceMark?: number;
+  /** Default: that of the interface with the default route. */
+  readonly mtu?: number;
+}
+
+const families: readonly IPFamily[] = ["IPv4", "IPv6"];
+
+interface NodeNetwork {
+  readonly podCIDRs: readonly Cidr[];
+  readonly gateways: readonly string[];
+  readonly mtu: number;
+}
+
+/**
+ * Pods on a bridge of the node. Every pod holds single addresses (/32, /128) and sends everything to the bridge's
+ * address, so packets between two pods of the node pass its netfilter whether or not br_netfilter is loaded: the
+ * replies of Service backends need that. One interface pair per pod, named after the sandbox.
+ */
+export function createBridgeNetwork(options: BridgeNetworkOptions): PodNetwork {
+  return new BridgeNetwork(options);
+}
+
+class BridgeNetwork implements PodNetwork {
+  readonly #logger: Logger;
+  readonly #clock: Clock;
+  readonly #bridge: string;
+  readonly #tableName: string;
+  readonly #forwardChain: string;
+  readonly #serviceMark: number;
+  readonly #mtu: number | undefined;
+  readonly #clusterCIDRs: readonly Cidr[];
+  readonly #leases: Leases;
+  readonly #configured = new Set<string>();
+  #loaded: Promise<void> | undefined;
+  #node: NodeNetwork | undefined;
+  /** Tail of the chain of changes to our table and bridge: they must not overtake one another. */
+  #tail: Promise<void> = Promise.resolve();
+
+  constructor(options: BridgeNetworkOptions) {
+    this.#logger = options.logger;
+    this.#clock = options.clock;
+    this.#bridge = options.bridgeName ?? "remora0";
+    this.#tableName = options.tableName ?? "remora-network";
+    this.#forwardChain = options.forwardChain ?? "REMORA-FORWARD";
+    this.#serviceMark = options.serviceMark ?? 0x4000;
+    this.#mtu = options.mtu;
+    this.#clusterCIDRs = options.clusterCIDRs.map((text) => parseCidr(text, "clusterCIDR"));
+    this.#leases = new Leases({
+      directory: join(options.stateDir, "ipam"),
+      logger: options.logger,
+    });
+    if (!/^[a-z][a-z0-9-]{0,14}$/.test(this.#bridge)) {
+      throw new SetupError(
+        `bridge name ${this.#bridge} is not usable: at most 15 characters of a-z, 0-9 and -`,
+      );
+    }
+  }
+
+  get ready(): boolean {
+    return this.#node !== undefined;
+  }
+
+  async ensureNode(podCIDRs: readonly string[], signal: AbortSignal): Promise<void> {
+    await this.#load();
+    await this.#inTurn(async () => {
+      if (podCIDRs.length === 0) return;
+      const cidrs = podCIDRs.map((text) => parseCidr(text, "podCIDR"));
+      this.#leases.setPools(podCIDRs);
+      const mtu = this.#mtu ?? (await uplinkMTU(signal));
+      const gateways = cidrs.map((cidr) => cidrAddress(cidr, 1));
+      const node: NodeNetwork = { podCIDRs: cidrs, gateways, mtu };
+      await this.#ensureBridge(node, signal);
+      await this.#ensureSysctls(node);
+      for (const cidr of cidrs) {
+        const accept = {
+          family: cidr.family,
+          chain: this.#forwardChain,
+          podNetworks: this.#networksOf(cidr),
+          serviceMark: this.#serviceMark,
+        };
+        await ensureForwardAccept(accept, signal);
+        await this.#replaceTable(cidr, signal);
+      }
+      this.#node = node;
+    });
+  }
+
+  #load(): Promise<void> {
+    this.#loaded ??= this.#leases.load().catch((error: unknown) => {
+      this.#loaded = undefined;
+      throw error;
+    });
+    return this.#loaded;
+  }
+
+  /** Runs `work` after everything that was started before it. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(work);
+    this.#tail = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return result;
+  }
+
+  #networksOf(podCIDR: Cidr): readonly string[] {
+    const own = this.#clusterCIDRs.filter((cidr) => cidr.family === podCIDR.family);
+    return [...new Set([formatCidr(podCIDR), ...own.map(formatCidr)])];
+  }
+
+  #context(podCIDR: Cidr): RuleContext {
+    const { family } = podCIDR;
+    return {
+      family,
+      bridge: this.#bridge,
+      podCIDR,
+      clusterCIDRs: this.#clusterCIDRs.filter((cidr) => cidr.family === family),
+    };
+  }
+
+  async #replaceTable(podCIDR: Cidr, signal: AbortSignal): Promise<void> {
+    const ops = renderNetwork(this.#context(podCIDR), this.#leases.values());
+    await this.#apply(podCIDR.family, ops, signal);
+  }
+
+  async #apply(family: IPFamily, ops: readonly NftOp[], signal: AbortSignal): Promise<void> {
+    await applyNft(renderTransaction(networkTable(family, this.#tableName), ops), signal);
+  }
+
+  async #ensureBridge(node: NodeNetwork, signal: AbortSignal): Promise<void> {
+    const found = (await listLinks(signal)).find((link) => link.name === this.#bridge);
+    if (found !== undefined && found.kind !== "bridge") {
+      throw new SetupError(
+        `an interface named ${this.#bridge} exists and is not a bridge: remove it (\`ip link del ${this.#bridge}\`) or choose another name`,
+      );
+    }
+    const lines = found === undefined ? [`link add name ${this.#bridge} type bridge`] : [];
+    const mac = bridgeMAC(node.gateways[0] ?? "0.0.0.0");
+    if (found?.mac !== mac) lines.push(`link set dev ${this.#bridge} address ${mac}`);
+    if (found?.mtu !== node.mtu) lines.push(`link set dev ${this.#bridge} mtu ${node.mtu}`);
+    lines.push(...bridgeAddresses(node, found, this.#bridge));
+    if (found?.up !== true) lines.push(`link set dev ${this.#bridge} up`);
+    if (lines.length > 0) await ipBatch(lines, signal);
+  }
+
+  async #ensureSysctls(node: NodeNetwork): Promise<void> {
+    const v4 = node.podCIDRs.some((cidr) => cidr.family === "IPv4");
+    const v6 = node.podCIDRs.some((cidr) => cidr.family === "IPv6");
+    await ensureForwarding({ v4, v6 }, this.#logger);
+    // For host ports on 127.0.0.1; the guard chain keeps pods away from the node's loopback.
+    if (v4) await ensureSysctl(`ipv4/conf/${this.#bridge}/route_localnet`, "1");
+  }
+
+  async setUp(
+    config: SandboxNetworkConfig,
+    signal: AbortSignal,
+  ): Promise<{ readonly ips: readonly string[] }> {
+    const node = this.#node;
+    if (node === undefined) {
+      throw new NetworkNotReadyError("the node has no pod CIDR yet, so pods cannot get an address");
+    }
+    const known = this.#leases.get(config.sandboxID);
+    if (known !== undefined && this.#configured.has(config.sandboxID)) return { ips: known.ips };
+    const startedAt = this.#clock.monotonic();
+    const { sandboxID, podUID, podKey, hostPorts } = config;
+    const lease = await this.#leases.acquire({ sandboxID, podUID, podKey, hostPorts });
+    try {
+      await this.#connect(config, lease, node, signal);
+      await this.#openHostPorts(lease, signal);
+    } catch (error) {
+      throw explainSetUpFailure(error, config);
+    }
+    this.#configured.add(sandboxID);
+    this.#logger.log("debug", "pod network is up", {
+      sandboxID,
+      pod: podKey,
+      ip: lease.ips.join(","),
+      durationMs: Math.round(this.#clock.monotonic() - startedAt),
+    });
+    return { ips: lease.ips };
+  }
+
+  async #connect(
+    config: SandboxNetworkConfig,
+    lease: Lease,
+    node: NodeNetwork,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const veth = vethName(config.sandboxID);
+    const { pid } = config;
+    const create = [
+      `link add name ${veth} mtu ${node.mtu} type veth peer name eth0 mtu ${node.mtu} netns ${pid}`,
+      // hairpin: with br_netfilter a pod's packets to its own Service leave by the port they came in by.
+      `link set dev ${veth} master ${this.#bridge} type bridge_slave hairpin on`,
+      `link set dev ${veth} up`,
+    ];
+    const attach = create.slice(1);
+    try {
+      await ipBatch(create, signal);
+    } catch (error) {
+      if (!(error instanceof ExecError) || !/File exists/.test(error.stderr)) throw error;
+      // An earlier attempt ended half-way. The pair is right when its other end is this sandbox's eth0.
+      const inside = await listLinks(signal, pid);
+      const host = await listLinks(signal);
+      const eth0 = inside.some((link) => link.name === "eth0" && link.kind === "veth");
+      if (eth0 && host.some((link) => link.name === veth)) {
+        await ipBatch(attach, signal);
+      } else {
+        await deleteLink(veth, signal);
+        await ipBatch(create, signal);
+      }
+    }
+    const enableIPv6 = lease.ips.some((ip) => ipFamily(ip) === "IPv6");
+    await ipBatchInside(pid, podCommands(lease.ips, node.gateways), { enableIPv6 }, signal);
+  }
+
+  async #openHostPorts(lease: Lease, signal: AbortSignal): Promise<void> {
+    if (lease.hostPorts.length === 0) return;
+    await this.#inTurn(async () => {
+      for (const cidr of this.#node?.podCIDRs ?? []) {
+        const ops = addHostPorts(cidr.family, lease);
+        if (ops.length === 0) continue;
+        try {
+          await this.#apply(cidr.family, ops, signal);
+        } catch (error) {
+          if (!(error instanceof NftError)) throw error;
+          // Taken by an element of a pod that is gone, or the table was removed by others: the leases know better.
+          await this.#replaceTable(cidr, signal);
+        }
+      }
+    });
+  }
+
+  addresses(sandboxID: string): readonly string[] | undefined {
+    return this.#leases.get(sandboxID)?.ips;
+  }
+
+  async tearDown(sandboxID: string, signal: AbortSignal): Promise<void> {
+    await this.#load();
+    this.#configured.delete(sandboxID);
+    const lease = this.#leases.get(sandboxID);
+    // The kernel removes the pair some time after the last process of the namespace; the name must not linger.
+    await deleteLink(vethName(sandboxID), signal);
+    if (lease === undefined) return;
+    if (lease.hostPorts.length > 0) await this.#closeHostPorts(lease, signal);
+    await this.#leases.release(sandboxID);
+  }
+
+  async #closeHostPorts(lease: Lease, signal: AbortSignal): Promise<void> {
+    await this.#inTurn(async () => {
+      for (const family of families) {
+        const elements = hostPortElements(family, lease);
+        if (elements.length === 0) continue;
+        const ops = elements.map(({ container, element }): NftOp => ({
+          op: "delete-elements",
+          container,
+          keys: [element.key],
+        }));
+        try {
+          await this.#apply(family, ops, signal);
+        } catch (error) {
+          if (!(error instanceof NftError)) throw error;
+          const cidr = this.#node?.podCIDRs.find((candidate) => candidate.family === family);
+          if (cidr === undefined) continue;
+          const others = [...this.#leases.values()].filter((other) => other !== lease);
+          await this.#apply(family, renderNetwork(this.#context(cidr), others), signal);
+        }
+      }
+    });
+    if (lease.hostPorts.some((port) => port.protocol === "UDP")) {
+      for (const ip of lease.ips) await forgetUDPFlows(ip, signal);
+    }
+  }
+
+  async collectGarbage(sandboxIDs: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
+    await this.#load();
+    const dead = [...this.#leases.values()].filter((lease) => !sandboxIDs.has(lease.sandboxID));
+    for (const lease of dead) {
+      this.#logger.log("info", "address of a vanished sandbox is freed", {
+        sandboxID: lease.sandboxID,
+        pod: lease.podKey,
+        ip: lease.ips.join(","),
+      });
+      await this.tearDown(lease.sandboxID, signal);
+    }
+    const names = new Set([...this.#leases.values()].map((lease) => vethName(lease.sandboxID)));
+    for (const link of await listLinks(signal)) {
+      if (link.master === this.#bridge && link.name.startsWith("rmv") && !names.has(link.name)) {
+        await deleteLink(link.name, signal);
+      }
+    }
+  }
+
+  async cleanUp(signal: AbortSignal): Promise<void> {
+    await this.#inTurn(async () => {
+      this.#node = undefined;
+      this.#configured.clear();
+      for (const family of families) {
+        await this.#apply(family, [{ op: "drop-table" }], signal);
+        await removeForwardAccept(family, this.#forwardChain, signal);
+      }
+      const links = await listLinks(signal);
+      for (const link of links.filter(({ master }) => master === this.#bridge)) {
+        await deleteLink(link.name, signal);
+      }
+      if (links.some(({ name, kind }) => name === this.#bridge && kind === "bridge")) {
+        await deleteLink(this.#bridge, signal);
+      }
+      await this.#leases.removeAll();
+      this.#loaded = undefined;
+    });
+  }
+}
+
+/** Commands that give the bridge its gateway addresses and take away those of former pod CIDRs. */
+function bridgeAddresses(
+  node: NodeNetwork,
+  found: Link | undefined,
+  bridge: string,
+): readonly string[] {
+  const lines: string[] = [];
+  const wanted = node.podCIDRs.map((cidr) => ({
+    ip: cidrAddress(cidr, 1),
+    prefix: cidr.prefix,
+    family: cidr.family,
+  }));
+  for (const address of found?.addresses ?? []) {
+    const keep =
+      address.ip.startsWith("fe80:") ||
+      wanted.some(({ ip, prefix }) => ip === address.ip && prefix === address.prefix);
+    if (!keep) lines.push(`addr del ${address.ip}/${address.prefix} dev ${bridge}`);
+  }
+  for (const { ip, prefix, family } of wanted) {
+    if (found?.addresses.some((address) => address.ip === ip && address.prefix === prefix) === true)
+      continue;
+    lines.push(`addr replace ${ip}/${prefix} dev ${bridge}${family === "IPv6" ? " nodad" : ""}`);
+  }
+  return lines;
+}
+
+function explainSetUpFailure(error: unknown, config: SandboxNetworkConfig): unknown {
+  if (error instanceof ExecError && !existsSync(`/proc/${config.pid}`)) {
+    return new NetworkNotReadyError(
+      `the sandbox of ${config.podKey} ended while its network was set up`,
+      { cause: error },
+    );
+  }
+  return error;
+}
+
+/** Flows to a pod that is gone would otherwise swallow datagrams for as long as the client keeps sending. */
+async function forgetUDPFlows(podIP: string, signal: AbortSignal): Promise<void> {
+  const family = ipFamily(podIP) === "IPv6" ? "ipv6" : "ipv4";
+  try {
+    await execResult(["conntrack", "-D", "-f", family, "-p", "udp", "--reply-src", podIP], {
+      signal,
+    });
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") throw error;
+  }
+}

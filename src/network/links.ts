@@ -1,0 +1,165 @@
+import { createHash } from "node:crypto";
+
+import { type IPFamily, ipFamily, parseIP } from "../lib/cidr.ts";
+import { ExecError, SetupError, errorCode } from "../lib/errors.ts";
+import { execResult } from "../lib/exec.ts";
+import { isRecord } from "../lib/guard.ts";
+
+/** Host side of a pod's interface pair: 15 characters at most, never reused, because sandbox IDs are not. */
+export function vethName(sandboxID: string): string {
+  return `rmv${createHash("sha256").update(sandboxID).digest("hex").slice(0, 11)}`;
+}
+
+/**
+ * A bridge otherwise takes the lowest address of its ports, which changes as pods come and go, and pods would keep
+ * sending to the old one.
+ */
+export function bridgeMAC(gateway: string): string {
+  const value = parseIP(gateway) & 0xffff_ffffn;
+  const bytes = [24n, 16n, 8n, 0n].map((shift) => Number((value >> shift) & 255n));
+  return ["0a", "58", ...bytes.map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
+}
+
+async function run(
+  argv: readonly [string, ...string[]],
+  stdin: string,
+  signal: AbortSignal,
+): Promise<string> {
+  let result;
+  try {
+    result = await execResult(argv, { stdin, signal });
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") throw error;
+    throw new SetupError(
+      `${argv[0]} is not installed: run \`apt-get install iproute2 util-linux\``,
+      { cause: error },
+    );
+  }
+  if (result.exitCode === 0) return result.stdout;
+  if (/Operation not permitted/.test(result.stderr)) {
+    throw new SetupError(
+      "network interfaces may not be changed: run remora as root (CAP_NET_ADMIN and CAP_SYS_ADMIN on the host)",
+    );
+  }
+  throw new ExecError(argv, result.exitCode, result.stderr);
+}
+
+/** Runs `ip` commands in one process; the first failing line ends the batch. */
+export async function ipBatch(lines: readonly string[], signal: AbortSignal): Promise<void> {
+  await run(["ip", "-batch", "-"], `${lines.join("\n")}\n`, signal);
+}
+
+/** The same inside the network namespace of a process. */
+export async function ipBatchInside(
+  pid: number,
+  lines: readonly string[],
+  options: { readonly enableIPv6: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  const inside = ["nsenter", "-t", String(pid), "-n"] as const;
+  const input = `${lines.join("\n")}\n`;
+  // Containers without a network start with IPv6 switched off. /proc/sys/net shows the namespace of who opens it.
+  const argv = options.enableIPv6
+    ? ([
+        ...inside,
+        "sh",
+        "-c",
+        "for f in all default lo; do echo 0 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done; exec ip -batch -",
+      ] as const)
+    : ([...inside, "ip", "-batch", "-"] as const);
+  await run(argv, input, signal);
+}
+
+export interface Link {
+  readonly name: string;
+  readonly master: string | undefined;
+  readonly up: boolean;
+  readonly mtu: number;
+  readonly mac: string;
+  readonly kind: string | undefined;
+  readonly addresses: readonly { readonly ip: string; readonly prefix: number }[];
+}
+
+/** Interfaces with their addresses, of the host or of a process's network namespace. */
+export async function listLinks(signal: AbortSignal, pid?: number): Promise<readonly Link[]> {
+  const show = ["ip", "-j", "-d", "addr", "show"] as const;
+  const argv = pid === undefined ? show : (["nsenter", "-t", String(pid), "-n", ...show] as const);
+  return parseLinks(JSON.parse(await run(argv, "", signal)));
+}
+
+/** Reads `ip -j -d addr show`. */
+export function parseLinks(value: unknown): readonly Link[] {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((item: unknown): Link[] => {
+    if (!isRecord(item) || typeof item["ifname"] !== "string") return [];
+    const { ifname, master, flags, mtu, address, linkinfo, addr_info: infos } = item;
+    return [
+      {
+        name: ifname,
+        master: typeof master === "string" ? master : undefined,
+        up: Array.isArray(flags) && flags.includes("UP"),
+        mtu: typeof mtu === "number" ? mtu : 1500,
+        mac: typeof address === "string" ? address : "",
+        kind:
+          isRecord(linkinfo) && typeof linkinfo["info_kind"] === "string"
+            ? linkinfo["info_kind"]
+            : undefined,
+        addresses: Array.isArray(infos) ? infos.flatMap(parseAddress) : [],
+      },
+    ];
+  });
+}
+
+function parseAddress(value: unknown): { ip: string; prefix: number }[] {
+  if (!isRecord(value)) return [];
+  const { local, prefixlen } = value;
+  return typeof local === "string" && typeof prefixlen === "number"
+    ? [{ ip: local, prefix: prefixlen }]
+    : [];
+}
+
+/** MTU of the interface with the default route; 1500 without one. */
+export async function uplinkMTU(signal: AbortSignal): Promise<number> {
+  const routes: unknown = JSON.parse(
+    await run(["ip", "-j", "route", "show", "default"], "", signal),
+  );
+  const first: unknown = Array.isArray(routes) ? routes[0] : undefined;
+  if (!isRecord(first) || typeof first["dev"] !== "string") return 1500;
+  const device = first["dev"];
+  return (await listLinks(signal)).find((link) => link.name === device)?.mtu ?? 1500;
+}
+
+/** Deletes an interface of the host; with it goes its peer. Not there is success. */
+export async function deleteLink(name: string, signal: AbortSignal): Promise<void> {
+  const result = await execResult(["ip", "link", "del", "dev", name], { signal });
+  if (result.exitCode === 0 || /Cannot find device/.test(result.stderr)) return;
+  throw new ExecError(["ip", "link", "del", name], result.exitCode, result.stderr);
+}
+
+/** Host width: pods hold single addresses, so that everything they send passes the node. */
+export function hostPrefix(family: IPFamily): 32 | 128 {
+  return family === "IPv4" ? 32 : 128;
+}
+
+/** Commands inside the pod's namespace, safe to repeat. `gateways` are the bridge's addresses, one per family. */
+export function podCommands(ips: readonly string[], gateways: readonly string[]): string[] {
+  const lines = ["link set dev lo up"];
+  for (const ip of ips) {
+    const family = ipFamily(ip) ?? "IPv4";
+    lines.push(
+      `addr replace ${ip}/${hostPrefix(family)} dev eth0${family === "IPv6" ? " nodad" : ""}`,
+    );
+  }
+  lines.push("link set dev eth0 up");
+  for (const gateway of gateways) {
+    const family = ipFamily(gateway) ?? "IPv4";
+    // Spelled as prefixes, because a batch line has no -6: `ip` takes the family from the address.
+    lines.push(`route replace ${gateway}/${hostPrefix(family)} dev eth0`);
+    lines.push(
+      family === "IPv6"
+        ? `route replace ::/0 via ${gateway} dev eth0`
+        : `route replace 0.0.0.0/0 via ${gateway} dev eth0`,
+    );
+  }
+  return lines;
+}
