@@ -26,13 +26,16 @@ export function nodeIpamController(
   const { informers, client, recorder } = context;
   const allocator = new CidrAllocator(options.clusterCIDR, options.nodePrefix);
 
+  const reserved = new Map<string, string>();
+
   async function sync(name: string, signal: AbortSignal): Promise<void> {
     const cached = informers.nodes.get(name);
     if (cached === undefined || podCIDRs(cached).length > 0) return;
     // Asked live: the cache may be older than our own last write.
     const node = await getObject(client, { resource: NODES, name }, signal);
     if (podCIDRs(node).length > 0) return;
-    const cidr = allocator.allocate();
+    // Kept over a failed write, so that a node gets the same range whichever try succeeds.
+    const cidr = reserved.get(name) ?? allocator.allocate();
     if (cidr === undefined) {
       recorder.event(
         eventTarget(NODES, node),
@@ -42,20 +45,15 @@ export function nodeIpamController(
       );
       throw new Error("the pod network has no free range for another node");
     }
-    try {
-      await patchObject(
-        client,
-        { resource: NODES, name },
-        {
-          metadata: { uid: node.metadata.uid, resourceVersion: node.metadata.resourceVersion },
-          spec: { podCIDR: cidr, podCIDRs: [cidr] },
-        },
-        signal,
-      );
-    } catch (error) {
-      allocator.release(cidr);
-      throw error;
-    }
+    reserved.set(name, cidr);
+    // Only the UID is a condition: heartbeats change the version all the time, and nobody else writes these fields.
+    await patchObject(
+      client,
+      { resource: NODES, name },
+      { metadata: { uid: node.metadata.uid }, spec: { podCIDR: cidr, podCIDRs: [cidr] } },
+      signal,
+    );
+    reserved.delete(name);
   }
 
   return {
@@ -77,6 +75,9 @@ export function nodeIpamController(
               informers.nodes.subscribe((change) => {
                 if (change.kind === "deleted") {
                   for (const cidr of podCIDRs(change.previous)) allocator.release(cidr);
+                  const unused = reserved.get(change.key);
+                  if (unused !== undefined) allocator.release(unused);
+                  reserved.delete(change.key);
                   return;
                 }
                 for (const cidr of podCIDRs(change.object)) allocator.occupy(cidr);
