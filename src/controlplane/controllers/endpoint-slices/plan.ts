@@ -301,12 +301,38 @@ export function planSlices(input: SliceInput): SlicePlan {
     if (kept === 0) keepPlaceholder(service, family, { labels, familyRemovals, create });
     remove.push(...familyRemovals);
   }
+  reuseRemoved(service, { create, update, remove });
   return {
     create: create.map((slice) => stamped(slice, input.triggeredAt)),
     update: update.map((slice) => stamped(slice, input.triggeredAt)),
     remove,
     skippedPods: [...skipped],
   };
+}
+
+/** Turns a removal and a creation into one update: half the writes, and consumers see no gap between them. */
+function reuseRemoved(
+  service: StoredService,
+  plan: {
+    readonly create: EndpointSlice[];
+    readonly update: EndpointSlice[];
+    readonly remove: StoredSlice[];
+  },
+): void {
+  for (const slice of plan.create.splice(0)) {
+    const index = plan.remove.findIndex(
+      (each) =>
+        each.addressType === slice.addressType &&
+        controllerOf(each.metadata)?.uid === service.metadata.uid,
+    );
+    const [reused] = index < 0 ? [] : plan.remove.splice(index, 1);
+    if (reused === undefined) plan.create.push(slice);
+    else
+      plan.update.push({
+        ...slice,
+        metadata: { ...reused.metadata, labels: slice.metadata?.labels },
+      });
+  }
 }
 
 /** A Service without endpoints has one empty slice: "none" must differ from "not computed yet". */
