@@ -1,0 +1,57 @@
+import type { Authenticator, Authorizer, KindDefinition, ObjectReader } from "../types.ts";
+import { configMapKind, secretKind } from "./config-map.ts";
+import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
+import { eventKind } from "./event.ts";
+import { namespaceKind } from "./namespace.ts";
+import { nodeKind } from "./node.ts";
+import { bindingKind, podKind } from "./pod.ts";
+import { rbacKinds } from "./rbac.ts";
+import { replicationControllerKind } from "./replication-controller.ts";
+import { createReviewKinds, type RulesReader } from "./reviews.ts";
+import { createServiceAccountKind, type SignToken } from "./service-account.ts";
+import type { RandomInt } from "./service-allocation.ts";
+import { createServiceKind } from "./service.ts";
+import { csiNodeKind, leaseKind, priorityClassKind, runtimeClassKind } from "./small-kinds.ts";
+
+export interface KindsDeps {
+  /** IPv4 range of cluster IPs, for example `10.96.0.0/16`. */
+  readonly serviceCidr: string;
+  /** Both ends included; upstream's default is 30000-32767. */
+  readonly nodePorts: { readonly first: number; readonly last: number };
+  readonly randomInt: RandomInt;
+  /** The registry; a function, because the registry is built from the kinds. First called while serving. */
+  readonly objects: () => ObjectReader;
+  readonly signToken: SignToken;
+  readonly authorizer: Authorizer;
+  readonly authenticator: Authenticator;
+  readonly rules: RulesReader;
+}
+
+/** Every kind this control plane serves. What is not here answers 404. */
+export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
+  return [
+    bindingKind,
+    configMapKind,
+    endpointsKind,
+    eventKind,
+    namespaceKind,
+    nodeKind,
+    podKind,
+    replicationControllerKind,
+    secretKind,
+    createServiceAccountKind(deps.signToken),
+    createServiceKind({
+      serviceCidr: deps.serviceCidr,
+      nodePorts: deps.nodePorts,
+      randomInt: deps.randomInt,
+      stored: deps.objects,
+    }),
+    leaseKind,
+    endpointSliceKind,
+    priorityClassKind,
+    runtimeClassKind,
+    csiNodeKind,
+    ...rbacKinds,
+    ...createReviewKinds(deps),
+  ];
+}

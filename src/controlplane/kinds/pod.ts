@@ -1,0 +1,335 @@
+import { StatusError, badRequest, conflict, notFound } from "../status-error.ts";
+import type {
+  CustomSubresource,
+  FieldError,
+  JsonObject,
+  KindDefinition,
+  Registry,
+  StoredSubresource,
+  Strategy,
+  SubresourceRequest,
+} from "../types.ts";
+import { ensureRecord, int, mapOf, metadataOf, nameOf, record, records, text } from "./access.ts";
+import { notSupported, required } from "./field-error.ts";
+import { podDefaults } from "./pod-defaults.ts";
+import { qosClass } from "./pod-qos.ts";
+import { podTable } from "./pod-table.ts";
+import { validatePodStatusUpdate, validatePodUpdate } from "./pod-update.ts";
+import { validatePodCreate, validatePodSpec } from "./pod-validation.ts";
+import {
+  allVerbs,
+  defineStatusStrategy,
+  defineStrategy,
+  restore,
+  subresourceVerbs,
+} from "./strategy.ts";
+
+const target = { plural: "pods", kind: "Pod", group: "" };
+
+function isTerminal(pod: Readonly<JsonObject>): boolean {
+  const phase = record(pod["status"])["phase"];
+  return phase === "Succeeded" || phase === "Failed";
+}
+
+const base = defineStrategy({
+  applyDefaults: podDefaults,
+  hasGeneration: true,
+  prepareForCreate(pod) {
+    const spec = ensureRecord(pod, "spec");
+    pod["status"] = {
+      phase: "Pending",
+      qosClass: qosClass(spec),
+      ...(records(spec["schedulingGates"]).length === 0
+        ? {}
+        : {
+            conditions: [
+              {
+                type: "PodScheduled",
+                status: "False",
+                lastProbeTime: null,
+                lastTransitionTime: null,
+                reason: "SchedulingGated",
+                message: "Scheduling is blocked due to non-empty scheduling gates",
+              },
+            ],
+          }),
+    };
+  },
+  prepareForUpdate: (pod, old) => restore(pod, old, "status"),
+  allowUnconditionalUpdate: true,
+  /** Nothing runs for a pod that has no node yet or has ended: it goes at once. */
+  deletionGraceSeconds(pod, requested) {
+    const spec = record(pod["spec"]);
+    if (text(spec["nodeName"]) === "" || isTerminal(pod)) return 0;
+    const wanted = requested ?? int(spec["terminationGracePeriodSeconds"]) ?? 30;
+    return wanted < 0 ? 1 : wanted;
+  },
+});
+
+/** The main endpoint of pods. */
+export const podStrategy: Strategy = {
+  ...base,
+  validateCreate: (pod) => validatePodCreate(pod),
+  validateUpdate: (pod, old) => validatePodUpdate(pod, old),
+  returnsDeletedObject: true,
+};
+
+const statusStrategy = defineStatusStrategy(podStrategy, {
+  prepareForUpdate(pod, old) {
+    const metadata = ensureRecord(pod, "metadata");
+    const before = metadataOf(old);
+    // The node reports a pod; who owns it, or that it is going, is not the node's to say.
+    for (const key of ["ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds"]) {
+      restore(metadata, before, key);
+    }
+    const status = ensureRecord(pod, "status");
+    if (text(status["qosClass"]) === "") restore(status, record(old["status"]), "qosClass");
+  },
+  validate: (pod, old) => (old === undefined ? [] : validatePodStatusUpdate(pod, old)),
+});
+
+/** Strategy of an endpoint that may change one member of the spec only. */
+function specMemberStrategy(
+  apply: (pod: JsonObject, wanted: Readonly<JsonObject>) => void,
+  validate: (pod: Readonly<JsonObject>, old: Readonly<JsonObject>) => FieldError[],
+): Strategy {
+  return {
+    ...podStrategy,
+    prepareForUpdate(pod, old) {
+      const wanted = structuredClone(record(pod["spec"]));
+      restore(pod, old, "spec");
+      restore(pod, old, "status");
+      apply(pod, wanted);
+      const metadata = ensureRecord(pod, "metadata");
+      const before = int(metadataOf(old)["generation"]) ?? 0;
+      const changed = JSON.stringify(pod["spec"]) !== JSON.stringify(old["spec"]);
+      metadata["generation"] = changed ? before + 1 : before;
+    },
+    validateCreate: () => [],
+    validateUpdate: (pod, old) => validate(pod, old),
+  };
+}
+
+const ephemeralStrategy = specMemberStrategy(
+  (pod, wanted) => {
+    const spec = ensureRecord(pod, "spec");
+    const containers = wanted["ephemeralContainers"];
+    if (containers === undefined) delete spec["ephemeralContainers"];
+    else spec["ephemeralContainers"] = containers;
+  },
+  (pod, old) => {
+    const out = validatePodSpec(record(pod["spec"]), "spec", true);
+    const after = records(record(pod["spec"])["ephemeralContainers"]);
+    for (const before of records(record(old["spec"])["ephemeralContainers"])) {
+      const name = text(before["name"]);
+      const now = after.find((container) => container["name"] === name);
+      if (now === undefined) {
+        out.push({
+          type: "FieldValueForbidden",
+          field: "spec.ephemeralContainers",
+          message: `Forbidden: existing ephemeral containers "${name}" may not be removed\n`,
+        });
+      } else if (JSON.stringify(now) !== JSON.stringify(before)) {
+        out.push({
+          type: "FieldValueForbidden",
+          field: "spec.ephemeralContainers",
+          message: `Forbidden: existing ephemeral containers "${name}" may not be changed\n`,
+        });
+      }
+    }
+    return out;
+  },
+);
+
+function stored(strategy: Strategy): StoredSubresource {
+  return { kind: "stored", verbs: subresourceVerbs, strategy };
+}
+
+/** Sets a condition; the transition time moves only when the status does. */
+export function setCondition(
+  status: JsonObject,
+  condition: Readonly<Record<string, unknown>> & { readonly type: string; readonly status: string },
+  now: number,
+): void {
+  const conditions = records(status["conditions"]);
+  const index = conditions.findIndex((item) => item["type"] === condition.type);
+  const before = conditions[index];
+  const lastTransitionTime =
+    before?.["status"] === condition.status
+      ? before["lastTransitionTime"]
+      : new Date(now).toISOString().replace(/\.\d+Z$/, "Z");
+  const next: JsonObject = { ...condition, lastProbeTime: null, lastTransitionTime };
+  if (index < 0) conditions.push(next);
+  else conditions[index] = next;
+  status["conditions"] = conditions;
+}
+
+function bind(request: SubresourceRequest, name: string): JsonObject {
+  const binding = request.body ?? {};
+  const metadata = metadataOf(binding);
+  const node = record(binding["target"]);
+  const errors = [
+    ...(text(node["kind"]) === "" || node["kind"] === "Node"
+      ? []
+      : [notSupported("target.kind", node["kind"], ["Node", "<empty>"])]),
+    ...(text(node["name"]) === "" ? [required("target.name")] : []),
+  ];
+  if (errors.length > 0) {
+    throw new StatusError(
+      500,
+      "InternalError",
+      errors.map((error) => `${error.field}: ${error.message}`).join(", "),
+    );
+  }
+  const refuse = (message: string): never => {
+    throw conflict({ plural: "pods/binding", kind: "Pod", group: "" }, name, message);
+  };
+  request.registry.update(
+    "pods",
+    { namespace: request.namespace, name },
+    (pod) => {
+      const own = ensureRecord(pod, "metadata");
+      const spec = ensureRecord(pod, "spec");
+      const uid = text(metadata["uid"]);
+      if (uid !== "" && uid !== own["uid"]) {
+        refuse(
+          `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${text(own["uid"])}`,
+        );
+      }
+      if (own["deletionTimestamp"] !== undefined) {
+        refuse(`pod ${name} is being deleted, cannot be assigned to a host`);
+      }
+      if (text(spec["nodeName"]) !== "") {
+        refuse(`pod ${name} is already assigned to node "${text(spec["nodeName"])}"`);
+      }
+      if (records(spec["schedulingGates"]).length > 0) {
+        refuse(`pod ${name} has non-empty .spec.schedulingGates`);
+      }
+      spec["nodeName"] = node["name"];
+      own["generation"] = (int(own["generation"]) ?? 0) + 1;
+      for (const key of ["annotations", "labels"]) {
+        const added = mapOf(metadata[key]);
+        if (Object.keys(added).length > 0) Object.assign(ensureRecord(own, key), added);
+      }
+      const status = ensureRecord(pod, "status");
+      delete status["nominatedNodeName"];
+      setCondition(status, { type: "PodScheduled", status: "True" }, request.context.now);
+      return pod;
+    },
+    // The pod strategy forbids changing spec.nodeName: binding is the one way to do it.
+    { context: request.context, system: true },
+  );
+  return { kind: "Status", apiVersion: "v1", metadata: {}, status: "Success", code: 201 };
+}
+
+const bindingSubresource: CustomSubresource = {
+  kind: "custom",
+  verbs: ["create"],
+  gvk: { group: "", version: "v1", kind: "Binding" },
+  handle(request) {
+    const name = nameOf(request.body ?? {});
+    if (name !== "" && name !== request.name) {
+      throw badRequest("name in URL does not match name in Binding object");
+    }
+    return bind(request, request.name);
+  },
+};
+
+function evict(request: SubresourceRequest): JsonObject {
+  const body = request.body ?? {};
+  const name = nameOf(body);
+  if (name !== "" && name !== request.name) {
+    throw badRequest("name in URL does not match name in Eviction object");
+  }
+  const pod = request.registry.get("pods", request.namespace, request.name);
+  if (pod === undefined) throw notFound(target, request.name);
+  const options = record(body["deleteOptions"]);
+  const preconditions = record(options["preconditions"]);
+  if (!request.context.dryRun) deleteEvicted(request.registry, request, options, preconditions);
+  return { kind: "Status", apiVersion: "v1", metadata: {}, status: "Success", code: 201 };
+}
+
+function deleteEvicted(
+  registry: Registry,
+  request: SubresourceRequest,
+  options: Readonly<JsonObject>,
+  preconditions: Readonly<JsonObject>,
+): void {
+  registry.delete(
+    "pods",
+    { namespace: request.namespace, name: request.name },
+    {
+      gracePeriodSeconds: int(options["gracePeriodSeconds"]),
+      propagationPolicy: undefined,
+      uid: text(preconditions["uid"]) || undefined,
+      resourceVersion: text(preconditions["resourceVersion"]) || undefined,
+    },
+    request.context,
+  );
+}
+
+function streaming(kind: string, verbs: CustomSubresource["verbs"]): CustomSubresource {
+  return { kind: "custom", verbs, gvk: { group: "", version: "v1", kind } };
+}
+
+export const podKind: KindDefinition = {
+  group: "",
+  version: "v1",
+  kind: "Pod",
+  plural: "pods",
+  singular: "pod",
+  shortNames: ["po"],
+  categories: ["all"],
+  namespaced: true,
+  verbs: allVerbs,
+  schema: "io.k8s.api.core.v1.Pod",
+  durability: "durable",
+  strategy: podStrategy,
+  subresources: {
+    status: stored(statusStrategy),
+    ephemeralcontainers: stored(ephemeralStrategy),
+    binding: bindingSubresource,
+    eviction: {
+      kind: "custom",
+      verbs: ["create"],
+      gvk: { group: "policy", version: "v1", kind: "Eviction" },
+      handle: evict,
+    },
+    log: streaming("Pod", ["get"]),
+    exec: streaming("PodExecOptions", ["create", "get"]),
+    attach: streaming("PodAttachOptions", ["create", "get"]),
+    portforward: streaming("PodPortForwardOptions", ["create", "get"]),
+  },
+  fieldSelectors: {
+    "spec.nodeName": (pod) => text(record(pod["spec"])["nodeName"]),
+    "spec.restartPolicy": (pod) => text(record(pod["spec"])["restartPolicy"]),
+    "spec.schedulerName": (pod) => text(record(pod["spec"])["schedulerName"]),
+    "spec.serviceAccountName": (pod) => text(record(pod["spec"])["serviceAccountName"]),
+    "spec.hostNetwork": (pod) => String(record(pod["spec"])["hostNetwork"] === true),
+    "status.phase": (pod) => text(record(pod["status"])["phase"]),
+    "status.podIP": (pod) => text(records(record(pod["status"])["podIPs"])[0]?.["ip"]),
+    "status.podIPs": (pod) => text(records(record(pod["status"])["podIPs"])[0]?.["ip"]),
+    "status.nominatedNodeName": (pod) => text(record(pod["status"])["nominatedNodeName"]),
+  },
+  table: podTable,
+};
+
+/** Kind Binding: the old way to bind, a POST on the collection. */
+export const bindingKind: KindDefinition = {
+  group: "",
+  version: "v1",
+  kind: "Binding",
+  plural: "bindings",
+  singular: "binding",
+  shortNames: [],
+  categories: [],
+  namespaced: true,
+  verbs: ["create"],
+  schema: "io.k8s.api.core.v1.Binding",
+  durability: "ephemeral",
+  strategy: defineStrategy({}),
+  subresources: {},
+  fieldSelectors: {},
+  table: { columns: podTable.columns.slice(0, 1), row: (binding) => [nameOf(binding)] },
+  answer: (request) => bind(request, nameOf(request.body ?? {})),
+};
