@@ -1,0 +1,101 @@
+import { X509Certificate } from "node:crypto";
+
+import { isRecord } from "../../lib/guard.ts";
+import { StatusError } from "../status-error.ts";
+import type { Authenticator, ObjectReader, UserInfo } from "../types.ts";
+import type { ServiceAccountTokens, TokenClaims } from "./tokens.ts";
+
+export interface AuthenticatorOptions {
+  readonly objects: ObjectReader;
+  readonly tokens: ServiceAccountTokens;
+  /** Audiences of which a token must name one. */
+  readonly audiences: readonly string[];
+  readonly now: () => number;
+  /** Other bearer tokens (bootstrap tokens); undefined = not known. */
+  readonly otherToken?: (token: string) => UserInfo | undefined;
+}
+
+/** Answer to a bad credential; deliberately without a hint which part was wrong. */
+export function unauthorized(): StatusError {
+  return new StatusError(401, "Unauthorized", "Unauthorized");
+}
+
+const authenticated = "system:authenticated";
+
+/** CN is the user, each O a group (x509 request authenticator). */
+export function userOfCertificate(der: Uint8Array): UserInfo | undefined {
+  const attributes = new X509Certificate(der).subject
+    .split("\n")
+    .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)] as const);
+  const name = attributes.find(([key]) => key === "CN")?.[1];
+  if (name === undefined || name === "") return undefined;
+  const groups = attributes.filter(([key]) => key === "O").map(([, value]) => value);
+  return { name, uid: "", groups: [...groups, authenticated], extra: {} };
+}
+
+function uidOf(
+  objects: ObjectReader,
+  resource: string,
+  namespace: string,
+  name: string,
+): string | undefined {
+  const metadata = objects.get(resource, namespace, name)?.["metadata"];
+  if (!isRecord(metadata)) return undefined;
+  return typeof metadata["uid"] === "string" ? metadata["uid"] : undefined;
+}
+
+/** The user a token stands for, if the account and the object it is bound to still exist under the same uid. */
+export function userOfClaims(claims: TokenClaims, objects: ObjectReader): UserInfo | undefined {
+  const { namespace, serviceAccount, bound, node } = claims;
+  if (uidOf(objects, "serviceaccounts", namespace, serviceAccount) !== claims.serviceAccountUID)
+    return undefined;
+  if (bound !== undefined) {
+    const resource = { Pod: "pods", Secret: "secrets", Node: "nodes" }[bound.kind];
+    const at = bound.kind === "Node" ? "" : namespace;
+    if (uidOf(objects, resource, at, bound.name) !== bound.uid) return undefined;
+  }
+  return {
+    name: `system:serviceaccount:${namespace}:${serviceAccount}`,
+    uid: claims.serviceAccountUID,
+    groups: ["system:serviceaccounts", `system:serviceaccounts:${namespace}`, authenticated],
+    extra: {
+      "authentication.kubernetes.io/credential-id": [`JTI=${claims.tokenID}`],
+      ...(bound?.kind === "Pod"
+        ? {
+            "authentication.kubernetes.io/pod-name": [bound.name],
+            "authentication.kubernetes.io/pod-uid": [bound.uid],
+          }
+        : {}),
+      ...(node === undefined
+        ? {}
+        : {
+            "authentication.kubernetes.io/node-name": [node.name],
+            "authentication.kubernetes.io/node-uid": [node.uid],
+          }),
+    },
+  };
+}
+
+/** The user behind a token for one of `audiences`; undefined when it is not valid (TokenReview asks this too). */
+export function userOfToken(token: string, options: AuthenticatorOptions): UserInfo | undefined {
+  const claims = options.tokens.verify(token, options.now());
+  if (claims === undefined) return options.otherToken?.(token);
+  if (!claims.audiences.some((audience) => options.audiences.includes(audience))) return undefined;
+  return userOfClaims(claims, options.objects);
+}
+
+/** Client certificates first, then bearer tokens. A credential that is there but wrong is refused, never ignored. */
+export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
+  return {
+    authenticate({ certificate, bearerToken }) {
+      if (certificate !== undefined) {
+        const user = userOfCertificate(certificate);
+        if (user !== undefined) return user;
+      }
+      if (bearerToken === undefined) return undefined;
+      const user = userOfToken(bearerToken, options);
+      if (user === undefined) throw unauthorized();
+      return user;
+    },
+  };
+}
