@@ -145,7 +145,7 @@ class NodeWorker implements NodeAgent {
 
   async #register(identity: HostIdentity, signal: AbortSignal): Promise<void> {
     const { config, client, clock, logger } = this.#options;
-    const node = await registerNode(
+    const { node, created } = await registerNode(
       {
         config,
         client,
@@ -158,7 +158,8 @@ class NodeWorker implements NodeAgent {
     );
     this.#reportReboot(node, identity);
     this.#accept(node);
-    this.#announce({}, node.status ?? {}, node.status?.nodeInfo?.bootID === identity.bootID);
+    // What a former run wrote is neither news nor proof that this one is ready.
+    if (created) this.#announce({}, node.status ?? {});
   }
 
   #reportReboot(node: Stored<Node>, identity: HostIdentity): void {
@@ -216,7 +217,7 @@ class NodeWorker implements NodeAgent {
       compute: (previous) => this.#source.compute(previous),
       onWritten: (before, after) => {
         this.#accept(after);
-        this.#announce(before, after.status ?? {}, true);
+        this.#announce(before, after.status ?? {});
       },
     });
     const fastUntil = clock.monotonic() + fastPath.limitMs;
@@ -229,8 +230,7 @@ class NodeWorker implements NodeAgent {
   }
 
   /** Events, and the one call of `onReady`, for a status that the server has taken. */
-  #announce(before: NodeStatus, after: NodeStatus, ours: boolean): void {
-    if (!ours) return;
+  #announce(before: NodeStatus, after: NodeStatus): void {
     const { nodeName } = this.#options.config;
     for (const reason of conditionEvents(before.conditions ?? [], after.conditions ?? [])) {
       this.#event("Normal", reason, `Node ${nodeName} status is now: ${reason}`);

@@ -95,19 +95,26 @@ export interface RegistrationDeps {
   readonly status: () => Promise<NodeStatus>;
 }
 
+export interface Registered {
+  readonly node: Stored<Node>;
+  /** False when the Node existed before: its status is then an old one. */
+  readonly created: boolean;
+}
+
 /** Creates the Node, or takes over the one that exists; tries until it succeeds. Rejects only when `signal` aborts. */
 export async function registerNode(
   deps: RegistrationDeps,
   signal: AbortSignal,
-): Promise<Stored<Node>> {
+): Promise<Registered> {
   const { clock, logger, config } = deps;
   let delayMs = backoff.firstMs;
   let reported = "";
   for (;;) {
     try {
-      const node = await tryRegister(deps, signal);
-      logger.log("info", "node registered", { node: config.nodeName });
-      return node;
+      const registered = await tryRegister(deps, signal);
+      const { created } = registered;
+      logger.log("info", "node registered", { node: config.nodeName, created });
+      return registered;
     } catch (error) {
       signal.throwIfAborted();
       const message = registrationAdvice(config.nodeName, error);
@@ -122,18 +129,22 @@ export async function registerNode(
   }
 }
 
-async function tryRegister(deps: RegistrationDeps, signal: AbortSignal): Promise<Stored<Node>> {
+async function tryRegister(deps: RegistrationDeps, signal: AbortSignal): Promise<Registered> {
   const { client, config, identity } = deps;
   const body = initialNode(config, identity, await deps.status());
   try {
-    return parseStored<Node>(
-      await client.request({ method: "POST", path: collectionPath(NODES), body, signal }),
-    );
+    const answer = await client.request({
+      method: "POST",
+      path: collectionPath(NODES),
+      body,
+      signal,
+    });
+    return { node: parseStored<Node>(answer), created: true };
   } catch (error) {
     // 403: whoever prepares nodes for us may have made it although we may not.
     const mayExist = error instanceof ApiError && (error.status === 409 || error.status === 403);
     if (!mayExist) throw error;
-    return adoptNode(deps, error, signal);
+    return { node: await adoptNode(deps, error, signal), created: false };
   }
 }
 
