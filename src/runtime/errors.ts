@@ -28,16 +28,22 @@ export class RuntimeError extends RemoraError {
   readonly failure: RuntimeFailure;
   /** For StartFailed: 126, 127 or 128, as the engine would report it. */
   readonly exitCode: number | undefined;
+  /** For ImagePullFailed: who is to blame, as far as the engine's text tells. */
+  readonly pullProblem: "notFound" | "auth" | "network" | "registry" | undefined;
   override readonly retryable: boolean;
 
   constructor(
     failure: RuntimeFailure,
     message: string,
-    options?: ErrorOptions & { readonly exitCode?: number | undefined },
+    options?: ErrorOptions & {
+      readonly exitCode?: number | undefined;
+      readonly pullProblem?: RuntimeError["pullProblem"];
+    },
   ) {
     super(message, options);
     this.failure = failure;
     this.exitCode = options?.exitCode;
+    this.pullProblem = options?.pullProblem;
     this.retryable = failure === "Timeout" || failure === "Unavailable" || failure === "Internal";
   }
 }

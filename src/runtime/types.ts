@@ -322,6 +322,8 @@ export interface Image {
   /** The image's USER: numeric id, or a name, or neither for root. */
   readonly user: { readonly uid?: number; readonly name?: string };
   readonly stopSignal: string | undefined;
+  /** The runtime itself needs it; image garbage collection must leave it alone. */
+  readonly pinned?: boolean;
 }
 
 export interface RegistryAuth {

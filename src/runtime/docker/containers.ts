@@ -1,0 +1,195 @@
+import { asRecord, asString } from "../../lib/guard.ts";
+import { isRuntimeFailure, RuntimeError } from "../errors.ts";
+import type { ContainerConfig, SandboxRecord } from "../types.ts";
+import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
+import { containerCreateBody, type CreateBody } from "./container-config.ts";
+import type { DockerContext } from "./context.ts";
+import { needsAccounts, resolveUser } from "./image-accounts.ts";
+import { containerName, label, ownership } from "./labels.ts";
+import { ensureLogLinks, removeLogLinks } from "./log-links.ts";
+import type { InspectedContainer } from "./records.ts";
+
+export interface CreatedContainer {
+  readonly id: string;
+  readonly warnings: readonly string[];
+}
+
+/** Creates (or adopts) the container of (uid, name, attempt); does not start it. */
+export async function createContainer(
+  context: DockerContext,
+  sandbox: SandboxRecord,
+  config: ContainerConfig,
+  signal: AbortSignal,
+): Promise<CreatedContainer> {
+  const body = await createBody(context, sandbox, config, signal);
+  const name = containerName(sandbox.metadata, config.name, config.attempt);
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await create(context, name, body, signal);
+    } catch (error) {
+      if (!isRuntimeFailure(error, "AlreadyExists") || tries >= 3) throw error;
+      const adopted = await adopt(context, { name, sandbox, config }, signal);
+      if (adopted !== undefined) return { id: adopted, warnings: [] };
+    }
+  }
+}
+
+async function createBody(
+  context: DockerContext,
+  sandbox: SandboxRecord,
+  config: ContainerConfig,
+  signal: AbortSignal,
+): Promise<CreateBody> {
+  const { facts } = await context.host(signal);
+  const accounts = needsAccounts(config.security)
+    ? await context.accounts.read(config.imageID, signal)
+    : undefined;
+  const user = resolveUser(config.security, accounts);
+  return containerCreateBody(config, { owner: context.owner, sandbox, host: facts, user });
+}
+
+async function create(
+  context: DockerContext,
+  name: string,
+  body: CreateBody,
+  signal: AbortSignal,
+): Promise<CreatedContainer> {
+  const response = await context.client.call(
+    {
+      op: "create container",
+      method: "POST",
+      path: "/containers/create",
+      query: { name },
+      body,
+      timeoutMs: 120_000,
+    },
+    signal,
+  );
+  const created = asRecord(response, "created");
+  const warnings = Array.isArray(created["Warnings"]) ? created["Warnings"].map(String) : [];
+  return { id: asString(created["Id"], "created.Id"), warnings };
+}
+
+/** The id of the container that holds the name, when it is the one wanted; undefined when the name is free again. */
+async function adopt(
+  context: DockerContext,
+  wanted: {
+    readonly name: string;
+    readonly sandbox: SandboxRecord;
+    readonly config: ContainerConfig;
+  },
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { name, sandbox, config } = wanted;
+  let holder: InspectedContainer;
+  try {
+    holder = await context.observer.inspect(name, signal);
+  } catch (error) {
+    if (isRuntimeFailure(error, "NotFound")) return undefined;
+    throw error;
+  }
+  const { labels } = holder;
+  if (
+    ownership(labels, context.owner) !== "ours" ||
+    labels[label.podUID] !== sandbox.metadata.uid ||
+    labels[label.type] !== "container" ||
+    labels[label.containerName] !== config.name ||
+    labels[label.attempt] !== String(config.attempt)
+  ) {
+    throw new RuntimeError(
+      "AlreadyExists",
+      `the name ${name} is taken by container ${holder.id.slice(0, 12)}, which this node did not make: remove it with docker rm`,
+    );
+  }
+  if (holder.status === "running") return holder.id;
+  const same =
+    labels[label.specHash] === config.specHash &&
+    labels[label.sandboxID] === sandbox.id &&
+    holder.imageID === config.imageID;
+  // Left by an interrupted create. One that has run keeps its record of how it ended: same attempt means same run.
+  if (same) return holder.id;
+  context.logger.log("info", "stale container replaced", {
+    podUID: sandbox.metadata.uid,
+    containerID: holder.id,
+    state: holder.status,
+  });
+  await deleteContainer(context, holder.id, signal);
+  return undefined;
+}
+
+/** Starts a container and links its log file, also when the start failed. */
+export async function startPodContainer(
+  context: DockerContext,
+  id: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await startContainer(context, id, signal);
+  } catch (error) {
+    if (isRuntimeFailure(error, "StartFailed")) await link(context, id, signal);
+    throw error;
+  }
+  await link(context, id, signal);
+}
+
+async function link(context: DockerContext, id: string, signal: AbortSignal): Promise<void> {
+  try {
+    await ensureLogLinks(await context.observer.inspect(id, signal), context.logDirs);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    // The container runs; the next look at it makes the link.
+    context.logger.log("warn", "log link cannot be made", {
+      containerID: id,
+      error: String(error),
+    });
+  }
+}
+
+/** Stop signal, then SIGKILL after the grace; returns when the process is gone. */
+export async function stopContainer(
+  context: DockerContext,
+  id: string,
+  gracePeriodSeconds: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const grace = Math.max(0, Math.ceil(gracePeriodSeconds));
+  // Kill also cuts a running stop short, and with no grace Kubernetes sends no other signal.
+  if (grace === 0) return killContainer(context, id, signal);
+  try {
+    await context.client.call(
+      {
+        op: "stop container",
+        method: "POST",
+        path: `/containers/${id}/stop`,
+        query: { t: grace },
+        lane: "wait",
+        timeoutMs: (grace + 30) * 1000,
+      },
+      signal,
+    );
+  } catch (error) {
+    if (!isRuntimeFailure(error, "NotFound")) throw error;
+  } finally {
+    context.observer.invalidate(id);
+  }
+}
+
+/** Removes a container, its anonymous volumes and the links to its log. */
+export async function removeContainer(
+  context: DockerContext,
+  id: string,
+  signal: AbortSignal,
+): Promise<void> {
+  let inspected: InspectedContainer;
+  try {
+    inspected = await context.observer.inspect(id, signal);
+  } catch (error) {
+    if (isRuntimeFailure(error, "NotFound")) return;
+    // A stuck container may not answer; removing it may still work.
+    if (!isRuntimeFailure(error, "Timeout", "Internal")) throw error;
+    await deleteContainer(context, id, signal);
+    return;
+  }
+  await deleteContainer(context, id, signal);
+  await removeLogLinks(inspected.id, inspected.labels, context.logDirs);
+}

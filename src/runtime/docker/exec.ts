@@ -1,0 +1,277 @@
+import { readFile } from "node:fs/promises";
+
+import { execResult } from "../../lib/exec.ts";
+import { errorMessage } from "../../lib/errors.ts";
+import { asRecord, asString, optionalNumber } from "../../lib/guard.ts";
+import { isRuntimeFailure, RuntimeError } from "../errors.ts";
+import type { ExecResult, StreamSession } from "../types.ts";
+import { detachKeys } from "./container-config.ts";
+import type { DockerContext } from "./context.ts";
+import { DockerSession } from "./session.ts";
+
+interface ExecState {
+  readonly running: boolean;
+  readonly exitCode: number | undefined;
+  /** Host pid; 0 before the start. */
+  readonly pid: number;
+}
+
+interface ExecOptions {
+  readonly command: readonly string[];
+  readonly stdin: boolean;
+  readonly tty: boolean;
+}
+
+async function createExec(
+  context: DockerContext,
+  containerID: string,
+  options: ExecOptions,
+  signal: AbortSignal,
+): Promise<string> {
+  const created = asRecord(
+    await context.client.call(
+      {
+        op: "create exec",
+        method: "POST",
+        path: `/containers/${containerID}/exec`,
+        body: {
+          Cmd: options.command,
+          AttachStdin: options.stdin,
+          AttachStdout: true,
+          AttachStderr: !options.tty,
+          Tty: options.tty,
+          DetachKeys: detachKeys,
+        },
+        // A container that is being stopped may hold this call.
+        timeoutMs: 10_000,
+      },
+      signal,
+    ),
+    "exec",
+  );
+  return asString(created["Id"], "exec.Id");
+}
+
+async function execState(
+  context: DockerContext,
+  execID: string,
+  signal: AbortSignal,
+): Promise<ExecState> {
+  const state = asRecord(
+    await context.client.call(
+      { op: "inspect exec", method: "GET", path: `/exec/${execID}/json` },
+      signal,
+    ),
+    "exec",
+  );
+  return {
+    running: state["Running"] === true,
+    exitCode: optionalNumber(state["ExitCode"]),
+    pid: optionalNumber(state["Pid"]) ?? 0,
+  };
+}
+
+/** The exit code; output may end a moment before the engine has noted it. */
+async function awaitExitCode(
+  context: DockerContext,
+  execID: string,
+  signal: AbortSignal,
+): Promise<number> {
+  for (let waitMs = 10; ; waitMs *= 2) {
+    const { running, exitCode } = await execState(context, execID, signal);
+    if (!running && exitCode !== undefined) return exitCode;
+    if (waitMs > 2560) {
+      throw new RuntimeError("Timeout", "the process closed its output but does not end");
+    }
+    await context.clock.sleep(waitMs, signal);
+  }
+}
+
+/**
+ * SIGKILL to the process of an exec, on the host: the engine has no call for it. The cgroup is compared first, because
+ * the pid may belong to somebody else by now.
+ */
+async function killExec(
+  context: DockerContext,
+  containerID: string,
+  execID: string,
+): Promise<void> {
+  // Runs after the caller gave up, so it has its own short deadline.
+  const signal = AbortSignal.timeout(5000);
+  try {
+    const { running, pid } = await execState(context, execID, signal);
+    if (!running || pid <= 1) return;
+    const cgroup = await readFile(`/proc/${pid}/cgroup`, "utf8");
+    if (!cgroup.includes(containerID)) return;
+    await execResult(["sh", "-c", 'kill -KILL "$0"', String(pid)], { signal });
+  } catch (error) {
+    if (isRuntimeFailure(error, "NotFound")) return;
+    context.logger.log("debug", "exec process not killed", {
+      containerID,
+      error: errorMessage(error),
+    });
+  }
+}
+
+/** Starts a command in a container; `signal` covers the whole session and ends it by {@link StreamSession.abort}. */
+export async function exec(
+  context: DockerContext,
+  containerID: string,
+  options: ExecOptions,
+  signal: AbortSignal,
+): Promise<StreamSession> {
+  const execID = await createExec(context, containerID, options, signal);
+  return startExec(context, { containerID, execID }, options, signal);
+}
+
+async function startExec(
+  context: DockerContext,
+  ids: { readonly containerID: string; readonly execID: string },
+  options: ExecOptions,
+  signal: AbortSignal,
+): Promise<DockerSession> {
+  const { execID, containerID } = ids;
+  const stream = await context.client.hijack(
+    {
+      op: "start exec",
+      method: "POST",
+      path: `/exec/${execID}/start`,
+      body: { Detach: false, Tty: options.tty },
+    },
+    signal,
+  );
+  return new DockerSession({
+    stream,
+    tty: options.tty,
+    stdin: options.stdin,
+    signal,
+    resize: async ({ width, height }) => {
+      await context.client.call(
+        {
+          op: "resize exec",
+          method: "POST",
+          path: `/exec/${execID}/resize`,
+          query: { h: height, w: width },
+          lane: "wait",
+        },
+        signal,
+      );
+    },
+    exitCode: () => awaitExitCode(context, execID, AbortSignal.timeout(10_000)),
+    kill: () => killExec(context, containerID, execID),
+  });
+}
+
+/** Runs a command to its end or to its deadline; then it is killed on the host. Output beyond the cap is dropped. */
+export async function execSync(
+  context: DockerContext,
+  containerID: string,
+  command: readonly string[],
+  limits: { readonly timeoutMs: number; readonly maxBytes: number },
+  signal: AbortSignal,
+): Promise<ExecResult> {
+  const options: ExecOptions = { command, stdin: false, tty: false };
+  const execID = await createExec(context, containerID, options, signal);
+  const session = await startExec(context, { containerID, execID }, options, signal);
+  const ended = new AbortController();
+  let timedOut = false;
+  const expire = async (): Promise<void> => {
+    await context.clock.sleep(limits.timeoutMs, ended.signal);
+    timedOut = true;
+    await session.abort();
+  };
+  const expiring = expire().catch(() => undefined);
+  const watching = watchExit(context, execID, session, ended.signal).catch(() => undefined);
+  const collected = { stdout: [] as Uint8Array[], stderr: [] as Uint8Array[] };
+  const sizes = { stdout: 0, stderr: 0 };
+  try {
+    for await (const { stream, chunk } of session.output) {
+      const room = limits.maxBytes - sizes[stream];
+      if (room <= 0) continue;
+      const kept = chunk.subarray(0, room);
+      sizes[stream] += kept.length;
+      collected[stream].push(kept);
+    }
+    const exitCode = (await session.exitCode) ?? 0;
+    signal.throwIfAborted();
+    return {
+      exitCode: timedOut ? 137 : exitCode,
+      stdout: Buffer.concat(collected.stdout),
+      stderr: Buffer.concat(collected.stderr),
+      timedOut,
+    };
+  } finally {
+    ended.abort();
+    await Promise.all([expiring, watching]);
+  }
+}
+
+/**
+ * Ends the session shortly after the process has, when a child that it left in the background keeps the stream open.
+ * Commands that end at once, as probes do, never get here.
+ */
+async function watchExit(
+  context: DockerContext,
+  execID: string,
+  session: DockerSession,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let waitMs = 250; ; waitMs = Math.min(waitMs * 2, 2000)) {
+    await context.clock.sleep(waitMs, signal);
+    const { running } = await execState(context, execID, signal);
+    if (running) continue;
+    await context.clock.sleep(100, signal);
+    session.hangUp();
+    return;
+  }
+}
+
+/** Connects to a running container's main process. */
+export async function attach(
+  context: DockerContext,
+  containerID: string,
+  options: { readonly stdin: boolean; readonly tty: boolean },
+  signal: AbortSignal,
+): Promise<StreamSession> {
+  // The engine would wait for the next start.
+  const { status } = await context.observer.inspect(containerID, signal);
+  if (status !== "running") {
+    throw new RuntimeError("WrongState", `container ${containerID} is not running`);
+  }
+  const stream = await context.client.hijack(
+    {
+      op: "attach",
+      method: "POST",
+      path: `/containers/${containerID}/attach`,
+      query: {
+        stream: 1,
+        stdin: options.stdin ? 1 : 0,
+        stdout: 1,
+        stderr: 1,
+        detachKeys,
+      },
+    },
+    signal,
+  );
+  return new DockerSession({
+    stream,
+    tty: options.tty,
+    stdin: options.stdin,
+    signal,
+    resize: async ({ width, height }) => {
+      await context.client.call(
+        {
+          op: "resize container",
+          method: "POST",
+          path: `/containers/${containerID}/resize`,
+          query: { h: height, w: width },
+          lane: "wait",
+        },
+        signal,
+      );
+    },
+    exitCode: () => Promise.resolve(undefined),
+    // Detaching leaves the container alone.
+    kill: () => Promise.resolve(),
+  });
+}

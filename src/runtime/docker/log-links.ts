@@ -1,0 +1,116 @@
+import { lstat, mkdir, readdir, readlink, rename, rm, rmdir, symlink } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+import { errorCode } from "../../lib/errors.ts";
+import { label, type Labels } from "./labels.ts";
+
+/** Directories that readers of Kubernetes logs know. */
+export interface LogDirs {
+  /** /var/log/pods */
+  readonly podLogsDir: string;
+  /** /var/log/containers */
+  readonly containerLogsDir: string;
+}
+
+interface LinkPaths {
+  /** podLogsDir/<ns>_<pod>_<uid>/<ctr>/<attempt>.log */
+  readonly pod: string;
+  /** containerLogsDir/<pod>_<ns>_<ctr>-<id>.log, pointing at `pod` */
+  readonly container: string;
+}
+
+function linkPaths(id: string, labels: Labels, dirs: LogDirs): LinkPaths | undefined {
+  const logPath = labels[label.logPath];
+  if (logPath === undefined || logPath === "") return undefined;
+  const name = `${labels[label.podName]}_${labels[label.podNamespace]}_${labels[label.containerName]}-${id}`;
+  return {
+    pod: join(dirs.podLogsDir, logPath),
+    container: join(dirs.containerLogsDir, `${name}.log`),
+  };
+}
+
+async function ensureLink(path: string, target: string): Promise<void> {
+  try {
+    if ((await readlink(path)) === target) return;
+  } catch (error) {
+    const code = errorCode(error);
+    // EINVAL: something else is there, for example a plain file of an earlier engine; it is replaced.
+    if (code !== "ENOENT" && code !== "EINVAL") throw error;
+  }
+  await mkdir(dirname(path), { recursive: true });
+  // Through a rename, so that a reader never sees the name missing.
+  const temporary = `${path}.new`;
+  await rm(temporary, { force: true });
+  await symlink(target, temporary);
+  await rename(temporary, path);
+}
+
+/** Makes both links to the engine's log file; does nothing when they are right. */
+export async function ensureLogLinks(
+  container: { readonly id: string; readonly labels: Labels; readonly logPath: string },
+  dirs: LogDirs,
+): Promise<void> {
+  const paths = linkPaths(container.id, container.labels, dirs);
+  if (paths === undefined || container.logPath === "") return;
+  await ensureLink(paths.pod, container.logPath);
+  await ensureLink(paths.container, paths.pod);
+}
+
+async function removeEmpty(directory: string): Promise<boolean> {
+  try {
+    await rmdir(directory);
+    return true;
+  } catch {
+    // Not empty, or gone already.
+    return false;
+  }
+}
+
+/** Removes a container's links, and the directories of its pod when they were the last in them. */
+export async function removeLogLinks(id: string, labels: Labels, dirs: LogDirs): Promise<void> {
+  const paths = linkPaths(id, labels, dirs);
+  if (paths === undefined) return;
+  await rm(paths.container, { force: true });
+  await rm(paths.pod, { force: true });
+  // Two levels, never podLogsDir itself.
+  const containerDir = dirname(paths.pod);
+  if (await removeEmpty(containerDir)) {
+    const podDir = dirname(containerDir);
+    if (podDir !== dirs.podLogsDir && podDir.startsWith(`${dirs.podLogsDir}/`)) {
+      await removeEmpty(podDir);
+    }
+  }
+}
+
+/**
+ * Removes links in containerLogsDir that point into podLogsDir at nothing: their container was removed while nobody
+ * looked.
+ */
+export async function sweepLogLinks(dirs: LogDirs): Promise<void> {
+  let names: string[];
+  try {
+    names = await readdir(dirs.containerLogsDir);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return;
+    throw error;
+  }
+  for (const name of names) {
+    if (!/-[0-9a-f]{64}\.log$/.test(name)) continue;
+    const path = join(dirs.containerLogsDir, name);
+    const target = await readlink(path).catch(() => "");
+    if (!target.startsWith(`${dirs.podLogsDir}/`)) continue;
+    const logFile = await readlink(target).catch(() => "");
+    if (logFile !== "" && (await exists(logFile))) continue;
+    await rm(path, { force: true });
+    await rm(target, { force: true });
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,144 @@
+import { createHash } from "node:crypto";
+
+import { asRecord, asString } from "../../lib/guard.ts";
+import { isRuntimeFailure, RuntimeError } from "../errors.ts";
+import type { PodSandboxConfig, SandboxRecord } from "../types.ts";
+import { sandboxCreateBody } from "./container-config.ts";
+import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
+import type { DockerContext } from "./context.ts";
+import { label, ownership, sandboxName } from "./labels.ts";
+import { removeLogLinks } from "./log-links.ts";
+import { type InspectedContainer, sandboxRecord } from "./records.ts";
+
+/** Creates and starts a sandbox, or adopts what an earlier call with the same (uid, attempt) left. */
+export async function runPodSandbox(
+  context: DockerContext,
+  config: PodSandboxConfig,
+  signal: AbortSignal,
+): Promise<SandboxRecord> {
+  const id = await createOrAdopt(context, config, signal);
+  await startContainer(context, id, signal);
+  context.observer.invalidate(id);
+  const inspected = await context.observer.inspect(id, signal);
+  if (inspected.status !== "running" || inspected.pid === 0) {
+    throw new RuntimeError(
+      "StartFailed",
+      `the sandbox of pod ${config.metadata.namespace}/${config.metadata.name} ended right after its start${inspected.error === "" ? "" : `: ${inspected.error}`}`,
+      { exitCode: inspected.exitCode },
+    );
+  }
+  return toRecord(inspected);
+}
+
+function toRecord(inspected: InspectedContainer): SandboxRecord {
+  return sandboxRecord({ ...inspected, state: inspected.status }, inspected);
+}
+
+async function createOrAdopt(
+  context: DockerContext,
+  config: PodSandboxConfig,
+  signal: AbortSignal,
+): Promise<string> {
+  const { client, pauseImage, owner } = context;
+  const { facts } = await context.host(signal);
+  const image = await pauseImage.name(signal);
+  const body = sandboxCreateBody(config, { owner, pauseImage: image, host: facts });
+  const specHash = createHash("sha256").update(JSON.stringify(body)).digest("hex").slice(0, 16);
+  const labels = { ...asRecord(body["Labels"], "Labels"), [label.specHash]: specHash };
+  const name = sandboxName(config.metadata);
+  for (let tries = 0; ; tries += 1) {
+    try {
+      const created = await client.call(
+        {
+          op: "create sandbox",
+          method: "POST",
+          path: "/containers/create",
+          query: { name },
+          body: { ...body, Labels: labels },
+          timeoutMs: 120_000,
+        },
+        signal,
+      );
+      return asString(asRecord(created, "created")["Id"], "created.Id");
+    } catch (error) {
+      if (tries >= 3) throw error;
+      if (isRuntimeFailure(error, "ImageMissing")) {
+        // First start on this host, or somebody pruned it.
+        await pauseImage.load(signal);
+      } else if (isRuntimeFailure(error, "AlreadyExists")) {
+        const adopted = await adopt(context, { name, config, specHash }, signal);
+        if (adopted !== undefined) return adopted;
+      } else {
+        throw error;
+      }
+    }
+  }
+}
+
+/** The id of the sandbox that holds the name, when it is the one wanted; undefined when the name is free again. */
+async function adopt(
+  context: DockerContext,
+  wanted: {
+    readonly name: string;
+    readonly config: PodSandboxConfig;
+    readonly specHash: string;
+  },
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { name, config, specHash } = wanted;
+  const { metadata } = config;
+  let holder: InspectedContainer;
+  try {
+    holder = await context.observer.inspect(name, signal);
+  } catch (error) {
+    if (isRuntimeFailure(error, "NotFound")) return undefined;
+    throw error;
+  }
+  const { labels } = holder;
+  if (
+    ownership(labels, context.owner) !== "ours" ||
+    labels[label.podUID] !== metadata.uid ||
+    labels[label.type] !== "podsandbox" ||
+    labels[label.attempt] !== String(metadata.attempt)
+  ) {
+    throw new RuntimeError(
+      "AlreadyExists",
+      `the name ${name} is taken by container ${holder.id.slice(0, 12)}, which this node did not make: remove it with docker rm`,
+    );
+  }
+  if (holder.status === "running") return holder.id;
+  // What an interrupted call left: good as it is, unless it was made from another spec.
+  if (holder.status === "created" && labels[label.specHash] === specHash) return holder.id;
+  context.logger.log("info", "stale sandbox replaced", {
+    podUID: metadata.uid,
+    sandboxID: holder.id,
+    state: holder.status,
+  });
+  await deleteContainer(context, holder.id, signal);
+  return undefined;
+}
+
+/** Kills the pause process. Success when it does not run, or is gone. */
+export async function stopPodSandbox(
+  context: DockerContext,
+  sandboxID: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await killContainer(context, sandboxID, signal);
+}
+
+/** Removes what is left of the pod's containers, then the sandbox. */
+export async function removePodSandbox(
+  context: DockerContext,
+  sandboxID: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { ours } = await context.observer.list([`${label.sandboxID}=${sandboxID}`], signal);
+  await Promise.all(
+    ours.map(async ({ id, labels }) => {
+      await deleteContainer(context, id, signal);
+      await removeLogLinks(id, labels, context.logDirs);
+    }),
+  );
+  await deleteContainer(context, sandboxID, signal);
+}
