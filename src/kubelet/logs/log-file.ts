@@ -94,7 +94,7 @@ export class LogFile {
   /**
    * Searches backwards for the place where the last `lines` lines begin.
    *
-   * @param continued A newer file follows: an open record at the end of this one belongs to the first line there, which
+   * @param continued Lines were found in newer files: an open record at the end of this one belongs to the first line there, which
    * has been counted already.
    */
   async findTail(lines: number, continued: boolean): Promise<TailPosition> {

@@ -74,7 +74,7 @@ class LogSource {
     let missing = tailLines;
     for (let index = this.#files.length - 1; index >= 0; index -= 1) {
       const file = this.#files[index];
-      const continued = index < this.#files.length - 1;
+      const continued = missing < tailLines;
       const tail = await file?.findTail(missing, continued);
       if (tail?.kind === "found") {
         file?.seek(tail.position);

@@ -170,8 +170,11 @@ describe("the node", () => {
     await until(() => readyCalls === 1, "onReady");
     assert.deepEqual(node.view.hostIPs(), ["192.0.2.2"]);
     assert.equal(node.view.node()?.metadata.name, "n1");
-    assert.ok(events.includes("n1 Normal Starting Starting kubelet."));
-    assert.ok(events.includes("n1 Normal NodeReady Node n1 status is now: NodeReady"));
+    await until(() => events.includes("n1 Normal Starting Starting kubelet."), "the event");
+    await until(
+      () => events.includes("n1 Normal NodeReady Node n1 status is now: NodeReady"),
+      "the event",
+    );
   });
 
   test("an existing node is taken over: labels are repaired, taints and podCIDR are not ours", async () => {
@@ -186,10 +189,8 @@ describe("the node", () => {
     assert.equal(labels()["mine"], "1");
     assert.equal(stored()?.spec?.taints, undefined);
     assert.equal(stored()?.spec?.podCIDR, "10.244.0.0/24");
-    assert.ok(
-      events.includes("n1 Warning Rebooted Node n1 has been rebooted, boot id: boot-1"),
-      events.join("\n"),
-    );
+    const rebooted = "n1 Warning Rebooted Node n1 has been rebooted, boot id: boot-1";
+    await until(() => events.includes(rebooted), "the event");
     await until(() => readyCalls === 1, "onReady");
   });
 
@@ -202,7 +203,10 @@ describe("the node", () => {
     start();
     await until(() => readyStatus() === "False", "the truth");
     assert.equal(readyCalls, 0);
-    assert.ok(events.includes("n1 Normal NodeNotReady Node n1 status is now: NodeNotReady"));
+    await until(
+      () => events.includes("n1 Normal NodeNotReady Node n1 status is now: NodeNotReady"),
+      "the event",
+    );
   });
 
   test("a node it may not create is taken over when it exists", async () => {
@@ -247,7 +251,10 @@ describe("the node", () => {
     await tick();
     assert.equal(statusWrites(), quiet + 1);
     assert.equal(readyStatus(), "False");
-    assert.ok(events.includes("n1 Normal NodeNotReady Node n1 status is now: NodeNotReady"));
+    await until(
+      () => events.includes("n1 Normal NodeNotReady Node n1 status is now: NodeNotReady"),
+      "the event",
+    );
     for (let count = 0; count < 32; count += 1) await tick();
     assert.equal(statusWrites(), quiet + 2);
     assert.equal(readyCalls, 1);
@@ -306,7 +313,7 @@ describe("the node", () => {
     await until(() => clock.sleeps.includes(10_200), "the lease's sleep");
     clock.advance(10_200);
     await until(() => leaseTime() !== first, "the renewal");
-    assert.equal(node.heartbeat().leaseRenewals, 2);
+    await until(() => node.heartbeat().leaseRenewals === 2, "the count");
   });
 
   test("a lease that somebody else changed or deleted is renewed all the same", async () => {
