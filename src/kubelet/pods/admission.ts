@@ -1,0 +1,291 @@
+import type {
+  Node,
+  NodeSelectorRequirement,
+  NodeSelectorTerm,
+  Taint,
+  Toleration,
+} from "../../api/types.gen.ts";
+import type { RuntimeFeature } from "../../runtime/types.ts";
+import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
+import { podRequests } from "../spec/resources.ts";
+import { milliUnits, wholeUnits } from "../spec/quantities.ts";
+import type { AssignedPod } from "../types.ts";
+import { refuseUnsupported } from "./unsupported.ts";
+
+/** Why a pod cannot run here; final. `reason` is the kubelet's. */
+export interface Refusal {
+  readonly reason: string;
+  readonly message: string;
+}
+
+export interface AdmissionInput {
+  readonly node: Node | undefined;
+  readonly nodeName: string;
+  /** Pods already admitted that still hold their resources. */
+  readonly others: readonly AssignedPod[];
+  /** Patterns of sysctls allowed beside the safe ones, such as `kernel.msg*`. */
+  readonly allowedUnsafeSysctls: readonly string[];
+  readonly features: ReadonlySet<RuntimeFeature>;
+  readonly handlers: readonly string[];
+}
+
+type Check = (pod: AssignedPod, input: AdmissionInput) => Refusal | undefined;
+
+const safeSysctls = new Set([
+  "kernel.shm_rmid_forced",
+  "net.ipv4.ip_local_port_range",
+  "net.ipv4.tcp_syncookies",
+  "net.ipv4.ping_group_range",
+  "net.ipv4.ip_unprivileged_port_start",
+  "net.ipv4.ip_local_reserved_ports",
+  "net.ipv4.tcp_keepalive_time",
+  "net.ipv4.tcp_fin_timeout",
+  "net.ipv4.tcp_keepalive_intvl",
+  "net.ipv4.tcp_keepalive_probes",
+  "net.ipv4.tcp_rmem",
+  "net.ipv4.tcp_wmem",
+]);
+
+function isIpcSysctl(name: string): boolean {
+  return /^(kernel\.shm|kernel\.msg|fs\.mqueue\.)/.test(name) || name === "kernel.sem";
+}
+
+function sysctlAllowed(name: string, patterns: readonly string[]): boolean {
+  if (safeSysctls.has(name)) return true;
+  return patterns.some((pattern) => {
+    const dotted = pattern.replaceAll("/", ".");
+    return dotted.endsWith("*") ? name.startsWith(dotted.slice(0, -1)) : name === dotted;
+  });
+}
+
+const checkSysctls: Check = (pod, { allowedUnsafeSysctls }) => {
+  for (const { name: written } of pod.spec?.securityContext?.sysctls ?? []) {
+    const name = written.replaceAll("/", ".");
+    const forbid = (why: string): Refusal => ({
+      reason: "SysctlForbidden",
+      message: `forbidden sysctl: "${written}" ${why}`,
+    });
+    if (isHostNetwork(pod) && name.startsWith("net.")) {
+      return forbid("not allowed with host net enabled");
+    }
+    if (pod.spec?.hostIPC === true && isIpcSysctl(name)) {
+      return forbid("not allowed with host ipc enabled");
+    }
+    if (!sysctlAllowed(name, allowedUnsafeSysctls)) return forbid("not allowlisted");
+  }
+  return undefined;
+};
+
+const checkNodeName: Check = (pod, { nodeName }) => {
+  if (pod.spec?.nodeName === undefined || pod.spec.nodeName === nodeName) return undefined;
+  return {
+    reason: "NodeName",
+    message: "Predicate NodeName failed: node(s) didn't match the requested node name",
+  };
+};
+
+function compareInteger(value: string | undefined, values: readonly string[]): number | undefined {
+  const [limit] = values;
+  const integer = /^-?\d+$/;
+  if (value === undefined || limit === undefined) return undefined;
+  if (!integer.test(value) || !integer.test(limit)) return undefined;
+  return Number(value) - Number(limit);
+}
+
+function matchesRequirement(
+  value: string | undefined,
+  { operator, values = [] }: NodeSelectorRequirement,
+): boolean {
+  switch (operator) {
+    case "In":
+      return value !== undefined && values.includes(value);
+    case "NotIn":
+      return value === undefined || !values.includes(value);
+    case "Exists":
+      return value !== undefined;
+    case "DoesNotExist":
+      return value === undefined;
+    case "Gt":
+      return (compareInteger(value, values) ?? 0) > 0;
+    case "Lt":
+      return (compareInteger(value, values) ?? 0) < 0;
+  }
+}
+
+function matchesTerm(term: NodeSelectorTerm, input: AdmissionInput): boolean {
+  const { matchExpressions = [], matchFields = [] } = term;
+  // A term that asks for nothing selects nothing.
+  if (matchExpressions.length + matchFields.length === 0) return false;
+  const labels = input.node?.metadata?.labels ?? {};
+  return (
+    matchExpressions.every((requirement) =>
+      matchesRequirement(labels[requirement.key], requirement),
+    ) &&
+    matchFields.every((requirement) =>
+      matchesRequirement(
+        requirement.key === "metadata.name" ? input.nodeName : undefined,
+        requirement,
+      ),
+    )
+  );
+}
+
+const checkNodeAffinity: Check = (pod, input) => {
+  const labels = input.node?.metadata?.labels ?? {};
+  const selected = Object.entries(pod.spec?.nodeSelector ?? {}).every(
+    ([key, value]) => labels[key] === value,
+  );
+  const required = pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
+  const affine =
+    required === undefined || required.nodeSelectorTerms.some((term) => matchesTerm(term, input));
+  if (selected && affine) return undefined;
+  return {
+    reason: "NodeAffinity",
+    message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+  };
+};
+
+interface UsedPort {
+  readonly ip: string;
+  readonly protocol: string;
+  readonly port: number;
+}
+
+function usedPorts(pod: AssignedPod): readonly UsedPort[] {
+  const host = isHostNetwork(pod);
+  return allContainers(pod).flatMap(({ container, role }) =>
+    role === "init"
+      ? []
+      : (container.ports ?? []).flatMap((port): readonly UsedPort[] => {
+          const number = port.hostPort ?? (host ? port.containerPort : 0);
+          if (number === 0) return [];
+          const ip = port.hostIP ?? "";
+          const wildcard = ip === "" || ip === "0.0.0.0" || ip === "::";
+          return [{ ip: wildcard ? "" : ip, protocol: port.protocol ?? "TCP", port: number }];
+        }),
+  );
+}
+
+const checkNodePorts: Check = (pod, { others }) => {
+  const taken = others.flatMap(usedPorts);
+  const clash = usedPorts(pod).some((port) =>
+    taken.some(
+      (other) =>
+        other.port === port.port &&
+        other.protocol === port.protocol &&
+        (other.ip === port.ip || other.ip === "" || port.ip === ""),
+    ),
+  );
+  if (!clash) return undefined;
+  return {
+    reason: "NodePorts",
+    message:
+      "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+  };
+};
+
+function tolerates(toleration: Toleration, taint: Taint): boolean {
+  if (toleration.effect !== undefined && toleration.effect !== taint.effect) return false;
+  const key = toleration.key ?? "";
+  if (key !== "" && key !== taint.key) return false;
+  if (toleration.operator === "Exists") return true;
+  return (toleration.value ?? "") === (taint.value ?? "");
+}
+
+const checkTaints: Check = (pod, { node }) => {
+  const untolerated = (node?.spec?.taints ?? []).find(
+    (taint) =>
+      taint.effect === "NoExecute" &&
+      !(pod.spec?.tolerations ?? []).some((toleration) => tolerates(toleration, taint)),
+  );
+  if (untolerated === undefined) return undefined;
+  const text = `{${untolerated.key}: ${untolerated.value ?? ""}}`;
+  return {
+    reason: "TaintToleration",
+    message: `Predicate TaintToleration failed: node(s) had untolerated taint ${text}`,
+  };
+};
+
+/** Pods have one resource that no container asks for: their number. */
+function requestsOf(pod: AssignedPod): ReadonlyMap<string, number> {
+  return new Map([["pods", 1], ...podRequests(pod)]);
+}
+
+const checkResources: Check = (pod, { node, others }) => {
+  const allocatable = node?.status?.allocatable ?? {};
+  for (const [name, requested] of requestsOf(pod)) {
+    const quantity = allocatable[name];
+    const extended = name.includes("/");
+    // Resources that the node has never heard of may belong to a device plug-in of another day.
+    if (requested === 0 || (quantity === undefined && extended)) continue;
+    const capacity =
+      quantity === undefined ? 0 : name === "cpu" ? milliUnits(quantity) : wholeUnits(quantity);
+    const used = others.reduce((sum, other) => sum + (requestsOf(other).get(name) ?? 0), 0);
+    if (used + requested > capacity) {
+      return {
+        reason: `OutOf${name}`,
+        message: `Node didn't have enough resource: ${name}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
+      };
+    }
+  }
+  return undefined;
+};
+
+const checkOS: Check = (pod) => {
+  const label = pod.metadata.labels?.["kubernetes.io/os"];
+  if (label !== undefined && label !== "linux") {
+    return {
+      reason: "PodOSSelectorNodeLabelDoesNotMatch",
+      message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+    };
+  }
+  const name = pod.spec?.os?.name;
+  if (name === undefined || name === "linux") return undefined;
+  return {
+    reason: "PodOSNotSupported",
+    message: "Failed to admit pod as the OS field doesn't match node OS",
+  };
+};
+
+const checkSupplementalGroups: Check = (pod, { features }) => {
+  const policy = pod.spec?.securityContext?.supplementalGroupsPolicy;
+  if (policy !== "Strict" || features.has("supplementalGroupsStrict")) return undefined;
+  return {
+    reason: "SupplementalGroupsPolicyNotSupported",
+    message: `SupplementalGroupsPolicy=${policy} is not supported in this node`,
+  };
+};
+
+const checkInitContainers: Check = (pod) => {
+  const wrong = initContainers(pod).find(({ container }) => {
+    const policy = container.restartPolicy;
+    return policy !== undefined && !["Always", "OnFailure", "Never"].includes(policy);
+  });
+  if (wrong === undefined) return undefined;
+  return {
+    reason: "InitContainerRestartPolicyForbidden",
+    message: `Init container "${wrong.container.name}" may not have a non-default restartPolicy`,
+  };
+};
+
+const checks: readonly Check[] = [
+  checkSysctls,
+  checkNodeName,
+  checkNodePorts,
+  checkNodeAffinity,
+  checkTaints,
+  checkResources,
+  checkOS,
+  checkSupplementalGroups,
+  checkInitContainers,
+  (pod, { features, handlers }) => refuseUnsupported(pod, features, handlers),
+];
+
+/** Whether the pod may run on this node: the first reason against it, in the kubelet's order. Pure. */
+export function admitPod(pod: AssignedPod, input: AdmissionInput): Refusal | undefined {
+  for (const check of checks) {
+    const refusal = check(pod, input);
+    if (refusal !== undefined) return refusal;
+  }
+  return undefined;
+}

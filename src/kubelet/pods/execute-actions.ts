@@ -1,0 +1,215 @@
+import { errorMessage, isAbort } from "../../lib/errors.ts";
+import type { ContainerRecord } from "../../runtime/types.ts";
+import { findPodContainer, podGracePeriodSeconds } from "../spec/containers.ts";
+import { containerTarget, podTarget } from "./event-target.ts";
+import { podLabel } from "../spec/pod-name.ts";
+import { podCgroup, type PodCgroup } from "../spec/pod-cgroup.ts";
+import { qosClass } from "../spec/resources.ts";
+import { hostPorts, sandboxConfig } from "../spec/sandbox-config.ts";
+import type { ObservedPod } from "../status/observed.ts";
+import type { AssignedPod } from "../types.ts";
+import type { PodAction } from "./compute-actions.ts";
+import type { PodDeps } from "./pod-deps.ts";
+import type { PodEntry } from "./pod-entry.ts";
+import { StartError, startContainer } from "./start-container.ts";
+import { stopContainer, type StopRequest } from "./stop-containers.ts";
+
+/** How a round of actions ended. */
+export interface ExecutionResult {
+  /** Something changed: look again at once. */
+  readonly acted: boolean;
+  /** Earliest time at which waiting will help, milliseconds since the epoch. */
+  readonly dueAt: number | undefined;
+  /** The first failure; the others were tried all the same. */
+  readonly error: unknown;
+}
+
+interface Execution {
+  readonly deps: PodDeps;
+  readonly state: PodEntry;
+  readonly pod: AssignedPod;
+  readonly observed: ObservedPod;
+  readonly signal: AbortSignal;
+}
+
+function cgroupOf({ deps, pod }: Execution): PodCgroup | undefined {
+  const { cgroupRoot, cgroupsPerQOS } = deps.config;
+  if (!cgroupsPerQOS) return undefined;
+  const driver = deps.runtimeInfo.cgroupDriver;
+  return podCgroup(pod.metadata.uid, qosClass(pod), { cgroupRoot, driver });
+}
+
+async function createSandbox(
+  run: Execution,
+  action: Extract<PodAction, { kind: "createSandbox" }>,
+): Promise<void> {
+  const { deps, pod, signal } = run;
+  const target = podTarget(pod);
+  if (action.recreated) {
+    const text = "Pod sandbox changed, it will be killed and re-created.";
+    deps.events.event(target, "Normal", "SandboxChanged", text);
+  }
+  try {
+    const config = sandboxConfig(pod, {
+      attempt: action.attempt,
+      clusterDomain: deps.config.clusterDomain,
+      nodeName: deps.config.nodeName,
+      cgroup: cgroupOf(run),
+    });
+    await deps.step("runPodSandbox");
+    await deps.runtime.runPodSandbox(config, signal);
+  } catch (error) {
+    if (!signal.aborted) {
+      const text = `Failed to create pod sandbox: ${errorMessage(error)}`;
+      deps.events.event(target, "Warning", "FailedCreatePodSandBox", text);
+    }
+    throw error;
+  }
+}
+
+async function setUpNetwork(
+  run: Execution,
+  action: Extract<PodAction, { kind: "setUpNetwork" }>,
+): Promise<void> {
+  const { deps, pod, signal } = run;
+  const { id, pid } = action.sandbox;
+  // Ready without a pid is a record that is out of date; the next look has a better one.
+  if (pid === undefined) throw new StartError("ContainerCreating", "the sandbox has no process");
+  await deps.step("setUpNetwork");
+  try {
+    await deps.network.setUp(
+      {
+        sandboxID: id,
+        podUID: pod.metadata.uid,
+        podKey: `${pod.metadata.namespace ?? ""}/${pod.metadata.name}`,
+        pid,
+        hostPorts: hostPorts(pod),
+      },
+      signal,
+    );
+  } catch (error) {
+    if (!signal.aborted) {
+      const text = `Failed to create pod sandbox: failed to set up sandbox container "${id}" network for pod "${pod.metadata.name}": ${errorMessage(error)}`;
+      deps.events.event(podTarget(pod), "Warning", "FailedCreatePodSandBox", text);
+    }
+    throw error;
+  }
+}
+
+async function stopSandbox(
+  run: Execution,
+  action: Extract<PodAction, { kind: "stopSandbox" }>,
+): Promise<void> {
+  const { network, runtime, step } = run.deps;
+  await step("tearDownNetwork");
+  await network.tearDown(action.sandbox.id, run.signal);
+  await step("stopPodSandbox");
+  await runtime.stopPodSandbox(action.sandbox.id, run.signal);
+}
+
+/** A failed probe may bring its own grace; everything else has the pod's. */
+function killGrace(
+  run: Execution,
+  record: ContainerRecord,
+  action: Extract<PodAction, { kind: "killContainer" }>,
+): number {
+  const container = findPodContainer(run.pod, record.name)?.container;
+  const own =
+    action.cause === "liveness"
+      ? container?.livenessProbe?.terminationGracePeriodSeconds
+      : action.cause === "startup"
+        ? container?.startupProbe?.terminationGracePeriodSeconds
+        : undefined;
+  return own ?? podGracePeriodSeconds(run.pod);
+}
+
+async function killContainer(
+  run: Execution,
+  action: Extract<PodAction, { kind: "killContainer" }>,
+): Promise<void> {
+  const { deps, observed, pod, signal, state } = run;
+  const { record } = action;
+  const graceSeconds = killGrace(run, record, action);
+  const request: StopRequest = { deps, state, pod, observed, graceSeconds };
+  await stopContainer(request, record, action.message, signal);
+  if (record.state.kind === "unknown") {
+    await deps.step("removeContainer");
+    await deps.runtime.removeContainer(record.id, signal);
+  }
+}
+
+function noteBackOff(run: Execution, action: Extract<PodAction, { kind: "backOff" }>): void {
+  const { deps, pod } = run;
+  const { name } = action.entry.container;
+  const text = `Back-off restarting failed container ${name} in pod ${podLabel(pod)}`;
+  deps.events.event(containerTarget(pod, action.entry), "Warning", "BackOff", text);
+}
+
+async function executeOne(run: Execution, action: PodAction): Promise<void> {
+  const { deps, observed, pod, signal, state } = run;
+  switch (action.kind) {
+    case "createSandbox":
+      await createSandbox(run, action);
+      return;
+    case "setUpNetwork":
+      await setUpNetwork(run, action);
+      return;
+    case "stopSandbox":
+      await stopSandbox(run, action);
+      return;
+    case "killContainer":
+      await killContainer(run, action);
+      return;
+    case "removeContainer":
+      await deps.step("removeContainer");
+      await deps.runtime.removeContainer(action.record.id, signal);
+      return;
+    case "removeSandbox":
+      await deps.step("removePodSandbox");
+      await deps.network.tearDown(action.sandbox.id, signal);
+      await deps.runtime.removePodSandbox(action.sandbox.id, signal);
+      return;
+    case "startContainer":
+      await startContainer(deps, state, pod, { observed, action }, signal);
+      return;
+    case "backOff":
+      noteBackOff(run, action);
+      return;
+    case "endPod":
+      state.ending = true;
+  }
+}
+
+/** Only a failed start leaves the rest worth trying; a failure of the sandbox does not. */
+function mayGoOn(action: PodAction): boolean {
+  return action.kind === "startContainer";
+}
+
+/**
+ * Carries out a plan in order. A container that fails to start does not keep the others from being tried.
+ *
+ * @throws `AbortError` only.
+ */
+export async function executeActions(
+  run: Execution,
+  actions: readonly PodAction[],
+): Promise<ExecutionResult> {
+  let acted = false;
+  let dueAt: number | undefined;
+  let error: unknown;
+  for (const action of actions) {
+    if (action.kind === "backOff") dueAt = Math.min(dueAt ?? action.dueAt, action.dueAt);
+    else acted = true;
+    try {
+      await executeOne(run, action);
+    } catch (failure) {
+      if (run.signal.aborted && isAbort(failure)) throw failure;
+      error ??= failure;
+      if (failure instanceof StartError && failure.retryAt !== undefined) {
+        dueAt = Math.min(dueAt ?? failure.retryAt, failure.retryAt);
+      }
+      if (!mayGoOn(action)) break;
+    }
+  }
+  return { acted, dueAt, error };
+}

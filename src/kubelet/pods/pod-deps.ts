@@ -1,0 +1,44 @@
+import type { ApiClient } from "../../api/client.ts";
+import type { EventRecorder } from "../../api/event-types.ts";
+import type { AgentConfig } from "../../config/types.ts";
+import type { Clock } from "../../lib/clock.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { PodNetwork } from "../../network/types.ts";
+import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
+import type { ImagePuller } from "../images/puller.ts";
+import type { ReferencedObjects } from "../objects/referenced-objects.ts";
+import type { Resources } from "../spec/quantities.ts";
+import type { ServiceEnvSource } from "../spec/service-env.ts";
+import type { StatusWriter } from "../status/status-writer.ts";
+import type { StepHook } from "../steps.ts";
+import type { NodeView } from "../types.ts";
+import type { Volumes } from "../volumes/volumes.ts";
+import type { CgroupTree } from "./cgroup-tree.ts";
+import type { Prober } from "./prober.ts";
+
+/** Everything the loop of one pod works with. */
+export interface PodDeps {
+  readonly config: AgentConfig;
+  readonly client: ApiClient;
+  readonly runtime: ContainerRuntime;
+  readonly images: ImageService;
+  readonly network: PodNetwork;
+  readonly node: NodeView;
+  readonly events: EventRecorder;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: () => number;
+  readonly step: StepHook;
+  readonly objects: ReferencedObjects;
+  readonly volumes: Volumes;
+  readonly puller: ImagePuller;
+  readonly prober: Prober;
+  readonly writer: StatusWriter;
+  readonly cgroups: CgroupTree;
+  /** What the runtime said about itself and its host. */
+  readonly runtimeInfo: RuntimeInfo;
+  /** All Services; undefined until they were listed once. */
+  readonly services: () => Iterable<ServiceEnvSource> | undefined;
+  /** The node's allocatable resources; empty until known. */
+  readonly allocatable: () => Resources;
+}

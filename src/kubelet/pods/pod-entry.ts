@@ -1,0 +1,66 @@
+import type { WaitingReason } from "../status/container-status.ts";
+import type { PodVerdict } from "../status/compute-status.ts";
+import type { AssignedPod } from "../types.ts";
+
+/**
+ * What is remembered of one pod between two looks. All of it may be lost: timers and hints, no facts. Written only by
+ * the pod's own loop and by the source.
+ */
+export interface PodEntry {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
+  /** As the API last told; undefined for a pod that only the runtime or the disk still knows. */
+  pod: AssignedPod | undefined;
+  /** The API does not have it any more. */
+  removed: boolean;
+  /** Milliseconds since the epoch. */
+  readonly seenAt: number;
+  admitted: boolean;
+  /** Nothing of it will be started any more. One-way. */
+  ending: boolean;
+  /** Why it ends, when its own containers are not the reason. */
+  verdict: PodVerdict | undefined;
+  /** Its sandbox, network and volumes are down. */
+  tornDown: boolean;
+  /** Seconds in force for stopping; only shrinks. */
+  graceSeconds: number | undefined;
+  /** Volume content may be out of date. */
+  volumesStale: boolean;
+  /** Failures in a row, for the wait before the next try. */
+  failures: number;
+  /** Why containers do not run, by name. */
+  readonly waiting: Map<string, WaitingReason>;
+  /** Containers whose postStart hook runs, by id. */
+  readonly starting: Set<string>;
+  /** Containers whose preStop hook has run, by id. */
+  readonly preStopped: Set<string>;
+  /** Termination messages by container id. */
+  readonly messages: Map<string, string>;
+  /** Aborts the look in progress; its work is then looked at anew. */
+  interrupt: AbortController;
+}
+
+export function newPodEntry(
+  identity: { readonly uid: string; readonly namespace: string; readonly name: string },
+  seenAt: number,
+): PodEntry {
+  return {
+    ...identity,
+    pod: undefined,
+    removed: false,
+    seenAt,
+    admitted: false,
+    ending: false,
+    verdict: undefined,
+    tornDown: false,
+    graceSeconds: undefined,
+    volumesStale: true,
+    failures: 0,
+    waiting: new Map(),
+    starting: new Set(),
+    preStopped: new Set(),
+    messages: new Map(),
+    interrupt: new AbortController(),
+  };
+}

@@ -1,0 +1,331 @@
+import type { Change, Informer } from "../../api/informer-types.ts";
+import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { KeyedQueue } from "../../lib/keyed-queue.ts";
+import type { PodRecord } from "../../runtime/types.ts";
+import { podGracePeriodSeconds } from "../spec/containers.ts";
+import { formatSeconds } from "../status/container-status.ts";
+import type { AssignedPod } from "../types.ts";
+import { admitPod } from "./admission.ts";
+import { podTarget } from "./event-target.ts";
+import type { PodDeps } from "./pod-deps.ts";
+import { newPodEntry, type PodEntry } from "./pod-entry.ts";
+import { reconcilePod } from "./reconcile.ts";
+
+export interface PodLoopOptions {
+  readonly deps: PodDeps;
+  readonly pods: Informer<AssignedPod>;
+  readonly signal: AbortSignal;
+  readonly onFatal: (error: unknown) => void;
+}
+
+const relistMs = 30_000;
+const relistStaleMs = 180_000;
+const relistDeadlineMs = 30_000;
+const nodeWaitMs = 1_000;
+const unexpectedRetryMs = 10_000;
+const maxConcurrent = 16;
+
+/**
+ * All pods of the node: takes in what the API and the runtime tell, keeps one entry per uid, and lets one look at a
+ * time run for each.
+ */
+export class PodLoop {
+  readonly #options: PodLoopOptions;
+  readonly #deps: PodDeps;
+  readonly #entries = new Map<string, PodEntry>();
+  readonly #refs = new Map<string, string>();
+  readonly #queue: KeyedQueue;
+  /** Pods that had a sandbox when this process began: they are not admitted anew. */
+  #adopted: ReadonlySet<string> = new Set();
+  /** Both sources were seen; before that nothing is touched. */
+  #open = false;
+  #lastRelist: number;
+
+  constructor(options: PodLoopOptions) {
+    this.#options = options;
+    this.#deps = options.deps;
+    this.#lastRelist = options.deps.clock.monotonic();
+    this.#queue = new KeyedQueue({
+      work: (uid, signal) => this.#work(uid, signal),
+      onError: (uid, error) => this.#failed(uid, error),
+      concurrency: maxConcurrent,
+      clock: options.deps.clock,
+      signal: options.signal,
+    });
+  }
+
+  /** Why the node should not be Ready, if so. */
+  healthy(): string | undefined {
+    const age = this.#deps.clock.monotonic() - this.#lastRelist;
+    if (age <= relistStaleMs) return undefined;
+    return `PLEG is not healthy: pleg was last seen active ${formatSeconds(age)} ago; threshold is ${formatSeconds(relistStaleMs)}`;
+  }
+
+  /** Something about the pod may have changed. */
+  wake(uid: string): void {
+    if (this.#open && this.#entries.has(uid)) this.#queue.add(uid);
+  }
+
+  /** A ConfigMap or Secret of the pod has changed. */
+  contentChanged(uid: string): void {
+    const entry = this.#entries.get(uid);
+    if (entry === undefined) return;
+    entry.volumesStale = true;
+    this.wake(uid);
+  }
+
+  /** The server has taken a status. */
+  statusWritten(pod: AssignedPod): void {
+    const entry = this.#entries.get(pod.metadata.uid);
+    if (entry?.ending === true) this.wake(pod.metadata.uid);
+  }
+
+  /** Runs until the signal aborts; resolves when no look is in progress any more. */
+  async run(): Promise<void> {
+    const { pods, signal } = this.#options;
+    let unsubscribe = (): void => undefined;
+    let unsubscribeNode = (): void => undefined;
+    try {
+      await pods.whenSynced(signal);
+      const snapshot = await this.#firstSnapshot();
+      this.#adopted = new Set(
+        [...snapshot.values()]
+          .filter((record) => record.sandboxes.length > 0)
+          .map(({ uid }) => uid),
+      );
+      unsubscribe = pods.subscribe((change) => this.#onChange(change));
+      this.#takeIn(snapshot);
+      await this.#takeInDirectories();
+      this.#open = true;
+      for (const uid of this.#entries.keys()) this.#queue.add(uid);
+      unsubscribeNode = this.#deps.node.subscribe(() => this.#wakeAll());
+      await Promise.all([this.#watchRuntime(), this.#relistForever()]);
+    } catch (error) {
+      if (!(signal.aborted && isAbort(error))) throw error;
+    } finally {
+      unsubscribe();
+      unsubscribeNode();
+      for (const entry of this.#entries.values()) entry.interrupt.abort();
+      await this.#queue.idle();
+    }
+  }
+
+  #wakeAll(): void {
+    for (const uid of this.#entries.keys()) this.#queue.add(uid);
+  }
+
+  async #firstSnapshot(): Promise<ReadonlyMap<string, PodRecord>> {
+    const { clock, logger, runtime } = this.#deps;
+    const { signal } = this.#options;
+    for (;;) {
+      try {
+        const snapshot = await runtime.snapshot(signal);
+        this.#lastRelist = clock.monotonic();
+        return snapshot;
+      } catch (error) {
+        if (signal.aborted) throw error;
+        logger.log("warn", "runtime could not be listed, will retry", {
+          error: errorMessage(error),
+        });
+        await clock.sleep(nodeWaitMs, signal);
+      }
+    }
+  }
+
+  /** Makes entries for pods that only the runtime knows. */
+  #takeIn(snapshot: ReadonlyMap<string, PodRecord>): void {
+    for (const { uid, name, namespace } of snapshot.values()) {
+      if (this.#entries.has(uid)) continue;
+      this.#entries.set(uid, newPodEntry({ uid, name, namespace }, this.#deps.clock.now()));
+    }
+  }
+
+  /** The same for pods of which only a directory is left. */
+  async #takeInDirectories(): Promise<void> {
+    for (const uid of await this.#deps.volumes.podsOnDisk()) {
+      if (this.#entries.has(uid)) continue;
+      const identity = { uid, name: "", namespace: "" };
+      this.#entries.set(uid, newPodEntry(identity, this.#deps.clock.now()));
+    }
+  }
+
+  #onChange(change: Change<AssignedPod>): void {
+    if (change.kind === "deleted") {
+      this.#onDeleted(change.previous.metadata.uid);
+      return;
+    }
+    const pod = change.object;
+    const { uid, name, namespace = "" } = pod.metadata;
+    let entry = this.#entries.get(uid);
+    if (entry === undefined) {
+      entry = newPodEntry({ uid, name, namespace }, this.#deps.clock.now());
+      this.#entries.set(uid, entry);
+    }
+    const before = entry.pod;
+    entry.pod = pod;
+    entry.removed = false;
+    this.#deps.writer.observe(pod);
+    if (before === undefined || before.metadata.generation !== pod.metadata.generation) {
+      entry.volumesStale = true;
+    }
+    if (before !== undefined && shrinksGrace(before, pod)) this.#interrupt(entry);
+    if (this.#open) this.#queue.add(uid);
+  }
+
+  #onDeleted(uid: string): void {
+    const entry = this.#entries.get(uid);
+    if (entry === undefined) return;
+    entry.removed = true;
+    this.#interrupt(entry);
+    if (this.#open) this.#queue.add(uid);
+  }
+
+  /** What the pod is waiting for is not what it should be doing now. */
+  #interrupt(entry: PodEntry): void {
+    entry.interrupt.abort();
+    entry.interrupt = new AbortController();
+  }
+
+  async #watchRuntime(): Promise<void> {
+    const { signal } = this.#options;
+    for await (const event of this.#deps.runtime.events(signal)) {
+      if (event.kind === "resync") await this.#relist();
+      else this.wake(event.podUID);
+    }
+  }
+
+  async #relistForever(): Promise<void> {
+    const { signal } = this.#options;
+    while (!signal.aborted) {
+      await this.#deps.clock.sleep(relistMs, signal);
+      await this.#relist();
+    }
+  }
+
+  /** Events only say "look": everything that exists is looked at after a gap, strangers included. */
+  async #relist(): Promise<void> {
+    const { clock, logger, network, runtime } = this.#deps;
+    const { signal } = this.#options;
+    try {
+      const stop = AbortSignal.any([signal, AbortSignal.timeout(relistDeadlineMs)]);
+      const snapshot = await runtime.snapshot(stop);
+      this.#lastRelist = clock.monotonic();
+      this.#takeIn(snapshot);
+      this.#wakeAll();
+      const live = [...snapshot.values()].flatMap(({ sandboxes }) => sandboxes.map(({ id }) => id));
+      await network.collectGarbage(new Set(live), signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      logger.log("warn", "relist failed, will retry", { error: errorMessage(error) });
+    }
+  }
+
+  async #work(uid: string, signal: AbortSignal): Promise<void> {
+    const entry = this.#entries.get(uid);
+    if (entry === undefined || !this.#open) return;
+    if (entry.pod !== undefined && !entry.removed && !this.#mayStart(entry)) return;
+    const { interrupt } = entry;
+    try {
+      const stop = AbortSignal.any([signal, interrupt.signal]);
+      const outcome = await reconcilePod(this.#deps, entry, this.#refs, stop);
+      if (outcome.finished) this.#forget(entry);
+      else if (outcome.requeueMs !== undefined) this.#queue.addAfter(uid, outcome.requeueMs);
+    } catch (error) {
+      // Interrupted on purpose: the change that did it has queued the pod already.
+      if (interrupt.signal.aborted && isAbort(error)) return;
+      throw error;
+    }
+  }
+
+  #failed(uid: string, error: unknown): void {
+    this.#deps.logger.log("error", "pod could not be looked after, will retry", {
+      podUID: uid,
+      error: errorMessage(error),
+    });
+    this.#queue.addAfter(uid, unexpectedRetryMs);
+  }
+
+  #forget(entry: PodEntry): void {
+    if (!entry.removed && entry.pod !== undefined) return;
+    this.#entries.delete(entry.uid);
+    this.#deps.writer.forget(entry.uid);
+    // A successor of the same name may have been waiting for this.
+    for (const other of this.#entries.values()) {
+      if (other.name === entry.name && other.namespace === entry.namespace) this.wake(other.uid);
+    }
+  }
+
+  /** Whether the pod may be worked on: the node is known, admission has passed, no namesake is still there. */
+  #mayStart(entry: PodEntry): boolean {
+    const { pod } = entry;
+    if (pod === undefined) return true;
+    if (!entry.admitted) {
+      if (this.#deps.node.node() === undefined && !this.#adopted.has(entry.uid)) {
+        this.#queue.addAfter(entry.uid, nodeWaitMs);
+        return false;
+      }
+      this.#admitPending();
+    }
+    if (entry.verdict !== undefined || pod.metadata.deletionTimestamp !== undefined) return true;
+    // The predecessor wakes this pod when it is gone.
+    return !this.#hasNamesake(entry);
+  }
+
+  #hasNamesake(entry: PodEntry): boolean {
+    for (const other of this.#entries.values()) {
+      const same = other.name === entry.name && other.namespace === entry.namespace;
+      if (same && other.uid !== entry.uid && (other.removed || other.pod === undefined))
+        return true;
+    }
+    return false;
+  }
+
+  /** Admission is serial and in order of creation; what already runs goes first and passes. */
+  #admitPending(): void {
+    const pending = [...this.#entries.values()].filter(
+      (entry) => !entry.admitted && entry.pod !== undefined && !entry.removed,
+    );
+    const created = ({ pod }: PodEntry): string => pod?.metadata.creationTimestamp ?? "";
+    const adopted = (entry: PodEntry): number => Number(!this.#adopted.has(entry.uid));
+    pending.sort((a, b) => adopted(a) - adopted(b) || created(a).localeCompare(created(b), "en"));
+    for (const entry of pending) this.#admit(entry);
+  }
+
+  #admit(entry: PodEntry): void {
+    const { pod } = entry;
+    if (pod === undefined) return;
+    const over = pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed";
+    if (this.#adopted.has(entry.uid) || over || pod.metadata.deletionTimestamp !== undefined) {
+      entry.admitted = true;
+      return;
+    }
+    const others = [...this.#entries.values()].flatMap((other) =>
+      other.admitted && !other.ending && other.verdict === undefined && other.pod !== undefined
+        ? [other.pod]
+        : [],
+    );
+    const { config, node, runtimeInfo } = this.#deps;
+    const refusal = admitPod(pod, {
+      node: node.node(),
+      nodeName: config.nodeName,
+      others,
+      allowedUnsafeSysctls: config.allowedUnsafeSysctls,
+      features: runtimeInfo.features,
+      handlers: runtimeInfo.handlers,
+    });
+    entry.admitted = true;
+    if (refusal === undefined) return;
+    const message = `Pod was rejected: ${refusal.message}`;
+    entry.verdict = { reason: refusal.reason, message, conditions: [] };
+    this.#deps.events.event(podTarget(pod), "Warning", refusal.reason, refusal.message);
+  }
+}
+
+/** Deletion has begun, or its grace has become shorter. */
+function shrinksGrace(before: AssignedPod, after: AssignedPod): boolean {
+  if (after.metadata.deletionTimestamp === undefined) return false;
+  if (before.metadata.deletionTimestamp === undefined) return true;
+  const graceOf = (pod: AssignedPod): number =>
+    pod.metadata.deletionGracePeriodSeconds ?? podGracePeriodSeconds(pod);
+  return graceOf(after) < graceOf(before);
+}

@@ -1,0 +1,196 @@
+import type { ApiClient } from "../../api/client.ts";
+import type { EventRecorder } from "../../api/event-types.ts";
+import { createInformer } from "../../api/informer.ts";
+import type { Informer } from "../../api/informer-types.ts";
+import { parseStored } from "../../api/object.ts";
+import { PODS, SERVICES } from "../../api/resources.ts";
+import type { Pod, Service } from "../../api/types.gen.ts";
+import type { AgentConfig } from "../../config/types.ts";
+import type { Clock } from "../../lib/clock.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { PodNetwork } from "../../network/types.ts";
+import type { ContainerRuntime, ImageService } from "../../runtime/types.ts";
+import { ImagePuller } from "../images/puller.ts";
+import { ReferencedObjects } from "../objects/referenced-objects.ts";
+import type { ServiceEnvSource } from "../spec/service-env.ts";
+import { StatusWriter } from "../status/status-writer.ts";
+import type { StepHook } from "../steps.ts";
+import type { AssignedPod, NodeView, PodView } from "../types.ts";
+import { type Mounter, systemMounter } from "../volumes/mounter.ts";
+import { ServiceAccountTokens } from "../volumes/service-account-token.ts";
+import { Volumes } from "../volumes/volumes.ts";
+import { cgroupTree, type CgroupTree } from "./cgroup-tree.ts";
+import type { PodDeps } from "./pod-deps.ts";
+import { PodLoop } from "./pod-loop.ts";
+import { findContainer } from "./pod-view.ts";
+import { Prober } from "./prober.ts";
+
+export interface PodsOptions {
+  readonly config: AgentConfig;
+  readonly client: ApiClient;
+  readonly runtime: ContainerRuntime;
+  readonly images: ImageService;
+  readonly network: PodNetwork;
+  readonly node: NodeView;
+  readonly events: EventRecorder;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** In [0, 1). */
+  readonly random: () => number;
+  readonly step: StepHook;
+  /** Default: the machine's own mount table. */
+  readonly mounter?: Mounter;
+  /** Default: /sys/fs/cgroup. */
+  readonly cgroups?: CgroupTree;
+}
+
+/** The pod half of the node agent. */
+export interface Pods {
+  /** Runs until `signal` aborts; containers keep running. Rejects when a step hook throws. */
+  run(signal: AbortSignal): Promise<void>;
+  readonly view: PodView;
+}
+
+/** What environment variables need of a Service. */
+function projectService(value: unknown): ServiceEnvSource {
+  const service = parseStored<Service>(value);
+  return {
+    namespace: service.metadata.namespace ?? "",
+    name: service.metadata.name,
+    clusterIP: service.spec?.clusterIP ?? "",
+    ports: (service.spec?.ports ?? []).map(({ name = "", port, protocol = "TCP" }) => ({
+      name,
+      port,
+      protocol,
+    })),
+  };
+}
+
+const lookupMs = 10_000;
+
+class PodHalf implements Pods {
+  readonly view: PodView;
+  readonly #options: PodsOptions;
+  readonly #pods: Informer<AssignedPod>;
+  readonly #services: Informer<ServiceEnvSource>;
+  #loop: PodLoop | undefined;
+
+  constructor(options: PodsOptions) {
+    this.#options = options;
+    const { client, clock, config, logger, random } = options;
+    this.#pods = createInformer<AssignedPod>({
+      client,
+      resource: PODS,
+      fieldSelector: `spec.nodeName=${config.nodeName}`,
+      project: (value) => parseStored<Pod>(value),
+      clock,
+      logger,
+      random,
+    });
+    this.#services = createInformer<ServiceEnvSource>({
+      client,
+      resource: SERVICES,
+      project: projectService,
+      clock,
+      logger,
+      random,
+    });
+    this.view = {
+      pods: () => [...this.#pods.values()],
+      findContainer: async (at, { previous }) => {
+        const pod = this.#pods.get(`${at.namespace}/${at.pod}`);
+        const wanted = at.uid === undefined || at.uid === pod?.metadata.uid ? pod : undefined;
+        const signal = AbortSignal.timeout(lookupMs);
+        return findContainer(options.runtime, wanted, at, previous, signal);
+      },
+      healthy: () => this.#loop?.healthy() ?? this.#starting(),
+    };
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const fatal = new AbortController();
+    const failure: { error?: Error } = {};
+    const stop = AbortSignal.any([signal, fatal.signal]);
+    const fail = (error: unknown): void => {
+      failure.error ??= error instanceof Error ? error : new Error(String(error));
+      fatal.abort();
+    };
+    const deps = await this.#buildDeps(stop, fail);
+    const informers = [this.#services.run(stop), this.#pods.run(stop)];
+    const loop = new PodLoop({ deps, pods: this.#pods, signal: stop, onFatal: fail });
+    this.#loop = loop;
+    this.#wake = (uid) => loop.wake(uid);
+    this.#stale = (uid) => loop.contentChanged(uid);
+    this.#written = (pod) => loop.statusWritten(pod);
+    try {
+      await loop.run();
+    } finally {
+      fatal.abort();
+      await Promise.allSettled(informers);
+      await Promise.all([deps.objects.idle(), deps.prober.idle(), deps.writer.idle()]);
+    }
+    if (failure.error !== undefined) throw failure.error;
+  }
+
+  #wake: (uid: string) => void = () => undefined;
+  #stale: (uid: string) => void = () => undefined;
+  #written: (pod: AssignedPod) => void = () => undefined;
+
+  #starting(): string | undefined {
+    return "pods are not being looked after yet";
+  }
+
+  async #buildDeps(signal: AbortSignal, fail: (error: unknown) => void): Promise<PodDeps> {
+    const options = this.#options;
+    const { client, clock, config, events, images, logger, node, random, runtime } = options;
+    // A hook that throws stands for a crash: nothing may run after it.
+    const step: StepHook = async (name) => {
+      try {
+        await options.step(name);
+      } catch (error) {
+        fail(error);
+        throw error;
+      }
+    };
+    const runtimeInfo = await runtime.connect(signal);
+    const allocatable = (): Record<string, string | number> =>
+      node.node()?.status?.allocatable ?? {};
+    const objects = new ReferencedObjects({
+      client,
+      clock,
+      logger,
+      random,
+      signal,
+      wake: (uid) => this.#stale(uid),
+    });
+    const tokens = new ServiceAccountTokens({ client, clock, random });
+    const mounter = options.mounter ?? systemMounter;
+    return {
+      ...options,
+      step,
+      runtimeInfo,
+      allocatable,
+      objects,
+      cgroups: options.cgroups ?? cgroupTree("/sys/fs/cgroup"),
+      services: () => (this.#services.synced ? this.#services.values() : undefined),
+      volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),
+      puller: new ImagePuller({ config, images, events, clock, step }),
+      prober: new Prober({ runtime, events, clock, signal, wake: (uid) => this.#wake(uid) }),
+      writer: new StatusWriter({
+        client,
+        clock,
+        logger,
+        random,
+        step,
+        signal,
+        onWritten: (pod) => this.#written(pod),
+        onGone: (uid) => this.#wake(uid),
+      }),
+    };
+  }
+}
+
+/** Looks after the pods that the API server assigns to this node. */
+export function createPods(options: PodsOptions): Pods {
+  return new PodHalf(options);
+}

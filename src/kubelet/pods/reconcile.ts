@@ -1,0 +1,282 @@
+import type { PodStatus } from "../../api/types.gen.ts";
+import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
+import { RuntimeError } from "../../runtime/errors.ts";
+import { isHostNetwork, isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
+import type { ObservedPod } from "../status/observed.ts";
+import type { AssignedPod } from "../types.ts";
+import { VolumeError } from "../volumes/payload.ts";
+import { computeActions, pruneActions } from "./compute-actions.ts";
+import { podTarget } from "./event-target.ts";
+import { executeActions } from "./execute-actions.ts";
+import { observePod, publishStatus } from "./observe.ts";
+import type { PodDeps } from "./pod-deps.ts";
+import type { PodEntry } from "./pod-entry.ts";
+import { stopContainers } from "./stop-containers.ts";
+import { deletePodObject, removePod, tearDownPod } from "./tear-down.ts";
+
+/** What the pod's loop does after one look. */
+export interface Outcome {
+  /** Milliseconds until the next look, unless something wakes the pod before. */
+  readonly requeueMs: number | undefined;
+  /** Nothing is left of the pod: forget it. */
+  readonly finished: boolean;
+}
+
+interface Look {
+  readonly deps: PodDeps;
+  readonly state: PodEntry;
+  readonly refs: Map<string, string>;
+  readonly signal: AbortSignal;
+}
+
+const resyncMs = 60_000;
+const retryMs = 10_000;
+const networkRetryMs = 1_000;
+/** More rounds than this in one look means that two rules fight; the queue then gives others a turn. */
+const maxRounds = 12;
+
+/** Spreads `ms` over the next half of itself, so that pods do not move in step. */
+function spread(deps: PodDeps, ms: number): number {
+  return ms * (1 + deps.random() / 2);
+}
+
+function isTerminating(deps: PodDeps, state: PodEntry, pod: AssignedPod): boolean {
+  return (
+    state.ending ||
+    state.verdict !== undefined ||
+    pod.metadata.deletionTimestamp !== undefined ||
+    isTerminalPhase(deps.writer.current(state.uid)?.phase) ||
+    isTerminalPhase(pod.status?.phase)
+  );
+}
+
+/** Seconds for stopping; a later, smaller wish wins, a larger one never. */
+export function effectiveGrace(state: PodEntry): number {
+  const { pod } = state;
+  const wished =
+    pod === undefined || state.removed
+      ? 1
+      : (pod.metadata.deletionGracePeriodSeconds ?? podGracePeriodSeconds(pod));
+  const grace = Math.max(Math.min(wished, state.graceSeconds ?? wished), 1);
+  state.graceSeconds = grace;
+  return grace;
+}
+
+/** When the pod has been active long enough, milliseconds since the epoch. */
+function deadlineAt(pod: AssignedPod, status: PodStatus): number | undefined {
+  const seconds = pod.spec?.activeDeadlineSeconds;
+  if (seconds === undefined || status.startTime === undefined) return undefined;
+  return Date.parse(status.startTime) + seconds * 1000;
+}
+
+/** Ends the pod when its deadline has passed. Returns when it will, else. */
+function enforceDeadline(look: Look, pod: AssignedPod): number | undefined {
+  const { deps, state } = look;
+  const due = deadlineAt(pod, deps.writer.current(state.uid) ?? pod.status ?? {});
+  if (due === undefined || deps.clock.now() < due) return due;
+  const message = "Pod was active on the node longer than the specified deadline";
+  state.verdict = { reason: "DeadlineExceeded", message, conditions: [] };
+  deps.events.event(podTarget(pod), "Normal", "DeadlineExceeded", message);
+  return undefined;
+}
+
+async function publish(
+  look: Look,
+  pod: AssignedPod,
+  observed: ObservedPod,
+  terminating: boolean,
+): Promise<PodStatus> {
+  const { deps, refs, signal, state } = look;
+  return publishStatus(deps, state, pod, { observed, terminating, refs }, signal);
+}
+
+/** Directories and volumes. Returns false when the pod has to wait for them. */
+async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<boolean> {
+  const { deps, signal, state } = look;
+  if (!state.volumesStale) return true;
+  try {
+    await deps.step("makePodDirectories");
+    await deps.volumes.makeDirectories(state.uid);
+    const sandbox = observed.record.sandboxes[0];
+    const podIPs = sandbox === undefined ? [] : (observed.addresses(sandbox.id) ?? []);
+    await deps.volumes.setUp(pod, { podIPs, hostIPs: observed.hostIPs }, signal);
+    state.volumesStale = false;
+    return true;
+  } catch (error) {
+    if (signal.aborted && isAbort(error)) throw error;
+    if (!(error instanceof VolumeError) && errorCode(error) === undefined) throw error;
+    deps.events.event(podTarget(pod), "Warning", "FailedMount", errorMessage(error));
+    // A running pod lives on with the content it has.
+    return observed.record.containers.some(({ state: { kind } }) => kind === "running");
+  }
+}
+
+/** Brings a pod that is to run one look further. */
+async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
+  const { deps, signal, state } = look;
+  const deadline = enforceDeadline(look, pod);
+  if (state.verdict !== undefined) return terminate(look, pod);
+  deps.objects.register(pod);
+  let observed = await observePod(deps, state, signal);
+  let status = await publish(look, pod, observed, false);
+  if (isTerminalPhase(status.phase)) {
+    state.ending = true;
+    return terminate(look, pod);
+  }
+  if (!isHostNetwork(pod) && !deps.network.ready && observed.record.sandboxes.length === 0) {
+    const message =
+      "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod CIDR yet";
+    deps.events.event(podTarget(pod), "Warning", "NetworkNotReady", message);
+    return { requeueMs: networkRetryMs, finished: false };
+  }
+  if (!(await prepare(look, pod, observed))) return failure(look);
+  for (let round = 0; round < maxRounds; round += 1) {
+    const actions = computeActions({ pod, observed, status });
+    const result = await executeActions({ deps, state, pod, observed, signal }, actions);
+    if (state.ending) return terminate(look, pod);
+    if (result.acted) {
+      observed = await observePod(deps, state, signal);
+      status = await publish(look, pod, observed, false);
+    }
+    if (result.error !== undefined) return failure(look, result.error, result.dueAt);
+    if (!result.acted) {
+      state.failures = 0;
+      const prune = pruneActions(pod, observed);
+      const pruned = await executeActions({ deps, state, pod, observed, signal }, prune);
+      if (pruned.error !== undefined) return failure(look, pruned.error);
+      return { requeueMs: nextLook(look, [result.dueAt, deadline]), finished: false };
+    }
+  }
+  return { requeueMs: 0, finished: false };
+}
+
+/** Until the earliest of these times and the regular resync. */
+function nextLook(look: Look, times: readonly (number | undefined)[]): number {
+  const { clock } = look.deps;
+  const waits = times.flatMap((time) => (time === undefined ? [] : [time - clock.now()]));
+  return Math.max(Math.min(spread(look.deps, resyncMs), ...waits), 0);
+}
+
+/** Waits before the next try. What time alone will mend is tried when that time has come. */
+function failure(look: Look, error?: unknown, dueAt?: number): Outcome {
+  const { deps, state } = look;
+  state.failures += 1;
+  if (error !== undefined) {
+    deps.logger.log("warn", "pod could not be brought to its desired state, will retry", {
+      podUID: state.uid,
+      pod: `${state.namespace}/${state.name}`,
+      attempt: state.failures,
+      error: errorMessage(error),
+    });
+  }
+  // An engine that does not answer is asked again soon; a wrong image or spec is not.
+  const base = error instanceof RuntimeError && error.retryable ? retryMs / 10 : retryMs;
+  const wait = spread(deps, Math.min(base * state.failures, retryMs));
+  const due = dueAt === undefined ? wait : Math.max(dueAt - deps.clock.now(), 0);
+  return { requeueMs: Math.min(wait, due), finished: false };
+}
+
+/** Stops everything, publishes the terminal status, cleans up, and lets the API forget a deleted pod. */
+async function terminate(look: Look, pod: AssignedPod): Promise<Outcome> {
+  const { deps, signal, state } = look;
+  state.ending = true;
+  let observed = await observePod(deps, state, signal);
+  await publish(look, pod, observed, true);
+  const alive = observed.record.containers.some(
+    ({ state: { kind } }) => kind === "running" || kind === "unknown",
+  );
+  if (alive) {
+    try {
+      const graceSeconds = effectiveGrace(state);
+      await stopContainers({ deps, state, pod, observed, graceSeconds }, signal);
+      await removeUnknown(look, observed);
+    } catch (error) {
+      if (signal.aborted && isAbort(error)) throw error;
+      const text = `error killing pod: ${errorMessage(error)}`;
+      deps.events.event(podTarget(pod), "Warning", "FailedKillPod", text);
+      return failure(look, error);
+    }
+    observed = await observePod(deps, state, signal);
+    await publish(look, pod, observed, true);
+  }
+  return cleanUp(look, pod, observed);
+}
+
+/** A container whose state the engine cannot tell is gone only once it is removed. */
+async function removeUnknown(look: Look, observed: ObservedPod): Promise<void> {
+  const { deps, signal } = look;
+  for (const { id, state } of observed.record.containers) {
+    if (state.kind !== "unknown") continue;
+    await deps.step("removeContainer");
+    await deps.runtime.removeContainer(id, signal);
+  }
+}
+
+async function cleanUp(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Outcome> {
+  const { deps, signal, state } = look;
+  try {
+    if (!state.tornDown) {
+      await tearDownPod(deps, observed.record, signal);
+      deps.objects.unregister(state.uid);
+      deps.puller.forget(state.uid);
+      deps.prober.sync(state.uid, [], true);
+      state.tornDown = true;
+    }
+    if (pod.metadata.deletionTimestamp === undefined) {
+      const prune = pruneActions(pod, observed);
+      await executeActions({ deps, state, pod, observed, signal }, prune);
+      return { requeueMs: undefined, finished: false };
+    }
+    // Exit codes must be in the API before the containers that hold them go; the write wakes this pod.
+    const visible = isTerminalPhase(deps.writer.current(state.uid)?.phase);
+    if (!visible || !deps.writer.isWritten(state.uid)) {
+      return { requeueMs: spread(deps, retryMs), finished: false };
+    }
+    await removePod(deps, observed.record, signal);
+    await deletePodObject(deps, pod, signal);
+    return { requeueMs: spread(deps, resyncMs), finished: false };
+  } catch (error) {
+    if (signal.aborted && isAbort(error)) throw error;
+    return failure(look, error);
+  }
+}
+
+/** Removes everything of a pod that the API does not have (any more). */
+async function removeOrphan(look: Look): Promise<Outcome> {
+  const { deps, signal, state } = look;
+  state.ending = true;
+  try {
+    const observed = await observePod(deps, state, signal);
+    const graceSeconds = effectiveGrace(state);
+    const { pod } = state;
+    await stopContainers({ deps, state, pod, observed, graceSeconds }, signal);
+    await tearDownPod(deps, observed.record, signal);
+    await removePod(deps, observed.record, signal);
+    deps.objects.unregister(state.uid);
+    deps.puller.forget(state.uid);
+    deps.prober.sync(state.uid, [], true);
+    return { requeueMs: undefined, finished: true };
+  } catch (error) {
+    if (signal.aborted && isAbort(error)) throw error;
+    return failure(look, error);
+  }
+}
+
+/**
+ * One look at one pod: observe, publish, act. Safe to repeat at any point, also in another process after a crash.
+ *
+ * @param refs Image references already known; shared by all pods.
+ * @throws `AbortError`, and errors that no rule expects.
+ */
+export async function reconcilePod(
+  deps: PodDeps,
+  state: PodEntry,
+  refs: Map<string, string>,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const look: Look = { deps, state, refs, signal };
+  const { pod } = state;
+  if (pod === undefined || state.removed) return removeOrphan(look);
+  deps.writer.observe(pod);
+  return isTerminating(deps, state, pod) ? terminate(look, pod) : sync(look, pod);
+}

@@ -1,0 +1,295 @@
+import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
+import { dirname, join, normalize } from "node:path";
+
+import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
+import type { ContainerConfig, Image, Mount } from "../../runtime/types.ts";
+import { parseKeyring, type Keyring } from "../images/credentials.ts";
+import { ImageError } from "../images/puller.ts";
+import { containerConfig } from "../spec/container-config.ts";
+import { ContainerConfigError, containerEnvironment, environmentReferences } from "../spec/env.ts";
+import { isHostNetwork } from "../spec/containers.ts";
+import { wholeUnits } from "../spec/quantities.ts";
+import {
+  linuxSecurityContext,
+  localhostSeccompProfiles,
+  verifyRunAsNonRoot,
+} from "../spec/security.ts";
+import { serviceEnvironment } from "../spec/service-env.ts";
+import { recordsOf, type ObservedPod } from "../status/observed.ts";
+import type { AssignedPod } from "../types.ts";
+import { podFileMounts, writePodFiles } from "../volumes/pod-files.ts";
+import type { PodAction } from "./compute-actions.ts";
+import { containerTarget, podTarget } from "./event-target.ts";
+import { runHook } from "./hooks.ts";
+import type { PodDeps } from "./pod-deps.ts";
+import type { PodEntry } from "./pod-entry.ts";
+
+type StartAction = Extract<PodAction, { kind: "startContainer" }>;
+
+/** A container could not be started; `reason` is what its status shows while it waits. */
+export class StartError extends RemoraError {
+  readonly code = "REMORA_CONTAINER_START";
+  override readonly retryable = true;
+  readonly reason: string;
+  /** When a new try makes sense, milliseconds since the epoch. */
+  readonly retryAt: number | undefined;
+
+  constructor(reason: string, message: string, options?: ErrorOptions & { retryAt?: number }) {
+    super(message, options);
+    this.reason = reason;
+    this.retryAt = options?.retryAt;
+  }
+}
+
+/** What one start works on. */
+interface Start {
+  readonly deps: PodDeps;
+  readonly state: PodEntry;
+  readonly pod: AssignedPod;
+  readonly observed: ObservedPod;
+  readonly action: StartAction;
+  readonly signal: AbortSignal;
+}
+
+function podIPs({ action, observed, pod }: Start): readonly string[] {
+  if (isHostNetwork(pod)) return observed.hostIPs;
+  return observed.addresses(action.sandbox.id) ?? [];
+}
+
+async function pullSecrets(start: Start): Promise<Keyring> {
+  const { deps, pod, signal } = start;
+  const { namespace = "" } = pod.metadata;
+  const keyring: Keyring[number][] = [];
+  for (const { name = "" } of pod.spec?.imagePullSecrets ?? []) {
+    const secret = await deps.objects.get("Secret", { namespace, name }, signal);
+    const text = secret?.text[".dockerconfigjson"] ?? secret?.text[".dockercfg"];
+    if (text !== undefined) {
+      keyring.push(...parseKeyring(text));
+      continue;
+    }
+    deps.events.event(
+      podTarget(pod),
+      "Warning",
+      "FailedToRetrieveImagePullSecret",
+      `Unable to retrieve some image pull secrets (${name}); attempting to pull the image may not succeed.`,
+    );
+  }
+  return keyring;
+}
+
+async function environmentOf(start: Start): Promise<ReadonlyMap<string, string>> {
+  const { action, deps, observed, pod, signal } = start;
+  const { container } = action.entry;
+  const { namespace = "" } = pod.metadata;
+  const references = environmentReferences(container);
+  const configMaps = new Map<string, Readonly<Record<string, string>>>();
+  const secrets = new Map<string, Readonly<Record<string, string>>>();
+  for (const name of references.configMaps) {
+    const object = await deps.objects.get("ConfigMap", { namespace, name }, signal);
+    if (object !== undefined) configMaps.set(name, object.text);
+  }
+  for (const name of references.secrets) {
+    const object = await deps.objects.get("Secret", { namespace, name }, signal);
+    if (object !== undefined) secrets.set(name, object.text);
+  }
+  const services = deps.services();
+  if (services === undefined) {
+    throw new ContainerConfigError(
+      "services have not yet been read at least once, cannot construct envvars",
+    );
+  }
+  return containerEnvironment(pod, container, {
+    configMap: (name) => configMaps.get(name),
+    secret: (name) => secrets.get(name),
+    services: serviceEnvironment(services, namespace, pod.spec?.enableServiceLinks ?? true),
+    addresses: { podIPs: podIPs(start), hostIPs: observed.hostIPs },
+    allocatable: deps.allocatable(),
+  });
+}
+
+async function seccompProfiles(start: Start): Promise<ReadonlyMap<string, string>> {
+  const { action, deps, pod } = start;
+  const out = new Map<string, string>();
+  const root = join(deps.config.rootDir, "seccomp");
+  for (const name of localhostSeccompProfiles(pod, action.entry.container)) {
+    const path = normalize(join(root, name));
+    if (!path.startsWith(`${root}/`)) {
+      throw new ContainerConfigError(`seccomp profile "${name}" is not below ${root}`);
+    }
+    try {
+      out.set(name, await readFile(path, "utf8"));
+    } catch (error) {
+      throw new ContainerConfigError(
+        `cannot load seccomp profile ${path}: ${errorMessage(error)}`,
+        { cause: error },
+      );
+    }
+  }
+  return out;
+}
+
+async function terminationLog(start: Start): Promise<Mount | undefined> {
+  const { action, deps, pod } = start;
+  const { container } = action.entry;
+  const containerPath = container.terminationMessagePath ?? "/dev/termination-log";
+  if (containerPath === "") return undefined;
+  const paths = deps.volumes.paths(pod.metadata.uid);
+  const hostPath = paths.terminationLog(container.name, action.attempt);
+  await mkdir(dirname(hostPath), { recursive: true, mode: 0o750 });
+  await writeFile(hostPath, "");
+  await chmod(hostPath, 0o666);
+  return { hostPath, containerPath, readOnly: false, propagation: "private" };
+}
+
+async function filesOf(start: Start): Promise<readonly Mount[]> {
+  const { action, deps, pod } = start;
+  const { config } = deps;
+  const paths = deps.volumes.paths(pod.metadata.uid);
+  const warnings = await writePodFiles(pod, paths, {
+    podIPs: podIPs(start),
+    nodeName: config.nodeName,
+    resolvConf: config.resolvConf,
+    cluster: { dns: config.clusterDNS, domain: config.clusterDomain },
+  });
+  for (const { message, reason } of warnings) {
+    deps.events.event(podTarget(pod), "Warning", reason, message);
+  }
+  return podFileMounts(action.entry.container, paths);
+}
+
+async function configure(start: Start, image: Image): Promise<ContainerConfig> {
+  const { action, deps, observed, pod, signal } = start;
+  const { entry } = action;
+  verifyRunAsNonRoot(pod, entry.container, image.user);
+  const environment = await environmentOf(start);
+  const mounts = await deps.volumes.mounts(pod, entry, environment, signal);
+  const log = await terminationLog(start);
+  const target = entry.targetContainerName ?? "";
+  const memory = deps.node.node()?.status?.capacity?.["memory"];
+  return containerConfig(
+    pod,
+    entry,
+    {
+      attempt: action.attempt,
+      image,
+      environment,
+      mounts: [...mounts, ...(await filesOf(start)), ...(log === undefined ? [] : [log])],
+      security: linuxSecurityContext(pod, entry.container, await seccompProfiles(start)),
+      targetContainerID:
+        target === ""
+          ? undefined
+          : recordsOf(observed.record, target).find(({ state }) => state.kind === "running")?.id,
+      backoffMs: action.backoffMs,
+      terminationMessageFile: log?.hostPath ?? "",
+    },
+    {
+      nodeMemoryBytes: memory === undefined ? 0 : wholeUnits(memory),
+      podPidsLimit: deps.config.podPidsLimit,
+      logMaxBytes: deps.config.containerLogMaxBytes,
+      logMaxFiles: deps.config.containerLogMaxFiles,
+    },
+  );
+}
+
+/** Gives what `work` throws the reason to show, unless it has a better one of its own. */
+async function withReason<T>(
+  reason: string,
+  signal: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (signal.aborted && isAbort(error)) throw error;
+    if (error instanceof StartError) throw error;
+    if (error instanceof ImageError) {
+      throw new StartError(error.reason, error.message, {
+        cause: error,
+        ...(error.retryAt === undefined ? {} : { retryAt: error.retryAt }),
+      });
+    }
+    throw new StartError(reason, errorMessage(error), { cause: error });
+  }
+}
+
+async function postStart(start: Start, containerID: string): Promise<void> {
+  const { action, deps, pod, signal, state } = start;
+  const handler = action.entry.container.lifecycle?.postStart;
+  if (handler === undefined) return;
+  state.starting.add(containerID);
+  try {
+    const { clock, runtime } = deps;
+    const podIP = podIPs(start)[0] ?? "127.0.0.1";
+    await runHook(handler, { runtime, clock, containerID, entry: action.entry, podIP }, signal);
+  } catch (error) {
+    if (signal.aborted && isAbort(error)) throw error;
+    const target = containerTarget(pod, action.entry);
+    deps.logger.log("warn", "postStart hook failed", {
+      podUID: state.uid,
+      container: action.entry.container.name,
+      error: errorMessage(error),
+    });
+    deps.events.event(target, "Warning", "FailedPostStartHook", "PostStartHook failed");
+    deps.events.event(target, "Normal", "Killing", "FailedPostStartHook");
+    await deps.step("stopContainer");
+    await deps.runtime.stopContainer(containerID, 2, signal);
+    throw new StartError("PostStartHookError", "PostStartHook failed", { cause: error });
+  } finally {
+    state.starting.delete(containerID);
+  }
+}
+
+async function run(start: Start): Promise<void> {
+  const { action, deps, pod, signal } = start;
+  const { entry, sandbox } = action;
+  const target = containerTarget(pod, entry);
+  const image = await withReason("ErrImagePull", signal, async () => {
+    const keyring = await pullSecrets(start);
+    return deps.puller.ensure(pod, entry, keyring, signal);
+  });
+  const config = await withReason("CreateContainerConfigError", signal, async () =>
+    configure(start, image),
+  );
+  await deps.step("createContainer");
+  const created = await withReason("CreateContainerError", signal, async () =>
+    deps.runtime.createContainer(sandbox, config, signal),
+  );
+  deps.events.event(target, "Normal", "Created", "Container created");
+  await deps.step("startContainer");
+  await withReason("RunContainerError", signal, async () => {
+    await deps.runtime.startContainer(created.id, signal);
+  });
+  deps.events.event(target, "Normal", "Started", "Container started");
+  await postStart(start, created.id);
+}
+
+/**
+ * Brings one container from its spec to running: image, configuration, create, start, postStart.
+ *
+ * @throws {StartError} with the reason its status shows; `AbortError`.
+ */
+export async function startContainer(
+  deps: PodDeps,
+  state: PodEntry,
+  pod: AssignedPod,
+  context: { readonly observed: ObservedPod; readonly action: StartAction },
+  signal: AbortSignal,
+): Promise<void> {
+  const { action, observed } = context;
+  const { name } = action.entry.container;
+  try {
+    await run({ deps, state, pod, observed, action, signal });
+    state.waiting.delete(name);
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    state.waiting.set(name, { reason: error.reason, message: error.message });
+    const bare = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"].includes(error.reason);
+    deps.events.event(
+      containerTarget(pod, action.entry),
+      "Warning",
+      "Failed",
+      `Error: ${bare ? error.reason : error.message}`,
+    );
+    throw error;
+  }
+}

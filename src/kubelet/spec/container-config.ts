@@ -1,0 +1,94 @@
+import { createHash } from "node:crypto";
+
+import type { Container } from "../../api/types.gen.ts";
+import type { ContainerConfig, Image, LinuxSecurityContext, Mount } from "../../runtime/types.ts";
+import type { AssignedPod } from "../types.ts";
+import { type PodContainer, podGracePeriodSeconds } from "./containers.ts";
+import { expandReferences } from "./expand.ts";
+import type { ContainerNote } from "./records.ts";
+import { linuxResources } from "./resources.ts";
+import { pidNamespace } from "./sandbox-config.ts";
+
+/** Digest of what a change of must restart the container: its name and image, as upstream since 1.32. */
+export function specHash(container: Container): string {
+  const identity = JSON.stringify([container.name, container.image ?? ""]);
+  return createHash("sha256").update(identity).digest("hex").slice(0, 16);
+}
+
+/** Everything that is known only at creation time. */
+export interface ContainerFacts {
+  readonly attempt: number;
+  readonly image: Image;
+  readonly environment: ReadonlyMap<string, string>;
+  readonly mounts: readonly Mount[];
+  readonly security: LinuxSecurityContext;
+  readonly targetContainerID: string | undefined;
+  readonly backoffMs: number;
+  readonly terminationMessageFile: string;
+}
+
+/** The node's share of a container's configuration. */
+export interface ContainerLimits {
+  readonly nodeMemoryBytes: number;
+  readonly podPidsLimit: number;
+  readonly logMaxBytes: number;
+  readonly logMaxFiles: number;
+}
+
+/** Directory of the pod's logs below the pod log root. */
+export function podLogDirectory(pod: AssignedPod): string {
+  const { name, namespace = "", uid } = pod.metadata;
+  return `${namespace}_${name}_${uid}`;
+}
+
+/** What the runtime is asked for as one container. */
+export function containerConfig(
+  pod: AssignedPod,
+  entry: PodContainer,
+  facts: ContainerFacts,
+  limits: ContainerLimits,
+): ContainerConfig {
+  const { container } = entry;
+  const lookup = (name: string): string | undefined => facts.environment.get(name);
+  const expandAll = (words: readonly string[] | undefined): readonly string[] | undefined =>
+    words === undefined || words.length === 0
+      ? undefined
+      : words.map((word) => expandReferences(word, lookup));
+  const grace = podGracePeriodSeconds(pod);
+  const note: ContainerNote = {
+    backoffMs: facts.backoffMs,
+    terminationMessagePath: container.terminationMessagePath ?? "/dev/termination-log",
+    terminationMessagePolicy: container.terminationMessagePolicy ?? "File",
+    terminationMessageFile: facts.terminationMessageFile,
+    gracePeriodSeconds: grace,
+  };
+  return {
+    name: container.name,
+    attempt: facts.attempt,
+    imageID: facts.image.id,
+    command: expandAll(container.command),
+    args: expandAll(container.args),
+    env: [...facts.environment].map(([name, value]) => ({ name, value })),
+    workingDir: container.workingDir === "" ? undefined : container.workingDir,
+    mounts: facts.mounts,
+    devices: [],
+    labels: {},
+    specHash: specHash(container),
+    record: JSON.stringify(note),
+    logPath: `${podLogDirectory(pod)}/${container.name}/${facts.attempt}.log`,
+    logMaxBytes: limits.logMaxBytes,
+    logMaxFiles: limits.logMaxFiles,
+    stdin: container.stdin ?? false,
+    stdinOnce: container.stdinOnce ?? false,
+    tty: container.tty ?? false,
+    resources: linuxResources(pod, container, {
+      memoryBytes: limits.nodeMemoryBytes,
+      podPidsLimit: limits.podPidsLimit,
+    }),
+    security: facts.security,
+    pid: facts.targetContainerID === undefined ? pidNamespace(pod) : "container",
+    targetContainerID: facts.targetContainerID,
+    stopSignal: container.lifecycle?.stopSignal,
+    terminationGracePeriodSeconds: grace,
+  };
+}

@@ -1,0 +1,167 @@
+import type { Container, Pod, ResourceRequirements } from "../../api/types.gen.ts";
+import type { LinuxResources } from "../../runtime/types.ts";
+import { allContainers, isSidecar } from "./containers.ts";
+import { milliUnits, nanoUnits, wholeUnits } from "./quantities.ts";
+
+export type QosClass = "Guaranteed" | "Burstable" | "BestEffort";
+
+/** Requests in comparable numbers: cpu in thousandths, everything else in whole units. */
+export type RequestTotals = ReadonlyMap<string, number>;
+
+function amount(name: string, quantity: string | number): number {
+  return name === "cpu" ? milliUnits(quantity) : wholeUnits(quantity);
+}
+
+/** What a container asks for; a limit without a request counts as one, as the API defaults it. */
+function containerRequests(container: Container): Map<string, number> {
+  const out = new Map<string, number>();
+  const { limits, requests } = container.resources ?? {};
+  for (const [name, quantity] of Object.entries({ ...limits, ...requests })) {
+    out.set(name, amount(name, quantity));
+  }
+  return out;
+}
+
+function addInto(total: Map<string, number>, more: ReadonlyMap<string, number>): void {
+  for (const [name, value] of more) total.set(name, (total.get(name) ?? 0) + value);
+}
+
+/**
+ * What the pod occupies on the node: the larger of what runs together at the end and of each moment of its
+ * initialisation, sidecars counted where they already run (KEP-753), pod level requests instead where set (KEP-2837),
+ * plus overhead.
+ */
+export function podRequests(pod: Pod): RequestTotals {
+  const total = containerTotals(pod);
+  for (const [name, quantity] of Object.entries(pod.spec?.resources?.requests ?? {})) {
+    total.set(name, amount(name, quantity));
+  }
+  for (const [name, quantity] of Object.entries(pod.spec?.overhead ?? {})) {
+    total.set(name, (total.get(name) ?? 0) + amount(name, quantity));
+  }
+  return total;
+}
+
+function containerTotals(pod: Pod): Map<string, number> {
+  const total = new Map<string, number>();
+  for (const container of pod.spec?.containers ?? []) addInto(total, containerRequests(container));
+  const sidecars = new Map<string, number>();
+  const peak = new Map<string, number>();
+  for (const container of pod.spec?.initContainers ?? []) {
+    const own = containerRequests(container);
+    if (isSidecar(container)) {
+      addInto(total, own);
+      addInto(sidecars, own);
+      continue;
+    }
+    for (const [name, value] of own) {
+      const moment = value + (sidecars.get(name) ?? 0);
+      peak.set(name, Math.max(peak.get(name) ?? 0, moment));
+    }
+  }
+  for (const [name, value] of peak) total.set(name, Math.max(total.get(name) ?? 0, value));
+  return total;
+}
+
+function isPositive(quantity: string | number | undefined): boolean {
+  return quantity !== undefined && nanoUnits(quantity) > 0n;
+}
+
+/** The parts of a pod whose cpu and memory decide its class: pod level resources where set, else every container. */
+function qosSources(pod: Pod): readonly (ResourceRequirements | undefined)[] {
+  const podLevel = pod.spec?.resources;
+  if (podLevel?.limits !== undefined || podLevel?.requests !== undefined) return [podLevel];
+  const containers = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])];
+  return containers.map((container) => container.resources);
+}
+
+function isGuaranteed(resources: ResourceRequirements | undefined, name: string): boolean {
+  const limit = resources?.limits?.[name];
+  const request = resources?.requests?.[name] ?? limit;
+  if (limit === undefined || request === undefined || !isPositive(limit)) return false;
+  return nanoUnits(request) === nanoUnits(limit);
+}
+
+/** The pod's quality of service class, from cpu and memory of all init and regular containers. */
+export function qosClass(pod: Pod): QosClass {
+  const names = ["cpu", "memory"];
+  const sources = qosSources(pod);
+  const any = sources.some((resources) =>
+    names.some(
+      (name) => isPositive(resources?.requests?.[name]) || isPositive(resources?.limits?.[name]),
+    ),
+  );
+  if (!any) return "BestEffort";
+  const all = sources.every((resources) => names.every((name) => isGuaranteed(resources, name)));
+  return all ? "Guaranteed" : "Burstable";
+}
+
+/** Shares from thousandths of a cpu (cgroup v1 scale). */
+export function cpuShares(milli: number): number {
+  return Math.min(Math.max(Math.floor((milli * 1024) / 1000), 2), 262_144);
+}
+
+const cpuPeriodMicros = 100_000;
+
+function cpuQuotaMicros(milliLimit: number): number {
+  return milliLimit === 0 ? 0 : Math.max(Math.floor((milliLimit * cpuPeriodMicros) / 1000), 1000);
+}
+
+function oomScoreOf(pod: Pod, container: Container, nodeMemoryBytes: number): number {
+  const quality = qosClass(pod);
+  if (quality === "Guaranteed" || pod.spec?.priorityClassName === "system-node-critical") {
+    return -997;
+  }
+  if (quality === "BestEffort") return 1000;
+  const request = containerRequests(container).get("memory") ?? 0;
+  const score = 1000 - Math.floor((1000 * request) / Math.max(nodeMemoryBytes, 1));
+  if (score < 3) return 3;
+  return score >= 1000 ? 999 : score;
+}
+
+/** The `oom_score_adj` of one container; a sidecar is never killed before the regular containers it serves. */
+export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: number): number {
+  const own = oomScoreOf(pod, container, nodeMemoryBytes);
+  const sidecar = (pod.spec?.initContainers ?? []).some(
+    (other) => other.name === container.name && isSidecar(other),
+  );
+  if (!sidecar) return own;
+  const regular = (pod.spec?.containers ?? []).map((other) =>
+    oomScoreOf(pod, other, nodeMemoryBytes),
+  );
+  return Math.min(own, ...regular);
+}
+
+/** Cgroup settings of one container. */
+export function linuxResources(
+  pod: Pod,
+  container: Container,
+  node: { readonly memoryBytes: number; readonly podPidsLimit: number },
+): LinuxResources {
+  const limits = container.resources?.limits;
+  const requests = container.resources?.requests;
+  const milliLimit = limits?.["cpu"] === undefined ? 0 : milliUnits(limits["cpu"]);
+  const milliRequest = requests?.["cpu"] === undefined ? milliLimit : milliUnits(requests["cpu"]);
+  return {
+    cpuShares: cpuShares(milliRequest),
+    cpuQuotaMicros: cpuQuotaMicros(milliLimit),
+    cpuPeriodMicros,
+    memoryLimitBytes: limits?.["memory"] === undefined ? 0 : wholeUnits(limits["memory"]),
+    oomScoreAdj: oomScoreAdj(pod, container, node.memoryBytes),
+    pidsLimit: Math.max(node.podPidsLimit, 0),
+  };
+}
+
+/** The sum that the pod's memory-backed volumes may take, 0 when some container has no limit. */
+export function podMemoryLimitBytes(pod: Pod): number {
+  const podLimit = pod.spec?.resources?.limits?.["memory"];
+  if (podLimit !== undefined) return wholeUnits(podLimit);
+  let total = 0;
+  for (const { container, role } of allContainers(pod)) {
+    if (role === "init" || role === "ephemeral") continue;
+    const limit = container.resources?.limits?.["memory"];
+    if (limit === undefined) return 0;
+    total += wholeUnits(limit);
+  }
+  return total;
+}

@@ -1,0 +1,159 @@
+import type { ContainerStatus, PodCondition, PodStatus } from "../../api/types.gen.ts";
+import { ipFamily } from "../../lib/cidr.ts";
+import {
+  ephemeralContainers,
+  initContainers,
+  isHostNetwork,
+  isTerminalPhase,
+  type PodContainer,
+  regularContainers,
+} from "../spec/containers.ts";
+import { qosClass } from "../spec/resources.ts";
+import { podConditions } from "./conditions.ts";
+import { apiTime, containerStatus, type ContainerStatusInput } from "./container-status.ts";
+import { hasInitialized, liveSandbox, networkedSandbox, newestSandbox } from "./observed.ts";
+import { podPhase, type PodPhase } from "./phase.ts";
+
+/** Why a pod ends that its containers alone would not end: rejection, deadline, eviction. */
+export interface PodVerdict {
+  readonly reason: string;
+  readonly message: string;
+  /** Conditions that go with it, such as DisruptionTarget. */
+  readonly conditions: readonly PodCondition[];
+}
+
+export interface ComputeStatusInput extends ContainerStatusInput {
+  /** The status last written or read: what cannot be recomputed comes from it. */
+  readonly old: PodStatus;
+  readonly verdict: PodVerdict | undefined;
+  /** First time this node saw the pod, when the old status has none. Milliseconds since the epoch. */
+  readonly seenAt: number;
+}
+
+function statusesOf(
+  input: ComputeStatusInput,
+  entries: readonly PodContainer[],
+  old: readonly ContainerStatus[] | undefined,
+  initialized: boolean,
+): ContainerStatus[] {
+  return entries.map((entry) =>
+    containerStatus(
+      entry,
+      old?.find((status) => status.name === entry.container.name),
+      input,
+      initialized,
+    ),
+  );
+}
+
+function anyRunning(input: ComputeStatusInput): boolean {
+  return input.observed.record.containers.some(
+    ({ state }) => state.kind === "running" || state.kind === "unknown",
+  );
+}
+
+/** The terminal phase waits until nothing runs; before that the pod keeps the phase it had. */
+function phaseOf(
+  input: ComputeStatusInput,
+  statuses: readonly ContainerStatus[],
+  initialized: boolean,
+): PodPhase {
+  const { pod, old } = input;
+  const known = old.phase === "Unknown" ? undefined : old.phase;
+  if (known !== undefined && isTerminalPhase(known)) return known;
+  const computed = podPhase({ pod, statuses, terminal: input.terminating, initialized });
+  if (!input.terminating) return computed;
+  if (anyRunning(input)) return isTerminalPhase(computed) ? (known ?? "Running") : computed;
+  if (input.verdict !== undefined) return "Failed";
+  // A pod that is stopped for good and never got to run has failed.
+  return isTerminalPhase(computed) ? computed : "Failed";
+}
+
+function podIPs(input: ComputeStatusInput): readonly string[] {
+  const { pod, observed, old } = input;
+  const before = (old.podIPs ?? []).map(({ ip }) => ip);
+  if (isHostNetwork(pod)) {
+    const [first] = before.length > 0 ? before : observed.hostIPs;
+    if (first === undefined) return [];
+    const second = observed.hostIPs.find((ip) => ipFamily(ip) !== ipFamily(first));
+    return second === undefined ? [first] : [first, second];
+  }
+  const sandbox = newestSandbox(observed.record);
+  const found = sandbox === undefined ? undefined : observed.addresses(sandbox.id);
+  if (found === undefined) {
+    // A pod that has ended keeps the address it had; one that will run again must not claim a lost one.
+    return input.terminating ? before : [];
+  }
+  const primary = ipFamily(observed.hostIPs[0] ?? "");
+  return found.toSorted(
+    (a, b) => Number(ipFamily(b) === primary) - Number(ipFamily(a) === primary),
+  );
+}
+
+function addressFields(input: ComputeStatusInput): PodStatus {
+  const ips = podIPs(input);
+  const { hostIPs } = input.observed;
+  const [podIP] = ips;
+  const [hostIP] = hostIPs;
+  return {
+    ...(hostIP === undefined ? {} : { hostIP, hostIPs: hostIPs.map((ip) => ({ ip })) }),
+    ...(podIP === undefined ? {} : { podIP, podIPs: ips.map((ip) => ({ ip })) }),
+  };
+}
+
+function reasonFields(input: ComputeStatusInput, phase: PodPhase): PodStatus {
+  if (phase === "Failed" && input.verdict !== undefined && !isTerminalPhase(input.old.phase)) {
+    return { reason: input.verdict.reason, message: input.verdict.message };
+  }
+  if (phase !== input.old.phase) return {};
+  const { reason, message } = input.old;
+  return {
+    ...(reason === undefined ? {} : { reason }),
+    ...(message === undefined ? {} : { message }),
+  };
+}
+
+/**
+ * The pod's whole status from what the API said last and what was observed now. Pure. Terminal phases are final, and
+ * appear only once no container runs.
+ */
+export function computeStatus(input: ComputeStatusInput): PodStatus {
+  const { pod, observed, old } = input;
+  const sandbox = liveSandbox(pod, observed.record);
+  const initialized = sandbox !== undefined && hasInitialized(pod, observed.record, sandbox.id);
+  const init = statusesOf(input, initContainers(pod), old.initContainerStatuses, initialized);
+  const regular = statusesOf(
+    input,
+    regularContainers(pod),
+    old.containerStatuses,
+    initialized,
+  ).toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const ephemeral = statusesOf(
+    input,
+    ephemeralContainers(pod),
+    old.ephemeralContainerStatuses,
+    initialized,
+  );
+  const phase = phaseOf(input, [...init, ...regular], initialized);
+  const { generation } = pod.metadata;
+  return {
+    conditions: podConditions({
+      pod,
+      old: old.conditions ?? [],
+      statuses: [...init, ...regular],
+      phase,
+      sandboxReady: networkedSandbox(pod, observed) !== undefined,
+      extra: phase === "Failed" ? (input.verdict?.conditions ?? []) : [],
+      now: observed.now,
+    }),
+    ...(generation === undefined ? {} : { observedGeneration: generation }),
+    phase,
+    ...reasonFields(input, phase),
+    ...addressFields(input),
+    startTime: old.startTime ?? apiTime(input.seenAt),
+    qosClass: old.qosClass ?? qosClass(pod),
+    ...(init.length === 0 ? {} : { initContainerStatuses: init }),
+    containerStatuses: regular,
+    ...(ephemeral.length === 0 ? {} : { ephemeralContainerStatuses: ephemeral }),
+  };
+}

@@ -1,0 +1,165 @@
+import type { ContainerStatus, PodCondition } from "../../api/types.gen.ts";
+import { initContainers, regularContainers } from "../spec/containers.ts";
+import type { AssignedPod } from "../types.ts";
+import { apiTime } from "./container-status.ts";
+import type { PodPhase } from "./phase.ts";
+
+interface Verdict {
+  readonly type: string;
+  readonly status: "True" | "False";
+  readonly reason?: string;
+  readonly message?: string;
+}
+
+/** Conditions that the kubelet writes; all others belong to somebody else and are kept. */
+const owned = new Set([
+  "PodReadyToStartContainers",
+  "Initialized",
+  "Ready",
+  "ContainersReady",
+  "PodScheduled",
+]);
+
+function terminalVerdict(type: string, phase: PodPhase): Verdict {
+  return { type, status: "False", reason: phase === "Failed" ? "PodFailed" : "PodCompleted" };
+}
+
+function sortNames(names: readonly string[]): string {
+  return `[${names.join(" ")}]`;
+}
+
+function unmet(
+  type: string,
+  reason: string,
+  parts: readonly { readonly label: string; readonly names: readonly string[] }[],
+): Verdict {
+  const messages = parts
+    .filter(({ names }) => names.length > 0)
+    .map(({ label, names }) => `containers with ${label} status: ${sortNames(names)}`);
+  if (messages.length === 0) return { type, status: "True" };
+  return { type, status: "False", reason, message: messages.join(", ") };
+}
+
+function containersReady(
+  pod: AssignedPod,
+  statuses: ReadonlyMap<string, ContainerStatus>,
+  phase: PodPhase,
+): Verdict {
+  const type = "ContainersReady";
+  const names = [
+    ...initContainers(pod).filter((entry) => entry.role === "sidecar"),
+    ...regularContainers(pod),
+  ].map((entry) => entry.container.name);
+  const unknown = names.filter((name) => !statuses.has(name));
+  if (phase === "Failed" || (phase === "Succeeded" && unknown.length === 0)) {
+    return terminalVerdict(type, phase);
+  }
+  const unready = names.filter((name) => statuses.get(name)?.ready === false);
+  return unmet(type, "ContainersNotReady", [
+    { label: "unknown", names: unknown },
+    { label: "unready", names: unready },
+  ]);
+}
+
+function ready(pod: AssignedPod, containers: Verdict, all: readonly PodCondition[]): Verdict {
+  if (containers.status !== "True") return { ...containers, type: "Ready" };
+  const messages: string[] = [];
+  for (const { conditionType } of pod.spec?.readinessGates ?? []) {
+    const condition = all.find(({ type }) => type === conditionType);
+    if (condition === undefined) {
+      messages.push(
+        `corresponding condition of pod readiness gate "${conditionType}" does not exist.`,
+      );
+    } else if (condition.status !== "True") {
+      messages.push(
+        `the status of pod readiness gate "${conditionType}" is not "True", but ${condition.status}`,
+      );
+    }
+  }
+  if (messages.length === 0) return { type: "Ready", status: "True" };
+  const message = messages.join(", ");
+  return { type: "Ready", status: "False", reason: "ReadinessGatesNotReady", message };
+}
+
+function initialized(
+  pod: AssignedPod,
+  statuses: ReadonlyMap<string, ContainerStatus>,
+  phase: PodPhase,
+): Verdict {
+  const type = "Initialized";
+  const entries = initContainers(pod);
+  const unknown = entries
+    .map((entry) => entry.container.name)
+    .filter((name) => !statuses.has(name));
+  if (phase === "Succeeded" && unknown.length === 0) {
+    return { type, status: "True", reason: "PodCompleted" };
+  }
+  const began = regularContainers(pod).some(({ container }) => {
+    const status = statuses.get(container.name);
+    return (
+      status?.started === true ||
+      status?.state?.terminated !== undefined ||
+      status?.lastState?.terminated !== undefined
+    );
+  });
+  if (began) return { type, status: "True" };
+  const incomplete = entries
+    .filter((entry) => {
+      const status = statuses.get(entry.container.name);
+      if (status === undefined) return false;
+      return entry.role === "sidecar" ? status.started !== true : !status.ready;
+    })
+    .map((entry) => entry.container.name);
+  return unmet(type, "ContainersNotInitialized", [
+    { label: "unknown", names: unknown },
+    { label: "incomplete", names: incomplete },
+  ]);
+}
+
+export interface ConditionsInput {
+  readonly pod: AssignedPod;
+  /** The kubelet's conditions as last written. Everybody else's are taken from the pod. */
+  readonly old: readonly PodCondition[];
+  /** Status of init and regular containers. */
+  readonly statuses: readonly ContainerStatus[];
+  readonly phase: PodPhase;
+  readonly sandboxReady: boolean;
+  /** Conditions to add, such as DisruptionTarget. */
+  readonly extra: readonly PodCondition[];
+  readonly now: number;
+}
+
+function stamp(input: ConditionsInput, verdict: Verdict): PodCondition {
+  const old = input.old.find(({ type }) => type === verdict.type);
+  const { generation } = input.pod.metadata;
+  return {
+    type: verdict.type,
+    ...(generation === undefined ? {} : { observedGeneration: generation }),
+    status: verdict.status,
+    lastProbeTime: old?.lastProbeTime,
+    lastTransitionTime:
+      old?.status === verdict.status && old.lastTransitionTime !== undefined
+        ? old.lastTransitionTime
+        : apiTime(input.now),
+    ...(verdict.reason === undefined ? {} : { reason: verdict.reason }),
+    ...(verdict.message === undefined ? {} : { message: verdict.message }),
+  };
+}
+
+/** All conditions of the pod: the kubelet's five, and everybody else's untouched. Pure. */
+export function podConditions(input: ConditionsInput): PodCondition[] {
+  const statuses = new Map(input.statuses.map((status) => [status.name, status]));
+  const extraTypes = new Set(input.extra.map(({ type }) => type));
+  const foreign = (input.pod.status?.conditions ?? []).filter(
+    ({ type }) => !owned.has(type) && !extraTypes.has(type),
+  );
+  const containers = containersReady(input.pod, statuses, input.phase);
+  const verdicts: readonly Verdict[] = [
+    { type: "PodReadyToStartContainers", status: input.sandboxReady ? "True" : "False" },
+    initialized(input.pod, statuses, input.phase),
+    ready(input.pod, containers, [...foreign, ...input.extra]),
+    containers,
+    { type: "PodScheduled", status: "True" },
+  ];
+  return [...foreign, ...input.extra, ...verdicts.map((verdict) => stamp(input, verdict))];
+}

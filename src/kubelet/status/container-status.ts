@@ -1,0 +1,252 @@
+import type {
+  ContainerState,
+  ContainerStateTerminated,
+  ContainerStatus,
+  VolumeMountStatus,
+} from "../../api/types.gen.ts";
+import type { ContainerRecord } from "../../runtime/types.ts";
+import { specHash } from "../spec/container-config.ts";
+import { type PodContainer, shouldRestart } from "../spec/containers.ts";
+import { podLabel } from "../spec/pod-name.ts";
+import type { AssignedPod } from "../types.ts";
+import { crashBackoff, type ObservedPod, recordsOf } from "./observed.ts";
+
+/** Why a container does not run yet; reasons are the kubelet's. */
+export interface WaitingReason {
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** What the status of a container needs beyond the runtime's record. */
+export interface ContainerStatusInput {
+  readonly pod: AssignedPod;
+  readonly observed: ObservedPod;
+  /** By container name. */
+  readonly waiting: ReadonlyMap<string, WaitingReason>;
+  /** Termination messages by container id. */
+  readonly messages: ReadonlyMap<string, string>;
+  /** `docker-pullable://repo@sha256:...` by the runtime's image id. */
+  readonly imageRefs: ReadonlyMap<string, string>;
+  /** No container of this pod will be started any more. */
+  readonly terminating: boolean;
+}
+
+/** An API timestamp: whole seconds. */
+export function apiTime(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+function exitReason(state: Extract<ContainerRecord["state"], { kind: "exited" }>): string {
+  if (state.oomKilled) return "OOMKilled";
+  if (state.startedAt === 0 && state.error !== "") return "ContainerCannotRun";
+  return state.exitCode === 0 ? "Completed" : "Error";
+}
+
+function terminatedState(
+  record: ContainerRecord,
+  state: Extract<ContainerRecord["state"], { kind: "exited" }>,
+  messages: ReadonlyMap<string, string>,
+): ContainerStateTerminated {
+  const message = messages.get(record.id) ?? (state.startedAt === 0 ? state.error : "");
+  const started = state.startedAt === 0 ? state.createdAt : state.startedAt;
+  return {
+    exitCode: state.exitCode,
+    reason: exitReason(state),
+    ...(message === "" ? {} : { message }),
+    startedAt: apiTime(started),
+    finishedAt: apiTime(state.finishedAt === 0 ? started : state.finishedAt),
+    containerID: `docker://${record.id}`,
+  };
+}
+
+function recordState(
+  record: ContainerRecord,
+  old: ContainerStatus | undefined,
+  input: ContainerStatusInput,
+): ContainerState {
+  switch (record.state.kind) {
+    case "running":
+      return { running: { startedAt: apiTime(record.state.startedAt) } };
+    case "exited":
+      return { terminated: terminatedState(record, record.state, input.messages) };
+    case "created":
+      return { waiting: { reason: "ContainerCreating" } };
+    case "unknown":
+      // It ran and nobody knows how it ended: that must not look like "never ran".
+      return old?.state?.running === undefined
+        ? { waiting: { reason: "ContainerCreating" } }
+        : {
+            terminated: {
+              exitCode: 137,
+              reason: "ContainerStatusUnknown",
+              message: "The container could not be located when the pod was terminated",
+            },
+          };
+  }
+}
+
+function volumeMounts(entry: PodContainer): readonly VolumeMountStatus[] {
+  return (entry.container.volumeMounts ?? []).map((mount) => ({
+    name: mount.name,
+    mountPath: mount.mountPath,
+    ...(mount.readOnly === true ? { readOnly: true, recursiveReadOnly: "Disabled" } : {}),
+  }));
+}
+
+/** The status before anything ran, or after what ran has vanished from the runtime. */
+function withoutRecord(
+  entry: PodContainer,
+  old: ContainerStatus | undefined,
+  input: ContainerStatusInput,
+  initialized: boolean,
+): ContainerStatus {
+  if (old?.state?.terminated !== undefined) return old;
+  const hasInit = (input.pod.spec?.initContainers ?? []).length > 0;
+  const status: ContainerStatus = {
+    name: entry.container.name,
+    image: entry.container.image ?? "",
+    imageID: "",
+    ready: false,
+    started: false,
+    restartCount: old?.restartCount ?? 0,
+    state: { waiting: { reason: hasInit ? "PodInitializing" : "ContainerCreating" } },
+    lastState: old?.lastState ?? {},
+  };
+  if (entry.role === "init" && initialized) {
+    // Its record was pruned; regular containers only start after it succeeded.
+    status.state = {
+      terminated: {
+        exitCode: 0,
+        reason: "Completed",
+        message:
+          "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally",
+      },
+    };
+    status.ready = true;
+    return status;
+  }
+  if (old?.state?.running === undefined || old.lastState?.terminated !== undefined) return status;
+  status.lastState = {
+    terminated: {
+      exitCode: 137,
+      reason: "ContainerStatusUnknown",
+      message:
+        "The container could not be located when the pod was deleted.  The container used to be Running",
+    },
+  };
+  if (input.pod.metadata.deletionTimestamp === undefined) status.restartCount += 1;
+  return status;
+}
+
+function isStarted(
+  entry: PodContainer,
+  record: ContainerRecord,
+  old: ContainerStatus | undefined,
+  observed: ObservedPod,
+): boolean {
+  if (record.state.kind !== "running" || observed.starting.has(record.id)) return false;
+  if (entry.container.startupProbe === undefined) return true;
+  const result = observed.probes.startup(record.id);
+  // Until the first result after a restart of the agent, what was known before still holds.
+  return result ?? (old?.containerID === `docker://${record.id}` && old.started === true);
+}
+
+function isReady(
+  entry: PodContainer,
+  record: ContainerRecord,
+  old: ContainerStatus | undefined,
+  observed: ObservedPod,
+): boolean {
+  if (record.state.kind === "exited") return entry.role === "init" && record.state.exitCode === 0;
+  if (entry.role === "init" || entry.role === "ephemeral") return false;
+  if (!isStarted(entry, record, old, observed)) return false;
+  if (entry.container.readinessProbe === undefined) return true;
+  const result = observed.probes.readiness(record.id);
+  return result ?? (old?.containerID === `docker://${record.id}` && old.ready);
+}
+
+/** Waiting for its next try, where the container is to run again and something is in the way. */
+function retryState(
+  entry: PodContainer,
+  newest: ContainerRecord | undefined,
+  input: ContainerStatusInput,
+): WaitingReason | undefined {
+  if (input.terminating || newest?.state.kind === "running") return undefined;
+  if (newest?.state.kind === "exited" && !shouldRestart(input.pod, entry, newest.state.exitCode)) {
+    return undefined;
+  }
+  const { name } = entry.container;
+  const backoff = crashBackoff(newest, specHash(entry.container));
+  if (backoff.dueAt > input.observed.now) {
+    return {
+      reason: "CrashLoopBackOff",
+      message: `back-off ${formatSeconds(backoff.delayMs)} restarting failed container=${name} pod=${podLabel(input.pod)}`,
+    };
+  }
+  return input.waiting.get(name);
+}
+
+/** `40s`, `2m40s`, `5m0s`: a duration as Go prints it. */
+export function formatSeconds(ms: number): string {
+  const seconds = Math.round(ms / 1000);
+  return seconds < 60 ? `${seconds}s` : `${Math.floor(seconds / 60)}m${seconds % 60}s`;
+}
+
+function fromRecords(
+  entry: PodContainer,
+  records: readonly [ContainerRecord, ...ContainerRecord[]],
+  old: ContainerStatus | undefined,
+  input: ContainerStatusInput,
+): ContainerStatus {
+  const [newest, previous] = records;
+  const { container } = entry;
+  const id = `docker://${newest.id}`;
+  const last =
+    previous === undefined
+      ? old?.containerID === id
+        ? old.lastState
+        : (old?.lastState ?? old?.state)
+      : recordState(previous, undefined, input);
+  const unchanged = newest.specHash === specHash(container);
+  return {
+    name: container.name,
+    image: unchanged ? (container.image ?? newest.image) : newest.image,
+    imageID: input.imageRefs.get(newest.imageID) ?? newest.imageID,
+    containerID: id,
+    ready: isReady(entry, newest, old, input.observed),
+    started: isStarted(entry, newest, old, input.observed),
+    restartCount: Math.max(newest.attempt, old?.restartCount ?? 0),
+    state: recordState(newest, old, input),
+    lastState: last?.terminated === undefined ? {} : { terminated: last.terminated },
+  };
+}
+
+/** The API status of one container. Pure. */
+export function containerStatus(
+  entry: PodContainer,
+  old: ContainerStatus | undefined,
+  input: ContainerStatusInput,
+  initialized: boolean,
+): ContainerStatus {
+  const { container } = entry;
+  const [newest, ...older] = recordsOf(input.observed.record, container.name);
+  const status =
+    newest === undefined
+      ? withoutRecord(entry, old, input, initialized)
+      : fromRecords(entry, [newest, ...older], old, input);
+  const retry = retryState(entry, newest, input);
+  if (retry !== undefined && !(newest === undefined && status.state?.terminated !== undefined)) {
+    if (status.state?.terminated !== undefined) {
+      status.lastState = { terminated: status.state.terminated };
+    }
+    status.state = { waiting: { ...retry } };
+  }
+  const mounts = volumeMounts(entry);
+  if (mounts.length > 0) status.volumeMounts = [...mounts];
+  if (entry.role !== "ephemeral" && container.resources !== undefined) {
+    status.resources = container.resources;
+    const { requests } = container.resources;
+    if (requests !== undefined) status.allocatedResources = requests;
+  }
+  return status;
+}

@@ -1,0 +1,70 @@
+import { isDeepStrictEqual } from "node:util";
+
+import type { PodStatus } from "../../api/types.gen.ts";
+
+/** Lists that a strategic merge patch merges by a key: what is gone must be named (API field patchMergeKey). */
+const mergeKeys: Readonly<Record<string, string>> = {
+  conditions: "type",
+  podIPs: "ip",
+  hostIPs: "ip",
+};
+
+function keysOf(list: unknown, key: string): readonly string[] {
+  if (!Array.isArray(list)) return [];
+  return list.flatMap((item: unknown) => {
+    const value = (item as Record<string, unknown> | null)?.[key];
+    return typeof value === "string" ? [value] : [];
+  });
+}
+
+/** Only the elements that changed: somebody else may be writing the others at this moment. */
+function mergedList(before: unknown, after: unknown, key: string): readonly unknown[] {
+  const old: readonly unknown[] = Array.isArray(before) ? before : [];
+  const next: readonly unknown[] = Array.isArray(after) ? after : [];
+  const kept = new Set(keysOf(next, key));
+  const removed = keysOf(old, key).filter((value) => !kept.has(value));
+  return [
+    ...next.filter((item) => !old.some((candidate) => sameJSON(candidate, item))),
+    ...removed.map((value) => ({ $patch: "delete", [key]: value })),
+  ];
+}
+
+/**
+ * The strategic merge patch that turns one status into another; undefined when they are the same. Fields that the
+ * kubelet does not write stay out of it.
+ */
+export function statusPatch(
+  uid: string,
+  before: PodStatus,
+  after: PodStatus,
+): Readonly<Record<string, unknown>> | undefined {
+  const old: Readonly<Record<string, unknown>> = { ...before };
+  const next: Readonly<Record<string, unknown>> = { ...after };
+  const status: Record<string, unknown> = {};
+  for (const [field, value] of Object.entries(next)) {
+    if (value === undefined || sameJSON(old[field], value)) continue;
+    const key = mergeKeys[field];
+    status[field] = key === undefined ? value : mergedList(old[field], value, key);
+  }
+  for (const field of ["reason", "message", "podIP", "podIPs"]) {
+    if (old[field] !== undefined && next[field] === undefined) {
+      const key = mergeKeys[field];
+      status[field] = key === undefined ? null : mergedList(old[field], [], key);
+    }
+  }
+  return Object.keys(status).length === 0 ? undefined : { metadata: { uid }, status };
+}
+
+/** Equal as the server would store them: absent, undefined and null members are the same. */
+function sameJSON(a: unknown, b: unknown): boolean {
+  return isDeepStrictEqual(normalise(a), normalise(b));
+}
+
+function normalise(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(normalise);
+  if (typeof value !== "object" || value === null) return value;
+  const members = Object.entries(value).filter(
+    ([, member]) => member !== undefined && member !== null,
+  );
+  return Object.fromEntries(members.map(([key, member]) => [key, normalise(member)]));
+}

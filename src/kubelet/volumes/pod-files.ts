@@ -1,0 +1,80 @@
+import { readFile, writeFile } from "node:fs/promises";
+
+import { writeFileAtomic } from "../../lib/atomic-file.ts";
+import { errorCode } from "../../lib/errors.ts";
+import type { Container } from "../../api/types.gen.ts";
+import type { Mount } from "../../runtime/types.ts";
+import { isHostNetwork } from "../spec/containers.ts";
+import { formatResolvConf, parseResolvConf, podResolvConf } from "../spec/dns.ts";
+import { hostNetworkHostsFile, managedHostsFile } from "../spec/hosts-file.ts";
+import { podHostname } from "../spec/pod-name.ts";
+import type { AssignedPod } from "../types.ts";
+import type { PodPaths } from "./pod-paths.ts";
+
+export interface PodFilesInput {
+  readonly podIPs: readonly string[];
+  readonly nodeName: string;
+  readonly resolvConf: string;
+  readonly cluster: { readonly dns: readonly string[]; readonly domain: string };
+}
+
+async function readIfThere(path: string): Promise<string> {
+  try {
+    return path === "" ? "" : await readFile(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return "";
+    throw error;
+  }
+}
+
+/** Rewrites in place: the file is bound into running containers, which would keep an old inode. */
+async function writeInPlace(path: string, text: string): Promise<void> {
+  const before = await readIfThere(path);
+  if (before === text) return;
+  if (before === "") await writeFileAtomic(path, text, 0o644);
+  else await writeFile(path, text);
+}
+
+/**
+ * Writes the pod's /etc/hosts, /etc/resolv.conf and /etc/hostname; returns the warnings to raise as events. The
+ * engine writes its own for every container, also when the network is shared, so ours are bound over them.
+ */
+export async function writePodFiles(
+  pod: AssignedPod,
+  paths: PodPaths,
+  input: PodFilesInput,
+): Promise<readonly { readonly reason: string; readonly message: string }[]> {
+  const host = isHostNetwork(pod);
+  const names = podHostname(pod, input.cluster.domain);
+  const aliases = pod.spec?.hostAliases ?? [];
+  const hosts = host
+    ? hostNetworkHostsFile(await readIfThere("/etc/hosts"), aliases)
+    : managedHostsFile({ ips: input.podIPs, hostname: names.short, domain: names.domain, aliases });
+  const resolv = podResolvConf(
+    pod,
+    parseResolvConf(await readIfThere(input.resolvConf)),
+    input.cluster,
+  );
+  await writeInPlace(paths.etcHosts, hosts);
+  await writeInPlace(paths.resolvConf, formatResolvConf(resolv));
+  await writeInPlace(paths.hostname, `${host ? input.nodeName : names.hostname}\n`);
+  return resolv.warnings;
+}
+
+/** The binds of these files, except where the container mounts something of its own. */
+export function podFileMounts(container: Container, paths: PodPaths): readonly Mount[] {
+  const taken = new Set((container.volumeMounts ?? []).map(({ mountPath }) => mountPath));
+  const binds: readonly (readonly [string, string])[] = [
+    [paths.etcHosts, "/etc/hosts"],
+    [paths.resolvConf, "/etc/resolv.conf"],
+    [paths.hostname, "/etc/hostname"],
+  ];
+  return binds
+    .filter(([, target]) => !taken.has(target))
+    .map(([hostPath, containerPath]) => ({
+      hostPath,
+      containerPath,
+      readOnly: false,
+      propagation: "private",
+    }));
+}

@@ -1,0 +1,150 @@
+import { constants } from "node:fs";
+import {
+  chmod,
+  type FileHandle,
+  mkdir,
+  open,
+  readlink,
+  realpath,
+  stat,
+  writeFile,
+} from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+
+import { errorCode, errorMessage } from "../../lib/errors.ts";
+import type { Mounter } from "./mounter.ts";
+import { VolumeError } from "./payload.ts";
+
+// Linux's O_PATH; Node does not name it. The descriptor only identifies the inode.
+const O_PATH = 0o10000000;
+const { O_NOFOLLOW, O_DIRECTORY } = constants;
+
+/** Opens `name` inside the directory behind `parent` without following a link. */
+async function openAt(parent: FileHandle, name: string, flags: number): Promise<FileHandle> {
+  return open(`/proc/self/fd/${parent.fd}/${name}`, O_PATH | O_NOFOLLOW | flags);
+}
+
+async function walk(root: string, parts: readonly string[]): Promise<FileHandle> {
+  let handle = await open(root, O_PATH | O_DIRECTORY);
+  for (const [index, part] of parts.entries()) {
+    const last = index === parts.length - 1;
+    try {
+      const next = await openAt(handle, part, last ? 0 : O_DIRECTORY);
+      await handle.close();
+      handle = next;
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+  const stats = await handle.stat();
+  if (!stats.isSymbolicLink()) return handle;
+  // O_PATH|O_NOFOLLOW opens a link itself: it appeared after the path was resolved.
+  await handle.close();
+  throw new VolumeError(`subpath ${parts.join("/")} changed into a symbolic link`);
+}
+
+/** The real path of the longest part of `subPath` that exists, and what is left of it. */
+async function resolveExisting(
+  volume: string,
+  parts: readonly string[],
+): Promise<{ readonly path: string; readonly rest: readonly string[] }> {
+  for (let length = parts.length; length > 0; length -= 1) {
+    try {
+      const path = await realpath(join(volume, ...parts.slice(0, length)));
+      return { path, rest: parts.slice(length) };
+    } catch (error) {
+      if (errorCode(error) !== "ENOENT") throw error;
+    }
+  }
+  return { path: volume, rest: parts };
+}
+
+function partsWithin(volume: string, path: string, subPath: string): readonly string[] {
+  const inside = relative(volume, path);
+  if (inside === "") return [];
+  const parts = inside.split("/");
+  if (parts[0] === "..") {
+    throw new VolumeError(`subpath "${subPath}" not within volume path`);
+  }
+  return parts;
+}
+
+/** Makes the missing directories one by one, each inside the directory that was just opened. */
+async function makeMissing(
+  volume: string,
+  existing: readonly string[],
+  missing: readonly string[],
+): Promise<void> {
+  if (missing.length === 0) return;
+  const mode = (await stat(volume)).mode & 0o777;
+  let parts = [...existing];
+  for (const name of missing) {
+    const parent = await walk(volume, parts);
+    try {
+      const path = `/proc/self/fd/${parent.fd}/${name}`;
+      await mkdir(path, { mode }).catch((error: unknown) => {
+        if (errorCode(error) !== "EEXIST") throw error;
+      });
+      const made = await openAt(parent, name, O_DIRECTORY);
+      // mkdir obeys the umask, the volume's mode does not.
+      await chmod(`/proc/self/fd/${made.fd}`, mode);
+      await made.close();
+    } finally {
+      await parent.close();
+    }
+    parts = [...parts, name];
+  }
+}
+
+async function bindOpened(
+  handle: FileHandle,
+  target: string,
+  mounter: Mounter,
+  signal: AbortSignal,
+): Promise<void> {
+  const stats = await handle.stat();
+  await mkdir(dirname(target), { recursive: true, mode: 0o750 });
+  if (stats.isDirectory()) await mkdir(target, { recursive: true, mode: 0o750 });
+  else await writeFile(target, "", { flag: "a", mode: 0o640 });
+  if ((await mounter.mountPoints(target)).includes(target)) return;
+  // mount(8) is another process: it reaches our descriptor by our process id.
+  const self = await readlink("/proc/self");
+  await mounter.bind(`/proc/${self}/fd/${handle.fd}`, target, signal);
+}
+
+/**
+ * Binds `subPath` of a volume to `target` so that no symbolic link, present or appearing meanwhile, leads out of the
+ * volume (CVE-2017-1002101). Missing directories are made with the volume's own mode.
+ *
+ * @throws {VolumeError} when the path leaves the volume.
+ */
+export async function bindSubPath(
+  volumePath: string,
+  subPath: string,
+  target: string,
+  mounter: Mounter,
+  signal: AbortSignal,
+): Promise<void> {
+  const wanted = subPath.split("/").filter((part) => part !== "" && part !== ".");
+  if (subPath.startsWith("/") || wanted.includes("..")) {
+    throw new VolumeError(`subpath "${subPath}" must be relative and must not contain ".."`);
+  }
+  try {
+    const volume = await realpath(volumePath);
+    const { path, rest } = await resolveExisting(volume, wanted);
+    const existing = partsWithin(volume, path, subPath);
+    await makeMissing(volume, existing, rest);
+    const handle = await walk(volume, [...existing, ...rest]);
+    try {
+      await bindOpened(handle, target, mounter, signal);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (error instanceof VolumeError) throw error;
+    throw new VolumeError(`failed to prepare subPath "${subPath}": ${errorMessage(error)}`, {
+      cause: error,
+    });
+  }
+}
