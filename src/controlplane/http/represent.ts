@@ -1,0 +1,85 @@
+import { readMetadata } from "../registry/object-meta.ts";
+import type { JsonObject, KindDefinition } from "../types.ts";
+import { listObject, type Listed } from "./list.ts";
+import type { Representation } from "./negotiate.ts";
+import { parseIncludeObject, partialObject, tableOf } from "./table.ts";
+import type { WatchEvent } from "./watch-stream.ts";
+
+interface Options {
+  readonly query: URLSearchParams;
+  readonly now: number;
+}
+
+function isKind(object: Readonly<JsonObject>, kind: KindDefinition): boolean {
+  return object["kind"] === kind.kind;
+}
+
+/** One object in the wanted form; a Status or a subresource's own kind stays as it is. */
+export function representObject(
+  kind: KindDefinition,
+  object: Readonly<JsonObject>,
+  representation: Representation,
+  options: Options,
+): Readonly<JsonObject> {
+  if (representation === "object" || !isKind(object, kind)) return object;
+  if (representation === "partial") return partialObject(object);
+  if (representation === "partial-list") return object;
+  return tableOf(kind.table, [object], {
+    metadata: { resourceVersion: readMetadata(object)["resourceVersion"] },
+    include: parseIncludeObject(options.query.get("includeObject")),
+    now: options.now,
+    withColumns: true,
+  });
+}
+
+/** A page of a collection in the wanted form. */
+export function representList(
+  kind: KindDefinition,
+  listed: Listed,
+  representation: Representation,
+  options: Options,
+): JsonObject {
+  if (representation === "table") {
+    return tableOf(kind.table, listed.items, {
+      metadata: listed.metadata,
+      include: parseIncludeObject(options.query.get("includeObject")),
+      now: options.now,
+      withColumns: true,
+    });
+  }
+  if (representation === "partial" || representation === "partial-list") {
+    return {
+      kind: "PartialObjectMetadataList",
+      apiVersion: "meta.k8s.io/v1",
+      metadata: listed.metadata,
+      items: listed.items.map((item) => partialObject(item)),
+    };
+  }
+  return listObject(kind, listed);
+}
+
+/** A function that turns the events of one watch into the wanted form, in order. */
+export function representWatch(
+  kind: KindDefinition,
+  representation: Representation,
+  options: { readonly query: URLSearchParams; readonly now: () => number },
+): (event: WatchEvent) => WatchEvent {
+  if (representation === "object") return (event) => event;
+  let first = true;
+  return (event) => {
+    if (event.type === "ERROR") return event;
+    if (representation !== "table")
+      return { type: event.type, object: partialObject(event.object) };
+    const withColumns = first;
+    first = false;
+    const metadata = readMetadata(event.object);
+    const object = tableOf(kind.table, event.type === "BOOKMARK" ? [] : [event.object], {
+      metadata:
+        event.type === "BOOKMARK" ? metadata : { resourceVersion: metadata["resourceVersion"] },
+      include: parseIncludeObject(options.query.get("includeObject")),
+      now: options.now(),
+      withColumns,
+    });
+    return { type: event.type, object };
+  };
+}

@@ -1,0 +1,271 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
+
+import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import { StatusError } from "../status-error.ts";
+import type { Authenticator, UserInfo } from "../types.ts";
+import type { ApiCall, ApiHandler, ApiReply, CallBody } from "./call.ts";
+import { relayRequest, relayUpgrade, type KubeletClient } from "./node-proxy.ts";
+import { isPublicPath } from "./plain-paths.ts";
+import { sendReply, upgradeRefusal } from "./send-reply.ts";
+
+export interface HttpServerOptions {
+  readonly handler: ApiHandler;
+  readonly authenticator: Authenticator;
+  readonly logger: Logger;
+  readonly address: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  /** PEM. Client certificates are verified against `clientCA`. */
+  readonly tls: { readonly cert: string; readonly key: string; readonly clientCA: string };
+  /** Absent: log, exec and their like answer 502. */
+  readonly kubeletClient?: KubeletClient;
+}
+
+export interface HttpServer {
+  readonly port: number;
+  /** Replaces the serving certificate for new connections. */
+  setCertificate(tls: { readonly cert: string; readonly key: string }): void;
+  /** Ends watches and streams, refuses new requests, resolves when the port is free. */
+  close(): Promise<void>;
+}
+
+const MAX_BODY = 3 * 1024 * 1024;
+
+function tooLarge(): StatusError {
+  return new StatusError(
+    413,
+    "RequestEntityTooLarge",
+    `Request entity too large: limit is ${MAX_BODY}`,
+  );
+}
+
+async function readBytes(request: IncomingMessage): Promise<CallBody | undefined> {
+  const contentType = request.headers["content-type"] ?? "";
+  if (Number(request.headers["content-length"] ?? 0) > MAX_BODY) throw tooLarge();
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request) {
+    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
+    length += bytes.length;
+    if (length > MAX_BODY) throw tooLarge();
+    chunks.push(bytes);
+  }
+  if (length === 0) return undefined;
+  return { kind: "bytes", bytes: Buffer.concat(chunks, length), contentType };
+}
+
+function unauthorized(): StatusError {
+  return new StatusError(401, "Unauthorized", "Unauthorized");
+}
+
+function errorReply(error: unknown): ApiReply {
+  const status =
+    error instanceof StatusError
+      ? error
+      : new StatusError(500, "InternalError", `Internal error occurred: ${errorMessage(error)}`);
+  return { kind: "object", status: status.status, headers: {}, object: status.toStatus() };
+}
+
+class Server {
+  readonly #options: HttpServerOptions;
+  readonly #stop = new AbortController();
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(options: HttpServerOptions) {
+    this.#options = options;
+  }
+
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  async idle(): Promise<void> {
+    await Promise.all(this.#running);
+  }
+
+  onRequest(request: IncomingMessage, response: ServerResponse): void {
+    this.#track(this.#serve(request, response), () => {
+      response.destroy();
+    });
+  }
+
+  onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    // A client that resets the connection is no fault of the server's.
+    socket.on("error", () => {
+      socket.destroy();
+    });
+    this.#track(this.#upgrade(request, socket, head), () => {
+      socket.destroy();
+    });
+  }
+
+  #track(work: Promise<void>, onFailure: () => void): void {
+    const tracked = work
+      .catch((error: unknown) => {
+        this.#options.logger.log("warn", "request broke off", { error: errorMessage(error) });
+        onFailure();
+      })
+      .finally(() => {
+        this.#running.delete(tracked);
+      });
+    this.#running.add(tracked);
+  }
+
+  /** @throws {StatusError} 401. */
+  #user(request: IncomingMessage): UserInfo | undefined {
+    const { socket } = request;
+    const [scheme = "", token = ""] = (request.headers.authorization ?? "").split(" ");
+    const bearerToken = scheme.toLowerCase() === "bearer" && token !== "" ? token : undefined;
+    let certificate: Uint8Array | undefined;
+    if (socket instanceof TLSSocket) {
+      const peer = socket.getPeerCertificate();
+      // An empty object is Node's way to say that there is none.
+      const sent = Object.keys(peer).length > 0;
+      if (sent && socket.authorized) certificate = peer.raw;
+      else if (sent && bearerToken === undefined) throw unauthorized();
+    }
+    return this.#options.authenticator.authenticate({ certificate, bearerToken });
+  }
+
+  #call(request: IncomingMessage, body: CallBody | undefined, signal: AbortSignal): ApiCall {
+    const url = request.url ?? "/";
+    const at = url.indexOf("?");
+    const path = at < 0 ? url : url.slice(0, at);
+    let user: UserInfo | undefined;
+    try {
+      user = this.#user(request);
+    } catch (error) {
+      // Health checks answer even to those whose credentials are no longer good.
+      if (!isPublicPath(path)) throw error;
+    }
+    return {
+      method: request.method ?? "GET",
+      path,
+      query: new URLSearchParams(at < 0 ? "" : url.slice(at + 1)),
+      accept: request.headers.accept ?? "",
+      userAgent: request.headers["user-agent"] ?? "",
+      ifNoneMatch: request.headers["if-none-match"] ?? "",
+      body,
+      user,
+      signal,
+    };
+  }
+
+  #streams(request: IncomingMessage): boolean {
+    // Proxied bodies go through as they come; all others are read first.
+    return /^\/api\/v1\/(nodes\/[^/]+|namespaces\/[^/]+\/pods\/[^/]+)\/proxy(\/|\?|$)/.test(
+      request.url ?? "",
+    );
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const gone = new AbortController();
+    response.once("close", () => {
+      gone.abort();
+    });
+    const signal = AbortSignal.any([gone.signal, this.#stop.signal]);
+    const reply = await this.#reply(request, signal);
+    if (reply.kind !== "relay") {
+      await sendReply(request, response, reply, signal);
+      return;
+    }
+    try {
+      const { kubeletClient: client } = this.#options;
+      await relayRequest(reply.target, request, response, { client, signal });
+    } catch (error) {
+      if (response.headersSent) throw error;
+      const refusal = errorReply(error);
+      if (refusal.kind !== "relay") await sendReply(request, response, refusal, signal);
+    }
+  }
+
+  async #reply(request: IncomingMessage, signal: AbortSignal): Promise<ApiReply> {
+    try {
+      const body = this.#streams(request) ? undefined : await readBytes(request);
+      return await this.#options.handler.handle(this.#call(request, body, signal));
+    } catch (error) {
+      return errorReply(error);
+    }
+  }
+
+  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const gone = new AbortController();
+    socket.once("close", () => {
+      gone.abort();
+    });
+    const signal = AbortSignal.any([gone.signal, this.#stop.signal]);
+    let reply: ApiReply;
+    try {
+      reply = await this.#options.handler.handle(this.#call(request, undefined, signal));
+      if (reply.kind === "relay") {
+        const { kubeletClient: client } = this.#options;
+        await relayUpgrade(reply.target, request, { socket, head }, { client, signal });
+        return;
+      }
+    } catch (error) {
+      reply = errorReply(error);
+    }
+    if (reply.kind === "watch") reply.stream.end();
+    socket.end(upgradeRefusal(reply));
+  }
+}
+
+/**
+ * Serves the API over HTTPS.
+ *
+ * @throws {SetupError} the address or port cannot be used.
+ */
+export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
+  const { tls, address, port } = options;
+  const server = new Server(options);
+  const listener = createServer({
+    cert: tls.cert,
+    key: tls.key,
+    ca: tls.clientCA,
+    requestCert: true,
+    // Bearer tokens come without a certificate; who sends a wrong one gets a 401.
+    rejectUnauthorized: false,
+    minVersion: "TLSv1.2",
+    ALPNProtocols: ["http/1.1"],
+    keepAliveTimeout: 90_000,
+  });
+  listener.on("request", (request, response) => {
+    server.onRequest(request, response);
+  });
+  listener.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    server.onUpgrade(request, socket, head);
+  });
+  await new Promise<void>((resolve, reject) => {
+    listener.once("error", (error) => {
+      const taken = errorCode(error) === "EADDRINUSE";
+      const text = taken
+        ? `port ${port} on ${address} is in use: stop the program that holds it, or choose another port for the API server`
+        : `the API server cannot listen on ${address}:${port}: ${errorMessage(error)}`;
+      reject(new SetupError(text, { cause: error }));
+    });
+    listener.listen(port, address, resolve);
+  });
+  const bound: AddressInfo | string | null = listener.address();
+  return {
+    port: typeof bound === "object" && bound !== null ? bound.port : port,
+    setCertificate: ({ cert, key }) => {
+      listener.setSecureContext({ cert, key, ca: tls.clientCA });
+    },
+    close: async () => {
+      server.stop();
+      const closed = new Promise<void>((resolve) => {
+        listener.close(() => {
+          resolve();
+        });
+      });
+      await server.idle();
+      listener.closeAllConnections();
+      await closed;
+    },
+  };
+}
