@@ -25,11 +25,6 @@ export function startExitCode(message: string): 126 | 127 | 128 {
   return 128;
 }
 
-/** The container that holds a name, from the text of a 409. */
-export function nameHolder(message: string): string | undefined {
-  return /already in use by container "?([0-9a-f]{12,64})"?/i.exec(message)?.[1];
-}
-
 /** The classification of an engine's refusal. */
 export function engineError(refusal: EngineRefusal, cause?: unknown): RuntimeError {
   const { op, status, message } = refusal;

@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+
+import { boundingSet } from "../../../src/runtime/docker/capabilities.ts";
+import { negotiate } from "../../../src/runtime/docker/client.ts";
+import { engineError } from "../../../src/runtime/docker/errors.ts";
+import { Gate } from "../../../src/runtime/docker/gate.ts";
+import { describeHost } from "../../../src/runtime/docker/host-probe.ts";
+
+describe("negotiate", () => {
+  it("speaks the lower of both newest versions", () => {
+    const version = (newest: string, oldest: string): number =>
+      negotiate({ ApiVersion: newest, MinAPIVersion: oldest, Version: "x", Arch: "amd64" }).api;
+    assert.equal(version("1.41", "1.12"), 41);
+    assert.equal(version("1.52", "1.44"), 51);
+  });
+
+  it("refuses what is too old or too new, with the remedy", () => {
+    assert.throws(() => negotiate({ ApiVersion: "1.40" }), /needs 1\.41/);
+    assert.throws(() => negotiate({ ApiVersion: "1.60", MinAPIVersion: "1.52" }), /update Remora/);
+    assert.throws(() => negotiate({ ApiVersion: "two" }), /needs 1\.41/);
+    assert.throws(() => negotiate([]), /version: expected an object/);
+  });
+});
+
+describe("engineError", () => {
+  const cases = [
+    ["create container", 404, "No such image: x:1", "ImageMissing"],
+    ["start container", 404, "No such container: x", "NotFound"],
+    [
+      "create container",
+      409,
+      'Conflict. The name "/a" is already in use by container "ab"',
+      "AlreadyExists",
+    ],
+    ["start container", 409, "cannot join network of a non running container: x", "WrongState"],
+    ["create container", 400, "invalid mount config", "InvalidSpec"],
+    ["start container", 400, 'exec: "x": executable file not found in $PATH', "StartFailed"],
+    ["start container", 500, "unable to find user nobody2", "StartFailed"],
+    ["start container", 500, "connection error: transport is closing", "Internal"],
+    ["create container", 500, "boom", "Internal"],
+    ["attach", 501, "not implemented", "Unsupported"],
+  ] as const;
+  for (const [op, status, message, failure] of cases) {
+    it(`${op}, ${status}, "${message.slice(0, 30)}" is ${failure}`, () => {
+      assert.equal(engineError({ op, status, message }).failure, failure);
+    });
+  }
+
+  it("keeps the shell's exit codes of failed starts", () => {
+    const code = (message: string): number | undefined =>
+      engineError({ op: "start container", status: 400, message }).exitCode;
+    assert.equal(code("stat /x: no such file or directory"), 127);
+    assert.equal(code('exec: "/etc": permission denied'), 126);
+    assert.equal(code("unable to find user x"), 128);
+  });
+});
+
+describe("describeHost", () => {
+  const version = { name: "docker", version: "20.10", api: 41, arch: "amd64" };
+  const info = {
+    CgroupDriver: "systemd",
+    CgroupVersion: "2",
+    DockerRootDir: "/d",
+    Runtimes: { runc: {} },
+    SecurityOptions: ["name=seccomp,profile=default"],
+    LiveRestoreEnabled: true,
+  };
+
+  it("has no warnings on a complete host", () => {
+    const { info: found } = describeHost(version, info, {
+      boundingCapabilities: undefined,
+      appArmor: true,
+    });
+    assert.deepEqual(found.warnings, []);
+    assert.equal(found.features.has("privileged"), true);
+    assert.equal(found.features.has("imageVolumes"), false);
+    assert.equal(found.cgroupVersion, 2);
+    assert.deepEqual(found.handlers, ["", "runc"]);
+  });
+
+  it("says what a limited host cannot do", () => {
+    const found = describeHost(
+      version,
+      {
+        ...info,
+        LiveRestoreEnabled: false,
+        SecurityOptions: ["name=seccomp,profile=unconfined"],
+        Warnings: ["WARNING: No swap limit support"],
+      },
+      { boundingCapabilities: new Set(["CHOWN"]), appArmor: false },
+    ).info;
+    assert.equal(found.features.has("privileged"), false);
+    assert.equal(found.features.has("negativeOomScoreAdj"), false);
+    const text = found.warnings.join("\n");
+    for (const part of [/SYS_RESOURCE/, /live-restore/, /seccomp/, /No swap limit/]) {
+      assert.match(text, part);
+    }
+  });
+});
+
+describe("boundingSet", () => {
+  it("reads the mask of /proc/PID/status", () => {
+    const set = boundingSet("Name:\tx\nCapBnd:\t000001fffeffffff\n");
+    assert.equal(set?.has("SYS_RESOURCE"), false);
+    assert.equal(set?.has("CHECKPOINT_RESTORE"), true);
+    assert.equal(boundingSet("Name: x"), undefined);
+  });
+});
+
+describe("Gate", () => {
+  it("lets the limit through, then one for each that leaves, in order", async () => {
+    const gate = new Gate(1);
+    const { signal } = new AbortController();
+    const order: number[] = [];
+    const enter = async (n: number): Promise<() => void> => {
+      const leave = await gate.enter(signal);
+      order.push(n);
+      return leave;
+    };
+    const leave = await enter(1);
+    const second = enter(2);
+    const third = enter(3);
+    assert.deepEqual(order, [1]);
+    leave();
+    leave();
+    const leaveSecond = await second;
+    assert.deepEqual(order, [1, 2]);
+    leaveSecond();
+    (await third)();
+    assert.deepEqual(order, [1, 2, 3]);
+  });
+
+  it("forgets who gave up, and loses no place", async () => {
+    const gate = new Gate(1);
+    const { signal } = new AbortController();
+    const leave = await gate.enter(signal);
+    const impatient = new AbortController();
+    const waiting = gate.enter(impatient.signal);
+    impatient.abort(new Error("enough"));
+    await assert.rejects(waiting, /enough/);
+    leave();
+    (await gate.enter(signal))();
+  });
+});
