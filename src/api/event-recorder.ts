@@ -178,7 +178,8 @@ class Recorder implements RunningRecorder {
     } catch (error) {
       if (signal.aborted) return false;
       const fields = { reason: draft.reason, error: errorMessage(error) };
-      if (!(error instanceof ApiError)) {
+      const overloaded = error instanceof ApiError && [429, 503].includes(error.status);
+      if (!(error instanceof ApiError) || overloaded) {
         logger.log("debug", "event not written, will retry", fields);
         return false;
       }

@@ -102,7 +102,7 @@ class UndiciClient implements HttpClient {
     const { transport, credentials } = await this.#connect(what, request.signal);
     const signal = AbortSignal.any([request.signal, transport.retired.signal]);
     try {
-      const response = await transport.watches.request({
+      const response = await dispatch(transport.watches, {
         method: "GET",
         path: this.#target(request.path, { ...request.query, watch: true }),
         headers: this.#headers(credentials),
@@ -146,7 +146,7 @@ class UndiciClient implements HttpClient {
       const connected = await this.#connect(what, signal);
       ({ transport } = connected);
       const body = request.body === undefined ? undefined : JSON.stringify(request.body);
-      const response = await transport.requests.request({
+      const response = await dispatch(transport.requests, {
         method: request.method,
         path: this.#target(request.path, request.query ?? {}),
         headers: this.#headers(
@@ -299,6 +299,22 @@ class UndiciClient implements HttpClient {
     }
     if (error instanceof ApiUnavailableError) return error;
     return new ApiUnavailableError(`${what}: ${describeFailure(error)}`, { cause: error });
+  }
+}
+
+/** undici looks at the signal only once it has a connection; a caller must not wait for that. */
+async function dispatch(
+  pool: Pool,
+  options: Dispatcher.RequestOptions & { readonly signal: AbortSignal },
+): Promise<Dispatcher.ResponseData> {
+  const { signal } = options;
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([pool.request(options), aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
 }
 

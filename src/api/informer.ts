@@ -314,8 +314,9 @@ class Reflector<T> implements Informer<T> {
     }
     const expired = isExpired(error);
     if (expired) this.#resourceVersion = undefined;
+    const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
     const first = this.#failures === 0 && (held || (expired && watch.opened));
-    const delayMs = first ? this.#immediately() : this.#delay();
+    const delayMs = Math.max(asked, first ? this.#immediately() : this.#delay());
     this.#logger.log(expired || first ? "debug" : "warn", "watch broke, will resume", {
       error: errorMessage(error),
       failures: this.#failures,

@@ -4,6 +4,7 @@ import { rmSync, writeFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createSecureServer, type Http2ServerRequest } from "node:http2";
 import { createServer } from "node:https";
+import { createServer as createMuteServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { TLSSocket } from "node:tls";
@@ -274,6 +275,40 @@ describe("HTTP client over TLS", () => {
         assert.rejects(client.request({ method: "GET", path: "/a", signal }), /altnames|Hostname/),
       { tlsServerName: "other" },
     );
+  });
+
+  it("keeps its deadline while a connection is being made", { timeout: 5000 }, async () => {
+    const sockets = new Set<Socket>();
+    // Accepts, and never says a word.
+    const mute = createMuteServer((socket) => {
+      sockets.add(socket);
+      socket.on("error", () => undefined);
+    });
+    mute.listen(0, "127.0.0.1");
+    await once(mute, "listening");
+    const address = mute.address();
+    assert.ok(typeof address === "object" && address !== null);
+    const server = `https://127.0.0.1:${address.port}`;
+    const client = createHttpClient({
+      kubeconfig: {
+        path: "F",
+        context: "t",
+        namespace: "default",
+        cluster: { name: "t", server, insecureSkipTLSVerify: true },
+        user: { name: "t" },
+      },
+      userAgent: "t",
+      clock: new ManualClock(),
+      logger: silentLogger,
+    });
+    const request = { method: "GET", path: "/a", deadlineMs: 20, signal } as const;
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      await assert.rejects(client.request(request), /no answer within 20 ms/);
+    }
+    await client.close();
+    for (const socket of sockets) socket.destroy();
+    mute.close();
+    await once(mute, "close");
   });
 
   it("runs a credential plug-in once, until its token expires or is refused", () => {

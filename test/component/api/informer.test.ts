@@ -237,6 +237,17 @@ describe("informer", () => {
       (server) => server.inject(() => true, "reset", 100),
     ));
 
+  it("waits as long as an overloaded server asks", () =>
+    scene(
+      async ({ clock, informer }) => {
+        await until(() => clock.sleeping);
+        assert.deepEqual(clock.sleeps, [17_000]);
+        clock.advance(17_000);
+        await informer.whenSynced(AbortSignal.timeout(2000));
+      },
+      (server) => server.inject(() => true, { status: 429, retryAfterSeconds: 17 }),
+    ));
+
   it("polls after three watches that did not live, until one holds", () =>
     scene(async ({ server, clock, informer, seen, put, asked }) => {
       await informer.whenSynced(AbortSignal.timeout(2000));
