@@ -1,0 +1,22 @@
+import type { AdmissionPlugin } from "../types.ts";
+import { namespaceLifecycle } from "./namespace-lifecycle.ts";
+import { createNodeRestriction } from "./node-restriction.ts";
+import { defaultTolerationSeconds, priority, taintNewNodes } from "./pod-plugins.ts";
+import { createServiceAccountPlugin } from "./service-account.ts";
+
+export interface AdmissionDeps {
+  /** Five random characters from `bcdfghjklmnpqrstvwxz2456789`, as generated names have them. */
+  readonly randomSuffix: () => string;
+}
+
+/** The built-in admission chain in upstream's order. */
+export function createAdmission(deps: AdmissionDeps): readonly AdmissionPlugin[] {
+  return [
+    namespaceLifecycle,
+    createNodeRestriction(),
+    createServiceAccountPlugin(deps.randomSuffix),
+    taintNewNodes,
+    priority,
+    defaultTolerationSeconds,
+  ];
+}
