@@ -36,7 +36,7 @@ import {
   renderNetwork,
   type RuleContext,
 } from "./rules.ts";
-import { ensureForwarding, ensureSysctl } from "./sysctls.ts";
+import { ensureForwarding, ensureSysctl, readSysctl } from "./sysctls.ts";
 import type { PodNetwork, SandboxNetworkConfig } from "./types.ts";
 
 /** The network was asked for before the node has a pod CIDR. */
@@ -200,8 +200,13 @@ class BridgeNetwork implements PodNetwork {
     if (found?.mac !== mac) lines.push(`link set dev ${this.#bridge} address ${mac}`);
     if (found?.mtu !== node.mtu) lines.push(`link set dev ${this.#bridge} mtu ${node.mtu}`);
     lines.push(...bridgeAddresses(node, found, this.#bridge));
-    if (found?.up !== true) lines.push(`link set dev ${this.#bridge} up`);
     if (lines.length > 0) await ipBatch(lines, signal);
+    if (found?.up === true) return;
+    // Our addresses are ours alone; waiting a second to find that out would make the first packets of pods time out.
+    if ((await readSysctl(`ipv6/conf/${this.#bridge}/accept_dad`)) !== undefined) {
+      await ensureSysctl(`ipv6/conf/${this.#bridge}/accept_dad`, "0");
+    }
+    await ipBatch([`link set dev ${this.#bridge} up`], signal);
   }
 
   async #ensureSysctls(node: NodeNetwork): Promise<void> {
@@ -251,8 +256,9 @@ class BridgeNetwork implements PodNetwork {
     const { pid } = config;
     const create = [
       `link add name ${veth} mtu ${node.mtu} type veth peer name eth0 mtu ${node.mtu} netns ${pid}`,
+      `link set dev ${veth} master ${this.#bridge}`,
       // hairpin: with br_netfilter a pod's packets to its own Service leave by the port they came in by.
-      `link set dev ${veth} master ${this.#bridge} type bridge_slave hairpin on`,
+      `link set dev ${veth} type bridge_slave hairpin on`,
       `link set dev ${veth} up`,
     ];
     const attach = create.slice(1);

@@ -58,9 +58,17 @@ export class Machine {
   readonly #children: ChildProcess[] = [];
   readonly #root: ChildProcess;
 
+  static readonly #all = new Set<Machine>();
+
   private constructor(root: ChildProcess, pid: number) {
     this.#root = root;
     this.pid = pid;
+    Machine.#all.add(this);
+  }
+
+  /** Ends every machine that a failed test left running. */
+  static async stopAll(): Promise<void> {
+    for (const machine of Machine.#all) await machine.stop();
   }
 
   static async start(): Promise<Machine> {
@@ -98,6 +106,7 @@ export class Machine {
   }
 
   async stop(): Promise<void> {
+    Machine.#all.delete(this);
     for (const child of [...this.#children, this.#root]) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       const ended = once(child, "close");

@@ -60,7 +60,7 @@ if (insideOwnNamespace(import.meta.filename)) {
     });
 
     after(async () => {
-      for (const machine of [a, b, client]) await machine.stop();
+      await Machine.stopAll();
       await rm(stateDir, { recursive: true, force: true });
     });
 
@@ -171,8 +171,7 @@ if (insideOwnNamespace(import.meta.filename)) {
         assert.deepEqual(await a.ask("tcp", "192.0.2.1:5000"), ["c 10.244.0.2"]);
         assert.match((await machine.ask("tcp", "192.0.2.1:5000"))[0] ?? "", /^c /);
         // A new process finds the same ports, from the leases alone.
-        await sh("nft", "flush", "ruleset");
-        await sh("iptables", "-P", "FORWARD", "DROP");
+        await sh("nft", "delete", "table", "ip", "remora-network");
         network = create();
         await network.ensureNode(podCIDRs, signal);
         assert.deepEqual(await client.ask("tcp", "192.0.2.1:5000"), ["c 192.0.2.2"]);
@@ -185,24 +184,15 @@ if (insideOwnNamespace(import.meta.filename)) {
     });
 
     it("a pod cannot reach the node's loopback", async () => {
-      await a
-        .sh("ip", "route", "add", "127.0.0.9/32", "via", "10.244.0.1", "dev", "eth0")
-        .catch(() => "");
-      await a.sh("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet");
-      await a.sh("ip", "rule", "add", "pref", "0", "to", "127.0.0.9/32", "lookup", "100");
-      await a.sh("ip", "rule", "add", "pref", "1", "lookup", "local");
-      await a.sh(
-        "ip",
-        "route",
-        "add",
-        "127.0.0.9/32",
-        "via",
-        "10.244.0.1",
-        "dev",
-        "eth0",
-        "table",
-        "100",
-      );
+      await sh("sysctl", "-qw", "net.ipv4.conf.remora0.route_localnet=1");
+      const commands = [
+        "ip route add 127.0.0.9/32 via 10.244.0.1 dev eth0 table 100",
+        "ip rule add pref 1 lookup local",
+        "ip rule add pref 0 to 127.0.0.9/32 lookup 100",
+        "ip rule del pref 0 lookup local",
+      ];
+      await a.sh("sysctl", "-qw", "net.ipv4.conf.eth0.route_localnet=1");
+      for (const command of commands) await a.sh(...command.split(" "));
       assert.deepEqual(await a.ask("tcp", "127.0.0.9:22", { timeoutMs: 300 }), ["timeout"]);
     });
 
@@ -247,12 +237,6 @@ if (insideOwnNamespace(import.meta.filename)) {
     });
 
     it("clean-up leaves the host as it was", async () => {
-      // The flush above also took what iptables had; put it back as it was before the first call.
-      await sh(
-        "sh",
-        "-c",
-        "iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER; ip6tables -P FORWARD DROP",
-      ).catch(() => "");
       await network.cleanUp(signal);
       await network.cleanUp(signal);
       assert.equal(await inventory(), untouched);
