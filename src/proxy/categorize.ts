@@ -1,0 +1,47 @@
+import type { Endpoint, NodeView } from "./types.ts";
+
+/** Which endpoints of a port get which traffic. */
+export interface EndpointChoice {
+  /** For traffic that may go anywhere. */
+  readonly cluster: readonly Endpoint[];
+  /** For traffic that must stay on this node. */
+  readonly local: readonly Endpoint[];
+  /** Some endpoint is usable somewhere, whatever the topology says. */
+  readonly hasAny: boolean;
+}
+
+/**
+ * Chooses among a port's endpoints: ready ones, narrowed by topology hints; without any, those that still serve while
+ * they terminate (KEP-1669). The local list makes the same choice among this node's endpoints alone, so a local
+ * terminating endpoint is used even when other nodes have ready ones.
+ */
+export function categorizeEndpoints(
+  endpoints: readonly Endpoint[],
+  node: Pick<NodeView, "name" | "zone">,
+): EndpointChoice {
+  const ready = endpoints.filter((endpoint) => endpoint.ready);
+  const fallback = endpoints.filter((endpoint) => endpoint.serving && endpoint.terminating);
+  const near = nearest(ready, node);
+  const localReady = ready.filter((endpoint) => endpoint.local);
+  return {
+    cluster: near.length > 0 ? near : fallback,
+    local: localReady.length > 0 ? localReady : fallback.filter((endpoint) => endpoint.local),
+    hasAny: ready.length > 0 || fallback.length > 0,
+  };
+}
+
+/** Topology hints count only when every ready endpoint has them and one of them means this node (KEP-2433). */
+function nearest(
+  ready: readonly Endpoint[],
+  node: Pick<NodeView, "name" | "zone">,
+): readonly Endpoint[] {
+  if (ready.every(({ forNodes }) => forNodes !== undefined)) {
+    const here = ready.filter(({ forNodes }) => forNodes?.includes(node.name) === true);
+    if (here.length > 0) return here;
+  }
+  if (node.zone !== "" && ready.every(({ forZones }) => forZones !== undefined)) {
+    const here = ready.filter(({ forZones }) => forZones?.includes(node.zone) === true);
+    if (here.length > 0) return here;
+  }
+  return ready;
+}

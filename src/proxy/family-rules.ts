@@ -1,0 +1,131 @@
+import type { IPFamily } from "../lib/cidr.ts";
+import type { Logger } from "../lib/log.ts";
+import type { NftTable } from "../netfilter/transaction.ts";
+import { type StaleFlows, staleFlows } from "./conntrack.ts";
+import { DesiredTable } from "./diff.ts";
+import { type ApplyResult, TableApplier } from "./nftables/apply.ts";
+import { fixedClaims, fixedOwner, type LayoutContext, portClaims } from "./nftables/layout.ts";
+import { renderServiceRules } from "./nftables/render.ts";
+import type { ServiceView } from "./parse.ts";
+import { type PlannedPort, planPort } from "./plan.ts";
+import { servicePorts } from "./service-model.ts";
+import type { SliceIndex } from "./slice-index.ts";
+import type { NodeView } from "./types.ts";
+
+/** The Service rules of one IP family: what is planned, and the table in the kernel. */
+export class FamilyRules {
+  readonly #family: IPFamily;
+  readonly #context: LayoutContext;
+  readonly #table: NftTable;
+  readonly #desired = new DesiredTable();
+  readonly #applier: TableApplier;
+  readonly #planned = new Map<string, PlannedPort>();
+  readonly #portsOf = new Map<string, readonly string[]>();
+  readonly #reported = new Set<string>();
+  readonly #logger: Logger;
+  #stale: StaleFlows[] = [];
+
+  constructor(options: {
+    readonly context: LayoutContext;
+    readonly tableName: string;
+    readonly logger: Logger;
+  }) {
+    this.#context = options.context;
+    this.#family = options.context.family;
+    this.#logger = options.logger.child({ ipFamily: this.#family });
+    this.#table = { family: this.#family === "IPv4" ? "ip" : "ip6", name: options.tableName };
+    this.#desired.replace(fixedOwner, "", fixedClaims(this.#context));
+    this.#applier = new TableApplier({
+      table: this.#table,
+      desired: this.#desired,
+      logger: this.#logger,
+    });
+  }
+
+  get family(): IPFamily {
+    return this.#family;
+  }
+
+  get table(): NftTable {
+    return this.#table;
+  }
+
+  /** Plans one Service anew. Cheap: independent of how many others there are. */
+  update(
+    serviceKey: string,
+    service: ServiceView | undefined,
+    slices: SliceIndex,
+    node: NodeView,
+  ): void {
+    const ports = service === undefined ? [] : servicePorts(service, this.#family, node.ips);
+    const before = this.#portsOf.get(serviceKey) ?? [];
+    const now = new Set(ports.map(({ key }) => key));
+    for (const key of before) if (!now.has(key)) this.#set(key, undefined);
+    for (const port of ports) this.#set(port.key, planPort(port, slices.endpoints(port), node));
+    if (now.size > 0) this.#portsOf.set(serviceKey, [...now]);
+    else this.#portsOf.delete(serviceKey);
+  }
+
+  #set(key: string, plan: PlannedPort | undefined): void {
+    const previous = this.#planned.get(key);
+    if (plan !== undefined && previous !== undefined && samePlan(previous, plan)) return;
+    this.#stale.push(...staleFlows(this.#family, previous, plan));
+    if (plan === undefined) {
+      this.#planned.delete(key);
+      this.#desired.replace(key, "", undefined);
+      return;
+    }
+    this.#planned.set(key, plan);
+    this.#desired.replace(key, plan.rank, portClaims(plan, this.#context));
+    this.#reportConflicts(key);
+  }
+
+  #reportConflicts(key: string): void {
+    for (const [loser, winner] of this.#desired.conflicts(key)) {
+      const pair = `${loser} ${winner}`;
+      if (this.#reported.has(pair)) continue;
+      this.#reported.add(pair);
+      this.#logger.log(
+        "warn",
+        "two Services claim the same address and port; the older one has it",
+        {
+          service: loser,
+          owner: winner,
+        },
+      );
+    }
+  }
+
+  distrust(): void {
+    this.#applier.distrust();
+  }
+
+  get hasGarbage(): boolean {
+    return this.#applier.hasGarbage;
+  }
+
+  /** @throws as {@link TableApplier.sync}. */
+  async sync(signal: AbortSignal): Promise<ApplyResult> {
+    return this.#applier.sync(signal);
+  }
+
+  /** Flows that were made wrong by changes which are in the kernel by now; each is returned once. */
+  takeStaleFlows(): readonly StaleFlows[] {
+    const stale = this.#stale;
+    this.#stale = [];
+    return stale;
+  }
+
+  render(): string {
+    return renderServiceRules(this.#table, this.#desired);
+  }
+
+  /** The desired table, id to value. */
+  snapshot(): Map<string, string> {
+    return this.#desired.snapshot();
+  }
+}
+
+function samePlan(a: PlannedPort, b: PlannedPort): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

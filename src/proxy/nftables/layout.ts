@@ -1,0 +1,306 @@
+import type { IPFamily } from "../../lib/cidr.ts";
+import type { NftContainer, NftHook } from "../../netfilter/transaction.ts";
+import type { ChainClaim, Claims, ElementClaim } from "../diff.ts";
+import type { Frontend, PlannedPort } from "../plan.ts";
+import { shortHash } from "../rule-tag.ts";
+import type { Backend } from "../types.ts";
+
+/** What the rules of one family depend on besides Services. */
+export interface LayoutContext {
+  readonly family: IPFamily;
+  /** Pods are known by their source address; empty = nobody counts as a pod. */
+  readonly clusterCIDRs: readonly string[];
+  /** Addresses that node ports answer on; empty = all of the node but loopback. */
+  readonly nodePortIPs: readonly string[];
+  /** Bit of the packet mark that means: needs a new source address. */
+  readonly mark: number;
+}
+
+/** A table without this chain was written by another version and is replaced as a whole. */
+export const layoutChain = "layout-v1";
+
+/** Owner of what stands in the table whatever Services there are. */
+export const fixedOwner = "";
+
+const transports = "meta l4proto { tcp, udp, sctp }";
+
+function ipWord(context: LayoutContext): "ip" | "ip6" {
+  return context.family === "IPv4" ? "ip" : "ip6";
+}
+
+function markRule(context: LayoutContext): string {
+  return `meta mark set meta mark or 0x${context.mark.toString(16)}`;
+}
+
+function base(name: string, hook: NftHook, rules: readonly string[]): ChainClaim {
+  return { name, hook, rules };
+}
+
+/** Base chains and containers. */
+export function fixedClaims(context: LayoutContext): Claims {
+  const ip = ipWord(context);
+  const address = context.family === "IPv4" ? "ipv4_addr" : "ipv6_addr";
+  const mark = `0x${context.mark.toString(16)}`;
+  const toVIP = `${ip} daddr . meta l4proto . th dport`;
+  const toNode = nodePortMatch(context);
+  const notPods = context.clusterCIDRs.map((cidr) => `${ip} saddr != ${cidr}`).join(" ");
+  const endpointMap = (name: string): NftContainer => ({
+    kind: "map",
+    name,
+    spec: `typeof ${ip} daddr . meta l4proto . th dport . numgen random mod 2 : ${ip} daddr . th dport`,
+  });
+  const nodeEndpointMap = (name: string): NftContainer => ({
+    kind: "map",
+    name,
+    spec: `typeof meta l4proto . th dport . numgen random mod 2 : ${ip} daddr . th dport`,
+  });
+  const vipVerdicts = (name: string): NftContainer => ({
+    kind: "map",
+    name,
+    spec: `type ${address} . inet_proto . inet_service : verdict`,
+  });
+  const portVerdicts = (name: string): NftContainer => ({
+    kind: "map",
+    name,
+    spec: "type inet_proto . inet_service : verdict",
+  });
+  return {
+    containers: [
+      vipVerdicts("svc"),
+      portVerdicts("np"),
+      vipVerdicts("noep"),
+      portVerdicts("noep-np"),
+      vipVerdicts("fw"),
+      endpointMap("ep-c"),
+      endpointMap("ep-l"),
+      nodeEndpointMap("ep-nc"),
+      nodeEndpointMap("ep-nl"),
+      { kind: "set", name: "cluster-ips", spec: `type ${address}` },
+      {
+        kind: "set",
+        name: "hairpin",
+        spec: `type ${address} . ${address} . inet_proto . inet_service`,
+      },
+    ],
+    chains: [
+      { name: layoutChain, rules: [] },
+      // A TCP reset is not rate-limited by the kernel, as ICMP errors are.
+      { name: "rej", rules: ["meta l4proto tcp reject with tcp reset", "reject"] },
+      {
+        name: "services",
+        rules: [
+          ...(notPods === "" ? [] : [`${ip} daddr @cluster-ips ${notPods} ${markRule(context)}`]),
+          `${toVIP} vmap @svc`,
+          `${toNode} meta l4proto . th dport vmap @np`,
+        ],
+      },
+      // Docker publishes ports at -100; Services come first.
+      base("prerouting", { type: "nat", hook: "prerouting", priority: -101 }, ["jump services"]),
+      base("output", { type: "nat", hook: "output", priority: -101 }, ["jump services"]),
+      base("postrouting", { type: "nat", hook: "postrouting", priority: 99 }, [
+        `meta mark and ${mark} != 0 meta mark set meta mark xor ${mark} masquerade fully-random`,
+        `ct status dnat ${ip} saddr . ${ip} daddr . meta l4proto . th dport @hairpin masquerade fully-random`,
+      ]),
+      base("firewall-in", { type: "filter", hook: "prerouting", priority: -110 }, [
+        `ct state new ${toVIP} vmap @fw`,
+      ]),
+      base("firewall-out", { type: "filter", hook: "output", priority: -110 }, [
+        `ct state new ${toVIP} vmap @fw`,
+      ]),
+      base("reject-in", { type: "filter", hook: "input", priority: 0 }, [
+        `ct state new ${toVIP} vmap @noep`,
+        `ct state new ${toNode} meta l4proto . th dport vmap @noep-np`,
+      ]),
+      base("reject-forward", { type: "filter", hook: "forward", priority: 0 }, [
+        `ct state new ${toVIP} vmap @noep`,
+        `ct state new ${ip} daddr @cluster-ips goto rej`,
+      ]),
+      base("reject-out", { type: "filter", hook: "output", priority: 0 }, [
+        `ct state new ${toVIP} vmap @noep`,
+        `ct state new ${ip} daddr @cluster-ips goto rej`,
+      ]),
+    ],
+    elements: [],
+  };
+}
+
+function nodePortMatch(context: LayoutContext): string {
+  const ip = ipWord(context);
+  if (context.nodePortIPs.length > 0) {
+    return `${ip} daddr { ${context.nodePortIPs.toSorted().join(", ")} }`;
+  }
+  return `fib daddr type local ${ip} daddr != ${context.family === "IPv4" ? "127.0.0.0/8" : "::1"}`;
+}
+
+/** Chains and elements of one Service port. */
+export function portClaims(plan: PlannedPort, context: LayoutContext): Claims {
+  const chains = new Map<string, ChainClaim>();
+  const containers = new Map<string, NftContainer>();
+  const elements: ElementClaim[] = [
+    { container: "cluster-ips", key: plan.clusterIP, value: "", shared: true },
+    ...plan.hairpin.map(({ ip, port }) => ({
+      container: "hairpin",
+      key: `${ip} . ${ip} . ${plan.protocol} . ${port}`,
+      value: "",
+      shared: true,
+    })),
+  ];
+  const draft: Draft = { plan, context, chains, containers, elements };
+  for (const frontend of plan.frontends) addFrontend(draft, frontend);
+  return { chains: [...chains.values()], containers: [...containers.values()], elements };
+}
+
+interface Draft {
+  readonly plan: PlannedPort;
+  readonly context: LayoutContext;
+  readonly chains: Map<string, ChainClaim>;
+  readonly containers: Map<string, NftContainer>;
+  readonly elements: ElementClaim[];
+}
+
+function addFrontend(draft: Draft, frontend: Frontend): void {
+  const { plan, elements } = draft;
+  const nodePort = frontend.ip === "";
+  const tail = `${plan.protocol} . ${frontend.port}`;
+  const key = nodePort ? tail : `${frontend.ip} . ${tail}`;
+  const dispatch = nodePort ? "np" : "svc";
+  const refuse = nodePort ? "noep-np" : "noep";
+  const add = (container: string, value: string): void => {
+    elements.push({ container, key, value, shared: false });
+  };
+  if (frontend.restricted) add("fw", `goto ${firewallChain(draft)}`);
+  switch (frontend.verdict) {
+    case "reject":
+      add(refuse, "goto rej");
+      return;
+    case "drop":
+      add(refuse, "drop");
+      return;
+    case "cluster":
+      addEndpoints(draft, nodePort, key, "cluster");
+      add(dispatch, `goto ${endpointChain(draft, nodePort, "cluster")}`);
+      return;
+    case "local":
+      addEndpoints(draft, nodePort, key, "local");
+      add(dispatch, `goto ${endpointChain(draft, nodePort, "local")}`);
+      return;
+    case "cluster-masqueraded":
+      addEndpoints(draft, nodePort, key, "cluster");
+      add(dispatch, `goto ${masqueradeChain(draft, nodePort)}`);
+      return;
+    case "split":
+      addEndpoints(draft, nodePort, key, "cluster");
+      addEndpoints(draft, nodePort, key, "local");
+      add(dispatch, `goto ${splitChain(draft, nodePort)}`);
+      // Pods and the node were sent on by the dispatch; who is left has no endpoint here.
+      if (plan.local.length === 0) add(refuse, "drop");
+  }
+}
+
+type ListName = "cluster" | "local";
+
+/** With affinity each port has chains of its own; without, ports with equally many endpoints share theirs. */
+function addEndpoints(draft: Draft, nodePort: boolean, key: string, list: ListName): void {
+  if (draft.plan.affinitySeconds > 0) return;
+  const container = `ep-${nodePort ? "n" : ""}${list === "cluster" ? "c" : "l"}`;
+  draft.plan[list].forEach(({ ip, port }, index) => {
+    draft.elements.push({
+      container,
+      key: `${key} . ${index}`,
+      value: `${ip} . ${port}`,
+      shared: false,
+    });
+  });
+}
+
+function endpointChain(draft: Draft, nodePort: boolean, list: ListName): string {
+  const { plan, context } = draft;
+  const letter = list === "cluster" ? "c" : "l";
+  if (plan.affinitySeconds > 0) return affinityChain(draft, list, letter);
+  const ip = ipWord(context);
+  const count = plan[list].length;
+  const scope = nodePort ? "n" : "";
+  const name = `${scope}${letter}${count}`;
+  const lookup = `${nodePort ? "" : `${ip} daddr . `}meta l4proto . th dport . numgen random mod ${count}`;
+  draft.chains.set(name, {
+    name,
+    rules: [`${transports} dnat ${ip} addr . port to ${lookup} map @ep-${scope}${letter}`],
+  });
+  return name;
+}
+
+function masqueradeChain(draft: Draft, nodePort: boolean): string {
+  const target = endpointChain(draft, nodePort, "cluster");
+  const name = `x-${target}`;
+  draft.chains.set(name, { name, rules: [markRule(draft.context), `goto ${target}`] });
+  return name;
+}
+
+function splitChain(draft: Draft, nodePort: boolean): string {
+  const { context, plan } = draft;
+  const ip = ipWord(context);
+  const everywhere = endpointChain(draft, nodePort, "cluster");
+  const here = plan.local.length > 0 ? endpointChain(draft, nodePort, "local") : undefined;
+  const name = `xl-${everywhere}-${here ?? "none"}`;
+  draft.chains.set(name, {
+    name,
+    rules: [
+      ...context.clusterCIDRs.map((cidr) => `${ip} saddr ${cidr} goto ${everywhere}`),
+      `fib saddr type local ${markRule(context)}`,
+      `fib saddr type local goto ${everywhere}`,
+      ...(here === undefined ? [] : [`goto ${here}`]),
+    ],
+  });
+  return name;
+}
+
+function affinityChain(draft: Draft, list: ListName, letter: string): string {
+  const { plan, context } = draft;
+  const ip = ipWord(context);
+  const name = `a${letter}-${shortHash(`${plan.key} ${context.family}`, 12)}`;
+  const targets = plan[list].map((backend) => affinityEndpoint(draft, backend));
+  const spread = targets.map((target, index) => `${index} : goto e-${target}`).join(", ");
+  draft.chains.set(name, {
+    name,
+    rules: [
+      ...targets.map((target) => `${ip} saddr @aff-${target} goto e-${target}`),
+      `numgen random mod ${targets.length} vmap { ${spread} }`,
+    ],
+  });
+  return name;
+}
+
+/** The chain that remembers the client and sends it to one endpoint. The time-out is in the name: a set keeps its own. */
+function affinityEndpoint(draft: Draft, { ip, port }: Backend): string {
+  const { plan, context } = draft;
+  const word = ipWord(context);
+  const hash = shortHash(`${plan.key} ${ip} ${port} ${plan.affinitySeconds}`, 12);
+  const address = context.family === "IPv4" ? "ipv4_addr" : "ipv6_addr";
+  const target = context.family === "IPv4" ? `${ip}:${port}` : `[${ip}]:${port}`;
+  draft.containers.set(`aff-${hash}`, {
+    kind: "set",
+    name: `aff-${hash}`,
+    spec: `type ${address} ; flags dynamic, timeout ; timeout ${plan.affinitySeconds}s`,
+  });
+  draft.chains.set(`e-${hash}`, {
+    name: `e-${hash}`,
+    rules: [
+      `update @aff-${hash} { ${word} saddr }`,
+      `meta l4proto ${plan.protocol} dnat to ${target}`,
+    ],
+  });
+  return hash;
+}
+
+function firewallChain(draft: Draft): string {
+  const { plan, context } = draft;
+  const name = `fw-${shortHash(`${plan.key} ${context.family}`, 12)}`;
+  draft.chains.set(name, {
+    name,
+    rules: [
+      ...plan.sourceRanges.map((range) => `${ipWord(context)} saddr ${range} return`),
+      "drop",
+    ],
+  });
+  return name;
+}
