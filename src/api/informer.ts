@@ -71,6 +71,8 @@ class Reflector<T> implements Informer<T> {
   #failures = 0;
   /** Watches in a row that did not live; from three on, lists are polled instead. */
   #torn = 0;
+  /** The last watch fell silent without a single event: the next list shows whether it kept something back. */
+  #doubtful = false;
   /** Streaming lists in a row that broke off before their end. */
   #unfinishedLists = 0;
   #synced = false;
@@ -230,7 +232,7 @@ class Reflector<T> implements Informer<T> {
     polling: boolean,
     signal: AbortSignal,
   ): AsyncGenerator<unknown, void, undefined> {
-    const { client, random, stallMs = defaultStallMs } = this.#options;
+    const { client, random } = this.#options;
     const events = client.watch({
       path: this.#path(),
       query: {
@@ -240,7 +242,7 @@ class Reflector<T> implements Informer<T> {
         timeoutSeconds: Math.floor(watchTimeoutSeconds * (1 + random())),
       },
       // While polling, a watch is a trial: it may not hold up the next list.
-      stallMs: polling ? Math.min(pollMs, stallMs) : stallMs,
+      stallMs: polling ? Math.min(pollMs, this.#stallMs) : this.#stallMs,
       onOpen: () => {
         watch.opened = true;
       },
@@ -275,16 +277,27 @@ class Reflector<T> implements Informer<T> {
   }
 
   #replace(entries: ReadonlyMap<string, CacheEntry<T>>, resourceVersion: string): void {
-    this.#cache.replace(entries);
+    const changes = this.#cache.replace(entries);
     this.#resourceVersion = resourceVersion;
+    if (this.#doubtful) {
+      this.#doubtful = false;
+      this.#torn = changes > 0 ? this.#torn + 1 : 0;
+    }
     if (this.#synced) return;
     this.#synced = true;
     this.#firstSync.resolve();
   }
 
+  get #stallMs(): number {
+    return this.#options.stallMs ?? defaultStallMs;
+  }
+
+  #livedMs({ startedAt }: WatchRecord): number {
+    return startedAt === undefined ? 0 : this.#options.clock.monotonic() - startedAt;
+  }
+
   #livedLong(watch: WatchRecord): boolean {
-    const { startedAt } = watch;
-    return startedAt !== undefined && this.#options.clock.monotonic() - startedAt >= shortWatchMs;
+    return this.#livedMs(watch) >= shortWatchMs;
   }
 
   /** The server closed the stream in good order. */
@@ -305,9 +318,7 @@ class Reflector<T> implements Informer<T> {
     const held = watch.opened && this.#livedLong(watch);
     if (held) {
       this.#failures = 0;
-      // A trial that held ends the polling; one more that brings nothing resumes it.
-      if (watch.events > 0) this.#torn = 0;
-      else this.#torn = polling ? tornBeforePolling - 1 : this.#torn + 1;
+      this.#judge(watch, polling);
     } else if (watched && (watch.opened || error instanceof ApiError || this.#livedLong(watch))) {
       // No answer at all is no torn watch: then lists fail as well, and only patience helps.
       this.#torn += 1;
@@ -324,6 +335,22 @@ class Reflector<T> implements Informer<T> {
       polling: this.#torn >= tornBeforePolling,
     });
     return delayMs;
+  }
+
+  /** What a watch that held for a while says about watches here. */
+  #judge(watch: WatchRecord, polling: boolean): void {
+    if (watch.events > 0) {
+      this.#torn = 0;
+    } else if (polling) {
+      // A trial that held ends the polling; if the next one keeps changes back, polling resumes at once.
+      this.#torn = tornBeforePolling - 1;
+    } else if (this.#livedMs(watch) >= this.#stallMs) {
+      // Silence is right for a collection that rests, on a server without bookmarks. Some proxies swallow events.
+      this.#doubtful = true;
+      this.#resourceVersion = undefined;
+    } else {
+      this.#torn = 0;
+    }
   }
 
   /** The first break after a good time is mended at once; the next one is not. */

@@ -33,19 +33,24 @@ export class ObjectCache<T> {
     for (const { object } of this.#entries.values()) yield object;
   }
 
-  /** Takes in one object. The same state again is no change; another uid is another object of that name. */
-  upsert(entry: CacheEntry<T>): void {
+  /**
+   * Takes in one object. The same state again is no change; another uid is another object of that name.
+   *
+   * @returns whether anything changed.
+   */
+  upsert(entry: CacheEntry<T>): boolean {
     const { key, uid, resourceVersion } = entry.state;
     const held = this.#entries.get(key);
     if (held?.state.uid === uid) {
-      if (held.state.resourceVersion === resourceVersion) return;
+      if (held.state.resourceVersion === resourceVersion) return false;
       this.#entries.set(key, entry);
       this.#emit({ kind: "updated", key, object: entry.object, previous: held.object });
-      return;
+      return true;
     }
     if (held !== undefined) this.remove(held.state);
     this.#entries.set(key, entry);
     this.#emit({ kind: "added", key, object: entry.object });
+    return true;
   }
 
   /** Forgets an object, unless another one has taken its name. */
@@ -56,12 +61,20 @@ export class ObjectCache<T> {
     this.#emit({ kind: "deleted", key, previous: held.object });
   }
 
-  /** Makes the cache equal to a complete list; listeners hear of the differences only. */
-  replace(entries: ReadonlyMap<string, CacheEntry<T>>): void {
+  /**
+   * Makes the cache equal to a complete list; listeners hear of the differences only.
+   *
+   * @returns the number of objects that differed.
+   */
+  replace(entries: ReadonlyMap<string, CacheEntry<T>>): number {
+    let changes = 0;
     for (const held of this.#entries.values()) {
-      if (!entries.has(held.state.key)) this.remove(held.state);
+      if (entries.has(held.state.key)) continue;
+      this.remove(held.state);
+      changes += 1;
     }
-    for (const entry of entries.values()) this.upsert(entry);
+    for (const entry of entries.values()) if (this.upsert(entry)) changes += 1;
+    return changes;
   }
 
   /** See {@link Informer.subscribe}. */

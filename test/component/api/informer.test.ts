@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
+import type { ApiClient } from "../../../src/api/client.ts";
+import { ApiUnavailableError } from "../../../src/api/errors.ts";
 import type { Change } from "../../../src/api/informer-types.ts";
 import { createInformer, type InformerOptions } from "../../../src/api/informer.ts";
 import { parseStored } from "../../../src/api/object.ts";
@@ -211,18 +213,67 @@ describe("informer", () => {
       { labelSelector: "app=web" },
     ));
 
-  it("gives a watch up that falls silent", () =>
+  it("finds by a list what a silent watch kept back", () =>
     scene(
-      async ({ server, informer, put, asked }) => {
+      async ({ server, clock, informer, put }) => {
         await informer.whenSynced(AbortSignal.timeout(2000));
         server.stallWatches(true);
         put("c");
+        clock.advance(60_000);
         await until(() => informer.size === 3, "the change after the stall");
-        assert.deepEqual(asked().slice(0, 2), ["stream", "watch"]);
       },
       undefined,
-      { stallMs: 50, clock: impatientClock() },
+      { stallMs: 50 },
     ));
+
+  it("takes silence for rest while lists show nothing new, and never polls for it", async () => {
+    const clock = new ManualClock();
+    const stop = new AbortController();
+    const asked: string[] = [];
+    // Every watch is accepted, brings nothing for two minutes and then counts as dead.
+    const client: ApiClient = {
+      request: async () => {
+        asked.push("list");
+        return { metadata: { resourceVersion: "1" }, items: [] };
+      },
+      watch: async function* watch(request) {
+        asked.push("watch");
+        if (asked.length > 12) stop.abort();
+        request.onOpen?.();
+        clock.advance(request.stallMs);
+        yield* [];
+        throw new ApiUnavailableError("the stream fell silent");
+      },
+    };
+    const informer = createInformer({
+      client,
+      resource: CONFIG_MAPS,
+      project,
+      clock,
+      logger: silentLogger,
+      random: () => 0.5,
+      streaming: { refused: true },
+    });
+    await informer.run(stop.signal);
+    assert.deepEqual(asked.slice(0, 12), Array.from({ length: 6 }, () => ["list", "watch"]).flat());
+    assert.deepEqual(clock.sleeps, []);
+  });
+
+  it("does not count a resting watch that is cut now and then as torn", () =>
+    scene(async ({ server, clock, informer, asked }) => {
+      await informer.whenSynced(AbortSignal.timeout(2000));
+      for (let round = 1; round <= 5; round += 1) {
+        await until(() => server.watchCount === 1);
+        clock.advance(55_000);
+        server.tearWatches();
+        await until(() => asked().length === 1 + round);
+      }
+      assert.deepEqual(
+        asked().slice(1),
+        Array.from({ length: 5 }, () => "watch"),
+      );
+      assert.deepEqual(clock.sleeps, []);
+    }));
 
   it("backs off with jitter while the server is away", () =>
     scene(
@@ -327,11 +378,3 @@ describe("informer", () => {
       (server) => server.inject(() => true, "hang", 100),
     ));
 });
-
-/** Sleeps never last; time passes by itself. */
-function impatientClock(): ManualClock {
-  const clock = new ManualClock();
-  clock.sleep = () => new Promise((resolve) => setImmediate(resolve));
-  clock.monotonic = () => performance.now() * 100;
-  return clock;
-}
