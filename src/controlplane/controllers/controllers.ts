@@ -7,6 +7,8 @@ import { Scheduler } from "../scheduler/scheduler.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
 import { GarbageCollector } from "./garbage-collector/garbage-collector.ts";
+import type { KubernetesServiceOptions } from "./kubernetes-service/kubernetes-service-controller.ts";
+import { kubernetesServiceController } from "./kubernetes-service/kubernetes-service-controller.ts";
 import { namespaceController } from "./namespace/namespace-controller.ts";
 import { nodeIpamController } from "./node-ipam/node-ipam-controller.ts";
 import { nodeLifecycleController } from "./node-lifecycle/node-lifecycle-controller.ts";
@@ -19,11 +21,22 @@ import { serviceAccountController } from "./service-accounts/service-account-con
 import type { Controller, ControllerContext } from "./shared/controller.ts";
 import { createInformers } from "./shared/informers.ts";
 
+/**
+ * Whose name a part of the control plane works under: a ServiceAccount of kube-system (`replication-controller`), or a
+ * user of its own. Each has exactly the bootstrap role of its job.
+ */
+export type Identity =
+  | { readonly kind: "service-account"; readonly name: string }
+  | {
+      readonly kind: "user";
+      readonly name:
+        | "system:kube-controller-manager"
+        | "system:kube-scheduler"
+        | "system:apiserver";
+    };
+
 export interface ControllersOptions {
-  /** Identity of the controllers (`system:kube-controller-manager`). */
-  readonly client: ApiClient;
-  /** Identity of the scheduler (`system:kube-scheduler`). */
-  readonly schedulerClient: ApiClient;
+  readonly clientFor: (identity: Identity) => ApiClient;
   /** Name of the machine, for the source of Events. */
   readonly host: string;
   readonly clusterCIDR: Cidr;
@@ -31,6 +44,8 @@ export interface ControllersOptions {
   readonly nodePrefix: number;
   /** The cluster's CA, published in every namespace. */
   readonly caPEM: string;
+  /** Undefined where the server itself keeps `kubernetes.default`. */
+  readonly kubernetesService: KubernetesServiceOptions | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
@@ -42,75 +57,88 @@ export function createControllers(options: ControllersOptions): {
   /** Works until `signal` aborts. Rejects when one of them fails for good; the others have then ended too. */
   run(signal: AbortSignal): Promise<void>;
 } {
-  const { client, schedulerClient, clock, logger, random, host } = options;
-  const caches = createInformers({ client, clock, logger, random });
-  const recorder = (component: string, of: ApiClient): ReturnType<typeof createEventRecorder> =>
-    createEventRecorder({ client: of, component, host, clock, logger, random });
-  const recorders = {
-    replication: recorder("replication-controller", client),
-    endpoints: recorder("endpoint-controller", client),
-    slices: recorder("endpoint-slice-controller", client),
-    node: recorder("node-controller", client),
-    taints: recorder("taint-eviction-controller", client),
-    collector: recorder("garbage-collector-controller", client),
-    scheduler: recorder("default-scheduler", schedulerClient),
-  };
-  const { informers } = caches;
-  const base = { client, informers, clock, random };
-  const context = (name: keyof typeof recorders): ControllerContext => ({
-    ...base,
-    recorder: recorders[name],
-    logger: logger.child({ component: name }),
+  const { clientFor, clock, logger, random, host } = options;
+  const caches = createInformers({
+    client: clientFor({ kind: "user", name: "system:kube-controller-manager" }),
+    clock,
+    logger: logger.child({ component: "controllers" }),
+    random,
   });
-  const controllers: readonly Controller[] = [
+  const { informers } = caches;
+  const parts: ((signal: AbortSignal) => Promise<void>)[] = [(signal) => caches.run(signal)];
+
+  function context(identity: Identity): ControllerContext {
+    const client = clientFor(identity);
+    const recorder = createEventRecorder({
+      client,
+      component: identity.name === "system:kube-scheduler" ? "default-scheduler" : identity.name,
+      host,
+      clock,
+      logger,
+      random,
+    });
+    parts.push((signal) => recorder.run(signal));
+    return {
+      client,
+      recorder,
+      informers,
+      clock,
+      random,
+      logger: logger.child({ component: identity.name }),
+    };
+  }
+  const account = (name: string): ControllerContext => context({ kind: "service-account", name });
+
+  const nodes = account("node-controller");
+  const controllers: Controller[] = [
     new ReplicaController({
       name: "replication",
       kind: replicationControllerKind,
-      context: context("replication"),
+      context: account("replication-controller"),
       workloads: informers.replicationControllers,
     }),
-    endpointsController(context("endpoints")),
-    endpointSliceController(context("slices")),
-    nodeIpamController(context("node"), {
-      clusterCIDR: options.clusterCIDR,
-      nodePrefix: options.nodePrefix,
-    }),
-    nodeLifecycleController(context("node")),
-    taintEvictionController(context("taints")),
-    podGCController(context("node")),
-    namespaceController(context("collector")),
-    new GarbageCollector(context("collector")),
-    serviceAccountController(context("collector")),
-    rootCAPublisher(context("collector"), { caPEM: options.caPEM }),
+    endpointsController(account("endpoint-controller")),
+    endpointSliceController(account("endpointslice-controller")),
+    nodeIpamController(nodes, options),
+    nodeLifecycleController(nodes),
+    taintEvictionController(nodes),
+    podGCController(account("pod-garbage-collector")),
+    namespaceController(account("namespace-controller")),
+    new GarbageCollector(account("generic-garbage-collector")),
+    serviceAccountController(account("service-account-controller")),
+    rootCAPublisher(account("root-ca-cert-publisher"), options),
   ];
-  const scheduler = new Scheduler({
-    client: schedulerClient,
-    informers,
-    recorder: recorders.scheduler,
-    clock,
-    logger: logger.child({ component: "scheduler" }),
-    random,
-  });
-  return {
-    run: async (signal) => {
-      const failed = new AbortController();
-      const stop = AbortSignal.any([signal, failed.signal]);
-      const parts = [
-        caches.run(stop),
-        ...Object.values(recorders).map((each) => each.run(stop)),
-        ...controllers.map((each) => each.run(stop)),
-        scheduler.run(stop),
-      ].map(async (part) => {
-        try {
-          await part;
-        } catch (error) {
-          failed.abort(error);
-          throw error;
-        }
-      });
-      const results = await Promise.allSettled(parts);
-      const rejected = results.find((result) => result.status === "rejected");
-      if (rejected !== undefined && !signal.aborted) throw rejected.reason;
-    },
-  };
+  if (options.kubernetesService !== undefined)
+    controllers.push(
+      kubernetesServiceController(
+        context({ kind: "user", name: "system:apiserver" }),
+        options.kubernetesService,
+      ),
+    );
+  const scheduler = new Scheduler(context({ kind: "user", name: "system:kube-scheduler" }));
+  parts.push(...controllers.map((each) => (signal: AbortSignal) => each.run(signal)), (signal) =>
+    scheduler.run(signal),
+  );
+  return { run: (signal) => runTogether(parts, signal) };
+}
+
+/** Runs all parts; when one fails, the others are stopped and its error is the result. */
+async function runTogether(
+  parts: readonly ((signal: AbortSignal) => Promise<void>)[],
+  signal: AbortSignal,
+): Promise<void> {
+  const failed = new AbortController();
+  const stop = AbortSignal.any([signal, failed.signal]);
+  const results = await Promise.allSettled(
+    parts.map(async (part) => {
+      try {
+        await part(stop);
+      } catch (error) {
+        failed.abort(error);
+        throw error;
+      }
+    }),
+  );
+  const rejected = results.find((result) => result.status === "rejected");
+  if (rejected !== undefined && !signal.aborted) throw rejected.reason;
 }

@@ -1,0 +1,422 @@
+import { randomUUID } from "node:crypto";
+import { chmod, mkdir } from "node:fs/promises";
+import { arch } from "node:os";
+import { join } from "node:path";
+
+import { renderKubeconfig } from "../api/kubeconfig-write.ts";
+import { writeFileAtomic } from "../lib/atomic-file.ts";
+import type { Cidr } from "../lib/cidr.ts";
+import { cidrAddress, cidrContains, cidrSize, ipFamily, parseCidr } from "../lib/cidr.ts";
+import type { Clock } from "../lib/clock.ts";
+import { errorMessage, SetupError } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import { createAdmission } from "./admission/admission.ts";
+import { createAuthenticator } from "./auth/authenticator.ts";
+import type { ControlPlaneAuthorizer } from "./auth/authorizer.ts";
+import { createAuthorizer } from "./auth/authorizer.ts";
+import { ServiceAccountTokens } from "./auth/tokens.ts";
+import { bootstrapCluster } from "./bootstrap.ts";
+import type { Identity } from "./controllers/controllers.ts";
+import { createControllers } from "./controllers/controllers.ts";
+import { createApiHandler } from "./http/api-handler.ts";
+import type { ApiHandler } from "./http/call.ts";
+import type { VersionInfo } from "./http/plain-paths.ts";
+import type { HttpServer } from "./http/server.ts";
+import { startHttpServer } from "./http/server.ts";
+import { createInProcessClient } from "./in-process-client.ts";
+import { createKinds } from "./kinds/kinds.ts";
+import type { RulesReader } from "./kinds/reviews.ts";
+import type { KeyPair, PKI } from "./pki/ensure-pki.ts";
+import { ensurePKI } from "./pki/ensure-pki.ts";
+import type { ObjectRegistry } from "./registry/create-registry.ts";
+import { createRegistry } from "./registry/create-registry.ts";
+import { openStore } from "./store/open-store.ts";
+import type { Store } from "./store/store.ts";
+import { tokenSigner } from "./token-signer.ts";
+import type { UserInfo } from "./types.ts";
+
+export interface ControlPlaneOptions {
+  /** Everything the control plane keeps: certificates, kubeconfigs, the store. Made with mode 0700. */
+  readonly dataDir: string;
+  /** Address the API server listens on; `0.0.0.0` for all. */
+  readonly bindAddress: string;
+  /** Usually 6443; 0 = any free port. */
+  readonly port: number;
+  /** Where pods and other machines reach the API server; the endpoint of `kubernetes.default`. */
+  readonly advertiseAddress: string;
+  /** Network of cluster IPs, for example 10.96.0.0/16. */
+  readonly serviceCIDR: string;
+  /** Network of pods, for example 10.244.0.0/16; each node gets a /24. */
+  readonly clusterCIDR: string;
+  readonly nodeName: string;
+  readonly nodeIPs: readonly string[];
+  /** What `/version` says; default `v1.36.0+remora`. */
+  readonly gitVersion?: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** In [0, 1). */
+  readonly random: () => number;
+}
+
+/** Where the control plane can be reached and with what. All are paths, except `url`. */
+export interface ControlPlaneFiles {
+  readonly url: string;
+  readonly adminKubeconfig: string;
+  readonly nodeKubeconfig: string;
+  readonly proxyKubeconfig: string;
+  readonly clientCA: string;
+  readonly kubeletCert: string;
+  readonly kubeletKey: string;
+}
+
+export interface ControlPlane {
+  readonly files: ControlPlaneFiles;
+  readonly port: number;
+  /** Settles when everything has ended: after `close` or the signal's abort; rejects when a part failed for good. */
+  readonly done: Promise<void>;
+  /** Stops everything and closes the store. */
+  close(): Promise<void>;
+}
+
+const hourMs = 60 * 60 * 1000;
+const expiryMs = 60_000;
+const nodePrefix = 24;
+const issuer = "https://kubernetes.default.svc.cluster.local";
+const nameCharacters = "bcdfghjklmnpqrstvwxz2456789";
+
+interface Networks {
+  readonly service: Cidr;
+  readonly cluster: Cidr;
+}
+
+function parseNetwork(text: string, what: string): Cidr {
+  try {
+    return parseCidr(text, what);
+  } catch (error) {
+    throw new SetupError(`${errorMessage(error)}; got "${text}"`, { cause: error });
+  }
+}
+
+function parseNetworks(options: ControlPlaneOptions): Networks {
+  const service = parseNetwork(options.serviceCIDR, "service network");
+  const cluster = parseNetwork(options.clusterCIDR, "pod network");
+  if (service.family !== "IPv4" || cluster.family !== "IPv4")
+    throw new SetupError("the embedded control plane serves IPv4 networks only; give IPv4 ranges");
+  if (cluster.prefix > nodePrefix || cidrSize(service) < 8n)
+    throw new SetupError(
+      `the pod network ${options.clusterCIDR} needs at least a /${nodePrefix} and the service network ${options.serviceCIDR} at least eight addresses`,
+    );
+  const overlap =
+    cidrContains(service, cidrAddress(cluster, 0)) ||
+    cidrContains(cluster, cidrAddress(service, 0));
+  if (overlap)
+    throw new SetupError(
+      `the pod network ${options.clusterCIDR} and the service network ${options.serviceCIDR} overlap; choose another range for one of them`,
+    );
+  return { service, cluster };
+}
+
+function versionInfo(gitVersion: string): VersionInfo {
+  const [, major = "1", minor = "36"] = /^v(\d+)\.(\d+)/.exec(gitVersion) ?? [];
+  return {
+    major,
+    minor,
+    gitVersion,
+    gitCommit: "",
+    gitTreeState: "clean",
+    buildDate: "1970-01-01T00:00:00Z",
+    goVersion: "",
+    compiler: "node",
+    platform: `linux/${arch() === "x64" ? "amd64" : arch()}`,
+  };
+}
+
+function userOf(identity: Identity): UserInfo {
+  if (identity.kind === "user") {
+    // The server itself may do everything; the others have the roles of their jobs.
+    const groups = identity.name === "system:apiserver" ? ["system:masters"] : [];
+    return {
+      name: identity.name,
+      uid: "",
+      groups: [...groups, "system:authenticated"],
+      extra: {},
+    };
+  }
+  return {
+    name: `system:serviceaccount:kube-system:${identity.name}`,
+    uid: "",
+    groups: [
+      "system:serviceaccounts",
+      "system:serviceaccounts:kube-system",
+      "system:authenticated",
+    ],
+    extra: {},
+  };
+}
+
+const serverUser = userOf({ kind: "user", name: "system:apiserver" });
+
+/** The rules that `kubectl auth can-i --list` shows. */
+function rulesReader(authorizer: ControlPlaneAuthorizer): RulesReader {
+  return {
+    rulesFor: (user, namespace) => {
+      const rules = authorizer.rulesFor(user, namespace);
+      return {
+        resourceRules: rules
+          .filter(({ resources }) => resources.length > 0)
+          .map(({ verbs, apiGroups, resources, resourceNames }) => ({
+            verbs,
+            apiGroups,
+            resources,
+            ...(resourceNames.length === 0 ? {} : { resourceNames }),
+          })),
+        nonResourceRules: rules
+          .filter(({ nonResourceURLs }) => nonResourceURLs.length > 0)
+          .map(({ verbs, nonResourceURLs }) => ({ verbs, nonResourceURLs })),
+      };
+    },
+  };
+}
+
+interface Server {
+  readonly registry: ObjectRegistry;
+  readonly handler: ApiHandler;
+  readonly authenticator: ReturnType<typeof createAuthenticator>;
+}
+
+function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Server {
+  const { clock, logger, random } = options;
+  const now = (): number => clock.now();
+  const source = {
+    objects: store,
+    subscribe: (listener: Parameters<Store["subscribe"]>[0]) => store.subscribe(listener),
+  };
+  const authorizer = createAuthorizer(source);
+  const tokens = new ServiceAccountTokens({ privateKeyPEM: pki.serviceAccountKeyPEM, issuer });
+  const authenticator = createAuthenticator({ objects: store, tokens, audiences: [issuer], now });
+  const randomInt = (bound: number): number => Math.floor(random() * bound);
+  const kinds = createKinds({
+    serviceCidr: options.serviceCIDR,
+    nodePorts: { first: 30_000, last: 32_767 },
+    randomInt,
+    objects: () => store,
+    signToken: tokenSigner(tokens, { audience: issuer, uuid: () => randomUUID() }),
+    authorizer,
+    authenticator,
+    rules: rulesReader(authorizer),
+  });
+  const randomSuffix = (): string =>
+    Array.from({ length: 5 }, () => nameCharacters[randomInt(nameCharacters.length)]).join("");
+  const registry = createRegistry({
+    store,
+    kinds,
+    admission: createAdmission({ randomSuffix }),
+    now,
+    uuid: () => randomUUID(),
+    random,
+  });
+  const handler = createApiHandler({
+    kinds,
+    registry,
+    authorizer,
+    clock,
+    logger: logger.child({ component: "apiserver" }),
+    random,
+    version: versionInfo(options.gitVersion ?? "v1.36.0+remora"),
+    documents: { "/openid/v1/jwks": tokens.jwks() },
+  });
+  return { registry, handler, authenticator };
+}
+
+function loopbackFor(bindAddress: string): string {
+  if (bindAddress === "0.0.0.0") return "127.0.0.1";
+  if (bindAddress === "::") return "[::1]";
+  return ipFamily(bindAddress) === "IPv6" ? `[${bindAddress}]` : bindAddress;
+}
+
+async function writeKubeconfigs(
+  dataDir: string,
+  server: string,
+  pki: PKI,
+): Promise<Pick<ControlPlaneFiles, "adminKubeconfig" | "nodeKubeconfig" | "proxyKubeconfig">> {
+  const write = async (file: string, pair: KeyPair): Promise<string> => {
+    const path = join(dataDir, file);
+    const text = await renderKubeconfig({
+      name: "remora",
+      server,
+      caPEM: pki.caPEM,
+      clientCertPEM: pair.certPEM,
+      clientKeyPEM: pair.keyPEM,
+    });
+    await writeFileAtomic(path, text, 0o600);
+    return path;
+  };
+  return {
+    adminKubeconfig: await write("admin.conf", pki.admin),
+    nodeKubeconfig: await write("node.conf", pki.node),
+    proxyKubeconfig: await write("proxy.conf", pki.proxy),
+  };
+}
+
+/**
+ * Starts the embedded control plane: store, API server, controllers and scheduler. Resolves when it answers.
+ *
+ * It touches nothing outside of `dataDir` and its port, and ends with `signal`.
+ *
+ * @throws {SetupError} the port is taken, the data directory belongs to another copy or a newer version, a certificate
+ *   file is damaged, or the networks make no sense.
+ */
+export async function startControlPlane(
+  options: ControlPlaneOptions,
+  signal: AbortSignal,
+): Promise<ControlPlane> {
+  const { dataDir, clock, logger } = options;
+  const networks = parseNetworks(options);
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  await chmod(dataDir, 0o700);
+  const clusterIP = cidrAddress(networks.service, 1);
+  const preparePKI = (): Promise<PKI> =>
+    ensurePKI({
+      dir: join(dataDir, "pki"),
+      nodeName: options.nodeName,
+      apiServerNames: [
+        clusterIP,
+        options.advertiseAddress,
+        options.nodeName,
+        ...options.nodeIPs,
+        ...(["0.0.0.0", "::"].includes(options.bindAddress) ? [] : [options.bindAddress]),
+      ],
+      nodeNames: ["127.0.0.1", "localhost", ...options.nodeIPs],
+      now: clock.now(),
+    });
+  // The store first: it finds out whether another copy works on this directory.
+  const store = openStore({
+    path: join(dataDir, "store.db"),
+    ephemeralPath: join(dataDir, "ephemeral.db"),
+    isEphemeral: (resource) => resource === "events" || resource === "leases.coordination.k8s.io",
+    now: () => clock.now(),
+  });
+  let listener: HttpServer | undefined;
+  try {
+    const pki = await preparePKI();
+    const server = buildServer(options, store, pki);
+    bootstrapCluster(server.registry, {
+      user: serverUser,
+      dryRun: false,
+      now: clock.now(),
+      warn: () => undefined,
+    });
+    listener = await startHttpServer({
+      handler: server.handler,
+      authenticator: server.authenticator,
+      logger: logger.child({ component: "apiserver" }),
+      address: options.bindAddress,
+      port: options.port,
+      tls: { cert: pki.apiServer.certPEM, key: pki.apiServer.keyPEM, clientCA: pki.caPEM },
+      kubeletClient: {
+        cert: pki.kubeletClient.certPEM,
+        key: pki.kubeletClient.keyPEM,
+        nodeCA: pki.caPEM,
+      },
+    });
+    const url = `https://${loopbackFor(options.bindAddress)}:${listener.port}`;
+    const kubeconfigs = await writeKubeconfigs(dataDir, url, pki);
+    const stop = new AbortController();
+    const ending = AbortSignal.any([signal, stop.signal]);
+    const running = runParts(
+      { options, networks, clusterIP, url, preparePKI },
+      { ...server, store, listener, pki },
+      ending,
+    );
+    return {
+      files: {
+        url,
+        ...kubeconfigs,
+        clientCA: pki.caFile,
+        kubeletCert: pki.kubeletServing.certFile,
+        kubeletKey: pki.kubeletServing.keyFile,
+      },
+      port: listener.port,
+      done: running,
+      close: async () => {
+        stop.abort();
+        await running;
+      },
+    };
+  } catch (error) {
+    await listener?.close();
+    store.close();
+    throw error;
+  }
+}
+
+interface Settings {
+  readonly options: ControlPlaneOptions;
+  readonly networks: Networks;
+  readonly clusterIP: string;
+  readonly url: string;
+  readonly preparePKI: () => Promise<PKI>;
+}
+
+async function runParts(
+  settings: Settings,
+  parts: Server & { readonly store: Store; readonly listener: HttpServer; readonly pki: PKI },
+  signal: AbortSignal,
+): Promise<void> {
+  const { options, networks, clusterIP } = settings;
+  const { clock, logger, random, advertiseAddress } = options;
+  const { handler, listener, store, pki } = parts;
+  // Pods cannot reach a loopback address, and the API refuses it as an endpoint.
+  const reachable = !/^(127\.|::1$|0\.0\.0\.0$)/.test(advertiseAddress);
+  const controllers = createControllers({
+    clientFor: (identity) => createInProcessClient({ handler, user: userOf(identity) }),
+    host: options.nodeName,
+    clusterCIDR: networks.cluster,
+    nodePrefix,
+    caPEM: pki.caPEM,
+    kubernetesService: reachable ? { clusterIP, advertiseAddress, port: listener.port } : undefined,
+    clock,
+    logger,
+    random,
+  });
+  const failed = new AbortController();
+  const stop = AbortSignal.any([signal, failed.signal]);
+  const housekeeping = Promise.all([
+    every(expiryMs, clock, stop, () => {
+      parts.registry.expire();
+    }),
+    every(24 * hourMs, clock, stop, async () => {
+      try {
+        const renewed = await settings.preparePKI();
+        listener.setCertificate({ cert: renewed.apiServer.certPEM, key: renewed.apiServer.keyPEM });
+        await writeKubeconfigs(options.dataDir, settings.url, renewed);
+      } catch (error) {
+        logger.log("error", "certificates not renewed, will retry", { error: errorMessage(error) });
+      }
+    }),
+  ]);
+  try {
+    await controllers.run(stop);
+  } finally {
+    failed.abort();
+    await housekeeping;
+    await listener.close();
+    store.close();
+  }
+}
+
+async function every(
+  ms: number,
+  clock: Clock,
+  signal: AbortSignal,
+  work: () => Promise<void> | void,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await clock.sleep(ms, signal);
+    } catch {
+      return;
+    }
+    await work();
+  }
+}
