@@ -71,6 +71,7 @@ export async function* runtimeEvents(
       // Also when the consumer stops early.
       connection.abort();
     }
+    if (signal.aborted) return;
     failures += 1;
     context.client.renegotiate();
     try {
