@@ -250,9 +250,11 @@ function planSandbox(input: ActionsInput): readonly PodAction[] {
   const attempt = newest === undefined ? 0 : newest.metadata.attempt + 1;
   const regular = regularContainers(pod);
   const ran = regular.filter(({ container }) => recordsOf(record, container.name).length > 0);
-  const toRun = regular.filter((entry) =>
-    isRestartable(pod, entry, recordsOf(record, entry.container.name)[0]),
-  );
+  const toRun = regular.filter((entry) => {
+    const [last] = recordsOf(record, entry.container.name);
+    // What still runs there is killed with its sandbox, which does not mean that it was done.
+    return last?.state.kind === "running" || isRestartable(pod, entry, last);
+  });
   const once = podRestartPolicy(pod) === "Never" && newest !== undefined;
   if ((once && record.containers.length > 0) || (toRun.length === 0 && ran.length > 0)) {
     return [{ kind: "endPod" }];

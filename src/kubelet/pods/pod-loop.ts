@@ -1,8 +1,11 @@
+import { isDeepStrictEqual } from "node:util";
+
 import type { Change, Informer } from "../../api/informer-types.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { PodRecord } from "../../runtime/types.ts";
-import { podGracePeriodSeconds } from "../spec/containers.ts";
+import { isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
+import { foreignConditions } from "../status/conditions.ts";
 import { formatSeconds } from "../status/container-status.ts";
 import type { AssignedPod } from "../types.ts";
 import { admitPod } from "./admission.ts";
@@ -56,6 +59,7 @@ export class PodLoop {
 
   /** Why the node should not be Ready, if so. */
   healthy(): string | undefined {
+    if (!this.#open) return "running pods have not been taken over yet";
     const age = this.#deps.clock.monotonic() - this.#lastRelist;
     if (age <= relistStaleMs) return undefined;
     return `PLEG is not healthy: pleg was last seen active ${formatSeconds(age)} ago; threshold is ${formatSeconds(relistStaleMs)}`;
@@ -169,7 +173,7 @@ export class PodLoop {
       entry.volumesStale = true;
     }
     if (before !== undefined && shrinksGrace(before, pod)) this.#interrupt(entry);
-    if (this.#open) this.#queue.add(uid);
+    if (this.#open && (before === undefined || concernsNode(before, pod))) this.#queue.add(uid);
   }
 
   #onDeleted(uid: string): void {
@@ -190,7 +194,8 @@ export class PodLoop {
     const { signal } = this.#options;
     for await (const event of this.#deps.runtime.events(signal)) {
       if (event.kind === "resync") await this.#relist();
-      else this.wake(event.podUID);
+      // Whoever starts a container looks at it afterwards; a look for that event would be one too many.
+      else if (event.kind !== "started") this.wake(event.podUID);
     }
   }
 
@@ -328,4 +333,15 @@ function shrinksGrace(before: AssignedPod, after: AssignedPod): boolean {
   const graceOf = (pod: AssignedPod): number =>
     pod.metadata.deletionGracePeriodSeconds ?? podGracePeriodSeconds(pod);
   return graceOf(after) < graceOf(before);
+}
+
+/** Whether a change is more than the echo of our own status writes. */
+function concernsNode(before: AssignedPod, after: AssignedPod): boolean {
+  const identity = ({ metadata, spec, status }: AssignedPod): unknown => ({
+    metadata: { ...metadata, resourceVersion: "" },
+    spec,
+    conditions: foreignConditions(status?.conditions ?? []),
+    terminal: isTerminalPhase(status?.phase),
+  });
+  return !isDeepStrictEqual(identity(before), identity(after));
 }

@@ -67,6 +67,7 @@ function projectService(value: unknown): ServiceEnvSource {
 }
 
 const lookupMs = 10_000;
+const notStarted = "the container runtime has not been asked yet";
 
 class PodHalf implements Pods {
   readonly view: PodView;
@@ -103,7 +104,7 @@ class PodHalf implements Pods {
         const signal = AbortSignal.timeout(lookupMs);
         return findContainer(options.runtime, wanted, at, previous, signal);
       },
-      healthy: () => this.#loop?.healthy() ?? this.#starting(),
+      healthy: () => (this.#loop === undefined ? notStarted : this.#loop.healthy()),
     };
   }
 
@@ -135,10 +136,6 @@ class PodHalf implements Pods {
   #wake: (uid: string) => void = () => undefined;
   #stale: (uid: string) => void = () => undefined;
   #written: (pod: AssignedPod) => void = () => undefined;
-
-  #starting(): string | undefined {
-    return "pods are not being looked after yet";
-  }
 
   async #buildDeps(signal: AbortSignal, fail: (error: unknown) => void): Promise<PodDeps> {
     const options = this.#options;

@@ -20,6 +20,11 @@ const owned = new Set([
   "PodScheduled",
 ]);
 
+/** Conditions that somebody else writes, such as those of readiness gates. */
+export function foreignConditions(conditions: readonly PodCondition[]): readonly PodCondition[] {
+  return conditions.filter(({ type }) => !owned.has(type));
+}
+
 function terminalVerdict(type: string, phase: PodPhase): Verdict {
   return { type, status: "False", reason: phase === "Failed" ? "PodFailed" : "PodCompleted" };
 }
@@ -150,8 +155,8 @@ function stamp(input: ConditionsInput, verdict: Verdict): PodCondition {
 export function podConditions(input: ConditionsInput): PodCondition[] {
   const statuses = new Map(input.statuses.map((status) => [status.name, status]));
   const extraTypes = new Set(input.extra.map(({ type }) => type));
-  const foreign = (input.pod.status?.conditions ?? []).filter(
-    ({ type }) => !owned.has(type) && !extraTypes.has(type),
+  const foreign = foreignConditions(input.pod.status?.conditions ?? []).filter(
+    ({ type }) => !extraTypes.has(type),
   );
   const containers = containersReady(input.pod, statuses, input.phase);
   const verdicts: readonly Verdict[] = [

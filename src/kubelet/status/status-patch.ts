@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 
 import type { PodStatus } from "../../api/types.gen.ts";
+import { isRecord } from "../../lib/guard.ts";
 
 /** Lists that a strategic merge patch merges by a key: what is gone must be named (API field patchMergeKey). */
 const mergeKeys: Readonly<Record<string, string>> = {
@@ -23,10 +24,25 @@ function mergedList(before: unknown, after: unknown, key: string): readonly unkn
   const next: readonly unknown[] = Array.isArray(after) ? after : [];
   const kept = new Set(keysOf(next, key));
   const removed = keysOf(old, key).filter((value) => !kept.has(value));
+  const changed = next.filter((item) => !old.some((candidate) => sameJSON(candidate, item)));
   return [
-    ...next.filter((item) => !old.some((candidate) => sameJSON(candidate, item))),
+    ...changed.map((item) => clearMissing(find(old, key, item), item)),
     ...removed.map((value) => ({ $patch: "delete", [key]: value })),
   ];
+}
+
+function find(list: readonly unknown[], key: string, like: unknown): unknown {
+  const [wanted] = keysOf([like], key);
+  return list.find((item) => keysOf([item], key)[0] === wanted);
+}
+
+/** A merged element keeps members that the patch does not name, so those that are to go are named as null. */
+function clearMissing(before: unknown, after: unknown): unknown {
+  if (!isRecord(before) || !isRecord(after)) return after;
+  const gone = Object.keys(before).filter(
+    (member) => before[member] !== null && (after[member] === undefined || after[member] === null),
+  );
+  return { ...after, ...Object.fromEntries(gone.map((member) => [member, null])) };
 }
 
 /**

@@ -32,6 +32,7 @@ interface Entry {
   readonly name: string;
   /** The status as the server has it, as far as we know. */
   base: PodStatus;
+  resourceVersion: string;
   wanted: PodStatus | undefined;
   failures: number;
 }
@@ -70,12 +71,15 @@ export class StatusWriter {
   /** Takes over what the server holds: call with every change of the pod, before {@link publish}. */
   observe(pod: AssignedPod): void {
     const { uid, name, namespace = "" } = pod.metadata;
+    const { resourceVersion } = pod.metadata;
+    const base = pod.status ?? {};
     const entry = this.#entries.get(uid);
     if (entry === undefined) {
-      const base = pod.status ?? {};
-      this.#entries.set(uid, { namespace, name, base, wanted: undefined, failures: 0 });
-    } else if (entry.wanted === undefined) {
-      entry.base = pod.status ?? {};
+      const fresh = { namespace, name, base, resourceVersion, wanted: undefined, failures: 0 };
+      this.#entries.set(uid, fresh);
+    } else if (entry.wanted === undefined && isNewer(resourceVersion, entry.resourceVersion)) {
+      entry.base = base;
+      entry.resourceVersion = resourceVersion;
     }
   }
 
@@ -145,6 +149,7 @@ export class StatusWriter {
 
   #written(entry: Entry, wanted: PodStatus, pod: Stored<Pod>): void {
     entry.base = pod.status ?? {};
+    entry.resourceVersion = pod.metadata.resourceVersion;
     entry.failures = 0;
     if (entry.wanted === wanted) entry.wanted = undefined;
     else this.#queue.add(pod.metadata.uid);
@@ -167,4 +172,10 @@ export class StatusWriter {
       jitteredBackoffMs(entry.failures, { baseMs: 200, maxMs: 30_000 }, random),
     );
   }
+}
+
+/** The watch may be behind the answers to our own writes. Resource versions are ordered integers (KEP-5504). */
+function isNewer(candidate: string, known: string): boolean {
+  if (candidate.length !== known.length) return candidate.length > known.length;
+  return candidate > known;
 }

@@ -1,0 +1,252 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import type { EventTarget } from "../../../src/api/event-types.ts";
+import { NODES, PODS } from "../../../src/api/resources.ts";
+import type { Stored } from "../../../src/api/object.ts";
+import type { Node, Pod } from "../../../src/api/types.gen.ts";
+import type { AgentConfig } from "../../../src/config/types.ts";
+import { createPods, type Pods } from "../../../src/kubelet/pods/pods.ts";
+import type { StepHook } from "../../../src/kubelet/steps.ts";
+import type { Mounter } from "../../../src/kubelet/volumes/mounter.ts";
+import { type Clock, systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { type FakeApiServer, startFakeApiServer } from "../../fakes/api-server.ts";
+import { fakeNetwork, type FakeNetwork } from "../../fakes/fake-network.ts";
+import { fakeRuntime, type FakeRuntime } from "../../fakes/fake-runtime.ts";
+
+/** Mounts that only exist in a list: component tests touch no mount table. */
+export class FakeMounter implements Mounter {
+  readonly mounted = new Map<string, string>();
+
+  async mountTmpfs(path: string): Promise<void> {
+    assert(!this.mounted.has(path), `${path} is mounted twice`);
+    this.mounted.set(path, "tmpfs");
+  }
+
+  async bind(source: string, target: string): Promise<void> {
+    assert(!this.mounted.has(target), `${target} is mounted twice`);
+    this.mounted.set(target, source);
+  }
+
+  async unmount(path: string): Promise<void> {
+    this.mounted.delete(path);
+  }
+
+  async mountPoints(directory: string): Promise<readonly string[]> {
+    return [...this.mounted.keys()].filter(
+      (path) => path === directory || path.startsWith(`${directory}/`),
+    );
+  }
+}
+
+export interface SeenEvent {
+  readonly target: EventTarget;
+  readonly type: string;
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** A running instance of the pod half. */
+export interface Instance {
+  readonly pods: Pods;
+  /** Settles when it has ended; the error when it crashed. */
+  readonly ended: Promise<Error | undefined>;
+  stop(): Promise<void>;
+}
+
+/** Everything that outlives one instance of the agent. */
+export interface World {
+  readonly api: FakeApiServer;
+  readonly runtime: FakeRuntime;
+  readonly network: FakeNetwork;
+  readonly mounter: FakeMounter;
+  readonly events: SeenEvent[];
+  readonly removedCgroups: string[];
+  readonly rootDir: string;
+  start(options?: { readonly step?: StepHook; readonly clock?: Clock }): Instance;
+  pod(name: string): Stored<Pod> | undefined;
+  /** Resolves when `condition` holds; fails with what was last seen after 10 s. */
+  until<T>(what: string, condition: () => T | undefined | false): Promise<T>;
+  /** Marks a pod as deleted the way the API server does. */
+  deletePod(name: string, graceSeconds?: number): void;
+  podDirectories(): Promise<readonly string[]>;
+  close(): Promise<void>;
+}
+
+export const nodeName = "worker";
+
+function config(rootDir: string): AgentConfig {
+  return {
+    nodeName,
+    nodeIPs: [],
+    nodeLabels: {},
+    registerWithTaints: [],
+    rootDir,
+    podLogsDir: join(rootDir, "logs"),
+    containerLogsDir: join(rootDir, "container-logs"),
+    kubeconfig: "",
+    proxyKubeconfig: "",
+    dockerSocket: "",
+    bindAddress: "127.0.0.1",
+    kubeletPort: 0,
+    kubeletHealthzPort: 0,
+    proxyHealthzPort: 0,
+    proxyMetricsPort: 0,
+    clientCAFile: "",
+    tlsCertFile: "",
+    tlsPrivateKeyFile: "",
+    podCIDRs: [],
+    clusterCIDRs: [],
+    clusterDNS: ["10.96.0.10"],
+    clusterDomain: "cluster.local",
+    resolvConf: "",
+    maxPods: 110,
+    podPidsLimit: -1,
+    cgroupRoot: "/",
+    cgroupsPerQOS: true,
+    containerLogMaxBytes: 1,
+    containerLogMaxFiles: 1,
+    imagePullProgressDeadlineMs: 1000,
+    serializeImagePulls: true,
+    nodeStatusUpdateFrequencyMs: 10_000,
+    nodeStatusReportFrequencyMs: 300_000,
+    nodeLeaseDurationSeconds: 40,
+    nodeStatusMaxImages: 50,
+    kubeReserved: {},
+    systemReserved: {},
+    evictionHard: {},
+    allowedUnsafeSysctls: [],
+    enableDebuggingHandlers: true,
+    proxyMode: "nftables",
+  };
+}
+
+/** A pod that the scheduler has put on the node. */
+export function podManifest(name: string, spec: Partial<NonNullable<Pod["spec"]>> = {}): Pod {
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name, namespace: "default", generation: 1 },
+    spec: {
+      nodeName,
+      restartPolicy: "Always",
+      terminationGracePeriodSeconds: 30,
+      containers: [{ name: "web", image: "app:1", imagePullPolicy: "IfNotPresent" }],
+      ...spec,
+    },
+    status: { phase: "Pending" },
+  };
+}
+
+export async function makeWorld(): Promise<World> {
+  const api = await startFakeApiServer();
+  const rootDir = await mkdtemp(join(tmpdir(), "pods-"));
+  const runtime = fakeRuntime(() => systemClock.now());
+  const network = fakeNetwork();
+  const mounter = new FakeMounter();
+  const events: SeenEvent[] = [];
+  const removedCgroups: string[] = [];
+  runtime.addImage("app:1");
+  const node = api.put<Node>(NODES, {
+    metadata: { name: nodeName, labels: { "kubernetes.io/os": "linux" } },
+    status: {
+      allocatable: { cpu: "4", memory: "8Gi", pods: "110", "ephemeral-storage": "10Gi" },
+      capacity: { cpu: "4", memory: "8Gi", pods: "110" },
+    },
+  });
+  const instances = new Set<Instance>();
+  const world: World = {
+    api,
+    runtime,
+    network,
+    mounter,
+    events,
+    removedCgroups,
+    rootDir,
+    start({ step = () => undefined, clock = systemClock } = {}) {
+      const stop = new AbortController();
+      const pods = createPods({
+        config: config(rootDir),
+        client: api.client,
+        runtime,
+        images: runtime,
+        network,
+        node: {
+          node: () => node,
+          hostIPs: () => ["192.0.2.10"],
+          subscribe: () => () => undefined,
+        },
+        events: {
+          event: (target, type, reason, message) => {
+            events.push({ target, type, reason, message });
+          },
+        },
+        clock,
+        logger: silentLogger,
+        random: () => 0,
+        step,
+        mounter,
+        cgroups: {
+          remove: async (path) => {
+            removedCgroups.push(path);
+          },
+        },
+      });
+      const ended = pods.run(stop.signal).then(
+        () => undefined,
+        (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+      );
+      const instance: Instance = {
+        pods,
+        ended,
+        stop: async () => {
+          stop.abort();
+          await ended;
+          instances.delete(instance);
+        },
+      };
+      instances.add(instance);
+      return instance;
+    },
+    pod: (name) => api.get(PODS, `default/${name}`),
+    async until(what, condition) {
+      const give = systemClock.monotonic() + 10_000;
+      for (;;) {
+        const value = condition();
+        if (value !== undefined && value !== false) return value;
+        if (systemClock.monotonic() > give) {
+          const pods = JSON.stringify(api.list(PODS).map(({ status }) => status));
+          assert.fail(
+            `never: ${what}; calls ${runtime.calls.join(", ")}; events ${JSON.stringify(events.slice(-8).map(({ reason, message }) => [reason, message]))}; pods ${pods}`,
+          );
+        }
+        await systemClock.sleep(2, AbortSignal.timeout(1000));
+      }
+    },
+    deletePod(name, graceSeconds = 30) {
+      const pod = world.pod(name);
+      assert(pod !== undefined);
+      api.put<Pod>(PODS, {
+        ...pod,
+        metadata: {
+          ...pod.metadata,
+          deletionTimestamp: "2026-01-01T00:00:00Z",
+          deletionGracePeriodSeconds: graceSeconds,
+        },
+      });
+    },
+    async podDirectories() {
+      const names = await readdir(join(rootDir, "pods")).catch(() => []);
+      return names;
+    },
+    async close() {
+      for (const instance of instances) await instance.stop();
+      await api.close();
+      await rm(rootDir, { recursive: true, force: true });
+    },
+  };
+  return world;
+}

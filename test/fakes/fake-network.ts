@@ -1,0 +1,50 @@
+import type { PodNetwork, SandboxNetworkConfig } from "../../src/network/types.ts";
+
+export interface FakeNetwork extends PodNetwork {
+  ready: boolean;
+  /** Sandboxes that have an address now. */
+  readonly leases: ReadonlyMap<string, SandboxNetworkConfig>;
+}
+
+/** A pod network in memory: hands out 10.244.0.2 and upwards, frees on tear-down, keeps leases over agent restarts. */
+class MemoryNetwork implements FakeNetwork {
+  readonly leases = new Map<string, SandboxNetworkConfig>();
+  readonly #ips = new Map<string, string>();
+  ready = true;
+  #next = 2;
+
+  async ensureNode(): Promise<void> {
+    this.ready = true;
+  }
+
+  async setUp(config: SandboxNetworkConfig): Promise<{ ips: readonly string[] }> {
+    const ip = this.#ips.get(config.sandboxID) ?? `10.244.0.${this.#next++}`;
+    this.#ips.set(config.sandboxID, ip);
+    this.leases.set(config.sandboxID, config);
+    return { ips: [ip] };
+  }
+
+  addresses(sandboxID: string): readonly string[] | undefined {
+    const ip = this.#ips.get(sandboxID);
+    return ip === undefined ? undefined : [ip];
+  }
+
+  async tearDown(sandboxID: string): Promise<void> {
+    this.#ips.delete(sandboxID);
+    this.leases.delete(sandboxID);
+  }
+
+  async collectGarbage(sandboxIDs: ReadonlySet<string>): Promise<void> {
+    for (const id of this.leases.keys()) if (!sandboxIDs.has(id)) await this.tearDown(id);
+  }
+
+  async cleanUp(): Promise<void> {
+    this.leases.clear();
+    this.#ips.clear();
+  }
+}
+
+/** A {@link FakeNetwork} that is ready from the start. */
+export function fakeNetwork(): FakeNetwork {
+  return new MemoryNetwork();
+}
