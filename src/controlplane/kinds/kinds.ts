@@ -1,4 +1,6 @@
-import type { Authenticator, Authorizer, KindDefinition, ObjectReader } from "../types.ts";
+import type { AuthenticatorOptions } from "../auth/authenticator.ts";
+import type { ControlPlaneAuthorizer } from "../auth/authorizer.ts";
+import type { KindDefinition } from "../types.ts";
 import { configMapKind, secretKind } from "./config-map.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
 import { eventKind } from "./event.ts";
@@ -7,8 +9,8 @@ import { nodeKind } from "./node.ts";
 import { bindingKind, podKind } from "./pod.ts";
 import { rbacKinds } from "./rbac.ts";
 import { replicationControllerKind } from "./replication-controller.ts";
-import { createReviewKinds, type RulesReader } from "./reviews.ts";
-import { createServiceAccountKind, type SignToken } from "./service-account.ts";
+import { createReviewKinds } from "./reviews.ts";
+import { createServiceAccountKind } from "./service-account.ts";
 import type { RandomInt } from "./service-allocation.ts";
 import { createServiceKind } from "./service.ts";
 import { csiNodeKind, leaseKind, priorityClassKind, runtimeClassKind } from "./small-kinds.ts";
@@ -19,12 +21,9 @@ export interface KindsDeps {
   /** Both ends included; upstream's default is 30000-32767. */
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly randomInt: RandomInt;
-  /** The registry; a function, because the registry is built from the kinds. First called while serving. */
-  readonly objects: () => ObjectReader;
-  readonly signToken: SignToken;
-  readonly authorizer: Authorizer;
-  readonly authenticator: Authenticator;
-  readonly rules: RulesReader;
+  readonly authorizer: ControlPlaneAuthorizer;
+  /** Also given to the authenticator: the store, the token keys, the audiences, the clock. */
+  readonly authentication: AuthenticatorOptions;
 }
 
 /** Every kind this control plane serves. What is not here answers 404. */
@@ -39,12 +38,12 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     podKind,
     replicationControllerKind,
     secretKind,
-    createServiceAccountKind(deps.signToken),
+    createServiceAccountKind(deps.authentication.tokens),
     createServiceKind({
       serviceCidr: deps.serviceCidr,
       nodePorts: deps.nodePorts,
       randomInt: deps.randomInt,
-      stored: deps.objects,
+      stored: deps.authentication.objects,
     }),
     leaseKind,
     endpointSliceKind,

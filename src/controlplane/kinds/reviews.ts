@@ -1,8 +1,9 @@
-import { StatusError, badRequest, invalid } from "../status-error.ts";
+import { userOfToken, type AuthenticatorOptions } from "../auth/authenticator.ts";
+import type { ControlPlaneAuthorizer } from "../auth/authorizer.ts";
+import type { PolicyRule } from "../auth/rules.ts";
+import { badRequest, invalid } from "../status-error.ts";
 import type {
   AuthorizationAttributes,
-  Authenticator,
-  Authorizer,
   JsonObject,
   KindDefinition,
   SubresourceRequest,
@@ -14,21 +15,10 @@ import { defineKind } from "./kind-builder.ts";
 import { defineStrategy } from "./strategy.ts";
 import { nameColumn } from "./table.ts";
 
-/** The rules that apply to a user, as SelfSubjectRulesReview reports them. */
-export interface RulesReader {
-  rulesFor(
-    user: UserInfo,
-    namespace: string,
-  ): {
-    readonly resourceRules: readonly JsonObject[];
-    readonly nonResourceRules: readonly JsonObject[];
-  };
-}
-
 export interface ReviewDeps {
-  readonly authorizer: Authorizer;
-  readonly authenticator: Authenticator;
-  readonly rules: RulesReader;
+  readonly authorizer: ControlPlaneAuthorizer;
+  /** How the API server itself reads bearer tokens. */
+  readonly authentication: AuthenticatorOptions;
 }
 
 const authorization = "authorization.k8s.io";
@@ -136,17 +126,42 @@ function accessReview(
   };
 }
 
+const superusers = "system:masters";
+const everything: readonly PolicyRule[] = [
+  { verbs: ["*"], apiGroups: ["*"], resources: ["*"], resourceNames: [], nonResourceURLs: [] },
+  { verbs: ["*"], apiGroups: [], resources: [], resourceNames: [], nonResourceURLs: ["*"] },
+];
+
+function isPathRule(rule: PolicyRule): boolean {
+  return rule.nonResourceURLs.length > 0;
+}
+
+function resourceRule({ verbs, apiGroups, resources, resourceNames }: PolicyRule): JsonObject {
+  return {
+    verbs,
+    ...(apiGroups.length === 0 ? {} : { apiGroups }),
+    ...(resources.length === 0 ? {} : { resources }),
+    ...(resourceNames.length === 0 ? {} : { resourceNames }),
+  };
+}
+
 function rulesReview(request: SubresourceRequest, deps: ReviewDeps): JsonObject {
   const body = request.body ?? {};
   const namespace = text(record(body["spec"])["namespace"]);
   if (namespace === "") throw badRequest("no namespace on request");
-  const { resourceRules, nonResourceRules } = deps.rules.rulesFor(request.context.user, namespace);
+  const { user } = request.context;
+  const rules = user.groups.includes(superusers)
+    ? everything
+    : deps.authorizer.rulesFor(user, namespace);
   return {
     ...body,
     status: {
-      resourceRules: [...resourceRules],
-      nonResourceRules: [...nonResourceRules],
-      incomplete: false,
+      resourceRules: rules.filter((rule) => !isPathRule(rule)).map((rule) => resourceRule(rule)),
+      nonResourceRules: rules
+        .filter((rule) => isPathRule(rule))
+        .map(({ verbs, nonResourceURLs }) => ({ verbs, nonResourceURLs })),
+      // What the Node authorizer allows depends on objects and is not in the list.
+      incomplete: user.groups.includes("system:nodes"),
     },
   };
 }
@@ -154,17 +169,17 @@ function rulesReview(request: SubresourceRequest, deps: ReviewDeps): JsonObject 
 function tokenReview(request: SubresourceRequest, deps: ReviewDeps): JsonObject {
   const body = request.body ?? {};
   const spec = record(body["spec"]);
-  const bearerToken = text(spec["token"]);
-  if (bearerToken === "") throw badRequest("token is required for TokenReview in authentication");
-  try {
-    const user = deps.authenticator.authenticate({ certificate: undefined, bearerToken });
-    return user === undefined
-      ? { ...body, status: { user: {} } }
-      : { ...body, status: { authenticated: true, user: userJson(user) } };
-  } catch (error) {
-    if (!(error instanceof StatusError)) throw error;
-    return { ...body, status: { user: {}, error: "invalid bearer token" } };
-  }
+  const token = text(spec["token"]);
+  if (token === "") throw badRequest("token is required for TokenReview in authentication");
+  const requested = strings(spec["audiences"]);
+  const own = deps.authentication;
+  const audiences = (requested.length === 0 ? own.audiences : requested).filter(
+    (audience) => userOfToken(token, { ...own, audiences: [audience] }) !== undefined,
+  );
+  const user = userOfToken(token, { ...own, audiences });
+  return user === undefined
+    ? { ...body, status: { user: {}, error: "[invalid bearer token]" } }
+    : { ...body, status: { authenticated: true, user: userJson(user), audiences } };
 }
 
 function reviewKind(

@@ -1,3 +1,6 @@
+import { randomUUID } from "node:crypto";
+
+import type { ServiceAccountTokens, TokenClaims } from "../auth/tokens.ts";
 import { badRequest, invalid, notFound } from "../status-error.ts";
 import type { JsonObject, KindDefinition, ObjectReader, SubresourceRequest } from "../types.ts";
 import { int, metadataOf, nameOf, record, strings, text } from "./access.ts";
@@ -5,23 +8,6 @@ import { invalidValue } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
 import { defineStrategy } from "./strategy.ts";
 import { age, ageColumn, nameColumn } from "./table.ts";
-
-/** What a token is made for. */
-export interface TokenClaims {
-  readonly namespace: string;
-  readonly serviceAccount: { readonly name: string; readonly uid: string };
-  readonly pod?: { readonly name: string; readonly uid: string };
-  readonly secret?: { readonly name: string; readonly uid: string };
-  readonly node?: { readonly name: string; readonly uid: string | undefined };
-  /** Empty means the API server's own audience. */
-  readonly audiences: readonly string[];
-  readonly expirationSeconds: number;
-  /** Milliseconds since the epoch. */
-  readonly now: number;
-}
-
-/** Signs a service account token. */
-export type SignToken = (claims: TokenClaims) => string;
 
 const target = { plural: "serviceaccounts", kind: "ServiceAccount", group: "" };
 const tokenRequest = {
@@ -36,15 +22,17 @@ function boundObject(
   reference: Readonly<JsonObject>,
   namespace: string,
   objects: ObjectReader,
-): Pick<TokenClaims, "pod" | "secret" | "node"> {
+): Pick<TokenClaims, "bound" | "node"> {
   const kind = text(reference["kind"]);
   const name = text(reference["name"]);
-  const plural = { Pod: "pods", Secret: "secrets", Node: "nodes" }[kind];
-  if (plural === undefined) {
+  const plurals = { Pod: "pods", Secret: "secrets", Node: "nodes" } as const;
+  const boundKind = kind === "Pod" || kind === "Secret" || kind === "Node" ? kind : undefined;
+  if (boundKind === undefined) {
     throw badRequest(
       `cannot bind token for serviceaccount to object of type ${text(reference["apiVersion"])}, Kind=${kind}`,
     );
   }
+  const plural = plurals[boundKind];
   const found = objects.get(plural, plural === "nodes" ? "" : namespace, name);
   if (found === undefined) throw notFound({ plural, kind, group: "" }, name);
   const uid = text(metadataOf(found)["uid"]);
@@ -58,16 +46,17 @@ function boundObject(
       ),
     ]);
   }
-  if (kind === "Secret") return { secret: { name, uid } };
-  if (kind === "Node") return { node: { name, uid } };
+  const bound = { kind: boundKind, name, uid } as const;
+  if (boundKind !== "Pod") return { bound, node: undefined };
   const nodeName = text(record(found["spec"])["nodeName"]);
-  if (nodeName === "") return { pod: { name, uid } };
-  const node = objects.get("nodes", "", nodeName);
-  const nodeUID = node === undefined ? undefined : text(metadataOf(node)["uid"]);
-  return { pod: { name, uid }, node: { name: nodeName, uid: nodeUID } };
+  const node = nodeName === "" ? undefined : objects.get("nodes", "", nodeName);
+  return {
+    bound,
+    node: node === undefined ? undefined : { name: nodeName, uid: text(metadataOf(node)["uid"]) },
+  };
 }
 
-function issueToken(request: SubresourceRequest, sign: SignToken): JsonObject {
+function issueToken(request: SubresourceRequest, tokens: ServiceAccountTokens): JsonObject {
   const body = request.body ?? {};
   const spec = record(body["spec"]);
   const { registry, namespace, name, context } = request;
@@ -86,14 +75,21 @@ function issueToken(request: SubresourceRequest, sign: SignToken): JsonObject {
     ]);
   }
   const reference = spec["boundObjectRef"];
-  const audiences = strings(spec["audiences"]);
-  const token = sign({
+  const requested = strings(spec["audiences"]);
+  // Without audiences the token is for the API server itself.
+  const audiences = requested.length === 0 ? [tokens.issuer] : requested;
+  const issuedAt = Math.floor(context.now / 1000);
+  const token = tokens.sign({
     namespace,
-    serviceAccount: { name, uid: text(metadataOf(account)["uid"]) },
-    ...(reference === undefined ? {} : boundObject(record(reference), namespace, registry)),
+    serviceAccount: name,
+    serviceAccountUID: text(metadataOf(account)["uid"]),
+    ...(reference === undefined || reference === null
+      ? { bound: undefined, node: undefined }
+      : boundObject(record(reference), namespace, registry)),
     audiences,
-    expirationSeconds: seconds,
-    now: context.now,
+    issuedAt,
+    expiresAt: issuedAt + seconds,
+    tokenID: randomUUID(),
   });
   const timestamp = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
   return {
@@ -101,12 +97,12 @@ function issueToken(request: SubresourceRequest, sign: SignToken): JsonObject {
     apiVersion: "authentication.k8s.io/v1",
     metadata: { name, namespace, creationTimestamp: timestamp(context.now) },
     spec: { ...spec, audiences, expirationSeconds: seconds, boundObjectRef: reference ?? null },
-    status: { token, expirationTimestamp: timestamp(context.now + seconds * 1000) },
+    status: { token, expirationTimestamp: timestamp((issuedAt + seconds) * 1000) },
   };
 }
 
 /** Kind ServiceAccount with its token endpoint. */
-export function createServiceAccountKind(sign: SignToken): KindDefinition {
+export function createServiceAccountKind(tokens: ServiceAccountTokens): KindDefinition {
   return defineKind({
     kind: "ServiceAccount",
     plural: "serviceaccounts",
@@ -118,7 +114,7 @@ export function createServiceAccountKind(sign: SignToken): KindDefinition {
         kind: "custom",
         verbs: ["create"],
         gvk: { group: "authentication.k8s.io", version: "v1", kind: "TokenRequest" },
-        handle: (request) => issueToken(request, sign),
+        handle: (request) => issueToken(request, tokens),
       },
     },
     table: {
