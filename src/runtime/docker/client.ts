@@ -187,7 +187,7 @@ export class DockerClient {
   }
 
   async #askVersion(): Promise<EngineVersion> {
-    const call: EngineCall = { op: "version", method: "GET", path: "/version" };
+    const call: EngineCall = { op: "connect to Docker", method: "GET", path: "/version" };
     const version = negotiate(await this.#dialWithin(call, "", new AbortController().signal));
     this.#version = version;
     return version;

@@ -5,7 +5,7 @@ import { deleteContainer, killContainer, startContainer } from "./container-call
 import { containerCreateBody, type CreateBody } from "./container-config.ts";
 import type { DockerContext } from "./context.ts";
 import { needsAccounts, resolveUser } from "./image-accounts.ts";
-import { containerName, label, ownership } from "./labels.ts";
+import { alternativeName, containerName, label, ownership } from "./labels.ts";
 import { ensureLogLinks, removeLogLinks } from "./log-links.ts";
 import type { InspectedContainer } from "./records.ts";
 
@@ -22,7 +22,7 @@ export async function createContainer(
   signal: AbortSignal,
 ): Promise<CreatedContainer> {
   const body = await createBody(context, sandbox, config, signal);
-  const name = containerName(sandbox.metadata, config.name, config.attempt);
+  let name = containerName(sandbox.metadata, config.name, config.attempt);
   for (let tries = 0; ; tries += 1) {
     try {
       return await create(context, name, body, signal);
@@ -30,6 +30,7 @@ export async function createContainer(
       if (!isRuntimeFailure(error, "AlreadyExists") || tries >= 3) throw error;
       const adopted = await adopt(context, { name, sandbox, config }, signal);
       if (adopted !== undefined) return { id: adopted, warnings: [] };
+      if (tries === 2) name = alternativeName(name, context.random);
     }
   }
 }

@@ -192,10 +192,10 @@ export async function execSync(
       sizes[stream] += kept.length;
       collected[stream].push(kept);
     }
-    const exitCode = (await session.exitCode) ?? 0;
     signal.throwIfAborted();
     return {
-      exitCode: timedOut ? 137 : exitCode,
+      // One that outlives its SIGKILL (stuck in the kernel) has no exit code yet, and is timed out all the same.
+      exitCode: timedOut ? 137 : ((await session.exitCode) ?? 0),
       stdout: Buffer.concat(collected.stdout),
       stderr: Buffer.concat(collected.stderr),
       timedOut,

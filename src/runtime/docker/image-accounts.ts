@@ -106,7 +106,7 @@ export class ImageAccounts {
         {
           op: "inspect image",
           method: "GET",
-          path: `/images/${encodeURIComponent(imageID)}/json`,
+          path: `/images/${imageID}/json`,
         },
         signal,
       ),

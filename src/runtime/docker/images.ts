@@ -36,7 +36,7 @@ async function inspectImage(
   try {
     return parseImage(
       await context.client.call(
-        { op: "inspect image", method: "GET", path: `/images/${encodeURIComponent(name)}/json` },
+        { op: "inspect image", method: "GET", path: `/images/${name}/json` },
         signal,
       ),
     );
@@ -217,7 +217,7 @@ async function removeImage(context: DockerContext, id: string, signal: AbortSign
         {
           op: "remove image",
           method: "DELETE",
-          path: `/images/${encodeURIComponent(name)}`,
+          path: `/images/${name}`,
           timeoutMs: 120_000,
         },
         signal,

@@ -92,3 +92,11 @@ export function podLabels(
     [label.type]: type,
   };
 }
+
+/**
+ * The name for one more try after the engine called `name` taken by a container that it does not have (a known fault,
+ * kubernetes#40443): names only help people, labels tell what is what.
+ */
+export function alternativeName(name: string, random: () => number): string {
+  return `${name}_${Math.floor(random() * 0x1_0000_0000).toString(16)}`;
+}

@@ -6,7 +6,7 @@ import type { PodSandboxConfig, SandboxRecord } from "../types.ts";
 import { sandboxCreateBody } from "./container-config.ts";
 import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
 import type { DockerContext } from "./context.ts";
-import { label, ownership, sandboxName } from "./labels.ts";
+import { alternativeName, label, ownership, sandboxName } from "./labels.ts";
 import { removeLogLinks } from "./log-links.ts";
 import { type InspectedContainer, sandboxRecord } from "./records.ts";
 
@@ -45,7 +45,7 @@ async function createOrAdopt(
   const body = sandboxCreateBody(config, { owner, pauseImage: image, host: facts });
   const specHash = createHash("sha256").update(JSON.stringify(body)).digest("hex").slice(0, 16);
   const labels = { ...asRecord(body["Labels"], "Labels"), [label.specHash]: specHash };
-  const name = sandboxName(config.metadata);
+  let name = sandboxName(config.metadata);
   for (let tries = 0; ; tries += 1) {
     try {
       const created = await client.call(
@@ -68,6 +68,7 @@ async function createOrAdopt(
       } else if (isRuntimeFailure(error, "AlreadyExists")) {
         const adopted = await adopt(context, { name, config, specHash }, signal);
         if (adopted !== undefined) return adopted;
+        if (tries === 2) name = alternativeName(name, context.random);
       } else {
         throw error;
       }

@@ -98,6 +98,8 @@ export class DockerSession implements StreamSession {
     } finally {
       this.#options.stream.destroy();
       this.#options.signal.removeEventListener("abort", this.#onAbort);
+      // Nobody may be reading the output any more; the exit code is owed all the same.
+      void this.#finish();
     }
   }
 

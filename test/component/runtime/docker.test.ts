@@ -449,6 +449,15 @@ describe("exec", () => {
     assert.equal(Buffer.from(result.stdout).toString(), "x".repeat(10));
   });
 
+  it("owes the exit code also to a caller that aborts and does not read on", async () => {
+    await using engine = await FakeEngine.start();
+    execEngine(engine, { exitCode: 137 }, (_request, socket) => socket.write(switching));
+    const options = { command, stdin: true, tty: false };
+    const session = await runtimeOf(engine).exec(id, options, signal);
+    await session.abort();
+    assert.equal(await session.exitCode, 137);
+  });
+
   it("ends when its signal aborts", async () => {
     await using engine = await FakeEngine.start();
     execEngine(engine, { exitCode: 137 }, (_request, socket) => socket.write(switching));
