@@ -7,20 +7,25 @@ import { RemoraError } from "../../lib/errors.ts";
 export class HttpRefusal extends RemoraError {
   readonly code = "REMORA_HTTP_REFUSAL";
   readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
 
-  constructor(status: number, message: string, options?: ErrorOptions) {
+  constructor(
+    status: number,
+    message: string,
+    options?: ErrorOptions & { readonly headers?: Readonly<Record<string, string>> },
+  ) {
     super(message, options);
     this.status = status;
+    this.headers = options?.headers ?? {};
   }
 }
 
 /** Refuses an upgrade: there is no response object then, only the socket. */
 export function refuseUpgrade(
   socket: Duplex,
-  status: number,
-  text: string,
-  headers: Readonly<Record<string, string>> = {},
+  { status, message: text, headers }: HttpRefusal,
 ): void {
+  if (!socket.writable) return;
   const lines = Object.entries({
     "Content-Type": "text/plain; charset=utf-8",
     "Content-Length": String(Buffer.byteLength(text)),

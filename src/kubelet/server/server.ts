@@ -16,7 +16,9 @@ import { runHealthzServer } from "./healthz.ts";
 import { HttpRefusal, refuseUpgrade } from "./http-refusal.ts";
 import { Authenticator } from "./identity.ts";
 import { listenUntilAborted } from "./listen.ts";
-import { serveRoute } from "./routes.ts";
+import { dialPod, type PodDialer } from "./pod-dialer.ts";
+import { servePortForward } from "./port-forward.ts";
+import { refuseDisabled, serveRoute } from "./routes.ts";
 import { serveStreaming } from "./streaming.ts";
 
 export interface NodeServerOptions {
@@ -30,6 +32,8 @@ export interface NodeServerOptions {
   readonly logger: Logger;
   /** PEM of the CA of client certificates when `config.clientCAFile` is empty. */
   readonly clientCA?: string;
+  /** How port-forward reaches a pod; default nsenter. */
+  readonly dial?: PodDialer;
   /** More lines for /metrics, in Prometheus text format. */
   readonly metrics?: () => string;
 }
@@ -173,10 +177,16 @@ class KubeletServer implements NodeServer {
     try {
       const url = requestURL(request);
       await this.#admit(request, socket, url, signal);
-      await serveStreaming(this.#options, { request, socket, head, url }, signal);
+      refuseDisabled(this.#options.config, url.pathname);
+      const upgrade = { request, socket, head, url };
+      if (url.pathname.startsWith("/portForward/")) {
+        const dial = this.#options.dial ?? dialPod;
+        await servePortForward({ ...this.#options, dial }, upgrade, signal);
+      } else {
+        await serveStreaming(this.#options, upgrade, signal);
+      }
     } catch (error) {
-      const { status, message } = this.#refusal(error);
-      refuseUpgrade(socket, status, message);
+      refuseUpgrade(socket, this.#refusal(error));
     } finally {
       if (signal.aborted) socket.destroy();
     }

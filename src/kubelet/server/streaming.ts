@@ -1,17 +1,21 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 
+import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
 import type { PodView } from "../types.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import { containerTarget, findForStreaming } from "./pod-route.ts";
 import { serveRemoteCommand, type StreamOptions } from "./remote-command.ts";
+import { acceptSpdy } from "./spdy-channels.ts";
+import { wantsSpdy } from "./spdy-upgrade.ts";
 import { acceptWebSocket } from "./websocket-channels.ts";
 
 export interface StreamingDeps {
   readonly runtime: Pick<ContainerRuntime, "exec" | "attach">;
   readonly pods: PodView;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -40,7 +44,7 @@ export function parseStreamOptions(query: URLSearchParams): StreamOptions {
   return options;
 }
 
-/** GET /exec/... and /attach/... over WebSocket. @throws {HttpRefusal} while it still can be answered in HTTP. */
+/** /exec/... and /attach/..., over WebSocket or SPDY. @throws {HttpRefusal} while it still can be answered in HTTP. */
 export async function serveStreaming(
   deps: StreamingDeps,
   upgrade: UpgradeRequest,
@@ -58,7 +62,10 @@ export async function serveStreaming(
   const container = await findForStreaming(deps.pods, target);
   // Attaching never changes the container: its own terminal and stdin decide.
   const options = exec ? wanted : attachOptions(wanted, container);
-  const channels = await acceptWebSocket(request, socket, head, options);
+  // The streams are those the client asked for, also when the container has less to give.
+  const channels = wantsSpdy(request)
+    ? await acceptSpdy(upgrade, wanted, deps.clock)
+    : await acceptWebSocket(request, socket, head, options);
   const { containerID } = container;
   deps.logger.log("debug", exec ? "exec" : "attach", { containerID, container: target.container });
   await serveRemoteCommand(
