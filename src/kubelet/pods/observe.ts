@@ -11,7 +11,7 @@ import type { ObservedPod } from "../status/observed.ts";
 import { newestSandbox } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import type { PodDeps } from "./pod-deps.ts";
-import type { PodEntry } from "./pod-entry.ts";
+import { fingerprintOf, type PodEntry } from "./pod-entry.ts";
 import type { ProbeTarget } from "./prober.ts";
 
 const maxMessageBytes = 4096;
@@ -76,6 +76,7 @@ export async function observePod(
   signal: AbortSignal,
 ): Promise<ObservedPod> {
   const record = await deps.runtime.podRecord(entry.uid, signal);
+  entry.fingerprint = fingerprintOf(record);
   const count = Math.max((entry.pod?.spec?.containers ?? []).length, 1);
   for (const container of record.containers) {
     if (container.state.kind !== "exited" || entry.messages.has(container.id)) continue;

@@ -1,5 +1,6 @@
 import type { WaitingReason } from "../status/container-status.ts";
 import type { PodVerdict } from "../status/compute-status.ts";
+import type { PodRecord } from "../../runtime/types.ts";
 import type { AssignedPod } from "../types.ts";
 
 /**
@@ -23,10 +24,14 @@ export interface PodEntry {
   verdict: PodVerdict | undefined;
   /** Its sandbox, network and volumes are down. */
   tornDown: boolean;
+  /** When the API server was last told to forget the pod; monotonic milliseconds. */
+  deletionSentAt: number | undefined;
   /** Seconds in force for stopping; only shrinks. */
   graceSeconds: number | undefined;
   /** Volume content may be out of date. */
   volumesStale: boolean;
+  /** What the last look found in the runtime; a relist that finds the same wakes nobody. */
+  fingerprint: string;
   /** Failures in a row, for the wait before the next try. */
   failures: number;
   /** Why containers do not run, by name. */
@@ -54,8 +59,10 @@ export function newPodEntry(
     ending: false,
     verdict: undefined,
     tornDown: false,
+    deletionSentAt: undefined,
     graceSeconds: undefined,
     volumesStale: true,
+    fingerprint: "",
     failures: 0,
     waiting: new Map(),
     starting: new Set(),
@@ -63,4 +70,11 @@ export function newPodEntry(
     messages: new Map(),
     interrupt: new AbortController(),
   };
+}
+
+/** Identifies what the runtime holds of a pod and in which state; empty when it holds nothing. */
+export function fingerprintOf(record: PodRecord): string {
+  const sandboxes = record.sandboxes.map(({ id, ready }) => `${id}=${ready}`);
+  const containers = record.containers.map(({ id, state }) => `${id}=${state.kind}`);
+  return [...sandboxes, ...containers].join(" ");
 }

@@ -11,7 +11,7 @@ import type { AssignedPod } from "../types.ts";
 import { admitPod } from "./admission.ts";
 import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
-import { newPodEntry, type PodEntry } from "./pod-entry.ts";
+import { fingerprintOf, newPodEntry, type PodEntry } from "./pod-entry.ts";
 import { reconcilePod } from "./reconcile.ts";
 
 export interface PodLoopOptions {
@@ -216,7 +216,11 @@ export class PodLoop {
       const snapshot = await runtime.snapshot(stop);
       this.#lastRelist = clock.monotonic();
       this.#takeIn(snapshot);
-      this.#wakeAll();
+      for (const [uid, entry] of this.#entries) {
+        const record = snapshot.get(uid);
+        const found = record === undefined ? "" : fingerprintOf(record);
+        if (found !== entry.fingerprint) this.wake(uid);
+      }
       const live = [...snapshot.values()].flatMap(({ sandboxes }) => sandboxes.map(({ id }) => id));
       await network.collectGarbage(new Set(live), signal);
     } catch (error) {

@@ -180,6 +180,11 @@ function failure(look: Look, error?: unknown, dueAt?: number): Outcome {
 async function terminate(look: Look, pod: AssignedPod): Promise<Outcome> {
   const { deps, signal, state } = look;
   state.ending = true;
+  const sent = state.deletionSentAt;
+  if (sent !== undefined && deps.clock.monotonic() - sent < retryMs) {
+    // Nothing is left to report about it; the watch will tell when it is gone.
+    return { requeueMs: retryMs, finished: false };
+  }
   let observed = await observePod(deps, state, signal);
   await publish(look, pod, observed, true);
   const alive = observed.record.containers.some(
@@ -234,7 +239,8 @@ async function cleanUp(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
     }
     await removePod(deps, observed.record, signal);
     await deletePodObject(deps, pod, signal);
-    return { requeueMs: spread(deps, resyncMs), finished: false };
+    state.deletionSentAt = deps.clock.monotonic();
+    return { requeueMs: spread(deps, retryMs), finished: false };
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;
     return failure(look, error);
