@@ -46,6 +46,8 @@ export interface RequestContext {
   readonly dryRun: boolean;
   /** Milliseconds since the epoch, the time the request was received. */
   readonly now: number;
+  /** Name for managedFields when a write gives none: what the client sent, else its program. */
+  readonly fieldManager?: string;
   /** Text for `Warning: 299` headers. */
   warn(message: string): void;
 }

@@ -24,6 +24,7 @@ import {
 import { parseProxyName, relayTarget } from "./relay-target.ts";
 import { representList, representObject, representWatch } from "./represent.ts";
 import {
+  fieldManagerOf,
   methodNotAllowed,
   parseDryRun,
   removeCollection,
@@ -252,6 +253,7 @@ class Handler implements ApiHandler {
         user,
         dryRun: parseDryRun(call.query.getAll("dryRun")),
         now: this.#options.clock.now(),
+        fieldManager: fieldManagerOf(call),
         warn: (message) => {
           warnings.push(message);
         },

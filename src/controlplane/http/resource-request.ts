@@ -128,7 +128,7 @@ function checkName(name: string, body: JsonObject): void {
 }
 
 async function create(deps: RequestDeps, request: ResourceRequest): Promise<Answer> {
-  const { kind, context, call } = request;
+  const { kind, context } = request;
   const body = await decodeBody(request, expectedOf(kind));
   checkNamespace(request, body);
   const namespace = request.namespace ?? "";
@@ -152,32 +152,24 @@ async function create(deps: RequestDeps, request: ResourceRequest): Promise<Answ
     });
     return { status: 201, object };
   }
-  const object = deps.registry.create(
-    resourceOf(kind),
-    namespace,
-    body,
-    context,
-    fieldManagerOf(call),
-  );
+  const object = deps.registry.create(resourceOf(kind), namespace, body, context);
   return { status: 201, object };
 }
 
 async function update(deps: RequestDeps, request: ResourceRequest, name: string): Promise<Answer> {
-  const { kind, context, call, subresource } = request;
+  const { kind, context, subresource } = request;
   const body = await decodeBody(request, expectedOf(kind));
   checkNamespace(request, body);
   checkName(name, body);
   const at = { namespace: request.namespace ?? "", name };
   const resource = resourceOf(kind);
-  const fieldManager = fieldManagerOf(call);
   const missing = deps.registry.get(resource, at.namespace, name) === undefined;
   if (missing && subresource === undefined && kind.strategy.allowCreateOnUpdate) {
-    const object = deps.registry.create(resource, at.namespace, body, context, fieldManager);
+    const object = deps.registry.create(resource, at.namespace, body, context);
     return { status: 201, object };
   }
   const object = deps.registry.update(resource, at, () => body, {
     context,
-    fieldManager,
     ...(subresource === undefined ? {} : { subresource }),
   });
   return { status: 200, object };
@@ -199,7 +191,6 @@ async function patch(deps: RequestDeps, request: ResourceRequest, name: string):
     },
     {
       context,
-      fieldManager: fieldManagerOf(call),
       ...(subresource === undefined ? {} : { subresource }),
     },
   );
@@ -267,8 +258,7 @@ export async function removeCollection(
     matches,
     options,
     {
-      user: request.context.user,
-      now: request.context.now,
+      ...request.context,
       dryRun: request.context.dryRun || dryRun,
       warn: (message) => request.context.warn(message),
     },

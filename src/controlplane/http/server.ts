@@ -7,8 +7,9 @@ import { TLSSocket } from "node:tls";
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { StatusError } from "../status-error.ts";
-import type { Authenticator, UserInfo } from "../types.ts";
+import type { Authenticator, Authorizer, UserInfo } from "../types.ts";
 import type { ApiCall, ApiHandler, ApiReply, CallBody } from "./call.ts";
+import { impersonate, impersonationOf } from "./impersonate.ts";
 import { relayRequest, relayUpgrade, type KubeletClient } from "./node-proxy.ts";
 import { isPublicPath } from "./plain-paths.ts";
 import { sendReply, upgradeRefusal } from "./send-reply.ts";
@@ -16,6 +17,8 @@ import { sendReply, upgradeRefusal } from "./send-reply.ts";
 export interface HttpServerOptions {
   readonly handler: ApiHandler;
   readonly authenticator: Authenticator;
+  /** Decides who may act as somebody else (Impersonate-User); absent: nobody. */
+  readonly authorizer?: Authorizer;
   readonly logger: Logger;
   readonly address: string;
   /** 0 = any free port. */
@@ -129,7 +132,10 @@ class Server {
       if (sent && socket.authorized) certificate = peer.raw;
       else if (sent && bearerToken === undefined) throw unauthorized();
     }
-    return this.#options.authenticator.authenticate({ certificate, bearerToken });
+    const { authenticator, authorizer } = this.#options;
+    const user = authenticator.authenticate({ certificate, bearerToken });
+    const wanted = impersonationOf(request.headersDistinct);
+    return wanted === undefined ? user : impersonate(user, wanted, authorizer);
   }
 
   #call(request: IncomingMessage, body: CallBody | undefined, signal: AbortSignal): ApiCall {

@@ -105,7 +105,7 @@ class StoreRegistry implements ObjectRegistry {
     namespace: string,
     object: JsonObject,
     context: RequestContext,
-    fieldManager = "unknown",
+    fieldManager?: string,
   ): JsonObject {
     const generated = metaText(object, "name") === "" && metaText(object, "generateName") !== "";
     for (let attempt = 1; ; attempt += 1) {
@@ -235,7 +235,7 @@ class StoreRegistry implements ObjectRegistry {
     namespace: string,
     object: JsonObject,
     context: RequestContext,
-    fieldManager: string,
+    fieldManager: string | undefined,
   ): JsonObject {
     const kind = this.#kind(resource);
     const { strategy } = kind;
@@ -336,12 +336,12 @@ class StoreRegistry implements ObjectRegistry {
     object: JsonObject,
     options: {
       readonly context: RequestContext;
-      readonly fieldManager?: string;
+      readonly fieldManager?: string | undefined;
       readonly subresource?: string;
     },
   ): void {
     const writer: Writer = {
-      manager: options.fieldManager ?? "unknown",
+      manager: options.fieldManager ?? options.context.fieldManager ?? "unknown",
       operation: "Update",
       apiVersion: apiVersionOf(kind),
       subresource: options.subresource,
