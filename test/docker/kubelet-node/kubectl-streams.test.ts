@@ -245,7 +245,7 @@ describe("kubectl", { skip: kubectl === undefined ? "kubectl is not installed" :
     ["WebSocket", { KUBECTL_PORT_FORWARD_WEBSOCKETS: "true" }, "GET websocket"],
     ["SPDY", { KUBECTL_PORT_FORWARD_WEBSOCKETS: "false" }, "POST SPDY/3.1"],
   ] as const) {
-    test(`port-forward over ${carrier}: several connections, also after a refused one`, async () => {
+    test(`port-forward over ${carrier}: several connections at once, and a refused one`, async () => {
       upgrades.length = 0;
       const remote = (target.address() as AddressInfo).port;
       const child = spawn(
@@ -257,7 +257,10 @@ describe("kubectl", { skip: kubectl === undefined ? "kubectl is not installed" :
       child.stdout.on("data", (chunk: Buffer) => {
         output += chunk.toString();
       });
-      child.stderr.resume();
+      let errors = "";
+      child.stderr.on("data", (chunk: Buffer) => {
+        errors += chunk.toString();
+      });
       try {
         const local = async (port: number): Promise<string> => {
           const pattern = new RegExp(`127.0.0.1:(\\d+) -> ${port}\\b`);
@@ -275,6 +278,14 @@ describe("kubectl", { skip: kubectl === undefined ? "kubectl is not installed" :
           }),
         );
         assert.deepEqual(answers, ["POST 1", "POST 100000", "POST 3000000"]);
+        await assert.rejects(fetch(await local(1)));
+        for (let tries = 0; tries < 100 && !errors.includes("ECONNREFUSED"); tries += 1) {
+          await systemClock.sleep(20, stop.signal);
+        }
+        assert.match(
+          errors,
+          /error forwarding port 1 to pod web_default, uid : uid-1: .*ECONNREFUSED/,
+        );
       } finally {
         child.kill("SIGKILL");
         await once(child, "close");
