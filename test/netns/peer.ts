@@ -1,6 +1,7 @@
 // A program for the other end of a test's packets: servers that answer with their name and the caller's address, and
 // clients that print what they were told. Runs inside a pod's network namespace.
 import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { connect, createServer, isIPv6 } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -72,10 +73,26 @@ async function askUDP(
     await new Promise<void>((resolve) => {
       socket.connect(port, host, resolve);
     });
-    socket.send("?");
-    return await Promise.race([answer, delay(timeoutMs, "timeout", { ref: false })]);
+    let closed = false;
+    socket.once("close", () => {
+      closed = true;
+    });
+    // An ICMP error to the first datagram is told by the second.
+    const refused = new Promise<string>((resolve) => {
+      const send = (): void => {
+        if (closed) return;
+        socket.send("?", (error) => {
+          if (error !== null) resolve((error as NodeJS.ErrnoException).code ?? "error");
+        });
+      };
+      send();
+      delay(30).then(send, () => undefined);
+    });
+    return await Promise.race([answer, refused, delay(timeoutMs, "timeout")]);
   } finally {
+    const ended = once(socket, "close");
     socket.close();
+    await ended;
   }
 }
 

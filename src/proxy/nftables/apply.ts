@@ -1,4 +1,4 @@
-import { errorMessage } from "../../lib/errors.ts";
+import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { NftError } from "../../netfilter/errors.ts";
 import { applyNft, listTable } from "../../netfilter/nft.ts";
@@ -26,6 +26,7 @@ export class TableApplier {
   /** The kernel has a table of another version, which is replaced as a whole. */
   #foreign = false;
   #garbage: readonly NftOp[] = [];
+  #failures = 0;
 
   constructor(options: {
     readonly table: NftTable;
@@ -54,6 +55,7 @@ export class TableApplier {
    */
   async sync(signal: AbortSignal): Promise<ApplyResult> {
     if (!this.#known) await this.#readBack(signal);
+    const collected = await this.#collect(signal);
     const differences = this.#desired.differences();
     const plan = planOps(differences, this.#desired);
     const prelude: NftOp[] = this.#foreign ? [{ op: "drop-table" }] : [];
@@ -63,18 +65,20 @@ export class TableApplier {
       for (const text of texts) await applyNft(text, signal);
     } catch (error) {
       this.#known = false;
+      if (!isAbort(error)) this.#failures += 1;
       throw error;
     }
     this.#foreign = false;
+    this.#failures = 0;
     this.#desired.committed();
-    const collected = await this.#collect(signal);
-    this.#garbage = [...this.#garbage, ...plan.garbage];
+    this.#garbage = plan.garbage;
     return { changes: differences.length, transactions: texts.length + collected };
   }
 
   async #readBack(signal: AbortSignal): Promise<void> {
     const listing = await listTable(this.#table, signal);
-    const ours = listing?.chains.has(layoutChain) === true;
+    // What fails twice after a read-back is something that a difference cannot mend.
+    const ours = listing?.chains.has(layoutChain) === true && this.#failures < 2;
     this.#foreign = listing !== undefined && !ours;
     this.#garbage = [];
     this.#desired.adopt(listing !== undefined && ours ? kernelValues(listing) : new Map());
@@ -97,23 +101,23 @@ export class TableApplier {
       );
   }
 
-  /** Deletes what an earlier synchronisation stopped using. Failure costs nothing but a line. */
+  /**
+   * Deletes what an earlier synchronisation stopped using, also what is wanted again by now: a map must be born in the
+   * transaction of the rule that reads it. Failure costs a read-back.
+   */
   async #collect(signal: AbortSignal): Promise<number> {
-    const dead = this.#garbage.filter((op) => {
-      if (op.op === "delete-chain") return this.#desired.chain(op.chain) === undefined;
-      return op.op === "delete-container" && this.#desired.container(op.name) === undefined;
-    });
+    const dead = this.#garbage;
     this.#garbage = [];
     if (dead.length === 0) return 0;
     try {
       await applyNft(renderTransaction(this.#table, dead), signal);
     } catch (error) {
       if (!(error instanceof NftError)) throw error;
-      this.#known = false;
       this.#logger.log("debug", "unused chains could not be deleted yet", {
         table: this.#table.name,
         error: errorMessage(error),
       });
+      await this.#readBack(signal);
     }
     return 1;
   }

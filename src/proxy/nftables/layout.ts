@@ -44,16 +44,6 @@ export function fixedClaims(context: LayoutContext): Claims {
   const toVIP = `${ip} daddr . meta l4proto . th dport`;
   const toNode = nodePortMatch(context);
   const notPods = context.clusterCIDRs.map((cidr) => `${ip} saddr != ${cidr}`).join(" ");
-  const endpointMap = (name: string): NftContainer => ({
-    kind: "map",
-    name,
-    spec: `typeof ${ip} daddr . meta l4proto . th dport . numgen random mod 2 : ${ip} daddr . th dport`,
-  });
-  const nodeEndpointMap = (name: string): NftContainer => ({
-    kind: "map",
-    name,
-    spec: `typeof meta l4proto . th dport . numgen random mod 2 : ${ip} daddr . th dport`,
-  });
   const vipVerdicts = (name: string): NftContainer => ({
     kind: "map",
     name,
@@ -71,10 +61,6 @@ export function fixedClaims(context: LayoutContext): Claims {
       vipVerdicts("noep"),
       portVerdicts("noep-np"),
       vipVerdicts("fw"),
-      endpointMap("ep-c"),
-      endpointMap("ep-l"),
-      nodeEndpointMap("ep-nc"),
-      nodeEndpointMap("ep-nl"),
       { kind: "set", name: "cluster-ips", spec: `type ${address}` },
       {
         kind: "set",
@@ -199,10 +185,14 @@ function addFrontend(draft: Draft, frontend: Frontend): void {
 
 type ListName = "cluster" | "local";
 
+function endpointMapName(plan: PlannedPort, nodePort: boolean, list: ListName): string {
+  return `ep-${nodePort ? "n" : ""}${list === "cluster" ? "c" : "l"}${plan[list].length}`;
+}
+
 /** With affinity each port has chains of its own; without, ports with equally many endpoints share theirs. */
 function addEndpoints(draft: Draft, nodePort: boolean, key: string, list: ListName): void {
   if (draft.plan.affinitySeconds > 0) return;
-  const container = `ep-${nodePort ? "n" : ""}${list === "cluster" ? "c" : "l"}`;
+  const container = endpointMapName(draft.plan, nodePort, list);
   draft.plan[list].forEach(({ ip, port }, index) => {
     draft.elements.push({
       container,
@@ -221,10 +211,18 @@ function endpointChain(draft: Draft, nodePort: boolean, list: ListName): string 
   const count = plan[list].length;
   const scope = nodePort ? "n" : "";
   const name = `${scope}${letter}${count}`;
-  const lookup = `${nodePort ? "" : `${ip} daddr . `}meta l4proto . th dport . numgen random mod ${count}`;
+  const key = `${nodePort ? "" : `${ip} daddr . `}meta l4proto . th dport . numgen random mod ${count}`;
+  const map = endpointMapName(plan, nodePort, list);
+  // One map per number of endpoints, born with the chain that reads it: nft 1.0.6 refuses a rule that names such a map
+  // of an earlier transaction ("conflicting protocols specified: tcp vs. th").
+  draft.containers.set(map, {
+    kind: "map",
+    name: map,
+    spec: `typeof ${key} : ${ip} daddr . th dport`,
+  });
   draft.chains.set(name, {
     name,
-    rules: [`${transports} dnat ${ip} addr . port to ${lookup} map @ep-${scope}${letter}`],
+    rules: [`${transports} dnat ${ip} addr . port to ${key} map @${map}`],
   });
   return name;
 }
