@@ -1,6 +1,4 @@
-import type { AuthenticatorOptions } from "../auth/authenticator.ts";
-import type { ControlPlaneAuthorizer } from "../auth/authorizer.ts";
-import type { KindDefinition } from "../types.ts";
+import type { KindDefinition, ObjectReader } from "../types.ts";
 import { configMapKind, secretKind } from "./config-map.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
 import { eventKind } from "./event.ts";
@@ -9,21 +7,21 @@ import { nodeKind } from "./node.ts";
 import { bindingKind, podKind } from "./pod.ts";
 import { rbacKinds } from "./rbac.ts";
 import { replicationControllerKind } from "./replication-controller.ts";
-import { createReviewKinds } from "./reviews.ts";
-import { createServiceAccountKind } from "./service-account.ts";
+import { createReviewKinds, type ReviewDeps } from "./reviews.ts";
+import { createServiceAccountKind, type SignToken } from "./service-account.ts";
 import type { RandomInt } from "./service-allocation.ts";
 import { createServiceKind } from "./service.ts";
 import { csiNodeKind, leaseKind, priorityClassKind, runtimeClassKind } from "./small-kinds.ts";
 
-export interface KindsDeps {
+export interface KindsDeps extends ReviewDeps {
   /** IPv4 range of cluster IPs, for example `10.96.0.0/16`. */
   readonly serviceCidr: string;
   /** Both ends included; upstream's default is 30000-32767. */
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly randomInt: RandomInt;
-  readonly authorizer: ControlPlaneAuthorizer;
-  /** Also given to the authenticator: the store, the token keys, the audiences, the clock. */
-  readonly authentication: AuthenticatorOptions;
+  /** The registry; a function, because the registry is built from the kinds. First called while serving. */
+  readonly objects: () => ObjectReader;
+  readonly signToken: SignToken;
 }
 
 /** Every kind this control plane serves. What is not here answers 404. */
@@ -38,12 +36,12 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     podKind,
     replicationControllerKind,
     secretKind,
-    createServiceAccountKind(deps.authentication.tokens),
+    createServiceAccountKind(deps.signToken),
     createServiceKind({
       serviceCidr: deps.serviceCidr,
       nodePorts: deps.nodePorts,
       randomInt: deps.randomInt,
-      stored: deps.authentication.objects,
+      stored: deps.objects,
     }),
     leaseKind,
     endpointSliceKind,

@@ -1,9 +1,8 @@
-import { userOfToken, type AuthenticatorOptions } from "../auth/authenticator.ts";
-import type { ControlPlaneAuthorizer } from "../auth/authorizer.ts";
-import type { PolicyRule } from "../auth/rules.ts";
-import { badRequest, invalid } from "../status-error.ts";
+import { StatusError, badRequest, invalid } from "../status-error.ts";
 import type {
   AuthorizationAttributes,
+  Authenticator,
+  Authorizer,
   JsonObject,
   KindDefinition,
   SubresourceRequest,
@@ -15,10 +14,23 @@ import { defineKind } from "./kind-builder.ts";
 import { defineStrategy } from "./strategy.ts";
 import { nameColumn } from "./table.ts";
 
+/** The rules that apply to a user, as SelfSubjectRulesReview reports them. */
+export interface RulesReader {
+  rulesFor(
+    user: UserInfo,
+    namespace: string,
+  ): {
+    readonly resourceRules: readonly JsonObject[];
+    readonly nonResourceRules: readonly JsonObject[];
+  };
+}
+
 export interface ReviewDeps {
-  readonly authorizer: ControlPlaneAuthorizer;
-  /** How the API server itself reads bearer tokens. */
-  readonly authentication: AuthenticatorOptions;
+  readonly authorizer: Authorizer;
+  readonly authenticator: Authenticator;
+  readonly rules: RulesReader;
+  /** The user of a token made for one of `audiences`; undefined when it is not. For TokenReviews that name audiences. */
+  readonly tokenUser?: (token: string, audiences: readonly string[]) => UserInfo | undefined;
 }
 
 const authorization = "authorization.k8s.io";
@@ -126,42 +138,18 @@ function accessReview(
   };
 }
 
-const superusers = "system:masters";
-const everything: readonly PolicyRule[] = [
-  { verbs: ["*"], apiGroups: ["*"], resources: ["*"], resourceNames: [], nonResourceURLs: [] },
-  { verbs: ["*"], apiGroups: [], resources: [], resourceNames: [], nonResourceURLs: ["*"] },
-];
-
-function isPathRule(rule: PolicyRule): boolean {
-  return rule.nonResourceURLs.length > 0;
-}
-
-function resourceRule({ verbs, apiGroups, resources, resourceNames }: PolicyRule): JsonObject {
-  return {
-    verbs,
-    ...(apiGroups.length === 0 ? {} : { apiGroups }),
-    ...(resources.length === 0 ? {} : { resources }),
-    ...(resourceNames.length === 0 ? {} : { resourceNames }),
-  };
-}
-
 function rulesReview(request: SubresourceRequest, deps: ReviewDeps): JsonObject {
   const body = request.body ?? {};
   const namespace = text(record(body["spec"])["namespace"]);
   if (namespace === "") throw badRequest("no namespace on request");
-  const { user } = request.context;
-  const rules = user.groups.includes(superusers)
-    ? everything
-    : deps.authorizer.rulesFor(user, namespace);
+  const { resourceRules, nonResourceRules } = deps.rules.rulesFor(request.context.user, namespace);
   return {
     ...body,
     status: {
-      resourceRules: rules.filter((rule) => !isPathRule(rule)).map((rule) => resourceRule(rule)),
-      nonResourceRules: rules
-        .filter((rule) => isPathRule(rule))
-        .map(({ verbs, nonResourceURLs }) => ({ verbs, nonResourceURLs })),
+      resourceRules: [...resourceRules],
+      nonResourceRules: [...nonResourceRules],
       // What the Node authorizer allows depends on objects and is not in the list.
-      incomplete: user.groups.includes("system:nodes"),
+      incomplete: request.context.user.groups.includes("system:nodes"),
     },
   };
 }
@@ -169,16 +157,34 @@ function rulesReview(request: SubresourceRequest, deps: ReviewDeps): JsonObject 
 function tokenReview(request: SubresourceRequest, deps: ReviewDeps): JsonObject {
   const body = request.body ?? {};
   const spec = record(body["spec"]);
-  const token = text(spec["token"]);
-  if (token === "") throw badRequest("token is required for TokenReview in authentication");
-  const requested = strings(spec["audiences"]);
-  const own = deps.authentication;
-  const audiences = (requested.length === 0 ? own.audiences : requested).filter(
-    (audience) => userOfToken(token, { ...own, audiences: [audience] }) !== undefined,
-  );
-  const user = userOfToken(token, { ...own, audiences });
+  const bearerToken = text(spec["token"]);
+  if (bearerToken === "") throw badRequest("token is required for TokenReview in authentication");
+  const audiences = strings(spec["audiences"]);
+  if (audiences.length > 0) return audienceReview(body, bearerToken, audiences, deps.tokenUser);
+  try {
+    const user = deps.authenticator.authenticate({ certificate: undefined, bearerToken });
+    return user === undefined
+      ? { ...body, status: { user: {} } }
+      : { ...body, status: { authenticated: true, user: userJson(user) } };
+  } catch (error) {
+    if (!(error instanceof StatusError)) throw error;
+    return { ...body, status: { user: {}, error: "invalid bearer token" } };
+  }
+}
+
+function audienceReview(
+  body: Readonly<JsonObject>,
+  token: string,
+  requested: readonly string[],
+  tokenUser: ReviewDeps["tokenUser"],
+): JsonObject {
+  if (tokenUser === undefined) {
+    throw badRequest("spec.audiences is not supported by this server; leave it out");
+  }
+  const audiences = requested.filter((audience) => tokenUser(token, [audience]) !== undefined);
+  const user = tokenUser(token, audiences);
   return user === undefined
-    ? { ...body, status: { user: {}, error: "[invalid bearer token]" } }
+    ? { ...body, status: { user: {}, error: "invalid bearer token" } }
     : { ...body, status: { authenticated: true, user: userJson(user), audiences } };
 }
 

@@ -1,6 +1,3 @@
-import { randomUUID } from "node:crypto";
-
-import type { ServiceAccountTokens, TokenClaims } from "../auth/tokens.ts";
 import { badRequest, invalid, notFound } from "../status-error.ts";
 import type { JsonObject, KindDefinition, ObjectReader, SubresourceRequest } from "../types.ts";
 import { int, metadataOf, nameOf, record, strings, text } from "./access.ts";
@@ -8,6 +5,23 @@ import { invalidValue } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
 import { defineStrategy } from "./strategy.ts";
 import { age, ageColumn, nameColumn } from "./table.ts";
+
+/** What a token is made for. */
+export interface TokenClaims {
+  readonly namespace: string;
+  readonly serviceAccount: { readonly name: string; readonly uid: string };
+  readonly pod?: { readonly name: string; readonly uid: string };
+  readonly secret?: { readonly name: string; readonly uid: string };
+  readonly node?: { readonly name: string; readonly uid: string | undefined };
+  /** Empty means the API server's own audience. */
+  readonly audiences: readonly string[];
+  readonly expirationSeconds: number;
+  /** Milliseconds since the epoch. */
+  readonly now: number;
+}
+
+/** Signs a service account token. */
+export type SignToken = (claims: TokenClaims) => string;
 
 const target = { plural: "serviceaccounts", kind: "ServiceAccount", group: "" };
 const tokenRequest = {
@@ -22,17 +36,15 @@ function boundObject(
   reference: Readonly<JsonObject>,
   namespace: string,
   objects: ObjectReader,
-): Pick<TokenClaims, "bound" | "node"> {
+): Pick<TokenClaims, "pod" | "secret" | "node"> {
   const kind = text(reference["kind"]);
   const name = text(reference["name"]);
-  const plurals = { Pod: "pods", Secret: "secrets", Node: "nodes" } as const;
-  const boundKind = kind === "Pod" || kind === "Secret" || kind === "Node" ? kind : undefined;
-  if (boundKind === undefined) {
+  const plural = { Pod: "pods", Secret: "secrets", Node: "nodes" }[kind];
+  if (plural === undefined) {
     throw badRequest(
       `cannot bind token for serviceaccount to object of type ${text(reference["apiVersion"])}, Kind=${kind}`,
     );
   }
-  const plural = plurals[boundKind];
   const found = objects.get(plural, plural === "nodes" ? "" : namespace, name);
   if (found === undefined) throw notFound({ plural, kind, group: "" }, name);
   const uid = text(metadataOf(found)["uid"]);
@@ -46,17 +58,16 @@ function boundObject(
       ),
     ]);
   }
-  const bound = { kind: boundKind, name, uid } as const;
-  if (boundKind !== "Pod") return { bound, node: undefined };
+  if (kind === "Secret") return { secret: { name, uid } };
+  if (kind === "Node") return { node: { name, uid } };
   const nodeName = text(record(found["spec"])["nodeName"]);
-  const node = nodeName === "" ? undefined : objects.get("nodes", "", nodeName);
-  return {
-    bound,
-    node: node === undefined ? undefined : { name: nodeName, uid: text(metadataOf(node)["uid"]) },
-  };
+  if (nodeName === "") return { pod: { name, uid } };
+  const node = objects.get("nodes", "", nodeName);
+  const nodeUID = node === undefined ? undefined : text(metadataOf(node)["uid"]);
+  return { pod: { name, uid }, node: { name: nodeName, uid: nodeUID } };
 }
 
-function issueToken(request: SubresourceRequest, tokens: ServiceAccountTokens): JsonObject {
+function issueToken(request: SubresourceRequest, sign: SignToken): JsonObject {
   const body = request.body ?? {};
   const spec = record(body["spec"]);
   const { registry, namespace, name, context } = request;
@@ -75,21 +86,14 @@ function issueToken(request: SubresourceRequest, tokens: ServiceAccountTokens): 
     ]);
   }
   const reference = spec["boundObjectRef"];
-  const requested = strings(spec["audiences"]);
-  // Without audiences the token is for the API server itself.
-  const audiences = requested.length === 0 ? [tokens.issuer] : requested;
-  const issuedAt = Math.floor(context.now / 1000);
-  const token = tokens.sign({
+  const audiences = strings(spec["audiences"]);
+  const token = sign({
     namespace,
-    serviceAccount: name,
-    serviceAccountUID: text(metadataOf(account)["uid"]),
-    ...(reference === undefined || reference === null
-      ? { bound: undefined, node: undefined }
-      : boundObject(record(reference), namespace, registry)),
+    serviceAccount: { name, uid: text(metadataOf(account)["uid"]) },
+    ...(reference === undefined ? {} : boundObject(record(reference), namespace, registry)),
     audiences,
-    issuedAt,
-    expiresAt: issuedAt + seconds,
-    tokenID: randomUUID(),
+    expirationSeconds: seconds,
+    now: context.now,
   });
   const timestamp = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
   return {
@@ -97,12 +101,12 @@ function issueToken(request: SubresourceRequest, tokens: ServiceAccountTokens): 
     apiVersion: "authentication.k8s.io/v1",
     metadata: { name, namespace, creationTimestamp: timestamp(context.now) },
     spec: { ...spec, audiences, expirationSeconds: seconds, boundObjectRef: reference ?? null },
-    status: { token, expirationTimestamp: timestamp((issuedAt + seconds) * 1000) },
+    status: { token, expirationTimestamp: timestamp(context.now + seconds * 1000) },
   };
 }
 
 /** Kind ServiceAccount with its token endpoint. */
-export function createServiceAccountKind(tokens: ServiceAccountTokens): KindDefinition {
+export function createServiceAccountKind(sign: SignToken): KindDefinition {
   return defineKind({
     kind: "ServiceAccount",
     plural: "serviceaccounts",
@@ -114,7 +118,7 @@ export function createServiceAccountKind(tokens: ServiceAccountTokens): KindDefi
         kind: "custom",
         verbs: ["create"],
         gvk: { group: "authentication.k8s.io", version: "v1", kind: "TokenRequest" },
-        handle: (request) => issueToken(request, tokens),
+        handle: (request) => issueToken(request, sign),
       },
     },
     table: {

@@ -47,8 +47,8 @@ export interface ServiceDeps {
   /** Both ends included. */
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly randomInt: RandomInt;
-  /** The store: its Services are the only record of what is taken. */
-  readonly stored: ObjectReader;
+  /** The stored Services, read once, when the first address is needed. */
+  readonly stored: () => ObjectReader;
 }
 
 function clusterIPsOf(spec: Readonly<JsonObject>): string[] {
@@ -88,7 +88,7 @@ class ServiceAllocator {
     const { serviceCidr, nodePorts, randomInt, stored } = this.#deps;
     const addresses = new AddressAllocator(parseCidr(serviceCidr, "serviceCidr"), randomInt);
     const ports = new PortAllocator(nodePorts, randomInt);
-    for (const service of stored.list("services")) {
+    for (const service of stored().list("services")) {
       const spec = record(service["spec"]);
       for (const address of clusterIPsOf(spec)) addresses.restore(address);
       for (const port of portsOf(spec)) ports.restore(port);
@@ -135,7 +135,7 @@ class ServiceAllocator {
     const spec = record(service["spec"]);
     for (const address of clusterIPsOf(spec)) addresses.release(address);
     for (const port of portsOf(spec)) ports.release(port);
-    const current = this.#deps.stored.get("services", namespaceOf(service), nameOf(service));
+    const current = this.#deps.stored().get("services", namespaceOf(service), nameOf(service));
     const held = record(current?.["spec"]);
     for (const address of clusterIPsOf(held)) addresses.restore(address);
     for (const port of portsOf(held)) ports.restore(port);

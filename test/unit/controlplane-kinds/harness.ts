@@ -1,7 +1,11 @@
 import { generateKeyPairSync } from "node:crypto";
 
 import { createAdmission } from "../../../src/controlplane/admission/admission.ts";
-import type { AuthenticatorOptions } from "../../../src/controlplane/auth/authenticator.ts";
+import {
+  createAuthenticator,
+  userOfToken,
+  type AuthenticatorOptions,
+} from "../../../src/controlplane/auth/authenticator.ts";
 import { createAuthorizer } from "../../../src/controlplane/auth/authorizer.ts";
 import { ServiceAccountTokens } from "../../../src/controlplane/auth/tokens.ts";
 import { text } from "../../../src/controlplane/kinds/access.ts";
@@ -15,6 +19,7 @@ import type {
   RequestContext,
   UserInfo,
 } from "../../../src/controlplane/types.ts";
+import { tokenSigner } from "../../../src/controlplane/token-signer.ts";
 import { isRecord } from "../../../src/lib/guard.ts";
 
 export const now = Date.UTC(2026, 10, 21, 12);
@@ -104,8 +109,12 @@ export function createCluster(): Cluster {
     serviceCidr: "10.43.0.0/16",
     nodePorts: { first: 30_000, last: 32_767 },
     randomInt: () => 0,
+    objects: () => objects,
+    signToken: tokenSigner(tokens, { audience: issuer, uuid: () => "t-1" }),
     authorizer: createAuthorizer({ objects, subscribe: () => () => undefined }),
-    authentication,
+    authenticator: createAuthenticator(authentication),
+    rules: { rulesFor: () => ({ resourceRules: [], nonResourceRules: [] }) },
+    tokenUser: (token, audiences) => userOfToken(token, { ...authentication, audiences }),
   });
   const admission = createAdmission({ randomSuffix: () => "xxxxx" });
   const byResource = new Map(kinds.map((kind) => [resourceOf(kind), kind]));
