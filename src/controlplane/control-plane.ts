@@ -182,6 +182,7 @@ interface Server {
   readonly registry: ObjectRegistry;
   readonly handler: ApiHandler;
   readonly authenticator: ReturnType<typeof createAuthenticator>;
+  readonly authorizer: ControlPlaneAuthorizer;
 }
 
 function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Server {
@@ -225,7 +226,7 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
     version: versionInfo(options.gitVersion ?? "v1.36.0+remora"),
     documents: { "/openid/v1/jwks": tokens.jwks() },
   });
-  return { registry, handler, authenticator };
+  return { registry, handler, authenticator, authorizer };
 }
 
 function loopbackFor(bindAddress: string): string {
@@ -309,6 +310,7 @@ export async function startControlPlane(
     listener = await startHttpServer({
       handler: server.handler,
       authenticator: server.authenticator,
+      authorizer: server.authorizer,
       logger: logger.child({ component: "apiserver" }),
       address: options.bindAddress,
       port: options.port,

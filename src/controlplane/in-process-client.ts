@@ -53,7 +53,8 @@ class InProcessClient implements ApiClient {
         ? undefined
         : {
             kind: "json",
-            value: request.body,
+            // As it would arrive over the wire: without undefined members, and nobody else's object.
+            value: JSON.parse(JSON.stringify(request.body)) as unknown,
             contentType: request.contentType ?? "application/json",
           };
     const reply = await this.#send(method, path, {
