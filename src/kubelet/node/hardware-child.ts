@@ -1,4 +1,4 @@
 // Entry of the inventory process when running from source; see hardware.ts.
 import { writeHardwareInventory } from "./hardware-inventory.ts";
 
-await writeHardwareInventory();
+void writeHardwareInventory();

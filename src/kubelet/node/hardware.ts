@@ -16,10 +16,12 @@ export interface ReadHardwareOptions {
   readonly argv?: readonly [string, ...string[]];
 }
 
-function sourceArgv(): [string, string] {
+function childArgv(): [string, string] {
   // The Node that runs us, whatever PATH says.
   const node = readlinkSync("/proc/self/exe");
-  return [node, new URL("hardware-child.ts", import.meta.url).pathname];
+  // The bundle has its own copy beside it.
+  const suffix = import.meta.url.endsWith(".cjs") ? "cjs" : "ts";
+  return [node, new URL(`hardware-child.${suffix}`, import.meta.url).pathname];
 }
 
 /**
@@ -31,7 +33,7 @@ export async function readHardware(
   signal: AbortSignal,
   options: ReadHardwareOptions = {},
 ): Promise<Hardware> {
-  const text = await exec(options.argv ?? sourceArgv(), { signal: deadline(signal, deadlineMs) });
+  const text = await exec(options.argv ?? childArgv(), { signal: deadline(signal, deadlineMs) });
   let report: unknown;
   try {
     report = JSON.parse(text);

@@ -107,6 +107,11 @@ export async function serveRoute(
       response.writeHead(200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
       response.end(renderMetrics(deps));
       return;
+    case "/stats/summary":
+    case "/metrics/cadvisor":
+    case "/metrics/resource":
+    case "/metrics/probes":
+      throw new HttpRefusal(501, "resource usage is not measured by this version of the agent\n");
     default:
       throw new HttpRefusal(404, "404 page not found\n");
   }

@@ -241,6 +241,7 @@ describe("the node's server", () => {
       ["/runningpods/", 200, /^\{"kind":"PodList"/],
       ["/configz", 200, /"kind":"KubeletConfiguration"/],
       ["/metrics", 200, /^kubelet_node_name\{node="n1"\} 1$/m],
+      ["/stats/summary", 501, /not measured/],
       ["/nowhere", 404, /404 page not found/],
       ["/", 404, /404 page not found/],
       ["/logs/", 404, /404 page not found/],
