@@ -241,7 +241,7 @@ function tlsOptions({ cert, key, ca }: TlsFiles): {
   ca: (string | Buffer)[];
 } {
   // An empty list, not an absent one: else the machine's public CAs could issue client certificates.
-  return { cert, key, ca: ca === undefined ? [] : [ca] };
+  return { cert, key, ca: ca === undefined || ca.length === 0 ? [] : [ca] };
 }
 
 function sameFiles(a: TlsFiles, b: TlsFiles): boolean {

@@ -513,6 +513,61 @@ describe("the node's server", () => {
   });
 });
 
+test("without a client CA no certificate opens the door", async () => {
+  const pki = testPki();
+  const stop = new AbortController();
+  const port = await freePort();
+  const [serving, admin] = [
+    pki.issue("serving", "/CN=node"),
+    pki.issue("admin", "/O=system:masters/CN=admin"),
+  ];
+  const server = createNodeServer({
+    config: agentConfig(pki.directory, {
+      kubeletPort: port,
+      tlsCertFile: serving.cert,
+      tlsPrivateKeyFile: serving.key,
+    }),
+    client: new FakeReviews(),
+    runtime: {} as ContainerRuntime,
+    pods: {
+      pods: () => [],
+      healthy: () => undefined,
+      findContainer: async () => ({ kind: "podNotFound" }),
+    },
+    node: { node: () => undefined, hostIPs: () => [], subscribe: () => () => undefined },
+    clock: systemClock,
+    logger: silentLogger,
+    clientCA: "",
+  });
+  const running = server.run(stop.signal);
+  const ask = async (): Promise<Answer> => {
+    const asked = request({
+      host: "127.0.0.1",
+      port,
+      path: "/pods",
+      agent: false,
+      ca: pki.read(pki.ca),
+      cert: pki.read(admin.cert),
+      key: pki.read(admin.key),
+    });
+    asked.end();
+    const [response] = (await once(asked, "response")) as [IncomingMessage];
+    return answerOf(response);
+  };
+  try {
+    let answer: Answer | undefined;
+    while (answer === undefined) {
+      await systemClock.sleep(5, stop.signal);
+      answer = await ask().catch(() => undefined);
+    }
+    assert.equal(answer.status, 401);
+  } finally {
+    stop.abort();
+    await running;
+    pki.remove();
+  }
+});
+
 test("a renewed certificate is served without a restart", async () => {
   const pki = testPki();
   const stop = new AbortController();
