@@ -174,12 +174,19 @@ export function namespaceController(context: ControllerContext): Controller {
         {
           name: "namespace",
           context,
-          waitFor: [informers.namespaces],
+          waitFor: [informers.namespaces, informers.pods],
           sync: (name, queue) => sync(name, queue, signal),
           subscribe: (queue) => [
             informers.namespaces.subscribe((change) => {
               if (change.kind === "deleted") return;
               if (change.object.metadata.deletionTimestamp !== undefined) queue.add(change.key);
+            }),
+            // Pods are what a namespace waits for most; the look every second is for the rest.
+            informers.pods.subscribe((change) => {
+              if (change.kind !== "deleted") return;
+              const name = change.previous.metadata.namespace ?? "";
+              const deleted = informers.namespaces.get(name)?.metadata.deletionTimestamp;
+              if (deleted !== undefined) queue.add(name);
             }),
           ],
         },
