@@ -1,12 +1,16 @@
+import type { ControlPlaneAuthorizer } from "../auth/authorizer.ts";
 import type { AdmissionPlugin } from "../types.ts";
 import { namespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import { defaultTolerationSeconds, priority, taintNewNodes } from "./pod-plugins.ts";
+import { createEscalationCheck } from "./rbac-escalation.ts";
 import { createServiceAccountPlugin } from "./service-account.ts";
 
 export interface AdmissionDeps {
   /** Five random characters from `bcdfghjklmnpqrstvwxz2456789`, as generated names have them. */
   readonly randomSuffix: () => string;
+  /** With it, roles and bindings are checked for rights that their author does not hold. */
+  readonly authorizer?: ControlPlaneAuthorizer;
 }
 
 /** The built-in admission chain in upstream's order. */
@@ -18,5 +22,6 @@ export function createAdmission(deps: AdmissionDeps): readonly AdmissionPlugin[]
     taintNewNodes,
     priority,
     defaultTolerationSeconds,
+    ...(deps.authorizer === undefined ? [] : [createEscalationCheck(deps.authorizer)]),
   ];
 }

@@ -49,7 +49,7 @@ function matchesSelector(role: Readonly<JsonObject>, selector: unknown): boolean
 }
 
 /** Rules of a ClusterRole; an aggregated one has those of all roles its selectors find, aggregated ones included. */
-function clusterRoleRules(
+export function clusterRoleRules(
   name: string,
   roles: ReadonlyMap<string, Readonly<JsonObject>>,
   visiting: ReadonlySet<string>,

@@ -159,3 +159,49 @@ describe("priority", () => {
     );
   });
 });
+
+describe("RBAC escalation", () => {
+  const rbac = "rbac.authorization.k8s.io";
+  const jane: UserInfo = { name: "jane", uid: "", groups: ["devs"], extra: {} };
+  const role = (name: string, verbs: readonly string[]): JsonObject => ({
+    metadata: { name },
+    rules: [{ apiGroups: [""], resources: ["pods"], verbs }],
+  });
+  const binding = (to: string): JsonObject => ({
+    metadata: { name: "b" },
+    roleRef: { apiGroup: rbac, kind: "ClusterRole", name: to },
+    subjects: [{ kind: "User", name: "joe", apiGroup: rbac }],
+  });
+
+  function cluster(): ReturnType<typeof createCluster> {
+    const created = createCluster();
+    created.objects.put(`clusterroles.${rbac}`, role("reader", ["get", "list"]));
+    created.objects.put(`clusterroles.${rbac}`, role("writer", ["*"]));
+    created.objects.put(`clusterrolebindings.${rbac}`, {
+      metadata: { name: "jane" },
+      roleRef: { apiGroup: rbac, kind: "ClusterRole", name: "reader" },
+      subjects: [{ kind: "User", name: "jane", apiGroup: rbac }],
+    });
+    return created;
+  }
+
+  test("what one holds may be passed on, by role and by binding", () => {
+    cluster().create(`roles.${rbac}`, "default", role("r", ["get"]), context(jane));
+    cluster().create(`rolebindings.${rbac}`, "default", binding("reader"), context(jane));
+  });
+
+  test("what one does not hold may not", () => {
+    assert.throws(
+      () => cluster().create(`roles.${rbac}`, "default", role("r", ["delete"]), context(jane)),
+      /user "jane" \(groups=\["devs"\]\) is attempting to grant RBAC permissions not currently held:\n\{APIGroups:\[""\], Resources:\["pods"\], Verbs:\["delete"\]\}/,
+    );
+    assert.throws(
+      () => cluster().create(`rolebindings.${rbac}`, "default", binding("writer"), context(jane)),
+      /attempting to grant RBAC permissions not currently held/,
+    );
+  });
+
+  test("superusers may do everything", () => {
+    cluster().create(`roles.${rbac}`, "default", role("r", ["*"]));
+  });
+});

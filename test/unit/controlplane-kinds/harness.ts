@@ -105,18 +105,19 @@ export function createCluster(): Cluster {
     audiences: [issuer],
     now: () => now,
   };
+  const authorizer = createAuthorizer({ objects, subscribe: () => () => undefined });
   const kinds = createKinds({
     serviceCidr: "10.43.0.0/16",
     nodePorts: { first: 30_000, last: 32_767 },
     randomInt: () => 0,
     objects: () => objects,
     signToken: tokenSigner(tokens, { audience: issuer, uuid: () => "t-1" }),
-    authorizer: createAuthorizer({ objects, subscribe: () => () => undefined }),
+    authorizer,
     authenticator: createAuthenticator(authentication),
     rules: { rulesFor: () => ({ resourceRules: [], nonResourceRules: [] }) },
     tokenUser: (token, audiences) => userOfToken(token, { ...authentication, audiences }),
   });
-  const admission = createAdmission({ randomSuffix: () => "xxxxx" });
+  const admission = createAdmission({ randomSuffix: () => "xxxxx", authorizer });
   const byResource = new Map(kinds.map((kind) => [resourceOf(kind), kind]));
   const kindOf = (resource: string): KindDefinition => {
     const kind = byResource.get(resource);

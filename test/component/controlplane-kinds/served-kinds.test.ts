@@ -1,0 +1,316 @@
+import assert from "node:assert/strict";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
+import { readFileSync, readdirSync } from "node:fs";
+import { after, before, describe, test } from "node:test";
+
+import type { ApiClient } from "../../../src/api/client.ts";
+import { createAdmission } from "../../../src/controlplane/admission/admission.ts";
+import {
+  createAuthenticator,
+  userOfToken,
+  type AuthenticatorOptions,
+} from "../../../src/controlplane/auth/authenticator.ts";
+import { createAuthorizer } from "../../../src/controlplane/auth/authorizer.ts";
+import { ServiceAccountTokens } from "../../../src/controlplane/auth/tokens.ts";
+import { createApiHandler } from "../../../src/controlplane/http/api-handler.ts";
+import { createInProcessClient } from "../../../src/controlplane/in-process-client.ts";
+import { dig, records, text } from "../../../src/controlplane/kinds/access.ts";
+import { createKinds } from "../../../src/controlplane/kinds/kinds.ts";
+import { createRegistry } from "../../../src/controlplane/registry/create-registry.ts";
+import { openStore } from "../../../src/controlplane/store/open-store.ts";
+import { tokenSigner } from "../../../src/controlplane/token-signer.ts";
+import type { JsonObject, KindDefinition, UserInfo } from "../../../src/controlplane/types.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
+import { isRecord } from "../../../src/lib/guard.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+
+const issuer = "https://kubernetes.default.svc.cluster.local";
+const admin: UserInfo = { name: "admin", uid: "", groups: ["system:masters"], extra: {} };
+const directory = new URL("../../fixtures/golden/", import.meta.url);
+
+interface Server {
+  readonly client: ApiClient;
+  readonly kinds: readonly KindDefinition[];
+  close(): void;
+}
+
+function startServer(): Server {
+  const store = openStore({
+    path: ":memory:",
+    ephemeralPath: ":memory:",
+    isEphemeral: () => false,
+    now: () => Date.now(),
+  });
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const tokens = new ServiceAccountTokens({
+    privateKeyPEM: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+    issuer,
+  });
+  const authentication: AuthenticatorOptions = {
+    objects: store,
+    tokens,
+    audiences: [issuer],
+    now: () => Date.now(),
+  };
+  const authorizer = createAuthorizer({
+    objects: store,
+    subscribe: (listener) => store.subscribe(listener),
+  });
+  const kinds = createKinds({
+    serviceCidr: "10.43.0.0/16",
+    nodePorts: { first: 30_000, last: 32_767 },
+    randomInt: () => 0,
+    objects: () => store,
+    signToken: tokenSigner(tokens, { audience: issuer, uuid: () => randomUUID() }),
+    authorizer,
+    authenticator: createAuthenticator(authentication),
+    rules: { rulesFor: () => ({ resourceRules: [], nonResourceRules: [] }) },
+    tokenUser: (token, audiences) => userOfToken(token, { ...authentication, audiences }),
+  });
+  const registry = createRegistry({
+    store,
+    kinds,
+    admission: createAdmission({ randomSuffix: () => "xxxxx" }),
+    now: () => Date.now(),
+    uuid: () => randomUUID(),
+    random: () => 0.5,
+  });
+  const handler = createApiHandler({
+    kinds,
+    registry,
+    authorizer,
+    clock: systemClock,
+    logger: silentLogger,
+    random: () => 0.5,
+    version: {
+      major: "1",
+      minor: "36",
+      gitVersion: "v1.36.0",
+      gitCommit: "",
+      gitTreeState: "clean",
+      buildDate: "2026-01-01T00:00:00Z",
+      goVersion: "none",
+      compiler: "none",
+      platform: "linux/amd64",
+    },
+  });
+  return {
+    client: createInProcessClient({ handler, user: admin }),
+    kinds,
+    close: () => store.close(),
+  };
+}
+
+function pathOf(kind: KindDefinition, namespace: string): string {
+  const root = kind.group === "" ? `/api/${kind.version}` : `/apis/${kind.group}/${kind.version}`;
+  return namespace === ""
+    ? `${root}/${kind.plural}`
+    : `${root}/namespaces/${namespace}/${kind.plural}`;
+}
+
+const examples: Readonly<Record<string, JsonObject>> = {
+  "clusterroles.rbac.authorization.k8s.io": { rules: [] },
+  "clusterrolebindings.rbac.authorization.k8s.io": {
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "view" },
+  },
+  "csinodes.storage.k8s.io": { spec: { drivers: [] } },
+};
+
+/** A recorded object of the kind, under a name of its own. */
+function exampleOf(kind: KindDefinition): JsonObject {
+  const resource = kind.group === "" ? kind.plural : `${kind.plural}.${kind.group}`;
+  for (const file of readdirSync(directory)) {
+    const golden: unknown = JSON.parse(readFileSync(new URL(file, directory), "utf8"));
+    if (dig(golden, "resource") !== resource) continue;
+    const accepted = records(dig(golden, "cases")).find((item) => item["code"] === 201);
+    if (accepted !== undefined && isRecord(accepted["input"])) {
+      return structuredClone(accepted["input"]);
+    }
+  }
+  return { metadata: { name: "x" }, ...structuredClone(examples[resource] ?? {}) };
+}
+
+describe("every stored kind is served", () => {
+  let server: Server;
+  const { signal } = new AbortController();
+
+  before(async () => {
+    server = startServer();
+    for (const name of ["default", "kube-system"]) {
+      await server.client.request({
+        method: "POST",
+        path: "/api/v1/namespaces",
+        body: { metadata: { name } },
+        signal,
+      });
+    }
+    await server.client.request({
+      method: "POST",
+      path: "/api/v1/namespaces/default/serviceaccounts",
+      body: { metadata: { name: "default" } },
+      signal,
+    });
+  });
+  after(() => server.close());
+
+  async function post(path: string, body: JsonObject): Promise<JsonObject> {
+    const reply = await server.client.request({ method: "POST", path, body, signal });
+    assert.ok(isRecord(reply));
+    return reply;
+  }
+
+  const stored = startServer();
+  const watched = stored.kinds.filter((kind) => kind.verbs.includes("watch"));
+  stored.close();
+
+  for (const kind of watched) {
+    test(`a watch of ${kind.plural} sees create, label and delete`, async () => {
+      const path = pathOf(kind, kind.namespaced ? "default" : "");
+      const example = exampleOf(kind);
+      const name = `w-${kind.plural}`;
+      example["metadata"] = { ...(isRecord(example["metadata"]) ? example["metadata"] : {}), name };
+      const list = await server.client.request({ method: "GET", path, signal });
+      const stop = new AbortController();
+      const stream = server.client.watch({
+        path,
+        query: {
+          watch: true,
+          resourceVersion: text(dig(list, "metadata", "resourceVersion")),
+          fieldSelector: `metadata.name=${name}`,
+        },
+        signal: stop.signal,
+        stallMs: 10_000,
+      });
+      const events = stream[Symbol.asyncIterator]();
+      const next = async (): Promise<readonly [unknown, unknown]> => {
+        const step = await events.next();
+        const value: unknown = step.value;
+        return [dig(value, "type"), dig(value, "object", "metadata", "name")];
+      };
+      const first = next();
+      const created = await post(path, example);
+      assert.deepEqual(await first, ["ADDED", name]);
+      assert.notEqual(text(dig(created, "metadata", "uid")), "");
+      await server.client.request({
+        method: "PATCH",
+        path: `${path}/${name}`,
+        contentType: "application/merge-patch+json",
+        body: { metadata: { labels: { seen: "yes" } } },
+        signal,
+      });
+      assert.deepEqual(await next(), ["MODIFIED", name]);
+      await server.client.request({
+        method: "DELETE",
+        path: `${path}/${name}`,
+        body: { propagationPolicy: "Background" },
+        signal,
+      });
+      // A namespace stays, Terminating, until its controller has emptied it.
+      const last = kind.plural === "namespaces" ? "MODIFIED" : "DELETED";
+      assert.deepEqual(await next(), [last, name]);
+      stop.abort();
+    });
+  }
+
+  const pods = "/api/v1/namespaces/default/pods";
+  const pod = (name: string): JsonObject => ({
+    metadata: { name },
+    spec: { containers: [{ name: "c", image: "nginx" }] },
+  });
+  const bindTo = (name: string, node: string): Promise<JsonObject> =>
+    post(`${pods}/${name}/binding`, {
+      apiVersion: "v1",
+      kind: "Binding",
+      metadata: { name },
+      target: { kind: "Node", name: node },
+    });
+
+  test("a pod is bound once; then a delete and an eviction give it its grace period", async () => {
+    await post(pods, pod("bound"));
+    await bindTo("bound", "n1");
+    const read = await server.client.request({ method: "GET", path: `${pods}/bound`, signal });
+    assert.equal(dig(read, "spec", "nodeName"), "n1");
+    assert.equal(records(dig(read, "status", "conditions"))[0]?.["type"], "PodScheduled");
+    await assert.rejects(
+      bindTo("bound", "n2"),
+      /Operation cannot be fulfilled on pods\/binding "bound": pod bound is already assigned to node "n1"/,
+    );
+    await post(`${pods}/bound/eviction`, {
+      apiVersion: "policy/v1",
+      kind: "Eviction",
+      metadata: { name: "bound" },
+    });
+    const going = await server.client.request({ method: "GET", path: `${pods}/bound`, signal });
+    assert.equal(dig(going, "metadata", "deletionGracePeriodSeconds"), 30);
+  });
+
+  test("a token bound to a pod is good until the pod is gone", async () => {
+    const created = await post(pods, pod("bearer"));
+    const reply = await post("/api/v1/namespaces/default/serviceaccounts/default/token", {
+      apiVersion: "authentication.k8s.io/v1",
+      kind: "TokenRequest",
+      spec: {
+        audiences: [],
+        boundObjectRef: {
+          apiVersion: "v1",
+          kind: "Pod",
+          name: "bearer",
+          uid: dig(created, "metadata", "uid"),
+        },
+      },
+    });
+    const token = dig(reply, "status", "token");
+    const review = (): Promise<JsonObject> =>
+      post("/apis/authentication.k8s.io/v1/tokenreviews", {
+        apiVersion: "authentication.k8s.io/v1",
+        kind: "TokenReview",
+        spec: { token },
+      });
+    assert.equal(
+      dig(await review(), "status", "user", "username"),
+      "system:serviceaccount:default:default",
+    );
+    await server.client.request({ method: "DELETE", path: `${pods}/bearer`, signal });
+    assert.notEqual(dig(await review(), "status", "authenticated"), true);
+  });
+
+  test("scale reads and writes replicas and names the selector", async () => {
+    const path = "/api/v1/namespaces/default/replicationcontrollers";
+    await post(path, {
+      metadata: { name: "web" },
+      spec: {
+        template: {
+          metadata: { labels: { app: "web" } },
+          spec: { containers: [{ name: "c", image: "nginx" }] },
+        },
+      },
+    });
+    const scaled = await server.client.request({
+      method: "PATCH",
+      path: `${path}/web/scale`,
+      contentType: "application/merge-patch+json",
+      body: { spec: { replicas: 3 } },
+      signal,
+    });
+    assert.equal(dig(scaled, "spec", "replicas"), 3);
+    assert.equal(dig(scaled, "status", "selector"), "app=web");
+    const read = await server.client.request({ method: "GET", path: `${path}/web`, signal });
+    assert.equal(dig(read, "spec", "replicas"), 3);
+    assert.equal(dig(read, "metadata", "generation"), 2);
+  });
+
+  test("access reviews ask the authorizer", async () => {
+    const ask = (user: string, groups: readonly string[]): Promise<JsonObject> =>
+      post("/apis/authorization.k8s.io/v1/subjectaccessreviews", {
+        apiVersion: "authorization.k8s.io/v1",
+        kind: "SubjectAccessReview",
+        spec: {
+          user,
+          groups,
+          resourceAttributes: { verb: "list", resource: "pods", namespace: "default" },
+        },
+      });
+    assert.equal(dig(await ask("jane", []), "status", "allowed"), false);
+    assert.equal(dig(await ask("root", ["system:masters"]), "status", "allowed"), true);
+  });
+});
