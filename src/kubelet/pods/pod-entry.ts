@@ -30,6 +30,8 @@ export interface PodEntry {
   graceSeconds: number | undefined;
   /** Volume content may be out of date. */
   volumesStale: boolean;
+  /** When it was last made current; monotonic milliseconds. Tokens and missed changes make it age. */
+  volumesAt: number;
   /** What the last look found in the runtime; a relist that finds the same wakes nobody. */
   fingerprint: string;
   /** Failures in a row, for the wait before the next try. */
@@ -62,6 +64,7 @@ export function newPodEntry(
     deletionSentAt: undefined,
     graceSeconds: undefined,
     volumesStale: true,
+    volumesAt: 0,
     fingerprint: "",
     failures: 0,
     waiting: new Map(),

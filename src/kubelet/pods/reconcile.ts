@@ -93,7 +93,8 @@ async function publish(
 /** Directories and volumes. Returns false when the pod has to wait for them. */
 async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<boolean> {
   const { deps, signal, state } = look;
-  if (!state.volumesStale) return true;
+  const age = deps.clock.monotonic() - state.volumesAt;
+  if (!state.volumesStale && age < resyncMs) return true;
   try {
     await deps.step("makePodDirectories");
     await deps.volumes.makeDirectories(state.uid);
@@ -101,6 +102,7 @@ async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
     const podIPs = sandbox === undefined ? [] : (observed.addresses(sandbox.id) ?? []);
     await deps.volumes.setUp(pod, { podIPs, hostIPs: observed.hostIPs }, signal);
     state.volumesStale = false;
+    state.volumesAt = deps.clock.monotonic();
     return true;
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;

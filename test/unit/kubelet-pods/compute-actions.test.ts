@@ -1,0 +1,362 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import {
+  computeActions,
+  type PodAction,
+  pruneActions,
+} from "../../../src/kubelet/pods/compute-actions.ts";
+import { computeStatus } from "../../../src/kubelet/status/compute-status.ts";
+import type { ObservedPod } from "../../../src/kubelet/status/observed.ts";
+import type { AssignedPod } from "../../../src/kubelet/types.ts";
+import {
+  container,
+  created,
+  exited,
+  observed,
+  pod,
+  record,
+  running,
+  sandbox,
+  unknown,
+} from "./builders.ts";
+
+/** A plan in words, so that tables stay readable. */
+function words(actions: readonly PodAction[]): readonly string[] {
+  return actions.map((action) => {
+    switch (action.kind) {
+      case "endPod":
+        return "end";
+      case "createSandbox":
+        return `sandbox ${action.attempt}`;
+      case "stopSandbox":
+      case "removeSandbox":
+        return `${action.kind} ${action.sandbox.id}`;
+      case "setUpNetwork":
+        return `network ${action.sandbox.id}`;
+      case "killContainer":
+        return `kill ${action.record.id} ${action.cause}`;
+      case "removeContainer":
+        return `remove ${action.record.id}`;
+      case "startContainer":
+        return `start ${action.entry.container.name} ${action.attempt} then ${action.backoffMs}`;
+      case "backOff":
+        return `wait ${action.entry.container.name} ${action.dueAt - observed([]).now}`;
+    }
+  });
+}
+
+function plan(subject: AssignedPod, view: ObservedPod): readonly string[] {
+  const status = computeStatus({
+    pod: subject,
+    observed: view,
+    waiting: new Map(),
+    messages: new Map(),
+    imageRefs: new Map(),
+    terminating: false,
+    old: subject.status ?? {},
+    verdict: undefined,
+    seenAt: view.now,
+  });
+  return words(computeActions({ pod: subject, observed: view, status }));
+}
+
+const init = [container("one"), container("two")];
+const sidecar = container("side", { restartPolicy: "Always" });
+const two = [container("a"), container("b")];
+
+const table: readonly {
+  readonly name: string;
+  readonly pod: AssignedPod;
+  readonly observed: ObservedPod;
+  readonly plan: readonly string[];
+}[] = [
+  {
+    name: "a new pod gets its sandbox first",
+    pod: pod(),
+    observed: observed([], { sandboxes: [] }),
+    plan: ["sandbox 0"],
+  },
+  {
+    name: "a sandbox without addresses gets its network, not a successor",
+    pod: pod(),
+    observed: observed([], { addresses: () => undefined }),
+    plan: ["network sandbox-0"],
+  },
+  {
+    name: "a pod on the node's network needs no addresses",
+    pod: pod({ hostNetwork: true }),
+    observed: observed([], {
+      addresses: () => undefined,
+      sandboxes: [{ ...sandbox(), network: "node" }],
+    }),
+    plan: ["start web 0 then 0"],
+  },
+  {
+    name: "regular containers start in spec order",
+    pod: pod({ containers: two }),
+    observed: observed([]),
+    plan: ["start a 0 then 0", "start b 0 then 0"],
+  },
+  {
+    name: "what runs is left alone",
+    pod: pod(),
+    observed: observed([record("web", running)]),
+    plan: [],
+  },
+  {
+    name: "the first restart is immediate and notes ten seconds",
+    pod: pod(),
+    observed: observed([record("web", exited(1))]),
+    plan: ["start web 1 then 10000"],
+  },
+  {
+    name: "the second restart waits ten seconds from the end of the run",
+    pod: pod(),
+    observed: observed([record("web", exited(1, 4000), { attempt: 1, backoffMs: 10_000 })]),
+    plan: ["wait web 6000"],
+  },
+  {
+    name: "after the wait the delay doubles",
+    pod: pod(),
+    observed: observed([record("web", exited(0, 10_001), { attempt: 1, backoffMs: 10_000 })]),
+    plan: ["start web 2 then 20000"],
+  },
+  {
+    name: "the delay ends at five minutes",
+    pod: pod(),
+    observed: observed([record("web", exited(1, 300_001), { attempt: 9, backoffMs: 300_000 })]),
+    plan: ["start web 10 then 300000"],
+  },
+  {
+    name: "a run of more than ten minutes starts the curve anew",
+    pod: pod(),
+    observed: observed([
+      record("web", exited(1, 1000, 601_000), { attempt: 7, backoffMs: 300_000 }),
+    ]),
+    plan: ["start web 8 then 10000"],
+  },
+  {
+    name: "a new image restarts at once, whatever the curve says",
+    pod: pod({ containers: [container("web", { image: "app:2" })] }),
+    observed: observed([record("web", exited(1, 1), { attempt: 3, backoffMs: 80_000 })]),
+    plan: ["start web 4 then 10000"],
+  },
+  {
+    name: "a new image kills what runs, also under Never",
+    pod: pod({ containers: [container("web", { image: "app:2" })], restartPolicy: "Never" }),
+    observed: observed([record("web", running)]),
+    plan: ["kill web-0 definition"],
+  },
+  {
+    name: "a half-made container is removed and made again under its number",
+    pod: pod(),
+    observed: observed([record("web", created, { attempt: 2 })]),
+    plan: ["remove web-2", "start web 2 then 0"],
+  },
+  {
+    name: "a container in unknown state is killed before its successor starts",
+    pod: pod(),
+    observed: observed([record("web", unknown)]),
+    plan: ["kill web-0 unknown", "start web 1 then 0"],
+  },
+  {
+    name: "OnFailure leaves success alone and ends the pod",
+    pod: pod({ restartPolicy: "OnFailure" }),
+    observed: observed([record("web", exited(0))]),
+    plan: ["end"],
+  },
+  {
+    name: "OnFailure restarts failure",
+    pod: pod({ restartPolicy: "OnFailure" }),
+    observed: observed([record("web", exited(3))]),
+    plan: ["start web 1 then 10000"],
+  },
+  {
+    name: "Never ends the pod with its last container",
+    pod: pod({ restartPolicy: "Never", containers: two }),
+    observed: observed([record("a", exited(1)), record("b", exited(0))]),
+    plan: ["end"],
+  },
+  {
+    name: "Never keeps the pod while one container runs",
+    pod: pod({ restartPolicy: "Never", containers: two }),
+    observed: observed([record("a", exited(1)), record("b", running)]),
+    plan: [],
+  },
+  {
+    name: "a container's own policy beats the pod's",
+    pod: pod({
+      restartPolicy: "Never",
+      containers: [container("web", { restartPolicy: "Always" })],
+    }),
+    observed: observed([record("web", exited(0))]),
+    plan: ["start web 1 then 10000"],
+  },
+  {
+    name: "a restart rule beats the policy",
+    pod: pod({
+      containers: [
+        container("web", {
+          restartPolicy: "Never",
+          restartPolicyRules: [{ action: "Restart", exitCodes: { operator: "In", values: [42] } }],
+        }),
+      ],
+    }),
+    observed: observed([record("web", exited(42))]),
+    plan: ["start web 1 then 10000"],
+  },
+  {
+    name: "init containers run one at a time",
+    pod: pod({ initContainers: init }),
+    observed: observed([]),
+    plan: ["start one 0 then 0"],
+  },
+  {
+    name: "the next init container starts when the one before succeeded",
+    pod: pod({ initContainers: init }),
+    observed: observed([record("one", exited(0))]),
+    plan: ["start two 0 then 0"],
+  },
+  {
+    name: "nothing starts while an init container runs",
+    pod: pod({ initContainers: init }),
+    observed: observed([record("one", running)]),
+    plan: [],
+  },
+  {
+    name: "a pruned init record is proven by a later one",
+    pod: pod({ initContainers: init }),
+    observed: observed([record("two", exited(0))]),
+    plan: ["start web 0 then 0"],
+  },
+  {
+    name: "a failed init container ends a Never pod",
+    pod: pod({ initContainers: init, restartPolicy: "Never" }),
+    observed: observed([record("one", exited(1))]),
+    plan: ["end"],
+  },
+  {
+    name: "init containers are not repeated once a regular one was started in the sandbox",
+    pod: pod({ initContainers: init }),
+    observed: observed([record("web", exited(1))]),
+    plan: ["start web 1 then 10000"],
+  },
+  {
+    name: "a new sandbox repeats the init containers",
+    pod: pod({ initContainers: init }),
+    observed: observed(
+      [record("one", exited(0)), record("two", exited(0)), record("web", exited(137))],
+      { sandboxes: [sandbox(1), sandbox(0, false)] },
+    ),
+    plan: ["start one 1 then 10000"],
+  },
+  {
+    name: "a sidecar starts before the regular containers and keeps running beside them",
+    pod: pod({ initContainers: [sidecar] }),
+    observed: observed([]),
+    plan: ["start side 0 then 0"],
+  },
+  {
+    name: "regular containers start once the sidecar has started",
+    pod: pod({ initContainers: [sidecar] }),
+    observed: observed([record("side", running)]),
+    plan: ["start web 0 then 0"],
+  },
+  {
+    name: "a sidecar that ended is restarted, also under Never",
+    pod: pod({ initContainers: [sidecar], restartPolicy: "Never" }),
+    observed: observed([record("side", exited(0)), record("web", running)]),
+    plan: ["start side 1 then 10000"],
+  },
+  {
+    name: "a sidecar does not keep a finished pod alive",
+    pod: pod({ initContainers: [sidecar], restartPolicy: "Never" }),
+    observed: observed([record("side", running), record("web", exited(0))]),
+    plan: ["end"],
+  },
+  {
+    name: "a dead sandbox is replaced after what runs in it is killed",
+    pod: pod(),
+    observed: observed([record("web", running)], { sandboxes: [sandbox(0, false)] }),
+    plan: ["kill web-0 sandbox", "sandbox 1"],
+  },
+  {
+    name: "a Never pod that lost its sandbox ends",
+    pod: pod({ restartPolicy: "Never" }),
+    observed: observed([record("web", exited(137))], { sandboxes: [sandbox(0, false)] }),
+    plan: ["end"],
+  },
+  {
+    name: "an OnFailure pod that was done gets no new sandbox",
+    pod: pod({ restartPolicy: "OnFailure" }),
+    observed: observed([record("web", exited(0))], { sandboxes: [sandbox(0, false)] }),
+    plan: ["end"],
+  },
+  {
+    name: "a failed liveness probe kills; the restart is the next look's",
+    pod: pod({ containers: [container("web", { livenessProbe: {} })] }),
+    observed: observed([record("web", running)], {
+      probes: { startup: () => undefined, readiness: () => undefined, liveness: () => false },
+    }),
+    plan: ["kill web-0 liveness"],
+  },
+  {
+    name: "an ephemeral container starts beside a running pod, once",
+    pod: pod({ ephemeralContainers: [{ name: "debug", image: "app:1" }] }),
+    observed: observed([record("web", running)]),
+    plan: ["start debug 0 then 0"],
+  },
+  {
+    name: "an ephemeral container that ended stays ended",
+    pod: pod({ ephemeralContainers: [{ name: "debug", image: "app:1" }] }),
+    observed: observed([record("web", running), record("debug", exited(1))]),
+    plan: [],
+  },
+];
+
+describe("computeActions", () => {
+  for (const row of table) {
+    test(row.name, () => {
+      assert.deepEqual(plan(row.pod, row.observed), row.plan);
+    });
+  }
+});
+
+test("the API's restart count is the floor when the runtime has forgotten the container", () => {
+  const status = {
+    containerStatuses: [
+      {
+        name: "web",
+        image: "app:1",
+        imageID: "",
+        ready: false,
+        restartCount: 4,
+        state: { running: {} },
+      },
+    ],
+  };
+  assert.deepEqual(plan(pod({}, { status }), observed([])), ["start web 5 then 0"]);
+});
+
+test("pruning keeps the newest dead container of each name and drops strangers", () => {
+  const view = observed([
+    record("web", running, { attempt: 3 }),
+    record("web", exited(1), { attempt: 2 }),
+    record("web", exited(1), { attempt: 1 }),
+    record("gone", exited(0)),
+  ]);
+  assert.deepEqual(words(pruneActions(pod(), view)), ["remove web-1", "remove gone-0"]);
+});
+
+test("pruning removes an old sandbox only once no container refers to it", () => {
+  const sandboxes = [sandbox(2), sandbox(1, false), sandbox(0, false)];
+  const view = observed(
+    [
+      record("web", running, { attempt: 1, sandboxID: "sandbox-2" }),
+      record("web", exited(1), { attempt: 0, sandboxID: "sandbox-1" }),
+    ],
+    { sandboxes },
+  );
+  assert.deepEqual(words(pruneActions(pod(), view)), ["removeSandbox sandbox-0"]);
+});
