@@ -157,6 +157,8 @@ function upgradeOf(outgoing: ClientRequest): Promise<Far> {
 }
 
 async function splice(left: Duplex, right: Duplex): Promise<void> {
+  // Two pipelines over HTTP's own listeners are more than the ten that Node takes for a leak.
+  for (const side of [left, right]) side.setMaxListeners(30);
   try {
     // Each direction ends on its own: a client that closes stdin still reads the output.
     await Promise.all([pipeline(left, right), pipeline(right, left)]);

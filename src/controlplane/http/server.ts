@@ -239,6 +239,8 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     minVersion: "TLSv1.2",
     ALPNProtocols: ["http/1.1"],
     keepAliveTimeout: 90_000,
+    // A client that has sent all its input still reads the output of exec and port-forward.
+    allowHalfOpen: true,
   });
   listener.on("request", (request, response) => {
     server.onRequest(request, response);

@@ -92,7 +92,7 @@ function documentName(kind: { readonly group: string; readonly version: string }
 const META = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 function build(kinds: readonly KindDefinition[]): string {
-  const names = [`${META}.DeleteOptions`, `${META}.Status`];
+  const names = [`${META}.DeleteOptions`, `${META}.Patch`, `${META}.Status`];
   const bodies = kinds.flatMap((kind) =>
     Object.values(kind.subresources).flatMap((one) => (one.kind === "custom" ? [one.gvk] : [])),
   );

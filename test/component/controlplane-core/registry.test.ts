@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { StatusError } from "../../../src/controlplane/status-error.ts";
 import type { AdmissionPlugin, DeleteOptions } from "../../../src/controlplane/types.ts";
-import { at, contextAt, pod, world } from "./test-kinds.ts";
+import { at, contextAt, pod, record, world } from "./test-kinds.ts";
 
 const NOW = Date.UTC(2026, 0, 2, 3, 4, 5);
 const context = contextAt(NOW);
@@ -94,7 +94,7 @@ test("an update with another resourceVersion is a conflict; metadata that cannot
     registry.update(
       "pods",
       web,
-      (one) => ({ ...one, metadata: { ...Object(one["metadata"]), ...metadata } }),
+      (one) => ({ ...one, metadata: { ...record(one["metadata"]), ...metadata } }),
       { context },
     );
   assert.throws(
@@ -225,7 +225,7 @@ test("finalizers hold an object until the last of them goes; none may come then"
     registry.update(
       "configmaps",
       web,
-      (one) => ({ ...one, metadata: { ...Object(one["metadata"]), finalizers } }),
+      (one) => ({ ...one, metadata: { ...record(one["metadata"]), finalizers } }),
       { context },
     );
   assert.throws(
@@ -258,20 +258,21 @@ test("managedFields name who wrote what, and a field changes hands with its valu
   const updated = registry.update(
     "pods",
     web,
-    (one) => ({ ...one, metadata: { ...Object(one["metadata"]), labels: { a: "2", c: "1" } } }),
+    (one) => ({ ...one, metadata: { ...record(one["metadata"]), labels: { a: "2", c: "1" } } }),
     { context, fieldManager: "changer" },
   );
   const entries = at(updated, "metadata.managedFields");
   assert.ok(Array.isArray(entries));
-  const labelsOf = (manager: string): unknown =>
+  const fieldsOf = (manager: string): unknown =>
     at(
       entries.find((one) => at(one, "manager") === manager),
-      "fieldsV1.f:metadata.f:labels",
+      "fieldsV1",
     );
+  const labelsOf = (manager: string): unknown => at(fieldsOf(manager), "f:metadata.f:labels");
   // Owned without a child left: the map itself.
   assert.deepEqual(labelsOf("creator"), {});
   assert.deepEqual(labelsOf("changer"), { "f:a": {}, "f:c": {} });
-  assert.deepEqual(at(entries[0], "fieldsV1.f:spec"), {
+  assert.deepEqual(at(fieldsOf("creator"), "f:spec"), {
     "f:containers": { 'k:{"name":"c"}': { ".": {}, "f:image": {}, "f:name": {} } },
   });
 });

@@ -150,14 +150,23 @@ export interface World {
   readonly store: Store;
   readonly registry: ObjectRegistry;
   readonly handler: ApiHandler;
-  request(method: string, path: string, body?: unknown, more?: Partial<ApiCall>): Promise<ApiReply>;
-  /** Status and body of a request that answers with an object. */
-  ask(
+  readonly request: (
     method: string,
     path: string,
     body?: unknown,
     more?: Partial<ApiCall>,
-  ): Promise<{ readonly status: number; readonly body: JsonRecord; readonly headers: JsonRecord }>;
+  ) => Promise<ApiReply>;
+  /** Status and body of a request that answers with an object. */
+  readonly ask: (
+    method: string,
+    path: string,
+    body?: unknown,
+    more?: Partial<ApiCall>,
+  ) => Promise<{
+    readonly status: number;
+    readonly body: JsonRecord;
+    readonly headers: JsonRecord;
+  }>;
 }
 
 /** A control plane core over a store in memory. */
@@ -259,4 +268,9 @@ export function at(object: unknown, path: string): unknown {
     else value = isRecord(value) ? value[part] : undefined;
   }
   return value;
+}
+
+/** A JSON object of whatever was found; empty when it was none. */
+export function record(value: unknown): JsonRecord {
+  return isRecord(value) ? value : {};
 }
