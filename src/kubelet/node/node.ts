@@ -22,7 +22,7 @@ import { StatusSource } from "./status-source.ts";
 import { StatusSync } from "./status-sync.ts";
 
 /** Until the node is first Ready: look this often, for so long. */
-const fastPath = { intervalMs: 100, limitMs: 120_000 };
+const fastPath = { intervalMs: 100, limitMs: 120_000, afterFailureMs: 1000 };
 
 export interface NodeOptions {
   readonly config: AgentConfig;
@@ -222,9 +222,10 @@ class NodeWorker implements NodeAgent {
     });
     const fastUntil = clock.monotonic() + fastPath.limitMs;
     while (!signal.aborted) {
-      await sync.sync(signal);
+      const written = await sync.sync(signal);
       const fast = !this.#wasReady && clock.monotonic() < fastUntil;
-      const waitMs = fast ? fastPath.intervalMs : config.nodeStatusUpdateFrequencyMs;
+      const fastMs = written === undefined ? fastPath.afterFailureMs : fastPath.intervalMs;
+      const waitMs = fast ? fastMs : config.nodeStatusUpdateFrequencyMs;
       await clock.sleep(waitMs, signal).catch(() => undefined);
     }
   }

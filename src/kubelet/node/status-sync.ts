@@ -1,13 +1,13 @@
 import type { ApiClient } from "../../api/client.ts";
-import { isNotFound } from "../../api/errors.ts";
+import { isConflict, isForbidden, isNotFound } from "../../api/errors.ts";
 import { parseStored, type Stored } from "../../api/object.ts";
 import { objectPath } from "../../api/resource.ts";
 import { NODES } from "../../api/resources.ts";
 import type { Node, NodeStatus } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { statusChanged, statusPatch } from "./node-status.ts";
+import { registrationAdvice } from "./registration.ts";
 
 /** Tries per tick: the first against the object at hand, later ones against a fresh read. */
 const attempts = 5;
@@ -32,6 +32,8 @@ export class StatusSync {
   readonly #options: StatusSyncOptions;
   #nextReportAt = 0;
   #missingReported = false;
+  /** The last failure told, so that the same trouble is one line and not one each tick. */
+  #reported = "";
 
   constructor(options: StatusSyncOptions) {
     this.#options = options;
@@ -39,13 +41,13 @@ export class StatusSync {
 
   /** One tick. Never rejects for the server's sake. Returns the status that is true now. */
   async sync(signal: AbortSignal): Promise<NodeStatus | undefined> {
-    const { logger } = this.#options;
     let node = this.#options.current();
     for (let attempt = 0; attempt < attempts; attempt += 1) {
       try {
         node ??= await this.#get(signal);
         const written = await this.#write(node, signal);
         this.#missingReported = false;
+        this.#reported = "";
         return written;
       } catch (error) {
         if (signal.aborted) return undefined;
@@ -53,14 +55,21 @@ export class StatusSync {
           this.#reportMissing();
           return undefined;
         }
-        logger.log(attempt === 0 ? "warn" : "debug", "node status was not written", {
-          attempt,
-          error: errorMessage(error),
-        });
+        this.#reportFailure(attempt, error);
+        // No right now is no right in a millisecond.
+        if (isForbidden(error)) return undefined;
         node = undefined;
       }
     }
     return undefined;
+  }
+
+  #reportFailure(attempt: number, error: unknown): void {
+    const { logger, nodeName } = this.#options;
+    const message = registrationAdvice(nodeName, error);
+    const level = message === this.#reported || isConflict(error) ? "debug" : "warn";
+    this.#reported = message;
+    logger.log(level, "node status was not written", { attempt, error: message });
   }
 
   #reportMissing(): void {

@@ -286,6 +286,21 @@ describe("the node", () => {
     await until(() => readyStatus() === "False", "the second try");
   });
 
+  test("a status it may not write is told once, with the remedy, and tried quietly", async () => {
+    const writes = ({ method, path }: SeenRequest): boolean =>
+      method === "PATCH" && path.endsWith("/status");
+    api.inject(writes, { status: 403, reason: "Forbidden", message: "no" }, 3);
+    const before = statusWrites();
+    start();
+    await until(() => {
+      clock.advance(10_000);
+      return statusWrites() >= before + 4;
+    }, "the write after three refused ones");
+    const told = warnings.filter((line) => line.startsWith("node status was not written"));
+    assert.equal(told.length, 1);
+    assert.match(told[0] ?? "", /must belong to user system:node:n1/);
+  });
+
   test("a deleted node is not registered again, and that is said once", async () => {
     start();
     await until(() => readyCalls === 1 && clock.sleeping, "the first status");
