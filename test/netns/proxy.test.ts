@@ -198,7 +198,7 @@ if (insideOwnNamespace(import.meta.filename)) {
     it("a client outside the cluster is served under the node's address", async () => {
       const answers = await client.ask("tcp", "172.30.0.1:80", { count: 10 });
       assert.ok(
-        answers.every((answer) => / 10\.244\.0\.1$/.test(answer)),
+        answers.every((answer) => answer.endsWith(" 10.244.0.1")),
         answers.join(),
       );
     });

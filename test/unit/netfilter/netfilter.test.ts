@@ -1,0 +1,158 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+
+import { SetupError } from "../../../src/lib/errors.ts";
+import { classifyNftFailure, NftError } from "../../../src/netfilter/errors.ts";
+import { jumpPosition, renderForwardChain } from "../../../src/netfilter/forward-accept.ts";
+import { parseMonitorLine } from "../../../src/netfilter/monitor.ts";
+import { parseTableListing } from "../../../src/netfilter/read-back.ts";
+import { renderTransaction } from "../../../src/netfilter/transaction.ts";
+
+const table = { family: "ip", name: "t" } as const;
+
+describe("a transaction", () => {
+  it("puts at most a thousand elements into one command", () => {
+    const elements = Array.from({ length: 2500 }, (_, i) => ({
+      key: `1.2.${i >> 8}.${i & 255}`,
+      value: "",
+    }));
+    const lines = renderTransaction(table, [{ op: "add-elements", container: "s", elements }])
+      .trim()
+      .split("\n");
+    assert.equal(lines.length, 3);
+    assert.match(lines[0] ?? "", /^add element ip t s \{ 1\.2\.0\.0, 1\.2\.0\.1, /);
+  });
+  it("of nothing is no text", () => {
+    assert.equal(renderTransaction(table, []), "");
+  });
+  it("tags rules", () => {
+    assert.equal(
+      renderTransaction(table, [{ op: "add-rule", chain: "c", rule: { text: "drop", tag: "ab" } }]),
+      'add rule ip t c drop comment "ab"\n',
+    );
+  });
+});
+
+describe("what nft says", () => {
+  const cases: readonly [string, string][] = [
+    ["/dev/stdin:1:1-2: Error: Could not process rule: No such file or directory", "missing"],
+    ["/dev/stdin:1:1-2: Error: Could not process rule: File exists", "exists"],
+    ["/dev/stdin:1:1-2: Error: Could not process rule: Device or resource busy", "busy"],
+    ["/dev/stdin:1:1-2: Error: syntax error, unexpected newline", "other"],
+  ];
+  for (const [stderr, failure] of cases) {
+    it(`is classified as ${failure}`, () => {
+      const error = classifyNftFailure(stderr);
+      assert.ok(error instanceof NftError);
+      assert.equal(error.failure, failure);
+    });
+  }
+  it("about rights names the remedy", () => {
+    const error = classifyNftFailure("Error: Could not process rule: Operation not permitted");
+    assert.ok(error instanceof SetupError);
+    assert.match(error.message, /root/);
+  });
+});
+
+describe("a listing", () => {
+  it("gives chains with their tags and elements in the words of transactions", () => {
+    const listing = parseTableListing({
+      nftables: [
+        { metainfo: {} },
+        { chain: { name: "a", type: "nat", hook: "output", prio: -101 } },
+        { chain: { name: "c2" } },
+        { rule: { chain: "a", comment: "x", expr: [] } },
+        { rule: { chain: "a", expr: [] } },
+        {
+          map: {
+            name: "m",
+            elem: [
+              [{ concat: ["fd00:0::1", "tcp", 80, 0] }, { concat: ["10.0.0.1", 80] }],
+              [{ concat: ["10.0.0.2", "udp", 53] }, { goto: { target: "c2" } }],
+              [5, { drop: null }],
+            ],
+          },
+        },
+        {
+          set: {
+            name: "s",
+            elem: [
+              "10.0.0.1",
+              { elem: { val: "10.0.0.2", timeout: 5 } },
+              { prefix: { addr: "10.1.0.0", len: 16 } },
+            ],
+          },
+        },
+      ],
+    });
+    assert.deepEqual(listing.chains.get("a"), {
+      hook: { type: "nat", hook: "output", priority: -101 },
+      tags: ["x", ""],
+    });
+    assert.equal(listing.chains.get("c2")?.hook, undefined);
+    assert.deepEqual(
+      [...(listing.containers.get("m")?.elements ?? [])],
+      [
+        ["fd00::1 . tcp . 80 . 0", "10.0.0.1 . 80"],
+        ["10.0.0.2 . udp . 53", "goto c2"],
+        ["5", "drop"],
+      ],
+    );
+    assert.deepEqual(
+      [...(listing.containers.get("s")?.elements.keys() ?? [])],
+      ["10.0.0.1", "10.0.0.2", "10.1.0.0/16"],
+    );
+  });
+  it("of another shape is an error with its place", () => {
+    assert.throws(() => parseTableListing({}), /\$\.nftables/);
+    assert.throws(
+      () => parseTableListing({ nftables: [{ map: { name: "m", elem: [[{ weird: 1 }, 2]] } }] }),
+      /map\.elem/,
+    );
+  });
+});
+
+describe("the monitor", () => {
+  it("knows deletions of whole tables and of parts", () => {
+    assert.equal(parseMonitorLine("delete table ip remora-proxy")?.kind, "deleted");
+    assert.equal(parseMonitorLine("delete rule ip6 t c handle 5")?.kind, "removed");
+    assert.equal(parseMonitorLine("# new generation 5 by process 1 (nft)"), undefined);
+  });
+});
+
+describe("the FORWARD jump", () => {
+  it("is right only when it is the first rule", () => {
+    const ours = "-A FORWARD -j REMORA-FORWARD";
+    assert.deepEqual(
+      jumpPosition(`-P FORWARD DROP\n${ours}\n-A FORWARD -j DOCKER-USER\n`, "REMORA-FORWARD"),
+      { first: true, count: 1 },
+    );
+    assert.deepEqual(
+      jumpPosition(`-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n${ours}\n`, "REMORA-FORWARD"),
+      { first: false, count: 1 },
+    );
+    assert.deepEqual(
+      jumpPosition("-P FORWARD DROP\n-A FORWARD -j REMORA-FORWARD-2\n", "REMORA-FORWARD"),
+      { first: false, count: 0 },
+    );
+  });
+  it("leads to a chain that accepts pods and translated flows only", () => {
+    const text = renderForwardChain({
+      family: "IPv4",
+      chain: "REMORA-FORWARD",
+      podNetworks: ["10.244.0.0/16"],
+      serviceMark: 0x4000,
+    });
+    assert.match(
+      text,
+      /^\*filter\n:REMORA-FORWARD - \[0:0\]\n-A REMORA-FORWARD -s 10\.244\.0\.0\/16 -j ACCEPT\n/,
+    );
+    assert.match(text, /--mark 0x4000\/0x4000 -j ACCEPT/);
+    assert.ok(
+      text
+        .split("\n")
+        .filter((line) => line.startsWith("-A"))
+        .every((line) => line.startsWith("-A REMORA-FORWARD -")),
+    );
+  });
+});
