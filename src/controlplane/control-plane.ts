@@ -11,7 +11,7 @@ import type { Clock } from "../lib/clock.ts";
 import { errorMessage, SetupError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { createAdmission } from "./admission/admission.ts";
-import { createAuthenticator } from "./auth/authenticator.ts";
+import { createAuthenticator, userOfToken } from "./auth/authenticator.ts";
 import type { ControlPlaneAuthorizer } from "./auth/authorizer.ts";
 import { createAuthorizer } from "./auth/authorizer.ts";
 import { ServiceAccountTokens } from "./auth/tokens.ts";
@@ -194,7 +194,8 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
   };
   const authorizer = createAuthorizer(source);
   const tokens = new ServiceAccountTokens({ privateKeyPEM: pki.serviceAccountKeyPEM, issuer });
-  const authenticator = createAuthenticator({ objects: store, tokens, audiences: [issuer], now });
+  const authentication = { objects: store, tokens, audiences: [issuer], now };
+  const authenticator = createAuthenticator(authentication);
   const randomInt = (bound: number): number => Math.floor(random() * bound);
   const kinds = createKinds({
     serviceCidr: options.serviceCIDR,
@@ -205,13 +206,14 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
     authorizer,
     authenticator,
     rules: rulesReader(authorizer),
+    tokenUser: (token, audiences) => userOfToken(token, { ...authentication, audiences }),
   });
   const randomSuffix = (): string =>
     Array.from({ length: 5 }, () => nameCharacters[randomInt(nameCharacters.length)]).join("");
   const registry = createRegistry({
     store,
     kinds,
-    admission: createAdmission({ randomSuffix }),
+    admission: createAdmission({ randomSuffix, authorizer }),
     now,
     uuid: () => randomUUID(),
     random,
