@@ -1,0 +1,146 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { type AdmissionInput, admitPod } from "../../../src/kubelet/pods/admission.ts";
+import type { AssignedPod } from "../../../src/kubelet/types.ts";
+import { container, pod } from "./builders.ts";
+
+const node = {
+  metadata: { labels: { disk: "ssd", "kubernetes.io/os": "linux", cores: "8" } },
+  spec: { taints: [] },
+  status: { allocatable: { cpu: "2", memory: "1Gi", pods: "2" } },
+};
+
+function input(more: Partial<AdmissionInput> = {}): AdmissionInput {
+  return {
+    node,
+    nodeName: "worker",
+    others: [],
+    allowedUnsafeSysctls: ["kernel.msg*"],
+    features: new Set(["stopSignal"]),
+    handlers: [""],
+    ...more,
+  };
+}
+
+function asking(cpu: string): AssignedPod {
+  return pod({ containers: [container("web", { resources: { requests: { cpu } } })] });
+}
+
+const port = { containerPort: 80, hostPort: 8080 };
+const withPort = (more = {}): AssignedPod =>
+  pod({ containers: [container("web", { ports: [{ ...port, ...more }] })] });
+const sysctl = (name: string, more = {}): AssignedPod =>
+  pod({ securityContext: { sysctls: [{ name, value: "1" }] }, ...more });
+const tainted = {
+  ...node,
+  spec: { taints: [{ key: "out", value: "yes", effect: "NoExecute" as const }] },
+};
+const affinity = (operator: "Gt" | "In" | "NotIn", values: string[], key = "cores"): AssignedPod =>
+  pod({
+    affinity: {
+      nodeAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: {
+          nodeSelectorTerms: [{ matchExpressions: [{ key, operator, values }] }],
+        },
+      },
+    },
+  });
+
+const table: readonly (readonly [string, AssignedPod, AdmissionInput, string | undefined])[] = [
+  ["an ordinary pod", pod(), input(), undefined],
+  ["another node's pod", pod({ nodeName: "other" }), input(), "NodeName"],
+  ["a matching nodeSelector", pod({ nodeSelector: { disk: "ssd" } }), input(), undefined],
+  [
+    "a nodeSelector that does not match",
+    pod({ nodeSelector: { disk: "hdd" } }),
+    input(),
+    "NodeAffinity",
+  ],
+  ["affinity Gt that holds", affinity("Gt", ["4"]), input(), undefined],
+  ["affinity Gt that does not", affinity("Gt", ["8"]), input(), "NodeAffinity"],
+  [
+    "affinity NotIn on a label that is absent",
+    affinity("NotIn", ["x"], "none"),
+    input(),
+    undefined,
+  ],
+  ["enough cpu", asking("1"), input({ others: [asking("1")] }), undefined],
+  ["too much cpu", asking("1001m"), input({ others: [asking("1")] }), "OutOfcpu"],
+  ["too many pods", pod(), input({ others: [pod(), pod()] }), "OutOfpods"],
+  ["a free host port", withPort(), input({ others: [withPort({ hostPort: 81 })] }), undefined],
+  ["a taken host port", withPort(), input({ others: [withPort()] }), "NodePorts"],
+  [
+    "the same port, other protocol",
+    withPort(),
+    input({ others: [withPort({ protocol: "UDP" })] }),
+    undefined,
+  ],
+  [
+    "the same port, other address",
+    withPort({ hostIP: "127.0.0.1" }),
+    input({ others: [withPort({ hostIP: "127.0.0.2" })] }),
+    undefined,
+  ],
+  [
+    "the same port, wildcard",
+    withPort({ hostIP: "127.0.0.1" }),
+    input({ others: [withPort()] }),
+    "NodePorts",
+  ],
+  ["a NoExecute taint", pod(), input({ node: tainted }), "TaintToleration"],
+  [
+    "a tolerated taint",
+    pod({ tolerations: [{ operator: "Exists" }] }),
+    input({ node: tainted }),
+    undefined,
+  ],
+  ["a safe sysctl", sysctl("net.ipv4.tcp_syncookies"), input(), undefined],
+  ["an allowed unsafe sysctl", sysctl("kernel/msgmax"), input(), undefined],
+  ["a forbidden sysctl", sysctl("kernel.shmmax"), input(), "SysctlForbidden"],
+  [
+    "a net sysctl on the node's network",
+    sysctl("net.ipv4.tcp_syncookies", { hostNetwork: true }),
+    input(),
+    "SysctlForbidden",
+  ],
+  ["another OS", pod({ os: { name: "windows" } }), input(), "PodOSNotSupported"],
+  [
+    "strict groups",
+    pod({ securityContext: { supplementalGroupsPolicy: "Strict" } }),
+    input(),
+    "SupplementalGroupsPolicyNotSupported",
+  ],
+  ["user namespaces", pod({ hostUsers: false }), input(), "PodFeatureUnsupported"],
+  [
+    "a resource claim",
+    pod({ resourceClaims: [{ name: "gpu" }] }),
+    input(),
+    "PodFeatureUnsupported",
+  ],
+  [
+    "privileged where the engine is not",
+    pod({ containers: [container("web", { securityContext: { privileged: true } })] }),
+    input(),
+    "PodFeatureUnsupported",
+  ],
+  [
+    "a grpc probe",
+    pod({ containers: [container("web", { livenessProbe: { grpc: { port: 1 } } })] }),
+    input(),
+    "PodFeatureUnsupported",
+  ],
+];
+
+for (const [name, subject, given, reason] of table) {
+  test(`admission: ${name} ${reason === undefined ? "passes" : `is refused with ${reason}`}`, () => {
+    assert.equal(admitPod(subject, given)?.reason, reason);
+  });
+}
+
+test("a refusal for lack of cpu gives the numbers in thousandths", () => {
+  assert.equal(
+    admitPod(asking("1500m"), input({ others: [asking("1")] }))?.message,
+    "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000",
+  );
+});
