@@ -61,6 +61,9 @@ install_node() {
   cmp -s "$root/package-lock.json" "$stamp" 2>/dev/null && [ -e "$root/node_modules/.bin/node" ] && return
   # The complete tree serves production too.
   [ "$1" = production ] && cmp -s "$root/package-lock.json" "$root/node_modules/.remora-all" 2>/dev/null && return
+  # Somebody ran npm themselves: their tree is as good as ours.
+  [ ! -e "$root/node_modules/.remora-production" ] && [ ! -e "$root/node_modules/.remora-all" ] &&
+    [ "$root/node_modules/.package-lock.json" -nt "$root/package-lock.json" ] && return
   # Debian keeps libatomic apart; the pinned Node links it.
   [ -e /usr/lib/x86_64-linux-gnu/libatomic.so.1 ] || [ -e /usr/lib/aarch64-linux-gnu/libatomic.so.1 ] ||
     ldconfig -p 2>/dev/null | grep -q libatomic.so.1 || apt_install "the pinned Node links it" libatomic1

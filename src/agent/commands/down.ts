@@ -1,0 +1,199 @@
+import { readdir, readFile, rm } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+
+import { deadline, systemClock } from "../../lib/clock.ts";
+import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+import { isRecord } from "../../lib/guard.ts";
+import type { Logger } from "../../lib/log.ts";
+import { createBridgeNetwork } from "../../network/bridge.ts";
+import { cleanUpProxy } from "../../proxy/cleanup.ts";
+import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
+import type { DownFlags } from "../flags.ts";
+import { lockHolder } from "../instance-lock.ts";
+import {
+  ownCgroups,
+  ownContainers,
+  ownFiles,
+  ownImages,
+  ownInterfaces,
+  ownLogs,
+  ownMounts,
+  ownNetworkRules,
+  type OwnResource,
+} from "../own-resources.ts";
+import { checkMachine } from "../preflight.ts";
+import { invokingUser, kubeconfigPath, removeUserKubeconfig } from "../user-kubeconfig.ts";
+
+const bridge = "remora0";
+const stopDeadlineMs = 60_000;
+/** Written by the launcher when it had to start the engine itself. */
+const dockerdPidFile = "/run/remora/dockerd.pid";
+
+/** Asks a running agent to end, and waits until it has let go of its directory. */
+async function stopAgent(
+  directory: string,
+  say: (line: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const pid = await lockHolder(directory);
+  if (pid === undefined) return;
+  say(`stopping the remora that runs on ${directory} (pid ${pid})`);
+  process.kill(pid, "SIGTERM");
+  const started = systemClock.monotonic();
+  while ((await lockHolder(directory)) !== undefined) {
+    if (systemClock.monotonic() - started > stopDeadlineMs) {
+      throw new SetupError(
+        `remora (pid ${pid}) did not end within a minute; end it by hand, then try again`,
+      );
+    }
+    await systemClock.sleep(100, signal);
+  }
+}
+
+async function podUIDs(rootDir: string): Promise<string[]> {
+  try {
+    return await readdir(join(rootDir, "pods"));
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** Stops the engine if our launcher started it and nobody else has containers in it. */
+async function stopOwnDockerd(
+  images: { hasContainers: () => Promise<boolean> },
+  say: (line: string) => void,
+): Promise<void> {
+  let pid: number;
+  try {
+    pid = Number((await readFile(dockerdPidFile, "utf8")).trim());
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return;
+    throw error;
+  }
+  if (await images.hasContainers()) {
+    say(
+      "dockerd was started by remora and still has containers of somebody else; it keeps running",
+    );
+    return;
+  }
+  say(`stopping the dockerd that remora started (pid ${pid})`);
+  try {
+    process.kill(pid, "SIGTERM");
+    const started = systemClock.monotonic();
+    while (systemClock.monotonic() - started < 30_000) {
+      process.kill(pid, 0);
+      await systemClock.sleep(100, AbortSignal.timeout(60_000));
+    }
+  } catch (error) {
+    // ESRCH: it is gone.
+    if (errorCode(error) !== "ESRCH") throw error;
+  }
+  await rm("/run/remora", { recursive: true, force: true });
+}
+
+async function engineHasContainers(socketPath: string): Promise<boolean> {
+  const { request } = await import("node:http");
+  return new Promise((resolve, reject) => {
+    const outgoing = request({ socketPath, path: "/info", timeout: 10_000 }, (incoming) => {
+      let text = "";
+      incoming.on("data", (chunk: Buffer) => (text += chunk.toString("utf8")));
+      incoming.on("end", () => {
+        const info: unknown = JSON.parse(text);
+        resolve(isRecord(info) && Number(info["Containers"]) > 0);
+      });
+    });
+    outgoing.on("error", reject);
+    outgoing.end();
+  });
+}
+
+async function removeAll(
+  resources: readonly OwnResource[],
+  say: (line: string) => void,
+  signal: AbortSignal,
+): Promise<number> {
+  for (const resource of resources) {
+    try {
+      await resource.remove(signal);
+    } catch (error) {
+      // The others are removed all the same; the count below says what this one left.
+      say(`${resource.what}: ${errorMessage(error)}`);
+    }
+  }
+  let total = 0;
+  for (const resource of resources) {
+    const left = await resource.left(signal);
+    total += left.length;
+    say(`${resource.what.padEnd(20)} ${left.length} left`);
+    for (const line of left.slice(0, 5)) say(`  ${line}`);
+  }
+  return total;
+}
+
+/**
+ * `remora down`: ends the agent, removes pods and everything else that is ours, then looks at the machine again.
+ *
+ * @throws {SetupError} when something is left.
+ */
+export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal): Promise<void> {
+  const say = (line: string): void => void process.stdout.write(`${line}\n`);
+  await checkMachine(flags.dockerSocket, signal);
+  const ownsState = flags.rootDir === undefined;
+  const rootDir = flags.rootDir ?? join(flags.stateDir, "kubelet");
+  await stopAgent(ownsState ? flags.stateDir : rootDir, say, signal);
+
+  const directories = { podLogsDir: "/var/log/pods", containerLogsDir: "/var/log/containers" };
+  const runtime = createDockerRuntime({
+    socketPath: flags.dockerSocket,
+    nodeName: (flags.hostnameOverride ?? hostname()).toLowerCase(),
+    ...directories,
+    clock: systemClock,
+    logger,
+    random: () => 0,
+  });
+  const limited = deadline(signal, 10 * 60_000);
+  await runtime.connect(limited);
+  const network = createBridgeNetwork({
+    stateDir: join(rootDir, "network"),
+    clusterCIDRs: [],
+    clock: systemClock,
+    logger,
+    bridgeName: bridge,
+  });
+  const uids = new Set([...(await podUIDs(rootDir)), ...(await runtime.snapshot(limited)).keys()]);
+  const files = ownsState
+    ? [flags.stateDir]
+    : ["pods", "network", "pki/kubelet.crt", "pki/kubelet.key", "agent.sock"].map((name) =>
+        join(rootDir, name),
+      );
+  const total = await removeAll(
+    [
+      ownContainers(runtime),
+      ownNetworkRules(network, cleanUpProxy),
+      ownInterfaces(bridge),
+      ownMounts(rootDir),
+      ownCgroups("/"),
+      ownLogs({
+        ...directories,
+        isOurs: (name) => uids.has(name.slice(name.lastIndexOf("_") + 1)),
+      }),
+      ownImages(runtime),
+      ownFiles(files),
+    ],
+    say,
+    limited,
+  );
+  if (ownsState) {
+    const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
+    const path = kubeconfigPath(user, process.env);
+    if (await removeUserKubeconfig(path)) say(`took our context out of ${path}`);
+  }
+  await stopOwnDockerd({ hasContainers: () => engineHasContainers(flags.dockerSocket) }, say);
+  if (total > 0)
+    throw new SetupError(
+      `${total} things are left, named above; remove them by hand or run down again`,
+    );
+  say("nothing is left of remora on this machine");
+}

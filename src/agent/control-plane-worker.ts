@@ -1,0 +1,45 @@
+import { randomInt } from "node:crypto";
+import { parentPort, workerData } from "node:worker_threads";
+
+import { startControlPlane } from "../controlplane/control-plane.ts";
+import { systemClock } from "../lib/clock.ts";
+import { errorMessage, RemoraError } from "../lib/errors.ts";
+import { jsonLogger } from "../lib/log.ts";
+import type { ControlPlaneSettings, WorkerMessage } from "./control-plane-host.ts";
+
+/** Entry of the control plane's thread. */
+async function main(settings: ControlPlaneSettings): Promise<void> {
+  const port = parentPort;
+  if (port === null) throw new Error("control-plane-worker runs only as a worker thread");
+  const send = (message: WorkerMessage): void => port.postMessage(message);
+  const stop = new AbortController();
+  port.on("message", () => stop.abort(new DOMException("the agent stops", "AbortError")));
+  try {
+    const { logLevel, ...options } = settings;
+    const controlPlane = await startControlPlane(
+      {
+        ...options,
+        clock: systemClock,
+        logger: jsonLogger({
+          write: (line) => process.stderr.write(line),
+          now: systemClock.now,
+          level: logLevel,
+        }).child({ component: "control-plane" }),
+        random: () => randomInt(2 ** 32) / 2 ** 32,
+      },
+      stop.signal,
+    );
+    send({ kind: "ready", files: controlPlane.files });
+    await controlPlane.done;
+  } catch (error) {
+    const expected = error instanceof RemoraError;
+    const text =
+      expected || !(error instanceof Error) ? errorMessage(error) : (error.stack ?? error.message);
+    send({ kind: "failed", expected, text });
+  } finally {
+    // The port would keep the thread alive.
+    port.close();
+  }
+}
+
+void main(workerData as ControlPlaneSettings);

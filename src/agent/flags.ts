@@ -1,0 +1,34 @@
+import type { Level } from "../lib/log.ts";
+
+/** Flags that `up`, `run` and `down` share. */
+export interface NodeFlags {
+  readonly hostnameOverride?: string;
+  readonly nodeIp?: readonly string[];
+  readonly dockerSocket: string;
+  readonly logLevel: Level;
+}
+
+export interface UpFlags extends NodeFlags {
+  readonly stateDir: string;
+  readonly apiPort: string;
+  readonly serviceCidr: string;
+  readonly clusterCidr: string;
+}
+
+export interface RunFlags extends NodeFlags {
+  readonly kubeconfig: string;
+  readonly proxyKubeconfig?: string;
+  readonly rootDir: string;
+  readonly podCidr?: readonly string[];
+  readonly clusterCidr?: readonly string[];
+  readonly clusterDns?: readonly string[];
+  readonly clusterDomain: string;
+  readonly clientCaFile?: string;
+  readonly tlsCertFile?: string;
+  readonly tlsPrivateKeyFile?: string;
+}
+
+export interface DownFlags extends NodeFlags {
+  readonly stateDir: string;
+  readonly rootDir?: string;
+}

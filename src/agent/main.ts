@@ -1,0 +1,122 @@
+import { Command, Option } from "commander";
+
+import { jsonLogger, type Level, type Logger } from "../lib/log.ts";
+import { errorMessage, RemoraError } from "../lib/errors.ts";
+import type { DownFlags, RunFlags, UpFlags } from "./flags.ts";
+import { kubernetesVersion, remoraVersion } from "./version.ts";
+
+/** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
+function shutdownSignal(): AbortSignal {
+  const shutdown = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.on(name, () => {
+      if (shutdown.signal.aborted) process.exit(130);
+      shutdown.abort(new DOMException(`received ${name}`, "AbortError"));
+    });
+  }
+  return shutdown.signal;
+}
+
+function stderrLogger(level: Level): Logger {
+  return jsonLogger({ write: (line) => process.stderr.write(line), now: () => Date.now(), level });
+}
+
+/** Errors thrown on purpose are sentences for people; anything else is a bug and shows where it is. */
+function fail(error: unknown): void {
+  const text =
+    error instanceof RemoraError || !(error instanceof Error)
+      ? errorMessage(error)
+      : (error.stack ?? error.message);
+  process.stderr.write(`remora: ${text}\n`);
+  process.exitCode = 1;
+}
+
+function logLevel(fallback: Level): Option {
+  return new Option("--log-level <level>", "log lines on stderr from this level up")
+    .choices(["debug", "info", "warn", "error"])
+    .default(fallback);
+}
+
+function list(value: string): string[] {
+  return value.split(",").filter((item) => item !== "");
+}
+
+function withNodeOptions(command: Command): Command {
+  return command
+    .option(
+      "--hostname-override <name>",
+      "name of the Node object (default: this machine's host name)",
+    )
+    .option(
+      "--node-ip <addresses>",
+      "the node's address, or one of each family, comma separated",
+      list,
+    )
+    .option("--docker-socket <path>", "socket of the Docker Engine", "/var/run/docker.sock");
+}
+
+const program = new Command("remora")
+  .description("A Kubernetes node on Docker: kubelet and service proxy in one daemon.")
+  .version(`remora ${remoraVersion} (Kubernetes ${kubernetesVersion})`);
+
+withNodeOptions(program.command("up"))
+  .description("make this machine a cluster: embedded control plane and node agent")
+  .option("--state-dir <path>", "where everything is kept", "/var/lib/remora")
+  .option("--api-port <port>", "port of the API server", "6443")
+  .option("--service-cidr <cidr>", "addresses of Services", "10.96.0.0/16")
+  .option("--cluster-cidr <cidr>", "addresses of pods", "10.244.0.0/16")
+  .addOption(logLevel("warn"))
+  .action(async (options: UpFlags) => {
+    const { up } = await import("./commands/up.ts");
+    await up(options, stderrLogger(options.logLevel), shutdownSignal());
+  });
+
+withNodeOptions(program.command("run"))
+  .description("the node agent alone, joined to a Kubernetes API server")
+  .requiredOption(
+    "--kubeconfig <file>",
+    "credentials of this node (system:node:NAME in group system:nodes)",
+  )
+  .option(
+    "--proxy-kubeconfig <file>",
+    "credentials that may read Services and EndpointSlices (system:kube-proxy)",
+  )
+  .option("--root-dir <path>", "directory of pods and state", "/var/lib/kubelet")
+  .option("--pod-cidr <cidrs>", "pod addresses to use while the Node object has none", list)
+  .option("--cluster-cidr <cidrs>", "addresses of all pods of the cluster: not masqueraded", list)
+  .option("--cluster-dns <addresses>", "name servers of pods with dnsPolicy ClusterFirst", list)
+  .option("--cluster-domain <domain>", "domain of the cluster", "cluster.local")
+  .option("--client-ca-file <file>", "CA of clients of port 10250 (default: the kubeconfig's)")
+  .option("--tls-cert-file <file>", "certificate of port 10250")
+  .option("--tls-private-key-file <file>", "key of port 10250")
+  .addOption(logLevel("info"))
+  .action(async (options: RunFlags) => {
+    const { run } = await import("./commands/run.ts");
+    await run(options, stderrLogger(options.logLevel), shutdownSignal());
+  });
+
+program
+  .command("down")
+  .description("remove everything Remora made on this machine, pods included, and prove it")
+  .option("--state-dir <path>", "state directory of `remora up`", "/var/lib/remora")
+  .option("--root-dir <path>", "directory given to `remora run`")
+  .option(
+    "--hostname-override <name>",
+    "name of the Node object (default: this machine's host name)",
+  )
+  .option("--docker-socket <path>", "socket of the Docker Engine", "/var/run/docker.sock")
+  .addOption(logLevel("warn"))
+  .action(async (options: DownFlags) => {
+    const { down } = await import("./commands/down.ts");
+    await down(options, stderrLogger(options.logLevel), shutdownSignal());
+  });
+
+program
+  .command("node")
+  .description("what this machine's hardware looks like to the cluster")
+  .action(async () => {
+    const { describeNode } = await import("./commands/node.ts");
+    await describeNode(shutdownSignal());
+  });
+
+program.parseAsync().catch(fail);

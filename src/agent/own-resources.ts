@@ -1,0 +1,250 @@
+import { lstat, readdir, readFile, readlink, rm, rmdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { exec, execResult } from "../lib/exec.ts";
+import { errorCode } from "../lib/errors.ts";
+import type { PodNetwork } from "../network/types.ts";
+import type { ContainerRuntime, ImageService } from "../runtime/types.ts";
+
+/** One sort of thing that Remora makes on a machine: how to remove it, and how to count what is left of it. */
+export interface OwnResource {
+  /** Plural, for the report: "containers". */
+  readonly what: string;
+  remove(signal: AbortSignal): Promise<void>;
+  /** What is still there, one line each. Looks at the machine, never at what `remove` believes it did. */
+  left(signal: AbortSignal): Promise<readonly string[]>;
+}
+
+/** Containers and sandboxes with our labels for this node. */
+export function ownContainers(runtime: ContainerRuntime): OwnResource {
+  return {
+    what: "containers",
+    remove: async (signal) => {
+      const pods = [...(await runtime.snapshot(signal)).values()];
+      await Promise.all(
+        pods.map(async ({ sandboxes, containers }) => {
+          await Promise.all(containers.map(({ id }) => runtime.stopContainer(id, 2, signal)));
+          for (const { id } of containers) await runtime.removeContainer(id, signal);
+          for (const { id } of sandboxes) {
+            await runtime.stopPodSandbox(id, signal);
+            await runtime.removePodSandbox(id, signal);
+          }
+        }),
+      );
+    },
+    left: async (signal) => {
+      const pods = [...(await runtime.snapshot(signal)).values()];
+      return pods.flatMap(({ sandboxes, containers }) =>
+        [...sandboxes, ...containers].map(({ id }) => id),
+      );
+    },
+  };
+}
+
+/** Images that we made ourselves; what pods pulled belongs to the user. */
+export function ownImages(images: ImageService): OwnResource {
+  const ours = async (signal: AbortSignal): Promise<string[]> =>
+    (await images.listImages(signal))
+      .filter(({ tags }) => tags.some((tag) => tag.startsWith("remora.local/")))
+      .map(({ id }) => id);
+  return {
+    what: "own images",
+    remove: async (signal) => {
+      for (const id of await ours(signal)) await images.removeImage(id, signal);
+    },
+    left: ours,
+  };
+}
+
+/** Mount points at or below `directory`, innermost first. */
+async function mountsBelow(directory: string): Promise<string[]> {
+  const text = await readFile("/proc/self/mountinfo", "utf8");
+  return text
+    .split("\n")
+    .map((line) =>
+      (line.split(" ")[4] ?? "").replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+        String.fromCodePoint(Number.parseInt(octal, 8)),
+      ),
+    )
+    .filter((path) => path.startsWith(`${directory}/`))
+    .toReversed();
+}
+
+/** Volumes mounted below the pods directory. */
+export function ownMounts(rootDir: string): OwnResource {
+  return {
+    what: "mounts",
+    remove: async (signal) => {
+      for (const path of await mountsBelow(rootDir)) await exec(["umount", path], { signal });
+    },
+    left: () => mountsBelow(rootDir),
+  };
+}
+
+async function outputLines(
+  argv: readonly [string, ...string[]],
+  signal: AbortSignal,
+): Promise<string[]> {
+  const result = await execResult(argv, { signal });
+  return result.exitCode === 0 ? result.stdout.split("\n").filter((line) => line !== "") : [];
+}
+
+/** Tables and chains of ours in nftables and iptables. */
+async function ownRules(signal: AbortSignal): Promise<string[]> {
+  const tables = (await outputLines(["nft", "list", "tables"], signal)).filter((line) =>
+    / remora-/.test(line),
+  );
+  const chains: string[] = [];
+  for (const tool of ["iptables-save", "ip6tables-save"] as const) {
+    try {
+      chains.push(
+        ...(await outputLines([tool, "-t", "filter"], signal)).filter((line) =>
+          line.includes("REMORA-"),
+        ),
+      );
+    } catch (error) {
+      // No iptables on this machine, so no chain of ours in it.
+      if (errorCode(error) !== "ENOENT") throw error;
+    }
+  }
+  return [...tables, ...chains];
+}
+
+/** Service rules, pod network rules and the accept rule in FORWARD. */
+export function ownNetworkRules(
+  network: PodNetwork,
+  cleanUpProxy: (signal: AbortSignal) => Promise<void>,
+): OwnResource {
+  return {
+    what: "network rules",
+    remove: async (signal) => {
+      await cleanUpProxy(signal);
+      await network.cleanUp(signal);
+    },
+    left: ownRules,
+  };
+}
+
+/** The bridge and the host ends of pod interfaces; removed together with the network's rules. */
+export function ownInterfaces(bridge: string): OwnResource {
+  return {
+    what: "network interfaces",
+    remove: async () => undefined,
+    left: async (signal) =>
+      (await outputLines(["ip", "-o", "link"], signal)).filter(
+        (line) => line.includes(` ${bridge}:`) || line.includes(` master ${bridge} `),
+      ),
+  };
+}
+
+async function cgroupHierarchies(): Promise<string[]> {
+  const text = await readFile("/proc/self/mounts", "utf8");
+  return text
+    .split("\n")
+    .map((line) => line.split(" "))
+    .filter(([, , type]) => type === "cgroup" || type === "cgroup2")
+    .map(([, path = ""]) => path);
+}
+
+async function directoriesBelow(path: string): Promise<string[]> {
+  const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
+  });
+  const nested = await Promise.all(
+    entries
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => directoriesBelow(join(path, entry.name))),
+  );
+  return [...nested.flat(), path];
+}
+
+/** The cgroups of our pods. Docker makes missing parents and never removes them. */
+export function ownCgroups(cgroupRoot: string): OwnResource {
+  const roots = async (): Promise<string[]> => {
+    const tops = (await cgroupHierarchies()).flatMap((hierarchy) => [
+      join(hierarchy, cgroupRoot, "kubepods"),
+      join(hierarchy, cgroupRoot, "kubepods.slice"),
+    ]);
+    const present = await Promise.all(
+      tops.map((path) =>
+        lstat(path).then(
+          () => path,
+          () => undefined,
+        ),
+      ),
+    );
+    return present.filter((path) => path !== undefined);
+  };
+  return {
+    what: "cgroups",
+    remove: async () => {
+      for (const top of await roots()) {
+        for (const path of await directoriesBelow(top)) {
+          await rmdir(path).catch((error: unknown) => {
+            // Busy: something that is not ours lives in it. The count below tells.
+            if (errorCode(error) !== "EBUSY" && errorCode(error) !== "ENOENT") throw error;
+          });
+        }
+      }
+    },
+    left: roots,
+  };
+}
+
+/** Links in /var/log/containers that lead below our log directory, and that directory's pods. */
+export function ownLogs(options: {
+  readonly podLogsDir: string;
+  readonly containerLogsDir: string;
+  /** Whether `<namespace>_<pod>_<uid>` is a pod of ours. */
+  readonly isOurs: (directory: string) => boolean;
+}): OwnResource {
+  const list = async (path: string): Promise<string[]> => {
+    try {
+      return await readdir(path);
+    } catch (error) {
+      if (errorCode(error) === "ENOENT") return [];
+      throw error;
+    }
+  };
+  const ours = async (): Promise<string[]> => {
+    const directories = (await list(options.podLogsDir))
+      .filter(options.isOurs)
+      .map((name) => join(options.podLogsDir, name));
+    const links: string[] = [];
+    for (const name of await list(options.containerLogsDir)) {
+      const path = join(options.containerLogsDir, name);
+      const target = await readlink(path).catch(() => "");
+      if (directories.some((directory) => target.startsWith(`${directory}/`))) links.push(path);
+    }
+    return [...links, ...directories];
+  };
+  return {
+    what: "log links",
+    remove: async () => {
+      for (const path of await ours()) await rm(path, { recursive: true, force: true });
+    },
+    left: ours,
+  };
+}
+
+/** Files and directories that are ours altogether. */
+export function ownFiles(paths: readonly string[]): OwnResource {
+  return {
+    what: "files",
+    remove: async () => {
+      for (const path of paths) await rm(path, { recursive: true, force: true });
+    },
+    left: async () => {
+      const present = await Promise.all(
+        paths.map((path) =>
+          lstat(path).then(
+            () => path,
+            () => undefined,
+          ),
+        ),
+      );
+      return present.filter((path) => path !== undefined);
+    },
+  };
+}

@@ -1,0 +1,220 @@
+import { randomInt } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { createEventRecorder } from "../api/event-recorder.ts";
+import { pemText } from "./pem.ts";
+import { createHttpClient } from "../api/http-client.ts";
+import { loadKubeconfig } from "../api/kubeconfig.ts";
+import type { AgentConfig } from "../config/types.ts";
+import { createNode } from "../kubelet/node/node.ts";
+import { createPods } from "../kubelet/pods/pods.ts";
+import { createNodeServer } from "../kubelet/server/server.ts";
+import type { StepHook } from "../kubelet/steps.ts";
+import type { NodeView } from "../kubelet/types.ts";
+import type { Clock } from "../lib/clock.ts";
+import { errorMessage, isAbort } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import { createBridgeNetwork } from "../network/bridge.ts";
+import type { PodNetwork } from "../network/types.ts";
+import { createProxy } from "../proxy/proxy.ts";
+import { createDockerRuntime } from "../runtime/docker/runtime.ts";
+import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
+import { kubeletVersion, remoraVersion } from "./version.ts";
+import { type Runner, superviseAll } from "./supervise.ts";
+
+export interface RunAgentOptions {
+  readonly config: AgentConfig;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly step: StepHook;
+  /** Called once when the node's Ready condition was first reported True. */
+  readonly onReady: () => void;
+}
+
+/** [0, 1), from the system's generator: nothing here needs more speed. */
+function random(): number {
+  return randomInt(2 ** 32) / 2 ** 32;
+}
+
+/** Connects to the engine, waiting for it as long as it takes: an engine that restarts must not end the agent. */
+async function connectRuntime(
+  runtime: ContainerRuntime,
+  { clock, logger }: RunAgentOptions,
+  signal: AbortSignal,
+): Promise<RuntimeInfo> {
+  for (let waited = 0; ; waited += 1) {
+    try {
+      return await runtime.connect(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (waited % 30 === 0) {
+        logger.log("warn", "waiting for the container engine", { error: errorMessage(error) });
+      }
+      await clock.sleep(1000, signal);
+    }
+  }
+}
+
+/** Keeps the pod network in step with the Node's podCIDRs. */
+function podNetworkRunner(network: PodNetwork, node: NodeView, options: RunAgentOptions): Runner {
+  const { config, clock, logger } = options;
+  const wanted = (): readonly string[] => {
+    const spec = node.node()?.spec;
+    const assigned = spec?.podCIDRs ?? (spec?.podCIDR === undefined ? [] : [spec.podCIDR]);
+    return assigned.length > 0 ? assigned : config.podCIDRs;
+  };
+  return {
+    name: "pod network",
+    run: async (signal) => {
+      let wake = (): void => undefined;
+      const unsubscribe = node.subscribe(() => wake());
+      try {
+        let applied = "";
+        while (!signal.aborted) {
+          const woken = new Promise<void>((resolve) => (wake = resolve));
+          const podCIDRs = wanted();
+          if (podCIDRs.length > 0 && podCIDRs.join(",") !== applied) {
+            try {
+              await network.ensureNode(podCIDRs, signal);
+              applied = podCIDRs.join(",");
+              logger.log("info", "pod network ready", { podCIDRs: applied });
+            } catch (error) {
+              if (signal.aborted && isAbort(error)) return;
+              logger.log("error", "pod network could not be set up", {
+                error: errorMessage(error),
+              });
+            }
+          }
+          await Promise.race([woken, clock.sleep(5000, signal)]);
+        }
+      } finally {
+        unsubscribe();
+      }
+    },
+  };
+}
+
+/**
+ * The node agent: `remora run`, and the agent half of `remora up`. Ends when `signal` aborts; pods keep running.
+ *
+ * @throws {SetupError} when configuration, credentials or the machine do not allow a start.
+ */
+export async function runAgent(options: RunAgentOptions, signal: AbortSignal): Promise<void> {
+  const { config, clock, logger, step } = options;
+  const userAgent = `remora/${remoraVersion}`;
+  const [nodeKubeconfig, proxyKubeconfig] = await Promise.all([
+    loadKubeconfig(config.kubeconfig),
+    loadKubeconfig(config.proxyKubeconfig),
+  ]);
+  const client = createHttpClient({ kubeconfig: nodeKubeconfig, userAgent, clock, logger });
+  // The heartbeat must not wait behind anything else, so it has a connection of its own.
+  const leaseClient = createHttpClient({ kubeconfig: nodeKubeconfig, userAgent, clock, logger });
+  const proxyClient = createHttpClient({ kubeconfig: proxyKubeconfig, userAgent, clock, logger });
+  await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
+  const clientCA =
+    nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
+
+  const runtime = createDockerRuntime({
+    socketPath: config.dockerSocket,
+    nodeName: config.nodeName,
+    podLogsDir: config.podLogsDir,
+    containerLogsDir: config.containerLogsDir,
+    clock,
+    logger: logger.child({ component: "runtime" }),
+    random,
+  });
+  const network = createBridgeNetwork({
+    stateDir: join(config.rootDir, "network"),
+    clusterCIDRs: config.clusterCIDRs,
+    clock,
+    logger: logger.child({ component: "network" }),
+  });
+  try {
+    const info = await connectRuntime(runtime, options, signal);
+    for (const warning of info.warnings)
+      logger.log("warn", "the host cannot do everything", { warning });
+    const events = createEventRecorder({
+      client,
+      component: "kubelet",
+      host: config.nodeName,
+      clock,
+      logger,
+      random,
+    });
+    const proxyEvents = createEventRecorder({
+      client: proxyClient,
+      component: "kube-proxy",
+      host: config.nodeName,
+      clock,
+      logger,
+      random,
+    });
+    const node = createNode({
+      config,
+      client,
+      leaseClient,
+      runtime: () => info,
+      images: runtime,
+      health: () => pods.view.healthy(),
+      events,
+      clock,
+      logger: logger.child({ component: "node" }),
+      random,
+      version: kubeletVersion,
+      onReady: options.onReady,
+    });
+    const pods = createPods({
+      config,
+      client,
+      runtime,
+      images: runtime,
+      network,
+      node: node.view,
+      events,
+      clock,
+      logger: logger.child({ component: "pods" }),
+      random,
+      step,
+    });
+    const server = createNodeServer({
+      config,
+      client,
+      runtime,
+      pods: pods.view,
+      node: node.view,
+      clock,
+      logger: logger.child({ component: "server" }),
+      clientCA,
+    });
+    const proxy = createProxy({
+      config,
+      client: proxyClient,
+      nodeName: config.nodeName,
+      nodeIPs: config.nodeIPs,
+      events: proxyEvents,
+      clock,
+      logger: logger.child({ component: "proxy" }),
+      random,
+    });
+    const named = (name: string, part: { run(signal: AbortSignal): Promise<void> }): Runner => ({
+      name,
+      run: (inner) => part.run(inner),
+    });
+    await superviseAll(
+      [
+        named("node", node),
+        named("pods", pods),
+        named("server", server),
+        named("proxy", proxy),
+        named("events", events),
+        named("proxy events", proxyEvents),
+        podNetworkRunner(network, node.view, options),
+      ],
+      logger,
+      signal,
+    );
+  } finally {
+    await Promise.all([client.close(), leaseClient.close(), proxyClient.close()]);
+  }
+}

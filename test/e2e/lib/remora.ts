@@ -1,0 +1,56 @@
+import { execFileSync } from "node:child_process";
+
+import { eventually, type Machine, type MachineProcess, root } from "./machine.ts";
+
+/** Why end-to-end tests cannot run here; undefined when they can. */
+export function cannotRun(): string | undefined {
+  if (process.getuid?.() !== 0) return "needs root";
+  for (const tool of ["kubectl", "dockerd", "nft", "ip", "unshare", "busybox"]) {
+    try {
+      execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore" });
+    } catch {
+      return `needs ${tool} on this machine`;
+    }
+  }
+  return undefined;
+}
+
+const program = `${root}/bin/remora`;
+
+/** Starts `remora up` on the machine and waits until it says that the node is ready. */
+export async function remoraUp(
+  machine: Machine,
+  env: Readonly<Record<string, string>> = {},
+): Promise<MachineProcess> {
+  const process = startRemora(machine, env);
+  await eventually(
+    async () => (process.output().includes("kubectl get nodes") ? true : undefined),
+    {
+      timeoutMs: 60_000,
+      describe: () => process.output(),
+    },
+  );
+  return process;
+}
+
+/** Starts `remora up` without waiting: for tests in which it dies on the way. */
+export function startRemora(
+  machine: Machine,
+  env: Readonly<Record<string, string>> = {},
+): MachineProcess {
+  return machine.spawn([program, "up"], env);
+}
+
+/** Runs `remora down` to its end and returns what it printed. */
+export async function remoraDown(machine: Machine): Promise<string> {
+  const result = await machine.exec([program, "down"]);
+  return result.stdout + result.stderr;
+}
+
+/** Ids of our containers on the machine, pause containers included, by name. */
+export async function ownContainers(machine: Machine): Promise<Map<string, string>> {
+  const filters = encodeURIComponent(JSON.stringify({ label: ["remora.io/node"] }));
+  const all = await machine.docker("GET", `/containers/json?all=1&filters=${filters}`);
+  const entries = all as readonly { Id: string; Names: readonly string[]; State: string }[];
+  return new Map(entries.map((entry) => [`${entry.Names[0] ?? ""} ${entry.State}`, entry.Id]));
+}
