@@ -22,7 +22,7 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
         clock: systemClock,
         logger: jsonLogger({
           write: (line) => process.stderr.write(line),
-          now: systemClock.now,
+          now: () => systemClock.now(),
           level: logLevel,
         }).child({ component: "control-plane" }),
         random: () => randomInt(2 ** 32) / 2 ** 32,

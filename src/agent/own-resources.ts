@@ -1,5 +1,5 @@
 import { lstat, readdir, readFile, readlink, rm, rmdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { exec, execResult } from "../lib/exec.ts";
 import { errorCode } from "../lib/errors.ts";
@@ -56,18 +56,19 @@ export function ownImages(images: ImageService): OwnResource {
   };
 }
 
-/** Mount points at or below `directory`, innermost first. */
-async function mountsBelow(directory: string): Promise<string[]> {
+/** All mount points this process sees, in mount order. */
+async function mountPoints(): Promise<string[]> {
   const text = await readFile("/proc/self/mountinfo", "utf8");
-  return text
-    .split("\n")
-    .map((line) =>
-      (line.split(" ")[4] ?? "").replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
-        String.fromCodePoint(Number.parseInt(octal, 8)),
-      ),
-    )
-    .filter((path) => path.startsWith(`${directory}/`))
-    .toReversed();
+  const unescape = (path: string): string =>
+    path.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+      String.fromCodePoint(Number.parseInt(octal, 8)),
+    );
+  return text.split("\n").map((line) => unescape(line.split(" ")[4] ?? ""));
+}
+
+/** Mount points below `directory`, innermost first. */
+async function mountsBelow(directory: string): Promise<string[]> {
+  return (await mountPoints()).filter((path) => path.startsWith(`${directory}/`)).toReversed();
 }
 
 /** Volumes mounted below the pods directory. */
@@ -129,7 +130,7 @@ export function ownNetworkRules(
 export function ownInterfaces(bridge: string): OwnResource {
   return {
     what: "network interfaces",
-    remove: async () => undefined,
+    remove: () => Promise.resolve(),
     left: async (signal) =>
       (await outputLines(["ip", "-o", "link"], signal)).filter(
         (line) => line.includes(` ${bridge}:`) || line.includes(` master ${bridge} `),
@@ -228,23 +229,42 @@ export function ownLogs(options: {
   };
 }
 
+/** Removes `path`; a directory that is a mount point of its own (a disk for the state) is emptied instead. */
+async function removePath(path: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true });
+  } catch (error) {
+    if (errorCode(error) !== "EBUSY") throw error;
+    for (const name of await readdir(path))
+      await rm(join(path, name), { recursive: true, force: true });
+  }
+}
+
+async function isEmptyMountPoint(path: string): Promise<boolean> {
+  const [self, parent] = await Promise.all([lstat(path), lstat(dirname(path))]);
+  const mounted = self.dev !== parent.dev || (await mountPoints()).includes(path);
+  return mounted && (await readdir(path)).length === 0;
+}
+
 /** Files and directories that are ours altogether. */
 export function ownFiles(paths: readonly string[]): OwnResource {
   return {
     what: "files",
     remove: async () => {
-      for (const path of paths) await rm(path, { recursive: true, force: true });
+      for (const path of paths) await removePath(path);
     },
     left: async () => {
-      const present = await Promise.all(
-        paths.map((path) =>
-          lstat(path).then(
-            () => path,
-            () => undefined,
-          ),
-        ),
-      );
-      return present.filter((path) => path !== undefined);
+      const left: string[] = [];
+      for (const path of paths) {
+        const found = await lstat(path).catch((error: unknown) => {
+          if (errorCode(error) === "ENOENT") return undefined;
+          throw error;
+        });
+        if (found === undefined) continue;
+        if (found.isDirectory() && (await isEmptyMountPoint(path))) continue;
+        left.push(path);
+      }
+      return left;
     },
   };
 }

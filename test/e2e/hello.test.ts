@@ -130,7 +130,7 @@ describe("the main job, with stock kubectl", { skip: skip ?? false }, () => {
     const report = await remoraDown(machine);
     assert.match(report, /nothing is left/);
     const left = await machine.exec(
-      ["sh", "-c", "nft list tables; ip -br link; ls -A /var/lib/remora /var/log/pods"],
+      ["sh", "-c", "nft list tables; ip -br link; find /var/lib/remora /var/log/pods -mindepth 1"],
       {
         allowFailure: true,
       },
