@@ -60,7 +60,13 @@ export function statusPatch(
   for (const [field, value] of Object.entries(next)) {
     if (value === undefined || sameJSON(old[field], value)) continue;
     const key = mergeKeys[field];
-    status[field] = key === undefined ? value : mergedList(old[field], value, key);
+    if (key === undefined) {
+      status[field] = value;
+      continue;
+    }
+    // The server keeps its own order of a keyed list: the same elements in another order are no change.
+    const changes = mergedList(old[field], value, key);
+    if (changes.length > 0) status[field] = changes;
   }
   for (const field of ["reason", "message", "podIP", "podIPs"]) {
     if (old[field] !== undefined && next[field] === undefined) {

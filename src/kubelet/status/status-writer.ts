@@ -34,6 +34,8 @@ interface Entry {
   base: PodStatus;
   resourceVersion: string;
   wanted: PodStatus | undefined;
+  /** The patch, as text, that the server last took without storing it. */
+  ignored: string | undefined;
   failures: number;
 }
 
@@ -75,7 +77,15 @@ export class StatusWriter {
     const base = pod.status ?? {};
     const entry = this.#entries.get(uid);
     if (entry === undefined) {
-      const fresh = { namespace, name, base, resourceVersion, wanted: undefined, failures: 0 };
+      const fresh = {
+        namespace,
+        name,
+        base,
+        resourceVersion,
+        wanted: undefined,
+        ignored: undefined,
+        failures: 0,
+      };
       this.#entries.set(uid, fresh);
     } else if (entry.wanted === undefined && isNewer(resourceVersion, entry.resourceVersion)) {
       entry.base = base;
@@ -91,7 +101,8 @@ export class StatusWriter {
     if (entry === undefined) return;
     const known = entry.wanted ?? entry.base;
     if (isTerminalPhase(known.phase) && known.phase !== status.phase) return;
-    if (statusPatch(uid, known, status) === undefined) return;
+    const patch = statusPatch(uid, known, status);
+    if (patch === undefined || JSON.stringify(patch) === entry.ignored) return;
     entry.wanted = status;
     this.#queue.add(uid);
   }
@@ -117,6 +128,11 @@ export class StatusWriter {
       return;
     }
     await this.#options.step("writeStatus");
+    this.#options.logger.log("debug", "pod status changes", {
+      podUID: uid,
+      pod: `${entry.namespace}/${entry.name}`,
+      fields: Object.keys(body["status"] ?? {}).join(" "),
+    });
     try {
       const answer = await this.#options.client.request({
         method: "PATCH",
@@ -151,9 +167,22 @@ export class StatusWriter {
     entry.base = pod.status ?? {};
     entry.resourceVersion = pod.metadata.resourceVersion;
     entry.failures = 0;
+    this.#noteIgnored(entry, statusPatch(pod.metadata.uid, entry.base, wanted));
     if (entry.wanted === wanted) entry.wanted = undefined;
     else this.#queue.add(pod.metadata.uid);
     this.#options.onWritten(pod);
+  }
+
+  /** What a server takes without storing it must not be sent again and again. */
+  #noteIgnored(entry: Entry, rest: Readonly<Record<string, unknown>> | undefined): void {
+    const ignored = rest === undefined ? undefined : JSON.stringify(rest);
+    if (ignored !== undefined && ignored !== entry.ignored) {
+      this.#options.logger.log("warn", "the server did not store all of a pod's status", {
+        pod: `${entry.namespace}/${entry.name}`,
+        fields: Object.keys(rest?.["status"] ?? {}).join(" "),
+      });
+    }
+    entry.ignored = ignored;
   }
 
   #retry(uid: string, error: unknown): void {

@@ -297,3 +297,12 @@ test("a patch holds only what changed, and names what is to go", () => {
   });
   assert.equal(statusPatch("uid-1", after, { ...after }), undefined);
 });
+
+test("conditions that stand in another order on the server are no change", () => {
+  const ready = { type: "Ready", status: "True" };
+  const scheduled = { type: "PodScheduled", status: "True" };
+  assert.equal(
+    statusPatch("uid-1", { conditions: [scheduled, ready] }, { conditions: [ready, scheduled] }),
+    undefined,
+  );
+});
