@@ -6,6 +6,7 @@ import { systemClock } from "../lib/clock.ts";
 import { errorMessage, RemoraError } from "../lib/errors.ts";
 import { jsonLogger } from "../lib/log.ts";
 import type { ControlPlaneSettings, WorkerMessage } from "./control-plane-host.ts";
+import { kubeletVersion } from "./version.ts";
 
 /** Entry of the control plane's thread. */
 async function main(settings: ControlPlaneSettings): Promise<void> {
@@ -19,6 +20,7 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
     const controlPlane = await startControlPlane(
       {
         ...options,
+        gitVersion: kubeletVersion,
         clock: systemClock,
         logger: jsonLogger({
           write: (line) => process.stderr.write(line),

@@ -50,7 +50,7 @@ export interface ControlPlaneOptions {
   readonly clusterCIDR: string;
   readonly nodeName: string;
   readonly nodeIPs: readonly string[];
-  /** What `/version` says; default `v1.36.0+remora`. */
+  /** What `/version` says; default `v1.36.2+remora`. */
   readonly gitVersion?: string;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -225,7 +225,7 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
     clock,
     logger: logger.child({ component: "apiserver" }),
     random,
-    version: versionInfo(options.gitVersion ?? "v1.36.0+remora"),
+    version: versionInfo(options.gitVersion ?? "v1.36.2+remora"),
     documents: { "/openid/v1/jwks": tokens.jwks() },
   });
   return { registry, handler, authenticator, authorizer };

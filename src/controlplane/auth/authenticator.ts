@@ -33,26 +33,42 @@ export function userOfCertificate(der: Uint8Array): UserInfo | undefined {
   return { name, uid: "", groups: [...groups, authenticated], extra: {} };
 }
 
-function uidOf(
-  objects: ObjectReader,
-  resource: string,
-  namespace: string,
-  name: string,
-): string | undefined {
-  const metadata = objects.get(resource, namespace, name)?.["metadata"];
-  if (!isRecord(metadata)) return undefined;
-  return typeof metadata["uid"] === "string" ? metadata["uid"] : undefined;
+/** How long after its deletionTimestamp an object that finalizers keep still vouches for tokens. */
+const deletedLeewayMs = 60_000;
+
+interface Reference {
+  readonly resource: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
 }
 
-/** The user a token stands for, if the account and the object it is bound to still exist under the same uid. */
-export function userOfClaims(claims: TokenClaims, objects: ObjectReader): UserInfo | undefined {
+/** Whether the object is there under the same uid and not deleted for longer than the leeway. */
+function vouches(objects: ObjectReader, reference: Reference, now: number): boolean {
+  const { resource, namespace, name, uid } = reference;
+  const metadata = objects.get(resource, namespace, name)?.["metadata"];
+  if (!isRecord(metadata) || metadata["uid"] !== uid) return false;
+  const deleted = metadata["deletionTimestamp"];
+  return typeof deleted !== "string" || Date.parse(deleted) >= now - deletedLeewayMs;
+}
+
+/**
+ * The user a token stands for, if the account and the object it is bound to still exist under the same uid at `now`
+ * (milliseconds).
+ */
+export function userOfClaims(
+  claims: TokenClaims,
+  objects: ObjectReader,
+  now: number,
+): UserInfo | undefined {
   const { namespace, serviceAccount, bound, node } = claims;
-  if (uidOf(objects, "serviceaccounts", namespace, serviceAccount) !== claims.serviceAccountUID)
-    return undefined;
+  const account = { namespace, name: serviceAccount, uid: claims.serviceAccountUID };
+  if (!vouches(objects, { resource: "serviceaccounts", ...account }, now)) return undefined;
   if (bound !== undefined) {
     const resource = { Pod: "pods", Secret: "secrets", Node: "nodes" }[bound.kind];
     const at = bound.kind === "Node" ? "" : namespace;
-    if (uidOf(objects, resource, at, bound.name) !== bound.uid) return undefined;
+    const { name, uid } = bound;
+    if (!vouches(objects, { resource, namespace: at, name, uid }, now)) return undefined;
   }
   return {
     name: `system:serviceaccount:${namespace}:${serviceAccount}`,
@@ -81,7 +97,7 @@ export function userOfToken(token: string, options: AuthenticatorOptions): UserI
   const claims = options.tokens.verify(token, options.now());
   if (claims === undefined) return options.otherToken?.(token);
   if (!claims.audiences.some((audience) => options.audiences.includes(audience))) return undefined;
-  return userOfClaims(claims, options.objects);
+  return userOfClaims(claims, options.objects, options.now());
 }
 
 /** Client certificates first, then bearer tokens. A credential that is there but wrong is refused, never ignored. */

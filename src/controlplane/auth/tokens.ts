@@ -50,9 +50,11 @@ function text(value: unknown): string {
 }
 
 function boundObject(claims: JsonRecord): BoundObject | undefined {
+  // The node of a bound pod is named too; only alone it is what the token is bound to.
   for (const [field, kind] of [
     ["pod", "Pod"],
     ["secret", "Secret"],
+    ["node", "Node"],
   ] as const) {
     const value = claims[field];
     if (isRecord(value)) return { kind, name: text(value["name"]), uid: text(value["uid"]) };

@@ -1,4 +1,4 @@
-import { StatusError, badRequest, conflict, notFound } from "../status-error.ts";
+import { badRequest, conflict, invalid, notFound } from "../status-error.ts";
 import type {
   CustomSubresource,
   FieldError,
@@ -174,13 +174,10 @@ function bind(request: SubresourceRequest, name: string): JsonObject {
       : [notSupported("target.kind", node["kind"], ["Node", "<empty>"])]),
     ...(text(node["name"]) === "" ? [required("target.name")] : []),
   ];
-  if (errors.length > 0) {
-    throw new StatusError(
-      500,
-      "InternalError",
-      errors.map((error) => `${error.field}: ${error.message}`).join(", "),
-    );
-  }
+  // kube-apiserver answers 500 here; a fault of the request is a 422 with the same words.
+  if (errors.length > 0)
+    throw invalid({ plural: "bindings", kind: "Binding", group: "" }, name, errors);
+  if (name === "") throw badRequest("Name parameter required.");
   const refuse = (message: string): never => {
     throw conflict({ plural: "pods/binding", kind: "Pod", group: "" }, name, message);
   };
@@ -194,6 +191,12 @@ function bind(request: SubresourceRequest, name: string): JsonObject {
       if (uid !== "" && uid !== own["uid"]) {
         refuse(
           `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${text(own["uid"])}`,
+        );
+      }
+      const version = text(metadata["resourceVersion"]);
+      if (version !== "" && version !== own["resourceVersion"]) {
+        refuse(
+          `Precondition failed: ResourceVersion in precondition: ${version}, ResourceVersion in object meta: ${text(own["resourceVersion"])}`,
         );
       }
       if (own["deletionTimestamp"] !== undefined) {

@@ -113,6 +113,19 @@ describe("stock kubectl", { skip: await missing() }, () => {
     assert.equal(await apply("2"), "configmap/m unchanged\n");
   });
 
+  test("a namespace on its way out is seen as Terminating, with conditions", async () => {
+    await kubectl("create", "ns", "leaving");
+    await kubectl("create", "configmap", "content", "-n", "leaving");
+    await kubectl("delete", "ns", "leaving", "--wait=false");
+    assert.match(await kubectl("get", "ns", "leaving"), /leaving +Terminating/);
+    await eventually("its content to go", async () => {
+      const type = '{.status.conditions[?(@.type=="NamespaceContentRemaining")].reason}';
+      const reason = await kubectl("get", "ns", "leaving", "-o", `jsonpath=${type}`);
+      return reason === "ContentRemoved" ? true : undefined;
+    });
+    await kubectl("wait", "--for=delete", "ns/leaving", "--timeout=20s");
+  });
+
   test("protobuf bodies, tokens, RBAC and impersonation", async () => {
     await kubectl("create", "ns", "team");
     await kubectl("create", "sa", "robot", "-n", "team");

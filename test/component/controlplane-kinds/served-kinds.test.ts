@@ -244,6 +244,37 @@ describe("every stored kind is served", () => {
     assert.equal(dig(going, "metadata", "deletionGracePeriodSeconds"), 30);
   });
 
+  test("a binding to nothing, or to something that is no node, is the client's fault", async () => {
+    await post(pods, pod("unbound"));
+    const bind = (
+      name: string,
+      target: JsonObject,
+      metadata: JsonObject = {},
+    ): Promise<JsonObject> =>
+      post(`${pods}/unbound/binding`, {
+        apiVersion: "v1",
+        kind: "Binding",
+        metadata: { name, ...metadata },
+        target,
+      });
+    const refusals: readonly [Promise<JsonObject>, number, RegExp][] = [
+      [bind("unbound", {}), 422, /^Binding "unbound" is invalid: target.name: Required value$/],
+      [
+        bind("unbound", { kind: "Pod", name: "n1" }),
+        422,
+        /target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>"$/,
+      ],
+      [bind("other", { name: "n1" }), 400, /^name in URL does not match name in Binding object$/],
+      [
+        bind("unbound", { name: "n1" }, { resourceVersion: "1" }),
+        409,
+        /Precondition failed: ResourceVersion in precondition: 1, ResourceVersion in object meta: \d+$/,
+      ],
+    ];
+    for (const [reply, status, message] of refusals)
+      await assert.rejects(reply, { status, message });
+  });
+
   test("a token bound to a pod is good until the pod is gone", async () => {
     const created = await post(pods, pod("bearer"));
     const reply = await post("/api/v1/namespaces/default/serviceaccounts/default/token", {

@@ -22,6 +22,11 @@ const kubernetesFinalizer = "kubernetes";
 /** Wait between two looks at content that is on its way out. */
 const recheckMs = 1_000;
 const slowRecheckMs = 5_000;
+/**
+ * How long a namespace stays visible as Terminating, from its deletionTimestamp (whole seconds). Its content goes at
+ * once; scripts that delete without waiting and then look expect the phase and the conditions to be there.
+ */
+const visibleMs = 3_000;
 
 interface Content {
   readonly resource: ServedResource;
@@ -54,9 +59,13 @@ export function namespaceController(context: ControllerContext): Controller {
     if (!(namespace.spec?.finalizers ?? []).includes(kubernetesFinalizer)) return;
     const left = await deleteContent(name, signal);
     const written = await writeStatus(namespace, left, signal);
+    const since = clock.now() - (timeMs(namespace.metadata.deletionTimestamp) ?? clock.now());
     if (!isEmpty(left)) {
-      const since = clock.now() - (timeMs(namespace.metadata.deletionTimestamp) ?? clock.now());
       queue.addAfter(name, since < 30_000 ? recheckMs : slowRecheckMs);
+      return;
+    }
+    if (since < visibleMs) {
+      queue.addAfter(name, visibleMs - since);
       return;
     }
     await finalize(written, signal);
