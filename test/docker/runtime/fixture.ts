@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -8,6 +9,7 @@ import { silentLogger } from "../../../src/lib/log.ts";
 import { DockerClient } from "../../../src/runtime/docker/client.ts";
 import { createDockerRuntime } from "../../../src/runtime/docker/runtime.ts";
 import { tarFile } from "../../../src/runtime/docker/tar.ts";
+import { isRuntimeFailure } from "../../../src/runtime/errors.ts";
 import type {
   ContainerConfig,
   ContainerRuntime,
@@ -35,14 +37,13 @@ export interface Fixture extends AsyncDisposable {
   readonly scope: string;
   readonly podLogsDir: string;
   readonly containerLogsDir: string;
-  /** Id of an image with busybox as its only program. */
+  /** Id of an image with busybox as its only program, of this fixture alone. */
   readonly busybox: string;
+  readonly busyboxName: string;
 }
 
-export const busyboxName = "remora.local/test-busybox:1";
-
 /** Imports Debian's static busybox, with a few accounts, without a registry. */
-async function importBusybox(client: DockerClient): Promise<void> {
+async function importBusybox(client: DockerClient, name: string): Promise<void> {
   const files = [
     tarFile("bin/busybox", await readFile("/bin/busybox"), 0o755),
     tarFile(
@@ -58,7 +59,7 @@ async function importBusybox(client: DockerClient): Promise<void> {
     ...files.slice(0, -1).map((file) => file.subarray(0, -end)),
     ...files.slice(-1),
   ]);
-  const [repo, tag] = busyboxName.split(":");
+  const [repo, tag] = name.split(":");
   await client.call(
     {
       op: "import",
@@ -68,7 +69,7 @@ async function importBusybox(client: DockerClient): Promise<void> {
         fromSrc: "-",
         repo,
         tag,
-        changes: ["ENV PATH=/bin", 'ENTRYPOINT ["/bin/busybox"]', 'CMD ["sh"]', "STOPSIGNAL TERM"],
+        changes: ["ENV PATH=/bin", 'ENTRYPOINT ["/bin/busybox"]', 'CMD ["sh"]'],
       },
       tar,
       timeoutMs: 60_000,
@@ -95,26 +96,53 @@ export async function createFixture(): Promise<Fixture> {
       random: () => 0.5,
     });
   const runtime = create();
-  await runtime.connect(testSignal());
-  let image = await runtime.imageStatus(busyboxName, testSignal());
-  if (image === undefined) {
-    await importBusybox(client);
-    image = await runtime.imageStatus(busyboxName, testSignal());
-  }
-  if (image === undefined) throw new Error("busybox was imported but is not there");
-  return {
-    runtime,
-    restarted: create,
-    client,
-    scope,
-    podLogsDir,
-    containerLogsDir,
-    busybox: image.id,
-    [Symbol.asyncDispose]: async () => {
+  const busyboxName = `remora.local/test-busybox:${scope}`;
+  let pausesBefore: ReadonlySet<string> | undefined;
+  const sweep = async (): Promise<void> => {
+    try {
       for (const { id } of await scoped(client, scope)) await remove(client, id);
+      const busybox = await runtime.imageStatus(busyboxName, testSignal());
+      if (busybox !== undefined) await runtime.removeImage(busybox.id, testSignal());
+      for (const id of await pauseImages(runtime)) {
+        if (pausesBefore?.has(id) !== false) continue;
+        // Ours; but a test beside this one may use it, and sweeps it then.
+        await runtime.removeImage(id, testSignal()).catch(ignoreInUse);
+      }
+      assert.deepEqual(await scoped(client, scope), [], "the test leaves containers behind");
+    } finally {
       await rm(directory, { recursive: true, force: true });
-    },
+    }
   };
+  try {
+    pausesBefore = await pauseImages(runtime);
+    await runtime.connect(testSignal());
+    await importBusybox(client, busyboxName);
+    const image = await runtime.imageStatus(busyboxName, testSignal());
+    if (image === undefined) throw new Error("busybox was imported but is not there");
+    return {
+      runtime,
+      restarted: create,
+      client,
+      scope,
+      podLogsDir,
+      containerLogsDir,
+      busybox: image.id,
+      busyboxName,
+      [Symbol.asyncDispose]: sweep,
+    };
+  } catch (error) {
+    await sweep();
+    throw error;
+  }
+}
+
+function ignoreInUse(error: unknown): void {
+  if (!isRuntimeFailure(error, "WrongState")) throw error;
+}
+
+async function pauseImages(runtime: ImageService): Promise<ReadonlySet<string>> {
+  const images = await runtime.listImages(testSignal());
+  return new Set(images.filter(({ pinned }) => pinned === true).map(({ id }) => id));
 }
 
 /** Ids and names of all that carries the scope, by the engine's own word. */
@@ -134,8 +162,8 @@ export async function scoped(
   return list.map(({ Id, Names, State }) => ({ id: Id, name: Names[0] ?? "", state: State }));
 }
 
-/** Removes one container by force. */
-export async function remove(client: DockerClient, id: string): Promise<void> {
+/** Removes one container by force; gone already is fine. */
+async function remove(client: DockerClient, id: string): Promise<void> {
   await client
     .call(
       {
@@ -147,7 +175,9 @@ export async function remove(client: DockerClient, id: string): Promise<void> {
       },
       testSignal(),
     )
-    .catch(() => undefined);
+    .catch((error: unknown) => {
+      if (!isRuntimeFailure(error, "NotFound")) throw error;
+    });
 }
 
 export function sandboxConfig(over: Partial<PodSandboxConfig> = {}): PodSandboxConfig {
