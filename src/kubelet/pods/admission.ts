@@ -26,7 +26,6 @@ export interface AdmissionInput {
   /** Patterns of sysctls allowed beside the safe ones, such as `kernel.msg*`. */
   readonly allowedUnsafeSysctls: readonly string[];
   readonly features: ReadonlySet<RuntimeFeature>;
-  readonly handlers: readonly string[];
 }
 
 type Check = (pod: AssignedPod, input: AdmissionInput) => Refusal | undefined;
@@ -278,7 +277,7 @@ const checks: readonly Check[] = [
   checkOS,
   checkSupplementalGroups,
   checkInitContainers,
-  (pod, { features, handlers }) => refuseUnsupported(pod, features, handlers),
+  (pod, { features }) => refuseUnsupported(pod, features),
 ];
 
 /** Whether the pod may run on this node: the first reason against it, in the kubelet's order. Pure. */

@@ -55,6 +55,7 @@ async function createSandbox(
       clusterDomain: deps.config.clusterDomain,
       nodeName: deps.config.nodeName,
       cgroup: cgroupOf(run),
+      runtimeHandler: await deps.runtimeClasses.handler(pod.spec?.runtimeClassName, signal),
     });
     await deps.step("runPodSandbox");
     await deps.runtime.runPodSandbox(config, signal);

@@ -6,6 +6,7 @@ import type { Logger } from "../../lib/log.ts";
 import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import type { ImagePuller } from "../images/puller.ts";
+import type { RuntimeClasses } from "../objects/runtime-classes.ts";
 import type { ReferencedObjects } from "../objects/referenced-objects.ts";
 import type { Resources } from "../spec/quantities.ts";
 import type { ServiceEnvSource } from "../spec/service-env.ts";
@@ -30,6 +31,7 @@ export interface PodDeps {
   readonly random: () => number;
   readonly step: StepHook;
   readonly objects: ReferencedObjects;
+  readonly runtimeClasses: RuntimeClasses;
   readonly volumes: Volumes;
   readonly puller: ImagePuller;
   readonly prober: Prober;

@@ -320,7 +320,6 @@ export class PodLoop {
       others,
       allowedUnsafeSysctls: config.allowedUnsafeSysctls,
       features: runtimeInfo.features,
-      handlers: runtimeInfo.handlers,
     });
     entry.admitted = true;
     if (refusal === undefined) return;

@@ -12,6 +12,7 @@ import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService } from "../../runtime/types.ts";
 import { ImagePuller } from "../images/puller.ts";
 import { ReferencedObjects } from "../objects/referenced-objects.ts";
+import { RuntimeClasses } from "../objects/runtime-classes.ts";
 import type { ServiceEnvSource } from "../spec/service-env.ts";
 import { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
@@ -168,6 +169,7 @@ class PodHalf implements Pods {
       runtimeInfo,
       allocatable,
       objects,
+      runtimeClasses: new RuntimeClasses(client),
       cgroups: options.cgroups ?? cgroupTree("/sys/fs/cgroup"),
       services: () => (this.#services.synced ? this.#services.values() : undefined),
       volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),

@@ -13,7 +13,6 @@ function refuse(field: string, remedy: string): Refusal {
 function unsupportedPodField(
   pod: AssignedPod,
   features: ReadonlySet<RuntimeFeature>,
-  handlers: readonly string[],
 ): Refusal | undefined {
   const { spec } = pod;
   if (spec?.hostUsers === false && !features.has("userNamespaces")) {
@@ -27,10 +26,6 @@ function unsupportedPodField(
       "spec.resourceClaims",
       "dynamic resource allocation needs a driver that it does not run",
     );
-  }
-  const handler = spec?.runtimeClassName;
-  if (handler !== undefined && handler !== "" && !handlers.includes(handler)) {
-    return refuse(`spec.runtimeClassName "${handler}"`, "its container engine has no such runtime");
   }
   if (spec?.securityContext?.windowsOptions !== undefined) {
     return refuse("spec.securityContext.windowsOptions", "it runs Linux");
@@ -99,9 +94,8 @@ function unsupportedContainerField(
 export function refuseUnsupported(
   pod: AssignedPod,
   features: ReadonlySet<RuntimeFeature>,
-  handlers: readonly string[],
 ): Refusal | undefined {
-  const ofPod = unsupportedPodField(pod, features, handlers);
+  const ofPod = unsupportedPodField(pod, features);
   if (ofPod !== undefined) return ofPod;
   for (const { container } of allContainers(pod)) {
     const refusal = unsupportedContainerField(container, features);

@@ -40,6 +40,8 @@ export function sandboxConfig(
     readonly clusterDomain: string;
     readonly nodeName: string;
     readonly cgroup: PodCgroup | undefined;
+    /** What the pod's RuntimeClass says; empty for the engine's default. */
+    readonly runtimeHandler: string;
   },
 ): PodSandboxConfig {
   const { metadata } = pod;
@@ -68,7 +70,7 @@ export function sandboxConfig(
       ]),
     ),
     cgroupParent: options.cgroup?.parent,
-    runtimeHandler: "",
+    runtimeHandler: options.runtimeHandler,
     shmBytes: undefined,
   };
 }

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { CONFIG_MAPS, PODS } from "../../../src/api/resources.ts";
+import { CONFIG_MAPS, PODS, RUNTIME_CLASSES } from "../../../src/api/resources.ts";
 import type { Pod } from "../../../src/api/types.gen.ts";
+import { RuntimeClasses } from "../../../src/kubelet/objects/runtime-classes.ts";
 import { makeWorld, podManifest, type World } from "./fixture.ts";
 
 async function withWorld(work: (world: World) => Promise<void>): Promise<void> {
@@ -316,5 +317,65 @@ test("a container whose environment names a missing ConfigMap waits, and starts 
       container?.config.env.find(({ name }) => name === "A"),
       { name: "A", value: "1" },
     );
+  });
+});
+
+test("a pod's RuntimeClass gives its sandbox the handler", async () => {
+  await withWorld(async (world) => {
+    world.api.put(RUNTIME_CLASSES, { metadata: { name: "sandboxed" }, handler: "runsc" });
+    world.start();
+    world.api.put(PODS, podManifest("safe", { runtimeClassName: "sandboxed" }));
+    world.api.put(PODS, podManifest("plain"));
+    await world.until(
+      "both ready",
+      () =>
+        condition(world, "safe", "Ready") === "True" &&
+        condition(world, "plain", "Ready") === "True",
+    );
+    const handlers = [...world.runtime.sandboxes.values()].map(({ config }) => [
+      config.metadata.name,
+      config.runtimeHandler,
+    ]);
+    assert.deepEqual(Object.fromEntries(handlers), { safe: "runsc", plain: "" });
+  });
+});
+
+test("a pod with an unknown RuntimeClass waits and says so, without a sandbox", async () => {
+  await withWorld(async (world) => {
+    world.start();
+    world.api.put(PODS, podManifest("lost", { runtimeClassName: "nowhere" }));
+    const event = await world.until("event", () =>
+      world.events.find(({ reason }) => reason === "FailedCreatePodSandBox"),
+    );
+    assert.equal(
+      event.message,
+      'Failed to create pod sandbox: runtimeclass.node.k8s.io "nowhere" not found',
+    );
+    assert.equal(event.type, "Warning");
+    assert.equal(world.runtime.sandboxes.size, 0);
+    assert.equal(world.pod("lost")?.status?.phase, "Pending");
+  });
+});
+
+test("a RuntimeClass read before serves while the API server refuses to tell it again", async () => {
+  await withWorld(async (world) => {
+    const classes = new RuntimeClasses(world.api.client);
+    const { signal } = new AbortController();
+    const refuse = (): void => {
+      world.api.inject(({ path }) => path.includes("/runtimeclasses/"), { status: 500 });
+    };
+    world.api.put(RUNTIME_CLASSES, { metadata: { name: "sandboxed" }, handler: "runsc" });
+    refuse();
+    await assert.rejects(
+      classes.handler("sandboxed", signal),
+      /failed to lookup RuntimeClass sandboxed: /,
+    );
+    assert.equal(await classes.handler("sandboxed", signal), "runsc");
+    refuse();
+    assert.equal(await classes.handler("sandboxed", signal), "runsc");
+    world.api.remove(RUNTIME_CLASSES, "sandboxed");
+    await assert.rejects(classes.handler("sandboxed", signal), /not found/);
+    assert.equal(await classes.handler("", signal), "");
+    assert.equal(await classes.handler(undefined, signal), "");
   });
 });

@@ -122,6 +122,26 @@ describe("a pod's life on Docker", () => {
     assert.deepEqual((await record(config.metadata.uid)).containers, []);
   });
 
+  it("runs a sandbox and its containers with the handler that was asked for, and refuses an unknown one", async () => {
+    const { runtime, client } = fixture;
+    const runtimeHandler = "io.containerd.runc.v2";
+    const sandbox = await runtime.runPodSandbox(sandboxConfig({ runtimeHandler }), testSignal());
+    const container = await runScript(fixture, sandbox, sleeper);
+    for (const id of [sandbox.id, container]) {
+      const path = `/containers/${id}/json`;
+      const inspected = await client.call({ op: "inspect", method: "GET", path }, testSignal());
+      const { HostConfig } = inspected as { HostConfig: { Runtime: string } };
+      assert.equal(HostConfig.Runtime, runtimeHandler);
+    }
+    await runtime.removePodSandbox(sandbox.id, testSignal());
+    await assert.rejects(
+      runtime.runPodSandbox(sandboxConfig({ runtimeHandler: "nowhere" }), testSignal()),
+      (error) =>
+        isRuntimeFailure(error, "InvalidSpec") &&
+        /no runtime for "nowhere" is configured/.test(error.message),
+    );
+  });
+
   it("adopts what an interrupted call left, without a second sandbox or container", async () => {
     const { runtime } = fixture;
     const config = sandboxConfig();

@@ -18,7 +18,6 @@ function input(more: Partial<AdmissionInput> = {}): AdmissionInput {
     others: [],
     allowedUnsafeSysctls: ["kernel.msg*"],
     features: new Set(["stopSignal"]),
-    handlers: [""],
     ...more,
   };
 }
