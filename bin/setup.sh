@@ -55,15 +55,44 @@ install_tools() {
   install_wanted
 }
 
+# npm_ci OPTION...: installs package-lock.json. npm before 10 cannot read it (Debian's 9.2 refuses its overrides), so such
+# a one only fetches the two archives with which the rest is done: the pinned Node and a current npm.
+npm_ci() {
+  major=$(npm --version 2>/dev/null | cut -d. -f1)
+  if [ "${major:-0}" -ge 10 ]; then
+    (cd "$root" && npm ci --no-audit --no-fund --loglevel=error "$@")
+    return
+  fi
+  case $(uname -m) in
+    x86_64) arch=x64 ;;
+    aarch64) arch=arm64 ;;
+    *) die "there is no pinned Node for $(uname -m)" ;;
+  esac
+  node_version=$(sed -n "s/.*\"node-linux-$arch\": \"\(.*\)\".*/\1/p" "$root/package.json")
+  scratch=$(mktemp -d)
+  (
+    cd "$scratch" &&
+      npm pack --silent "node-linux-$arch@$node_version" npm@11.19.1 >/dev/null &&
+      mkdir node npm && tar -xzf node-linux-*.tgz -C node && tar -xzf npm-*.tgz -C npm &&
+      cd "$root" && PATH=$scratch/node/package/bin:$PATH \
+        "$scratch/node/package/bin/node" "$scratch/npm/package/bin/npm-cli.js" ci --no-audit --no-fund --loglevel=error "$@"
+  )
+  npm_status=$?
+  rm -rf "$scratch"
+  return $npm_status
+}
+
+pinned_node() { "$root/bin/node" -e 0 2>/dev/null; }
+
 # install_node MODE: the pinned Node and the libraries, through npm. MODE is "production" or "all".
 install_node() {
   stamp=$root/node_modules/.remora-$1
-  cmp -s "$root/package-lock.json" "$stamp" 2>/dev/null && [ -e "$root/node_modules/.bin/node" ] && return
+  cmp -s "$root/package-lock.json" "$stamp" 2>/dev/null && pinned_node && return
   # The complete tree serves production too.
-  [ "$1" = production ] && cmp -s "$root/package-lock.json" "$root/node_modules/.remora-all" 2>/dev/null && return
+  [ "$1" = production ] && cmp -s "$root/package-lock.json" "$root/node_modules/.remora-all" 2>/dev/null && pinned_node && return
   # Somebody ran npm themselves: their tree is as good as ours.
   [ ! -e "$root/node_modules/.remora-production" ] && [ ! -e "$root/node_modules/.remora-all" ] &&
-    [ "$root/node_modules/.package-lock.json" -nt "$root/package-lock.json" ] && return
+    [ "$root/node_modules/.package-lock.json" -nt "$root/package-lock.json" ] && pinned_node && return
   # Debian keeps libatomic apart; the pinned Node links it.
   [ -e /usr/lib/x86_64-linux-gnu/libatomic.so.1 ] || [ -e /usr/lib/aarch64-linux-gnu/libatomic.so.1 ] ||
     ldconfig -p 2>/dev/null | grep -q libatomic.so.1 || apt_install "the pinned Node links it" libatomic1
@@ -71,10 +100,10 @@ install_node() {
   say "fetching the pinned Node and the libraries of package-lock.json"
   omit=; [ "$1" = production ] && omit=--omit=dev
   log=$(mktemp)
-  # npm's own Node may be older than what our packages name; the pinned one runs them.
-  if ! (cd "$root" && npm ci $omit --no-audit --no-fund --loglevel=error >"$log" 2>&1); then
-    tail -n 15 "$log" >&2; rm -f "$log"
-    die "npm ci failed in $root. Check the network (or npm's registry setting), then start again."
+  # shellcheck disable=SC2086
+  if ! npm_ci $omit >"$log" 2>&1; then
+    head -n 15 "$log" >&2; rm -f "$log"
+    die "npm could not install the libraries into $root. Check the network (or npm's registry setting), then start again."
   fi
   rm -f "$log"
   "$root/bin/node" -e 0 || die "the pinned Node does not run on this machine (see above)"
