@@ -10,6 +10,7 @@ import type { PodContainer } from "../spec/containers.ts";
 import type { ProbeView } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { containerTarget } from "./event-target.ts";
+import { grpcProbe } from "./grpc-probe.ts";
 import { type HttpAnswer, type HttpCall, httpGet } from "./http-call.ts";
 import { resolvePort } from "./ports.ts";
 
@@ -47,6 +48,7 @@ interface Worker {
 }
 
 const maxOutputBytes = 10 * 1024;
+const userAgent = "kube-probe/1.36";
 const labels: Readonly<Record<ProbeKind, string>> = {
   startup: "Startup",
   readiness: "Readiness",
@@ -201,6 +203,11 @@ export class Prober implements ProbeView {
       if (probe.tcpSocket !== undefined) {
         return await tcpProbe(probe.tcpSocket, target, deadline(signal, timeoutMs));
       }
+      if (probe.grpc !== undefined) {
+        const { port, service = "" } = probe.grpc;
+        const call = { host: target.podIP, port, service, userAgent, timeoutMs };
+        return await grpcProbe(call, deadline(signal, timeoutMs));
+      }
       return { kind: "error", message: "missing probe handler" };
     } catch (error) {
       if (signal.aborted) throw error;
@@ -252,7 +259,7 @@ async function httpProbe(
     port: resolvePort(target.entry.container, action.port),
     path: action.path ?? "/",
     headers: action.httpHeaders ?? [],
-    userAgent: "kube-probe/1.36",
+    userAgent,
     maxBytes: maxOutputBytes,
   };
   try {

@@ -38,12 +38,6 @@ function hugePages(container: Container): string | undefined {
   return Object.keys({ ...limits, ...requests }).find((name) => name.startsWith("hugepages-"));
 }
 
-function hasGrpcProbe(container: Container): boolean {
-  return [container.livenessProbe, container.readinessProbe, container.startupProbe].some(
-    (probe) => probe?.grpc !== undefined,
-  );
-}
-
 function unsupportedContainerField(
   container: Container,
   features: ReadonlySet<RuntimeFeature>,
@@ -55,9 +49,6 @@ function unsupportedContainerField(
       `${at}volumeDevices`,
       "raw block volumes need a volume driver that it does not run",
     );
-  }
-  if (hasGrpcProbe(container)) {
-    return refuse(`${at}a grpc probe`, "use an httpGet, tcpSocket or exec probe");
   }
   if (hugePages(container) !== undefined) {
     return refuse(`${at}${hugePages(container) ?? ""}`, "it does not hand out huge pages");

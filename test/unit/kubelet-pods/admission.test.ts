@@ -123,12 +123,6 @@ const table: readonly (readonly [string, AssignedPod, AdmissionInput, string | u
     input(),
     "PodFeatureUnsupported",
   ],
-  [
-    "a grpc probe",
-    pod({ containers: [container("web", { livenessProbe: { grpc: { port: 1 } } })] }),
-    input(),
-    "PodFeatureUnsupported",
-  ],
 ];
 
 for (const [name, subject, given, reason] of table) {
