@@ -136,6 +136,11 @@ export function computeStatus(input: ComputeStatusInput): PodStatus {
   );
   const phase = phaseOf(input, [...init, ...regular], initialized);
   const { generation } = pod.metadata;
+  // A pod that this node never took on has no containers to speak of: clients then show its reason.
+  const never =
+    isTerminalPhase(phase) &&
+    observed.record.containers.length === 0 &&
+    old.containerStatuses === undefined;
   return {
     conditions: podConditions({
       pod,
@@ -152,8 +157,8 @@ export function computeStatus(input: ComputeStatusInput): PodStatus {
     ...addressFields(input),
     startTime: old.startTime ?? apiTime(input.seenAt),
     qosClass: old.qosClass ?? qosClass(pod),
-    ...(init.length === 0 ? {} : { initContainerStatuses: init }),
-    containerStatuses: regular,
-    ...(ephemeral.length === 0 ? {} : { ephemeralContainerStatuses: ephemeral }),
+    ...(never || init.length === 0 ? {} : { initContainerStatuses: init }),
+    ...(never ? {} : { containerStatuses: regular }),
+    ...(never || ephemeral.length === 0 ? {} : { ephemeralContainerStatuses: ephemeral }),
   };
 }

@@ -17,7 +17,7 @@ import { errorCode } from "../../lib/errors.ts";
 import type { Payload } from "./payload.ts";
 
 export interface AtomicWriteOptions {
-  /** Group that owns all files and gets the owner's permissions; undefined leaves root. */
+  /** Group that owns everything and may read it; undefined leaves root. */
   readonly fsGroup: number | undefined;
   /** Owner of all files; undefined leaves root. */
   readonly uid: number | undefined;
@@ -38,9 +38,13 @@ async function linkTarget(path: string): Promise<string | undefined> {
   }
 }
 
-/** Permission bits as they land on disk: with a group, it may do what the owner may. */
+/** Permission bits as they land on disk. Such volumes are read-only, so that a group may read and no more. */
 function effectiveMode(mode: number, fsGroup: number | undefined): number {
-  return fsGroup === undefined ? mode : mode | ((mode & 0o600) >> 3);
+  return fsGroup === undefined ? mode : mode | 0o440;
+}
+
+function directoryMode(fsGroup: number | undefined): number {
+  return fsGroup === undefined ? 0o755 : 0o2755;
 }
 
 async function listFiles(root: string, below = ""): Promise<readonly string[]> {
@@ -80,8 +84,8 @@ async function writePayload(
     if (fsGroup !== undefined || uid !== undefined) await chown(path, uid ?? 0, fsGroup ?? 0);
   };
   await mkdir(directory, { mode: 0o755 });
-  await chmod(directory, 0o755);
   await own(directory);
+  await chmod(directory, directoryMode(fsGroup));
   const made = new Set([directory]);
   for (const [path, file] of payload) {
     const full = join(directory, path);
@@ -89,8 +93,8 @@ async function writePayload(
       if (made.has(parent)) continue;
       made.add(parent);
       await mkdir(parent, { recursive: true });
-      await chmod(parent, 0o755);
       await own(parent);
+      await chmod(parent, directoryMode(fsGroup));
     }
     await writeFile(full, file.content);
     // After chown, which would clear set-id bits.

@@ -77,7 +77,7 @@ async function makeMissing(
   missing: readonly string[],
 ): Promise<void> {
   if (missing.length === 0) return;
-  const mode = (await stat(volume)).mode & 0o777;
+  const mode = (await stat(volume)).mode & 0o7777;
   let parts = [...existing];
   for (const name of missing) {
     const parent = await walk(volume, parts);
@@ -87,7 +87,7 @@ async function makeMissing(
         if (errorCode(error) !== "EEXIST") throw error;
       });
       const made = await openAt(parent, name, O_DIRECTORY);
-      // mkdir obeys the umask, the volume's mode does not.
+      // mkdir obeys the umask and drops set-id bits, the volume's mode does not.
       await chmod(`/proc/self/fd/${made.fd}`, mode);
       await made.close();
     } finally {

@@ -203,9 +203,7 @@ export class Volumes {
     let mounted = false;
     if (medium === "Memory") mounted = await this.#mountTmpfs(pod, volume, path, signal);
     if (!fresh && !mounted) return;
-    const fsGroup = pod.spec?.securityContext?.fsGroup;
-    if (fsGroup !== undefined) await chown(path, 0, fsGroup);
-    await chmod(path, fsGroup === undefined ? 0o777 : 0o2777);
+    await openToAll(path, pod.spec?.securityContext?.fsGroup, medium === "Memory");
   }
 
   async #mountTmpfs(
@@ -219,7 +217,7 @@ export class Volumes {
     const sizes = volume === undefined ? [] : this.#tmpfsLimits(pod, volume);
     const size = sizes.length === 0 ? [] : [`size=${Math.min(...sizes)}`];
     await step("setUpVolume");
-    await mounter.mountTmpfs(path, ["mode=0777", ...size], signal);
+    await mounter.mountTmpfs(path, ["mode=1777", ...size], signal);
     return true;
   }
 
@@ -256,9 +254,8 @@ export class Volumes {
     );
     await makeDirectory(path);
     // Secrets must not reach a disk.
-    if (kind === "secret" || kind === "projected") {
-      await this.#mountTmpfs(pod, undefined, path, signal);
-    }
+    const inMemory = kind === "secret" || kind === "projected";
+    if (inMemory) await this.#mountTmpfs(pod, undefined, path, signal);
     const fsGroup = pod.spec?.securityContext?.fsGroup;
     const owner = kind === "projected" && fsGroup === undefined ? commonUser(pod) : undefined;
     await step("setUpVolume");
@@ -268,8 +265,14 @@ export class Volumes {
       now: clock.now(),
       suffix: String(Math.floor(random() * 1e9)).padStart(9, "0"),
     });
-    await chmod(path, 0o777);
+    await openToAll(path, fsGroup, inMemory);
   }
+}
+
+/** A volume's root is everybody's; a group owns what is made in it, and a tmpfs is sticky, as mount(8) leaves it. */
+async function openToAll(path: string, fsGroup: number | undefined, tmpfs: boolean): Promise<void> {
+  if (fsGroup !== undefined) await chown(path, 0, fsGroup);
+  await chmod(path, 0o777 | (fsGroup === undefined ? 0 : 0o2000) | (tmpfs ? 0o1000 : 0));
 }
 
 function resolveSubPath(mount: VolumeMount, environment: ReadonlyMap<string, string>): string {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  chmod,
   lstat,
   mkdir,
   mkdtemp,
@@ -72,12 +73,23 @@ test("an atomic volume whose writer died before the names were made is completed
   });
 });
 
-test("with an fsGroup the group owns the files and may do what the owner may", async () => {
+test("with an fsGroup the group owns the files, may read them and no more", async () => {
   await inTemporary(async (directory) => {
-    await write(directory, files({ key: "secret" }, 0o400), 4000);
-    const stats = await stat(join(directory, "key"));
-    assert.equal(stats.gid, 4000);
-    assert.equal(stats.mode & 0o777, 0o440);
+    const payload = new Map([
+      ["secret", { content: Buffer.from("s"), mode: 0o400 }],
+      ["dir/text", { content: Buffer.from("t"), mode: 0o644 }],
+    ]);
+    await write(directory, payload, 4000);
+    for (const [path, mode] of [
+      ["secret", 0o440],
+      ["dir/text", 0o644],
+      ["dir", 0o2755],
+    ] as const) {
+      const stats = await stat(join(directory, path));
+      assert.equal(stats.gid, 4000, path);
+      assert.equal(stats.mode & 0o7777, mode, path);
+    }
+    assert.equal(await write(directory, payload, 4000), false);
   });
 });
 
@@ -123,6 +135,11 @@ test("a subPath is made with the volume's mode and bound through a descriptor", 
     assert((await stat(join(volume, "a/b"))).isDirectory());
     assert.equal((await stat(join(volume, "a/b"))).mode & 0o777, 0o755);
     assert.match(mounter.mounted.get(target) ?? "", /^\/proc\/\d+\/fd\/\d+$/);
+    // The group of an fsGroup volume owns what is made below, a sticky volume stays sticky.
+    await chmod(volume, 0o3777);
+    await bindSubPath(volume, "c/d", join(directory, "other"), mounter, signal);
+    assert.equal((await stat(join(volume, "c"))).mode & 0o7777, 0o3777);
+    assert.equal((await stat(join(volume, "c/d"))).mode & 0o7777, 0o3777);
   });
 });
 
