@@ -11,15 +11,15 @@ import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
 import type { StepHook } from "../kubelet/steps.ts";
-import type { NodeView } from "../kubelet/types.ts";
 import type { Clock } from "../lib/clock.ts";
-import { errorMessage, isAbort } from "../lib/errors.ts";
+import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { createBridgeNetwork } from "../network/bridge.ts";
-import type { PodNetwork } from "../network/types.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
+import { EngineWatch } from "./engine-watch.ts";
+import { podNetworkRunner } from "./pod-network-runner.ts";
 import { kubeletVersion, remoraVersion } from "./version.ts";
 import { type Runner, superviseAll } from "./supervise.ts";
 
@@ -54,45 +54,6 @@ async function connectRuntime(
       await clock.sleep(1000, signal);
     }
   }
-}
-
-/** Keeps the pod network in step with the Node's podCIDRs. */
-function podNetworkRunner(network: PodNetwork, node: NodeView, options: RunAgentOptions): Runner {
-  const { config, clock, logger } = options;
-  const wanted = (): readonly string[] => {
-    const spec = node.node()?.spec;
-    const assigned = spec?.podCIDRs ?? (spec?.podCIDR === undefined ? [] : [spec.podCIDR]);
-    return assigned.length > 0 ? assigned : config.podCIDRs;
-  };
-  return {
-    name: "pod network",
-    run: async (signal) => {
-      let wake = (): void => undefined;
-      const unsubscribe = node.subscribe(() => wake());
-      try {
-        let applied = "";
-        while (!signal.aborted) {
-          const woken = new Promise<void>((resolve) => (wake = resolve));
-          const podCIDRs = wanted();
-          if (podCIDRs.length > 0 && podCIDRs.join(",") !== applied) {
-            try {
-              await network.ensureNode(podCIDRs, signal);
-              applied = podCIDRs.join(",");
-              logger.log("info", "pod network ready", { podCIDRs: applied });
-            } catch (error) {
-              if (signal.aborted && isAbort(error)) return;
-              logger.log("error", "pod network could not be set up", {
-                error: errorMessage(error),
-              });
-            }
-          }
-          await Promise.race([woken, clock.sleep(5000, signal)]);
-        }
-      } finally {
-        unsubscribe();
-      }
-    },
-  };
 }
 
 /**
@@ -134,6 +95,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     const info = await connectRuntime(runtime, options, signal);
     for (const warning of info.warnings)
       logger.log("warn", "the host cannot do everything", { warning });
+    const engine = new EngineWatch({ runtime, info, clock, logger });
     const events = createEventRecorder({
       client,
       component: "kubelet",
@@ -154,7 +116,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       config,
       client,
       leaseClient,
-      runtime: () => info,
+      runtime: () => engine.info(),
       images: runtime,
       health: () => pods.view.healthy(),
       events,
@@ -164,10 +126,12 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       version: kubeletVersion,
       onReady: options.onReady,
     });
+    engine.subscribe(() => node.refresh());
     const pods = createPods({
       config,
       client,
-      runtime,
+      runtime: engine.observed(runtime),
+      runtimeInfo: () => engine.last(),
       images: runtime,
       network,
       node: node.view,
@@ -209,7 +173,15 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         named("proxy", proxy),
         named("events", events),
         named("proxy events", proxyEvents),
-        podNetworkRunner(network, node.view, options),
+        engine,
+        podNetworkRunner({
+          network,
+          node: node.view,
+          podCIDRs: config.podCIDRs,
+          onEngineReturn: (listener) => engine.subscribe(listener),
+          clock,
+          logger: logger.child({ component: "network" }),
+        }),
       ],
       logger,
       signal,

@@ -65,6 +65,31 @@ export function jumpPosition(
 }
 
 /**
+ * Whether the jump to our chain still stands first in FORWARD; also true on a host without iptables.
+ *
+ * @throws as {@link ensureForwardAccept}.
+ */
+export async function isForwardAccepted(
+  accept: Pick<ForwardAccept, "family" | "chain">,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    const argv: [string, ...string[]] = [
+      programs[accept.family],
+      "-w",
+      waitSeconds,
+      "-S",
+      "FORWARD",
+    ];
+    const { first, count } = jumpPosition(await iptables(argv, "", signal), accept.chain);
+    return first && count === 1;
+  } catch (error) {
+    if (errorCode(error) === "ENOENT" || isUnsupported(error)) return true;
+    throw error;
+  }
+}
+
+/**
  * Makes the host's FORWARD chain accept our traffic, before any rule or policy of others. Needed because Docker sets
  * the policy to DROP, and an accept in a table of our own cannot override a drop in another. Also the repair: Docker
  * puts its own jumps first whenever it starts.

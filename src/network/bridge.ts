@@ -14,8 +14,12 @@ import { ExecError, RemoraError, SetupError, errorCode } from "../lib/errors.ts"
 import { execResult } from "../lib/exec.ts";
 import type { Logger } from "../lib/log.ts";
 import { NftError } from "../netfilter/errors.ts";
-import { ensureForwardAccept, removeForwardAccept } from "../netfilter/forward-accept.ts";
-import { applyNft } from "../netfilter/nft.ts";
+import {
+  ensureForwardAccept,
+  isForwardAccepted,
+  removeForwardAccept,
+} from "../netfilter/forward-accept.ts";
+import { applyNft, listTable } from "../netfilter/nft.ts";
 import { type NftOp, renderTransaction } from "../netfilter/transaction.ts";
 import { type Lease, Leases } from "./leases.ts";
 import {
@@ -132,18 +136,36 @@ class BridgeNetwork implements PodNetwork {
       const node: NodeNetwork = { podCIDRs: cidrs, gateways, mtu };
       await this.#ensureBridge(node, signal);
       await this.#ensureSysctls(node);
-      for (const cidr of cidrs) {
-        const accept = {
-          family: cidr.family,
-          chain: this.#forwardChain,
-          podNetworks: this.#networksOf(cidr),
-          serviceMark: this.#serviceMark,
-        };
-        await ensureForwardAccept(accept, signal);
-        await this.#replaceTable(cidr, signal);
-      }
+      const before = this.#node?.podCIDRs.map(formatCidr).join(",");
+      const repair = before === cidrs.map(formatCidr).join(",");
+      for (const cidr of cidrs) await this.#ensureRules(cidr, repair, signal);
       this.#node = node;
     });
+  }
+
+  /** As repair, only what is seen to be broken is written: others watch the kernel's tables for changes. */
+  async #ensureRules(cidr: Cidr, repair: boolean, signal: AbortSignal): Promise<void> {
+    const { family } = cidr;
+    const accept = {
+      family,
+      chain: this.#forwardChain,
+      podNetworks: this.#networksOf(cidr),
+      serviceMark: this.#serviceMark,
+    };
+    if (!repair || !(await isForwardAccepted(accept, signal))) {
+      await ensureForwardAccept(accept, signal);
+      if (repair) this.#logger.log("info", "forwarding of pod traffic repaired", { family });
+    }
+    if (!repair || !(await this.#hasRules(family, signal))) {
+      await this.#replaceTable(cidr, signal);
+      if (repair) this.#logger.log("info", "packet rules of pods repaired", { family });
+    }
+  }
+
+  /** Whether our table is there; `nft flush ruleset` and `flush table` take it, or the rules in it, away. */
+  async #hasRules(family: IPFamily, signal: AbortSignal): Promise<boolean> {
+    const listing = await listTable(networkTable(family, this.#tableName), signal);
+    return [...(listing?.chains.values() ?? [])].some(({ tags }) => tags.length > 0);
   }
 
   #load(): Promise<void> {

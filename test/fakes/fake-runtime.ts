@@ -129,6 +129,10 @@ class MemoryRuntime implements FakeRuntime {
     return info;
   }
 
+  async ping(): Promise<void> {
+    this.#call("ping");
+  }
+
   async snapshot(): Promise<ReadonlyMap<string, PodRecord>> {
     const uids = [...this.sandboxes.values()].map(({ config }) => config.metadata.uid);
     return new Map(uids.map((uid) => [uid, this.#record(uid)]));

@@ -209,6 +209,22 @@ if (insideOwnNamespace(import.meta.filename)) {
       await sh("iptables", "-X", "DOCKER-NEW");
     });
 
+    it("puts its own table back when a program emptied or deleted it, and leaves one that is whole alone", async () => {
+      const listing = (family: string): Promise<string> =>
+        sh("nft", "-a", "list", "table", family, "remora-network");
+      // Handles are counted up for each rule that is made, so equal ones tell that nothing was written.
+      const rulesOf = (text: string): string => text.replaceAll(/ # handle \d+/g, "");
+      const before = [await listing("ip"), await listing("ip6")];
+      await network.ensureNode(podCIDRs, signal);
+      assert.deepEqual([await listing("ip"), await listing("ip6")], before);
+      await sh("nft", "flush", "table", "ip", "remora-network");
+      await sh("nft", "delete", "table", "ip6", "remora-network");
+      await network.ensureNode(podCIDRs, signal);
+      const after = [await listing("ip"), await listing("ip6")];
+      assert.deepEqual(after.map(rulesOf), before.map(rulesOf));
+      assert.notDeepEqual(after, before);
+    });
+
     it("frees what belongs to sandboxes that are gone", async () => {
       const gone = await Machine.start();
       const sandbox = sandboxOf(gone);

@@ -62,6 +62,8 @@ export interface NodeAgent {
   run(signal: AbortSignal): Promise<void>;
   readonly view: NodeView;
   heartbeat(): NodeHeartbeat;
+  /** Something that the status tells has changed: look now, not at the next tick. */
+  refresh(): void;
 }
 
 /** Makes the node half. Does nothing before {@link NodeAgent.run}. */
@@ -79,6 +81,8 @@ class NodeWorker implements NodeAgent {
   #node: Stored<Node> | undefined;
   #hostIPs: readonly string[] = [];
   #wasReady = false;
+  /** Ends the wait between two looks. */
+  #pause = new AbortController();
   readonly view: NodeView;
 
   constructor(options: NodeOptions) {
@@ -124,6 +128,10 @@ class NodeWorker implements NodeAgent {
 
   heartbeat(): NodeHeartbeat {
     return { leaseAgeSeconds: this.#lease.ageSeconds(), leaseRenewals: this.#lease.renewals };
+  }
+
+  refresh(): void {
+    this.#pause.abort();
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -222,11 +230,14 @@ class NodeWorker implements NodeAgent {
     });
     const fastUntil = clock.monotonic() + fastPath.limitMs;
     while (!signal.aborted) {
+      const pause = new AbortController();
+      this.#pause = pause;
       const written = await sync.sync(signal);
       const fast = !this.#wasReady && clock.monotonic() < fastUntil;
       const fastMs = written === undefined ? fastPath.afterFailureMs : fastPath.intervalMs;
       const waitMs = fast ? fastMs : config.nodeStatusUpdateFrequencyMs;
-      await clock.sleep(waitMs, signal).catch(() => undefined);
+      const stop = AbortSignal.any([signal, pause.signal]);
+      await clock.sleep(waitMs, stop).catch(() => undefined);
     }
   }
 

@@ -35,7 +35,7 @@ interface Execution {
 function cgroupOf({ deps, pod }: Execution): PodCgroup | undefined {
   const { cgroupRoot, cgroupsPerQOS } = deps.config;
   if (!cgroupsPerQOS) return undefined;
-  const driver = deps.runtimeInfo.cgroupDriver;
+  const driver = deps.runtimeInfo().cgroupDriver;
   return podCgroup(pod.metadata.uid, qosClass(pod), { cgroupRoot, driver });
 }
 

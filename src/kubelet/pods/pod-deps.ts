@@ -37,8 +37,8 @@ export interface PodDeps {
   readonly prober: Prober;
   readonly writer: StatusWriter;
   readonly cgroups: CgroupTree;
-  /** What the runtime said about itself and its host. */
-  readonly runtimeInfo: RuntimeInfo;
+  /** What the runtime last said about itself and its host. */
+  readonly runtimeInfo: () => RuntimeInfo;
   /** All Services; undefined until they were listed once. */
   readonly services: () => Iterable<ServiceEnvSource> | undefined;
   /** The node's allocatable resources; empty until known. */

@@ -319,7 +319,7 @@ export class PodLoop {
       nodeName: config.nodeName,
       others,
       allowedUnsafeSysctls: config.allowedUnsafeSysctls,
-      features: runtimeInfo.features,
+      features: runtimeInfo().features,
     });
     entry.admitted = true;
     if (refusal === undefined) return;

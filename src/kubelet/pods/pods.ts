@@ -9,7 +9,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { PodNetwork } from "../../network/types.ts";
-import type { ContainerRuntime, ImageService } from "../../runtime/types.ts";
+import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import { ImagePuller } from "../images/puller.ts";
 import { ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
@@ -32,6 +32,8 @@ export interface PodsOptions {
   readonly runtime: ContainerRuntime;
   readonly images: ImageService;
   readonly network: PodNetwork;
+  /** What the engine last said about itself. Default: it is connected and asked at the start. */
+  readonly runtimeInfo?: () => RuntimeInfo;
   readonly node: NodeView;
   readonly events: EventRecorder;
   readonly clock: Clock;
@@ -138,6 +140,11 @@ class PodHalf implements Pods {
   #stale: (uid: string) => void = () => undefined;
   #written: (pod: AssignedPod) => void = () => undefined;
 
+  async #connect(signal: AbortSignal): Promise<() => RuntimeInfo> {
+    const info = await this.#options.runtime.connect(signal);
+    return () => info;
+  }
+
   async #buildDeps(signal: AbortSignal, fail: (error: unknown) => void): Promise<PodDeps> {
     const options = this.#options;
     const { client, clock, config, events, images, logger, node, random, runtime } = options;
@@ -150,7 +157,7 @@ class PodHalf implements Pods {
         throw error;
       }
     };
-    const runtimeInfo = await runtime.connect(signal);
+    const runtimeInfo = options.runtimeInfo ?? (await this.#connect(signal));
     const allocatable = (): Record<string, string | number> =>
       node.node()?.status?.allocatable ?? {};
     const objects = new ReferencedObjects({

@@ -49,6 +49,9 @@ export function createDockerRuntime(
   const { observer } = context;
   return {
     connect: (signal) => connect(context, signal),
+    ping: async (signal) => {
+      await context.client.call({ op: "ping Docker", method: "GET", path: "/_ping" }, signal);
+    },
     snapshot: (signal) => observer.snapshot(signal),
     podRecord: (uid, signal) => observer.podRecord(uid, signal),
     events: (signal) => runtimeEvents(context, signal),

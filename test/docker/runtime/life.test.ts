@@ -138,7 +138,7 @@ describe("a pod's life on Docker", () => {
       runtime.runPodSandbox(sandboxConfig({ runtimeHandler: "nowhere" }), testSignal()),
       (error) =>
         isRuntimeFailure(error, "InvalidSpec") &&
-        /no runtime for "nowhere" is configured/.test(error.message),
+        /no runtime for "nowhere" is configured/.test(String(error)),
     );
   });
 
