@@ -63,7 +63,10 @@ export function describeHost(
   const info = asRecord(response, "info");
   const runtimes: JsonRecord = isRecord(info["Runtimes"]) ? info["Runtimes"] : {};
   const handlers = Object.keys(runtimes);
-  const bounding = local.boundingCapabilities ?? allCapabilities;
+  const bounding = runsRunc(info)
+    ? (local.boundingCapabilities ?? allCapabilities)
+    : // Another default runtime decides itself what it can give; only runc's rules are known.
+      allCapabilities;
   const cgroupVersion = info["CgroupVersion"] === "2" ? 2 : 1;
   return {
     info: {
@@ -85,6 +88,11 @@ export function describeHost(
       handlers,
     },
   };
+}
+
+function runsRunc(info: JsonRecord): boolean {
+  const name = optionalString(info["DefaultRuntime"]) ?? "runc";
+  return name === "runc" || name === "io.containerd.runc.v2";
 }
 
 function featuresOf(

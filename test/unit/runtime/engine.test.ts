@@ -99,6 +99,18 @@ describe("describeHost", () => {
   });
 });
 
+describe("a default runtime other than runc", () => {
+  it("is not held to the limits that runc meets on this host", () => {
+    const version = { name: "docker", version: "20.10", api: 41, arch: "amd64" };
+    const local = { boundingCapabilities: new Set(["CHOWN"]), appArmor: false };
+    const privileged = (name: string): boolean =>
+      describeHost(version, { DefaultRuntime: name }, local).info.features.has("privileged");
+    assert.equal(privileged("runc"), false);
+    assert.equal(privileged("io.containerd.runc.v2"), false);
+    assert.equal(privileged("kata"), true);
+  });
+});
+
 describe("boundingSet", () => {
   it("reads the mask of /proc/PID/status", () => {
     const set = boundingSet("Name:\tx\nCapBnd:\t000001fffeffffff\n");
