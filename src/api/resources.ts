@@ -14,6 +14,7 @@ import type {
   Secret,
   Service,
   ServiceAccount,
+  ServiceCIDR,
 } from "./types.gen.ts";
 
 function core<T>(kind: string, plural: string, namespaced = true): Resource<T> {
@@ -50,6 +51,13 @@ export const ENDPOINT_SLICES: Resource<EndpointSlice> = {
   kind: "EndpointSlice",
   plural: "endpointslices",
   namespaced: true,
+};
+export const SERVICE_CIDRS: Resource<ServiceCIDR> = {
+  group: "networking.k8s.io",
+  version: "v1",
+  kind: "ServiceCIDR",
+  plural: "servicecidrs",
+  namespaced: false,
 };
 export const RUNTIME_CLASSES: Resource<RuntimeClass> = {
   group: "node.k8s.io",

@@ -79,15 +79,26 @@ export async function exec(
 /** A running child whose three streams belong to the caller. */
 export type StreamingChild = ChildProcessByStdio<Writable, Readable, Readable>;
 
+export interface StreamingOptions {
+  readonly signal: AbortSignal;
+  readonly env?: Readonly<Record<string, string>>;
+  /**
+   * The kernel kills the child when the thread that started it ends, also by SIGKILL (prctl PR_SET_PDEATHSIG, set by
+   * util-linux' setpriv). For programs that do not look at their stdin and would otherwise outlive a crash for ever.
+   */
+  readonly dieWithParent?: boolean;
+}
+
 /**
  * Starts a long-lived child (`nft monitor`, `ip monitor`, a helper). It is killed when `signal` aborts; the caller
  * reads its streams and awaits `close`.
  */
 export function spawnStreaming(
   argv: readonly [string, ...string[]],
-  options: { readonly signal: AbortSignal; readonly env?: Readonly<Record<string, string>> },
+  options: StreamingOptions,
 ): StreamingChild {
-  const [file, ...args] = argv;
+  const guard = options.dieWithParent === true ? ["setpriv", "--pdeathsig", "KILL", "--"] : [];
+  const [file = "", ...args] = [...guard, ...argv];
   const child = spawn(file, args, {
     stdio: ["pipe", "pipe", "pipe"],
     signal: options.signal,

@@ -1,44 +1,102 @@
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
+import { jitteredBackoffMs } from "../lib/backoff.ts";
+import type { Clock } from "../lib/clock.ts";
 import { spawnStreaming } from "../lib/exec.ts";
+import type { Logger } from "../lib/log.ts";
 
-/** What happened to a table: `deleted` as a whole, or `removed` something in it. */
-export interface TableEvent {
-  readonly kind: "deleted" | "removed";
+/** What a deletion took: the table with everything in it, a chain, one rule, a map or set, or elements of one. */
+export type DeletedKind = "table" | "chain" | "rule" | "container" | "element";
+
+/** Something in nftables was deleted, by whomever. */
+export interface Deletion {
+  readonly kind: DeletedKind;
   readonly family: string;
   readonly table: string;
-  /** The line as nft printed it, for the log. */
-  readonly line: string;
+  /** Chain (also of a rule), map or set (also of elements); empty for a table. */
+  readonly name: string;
 }
 
-const deletion = /^delete (table|chain|rule|map|set|element) (ip6?|inet) (\S+)/;
+/** `unwatched`: for a moment nobody looked, so anything may have been deleted. */
+export type DeletionListener = (deletion: Deletion | "unwatched") => void;
+
+const line = /^delete (table|chain|rule|map|set|element) (ip6?|inet) (\S+)(?: (\S+))?/;
+
+const kinds: ReadonlyMap<string, DeletedKind> = new Map([
+  ["table", "table"],
+  ["chain", "chain"],
+  ["rule", "rule"],
+  ["map", "container"],
+  ["set", "container"],
+  ["element", "element"],
+]);
 
 /** Reads one line of `nft monitor destroy`. Undefined for anything but a deletion. */
-export function parseMonitorLine(line: string): TableEvent | undefined {
-  const match = deletion.exec(line);
-  if (match === null) return undefined;
-  const [, what, family = "", table = ""] = match;
-  return { kind: what === "table" ? "deleted" : "removed", family, table, line };
+export function parseMonitorLine(text: string): Deletion | undefined {
+  const [, what = "", family = "", table = "", name = ""] = line.exec(text) ?? [];
+  const kind = kinds.get(what);
+  return kind === undefined ? undefined : { kind, family, table, name };
 }
 
+const restart = { baseMs: 1000, maxMs: 60_000 };
+
 /**
- * Follows deletions in the kernel's nftables until `signal` aborts or nft ends. Says nothing about who deleted: our own
- * transactions appear too.
- *
- * @param onEvent Must not throw.
+ * Follows deletions in the kernel's nftables. One child for all who ask, because each costs 4 MB. Says nothing about
+ * who deleted: our own transactions appear too.
  */
-export async function monitorDeletions(
-  onEvent: (event: TableEvent) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  // Whole tables only: element events would make every own change wake us, at every size.
-  const child = spawnStreaming(["nft", "monitor", "destroy", "tables"], { signal });
-  const lines = createInterface({ input: child.stdout });
-  child.stderr.resume();
-  lines.on("line", (line) => {
-    const event = parseMonitorLine(line);
-    if (event !== undefined) onEvent(event);
-  });
-  await once(child, "close");
+export class DeletionWatch {
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #random: () => number;
+  readonly #listeners = new Set<DeletionListener>();
+
+  constructor(options: {
+    readonly clock: Clock;
+    readonly logger: Logger;
+    /** In [0, 1). */
+    readonly random: () => number;
+  }) {
+    this.#clock = options.clock;
+    this.#logger = options.logger;
+    this.#random = options.random;
+  }
+
+  /** @param listener Must not throw. @returns Ends the subscription. */
+  subscribe(listener: DeletionListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Watches until `signal` aborts; a monitor that ends is started again. */
+  async run(signal: AbortSignal): Promise<void> {
+    for (let ended = 1; !signal.aborted; ended += 1) {
+      const stderr = await this.#watchOnce(signal);
+      if (signal.aborted) return;
+      this.#logger.log("warn", "nft monitor ended; tables are verified and it is started again", {
+        error: stderr,
+      });
+      this.#tell("unwatched");
+      await this.#clock.sleep(jitteredBackoffMs(ended, restart, this.#random), signal);
+    }
+  }
+
+  /** @returns The last thing nft said on stderr. */
+  async #watchOnce(signal: AbortSignal): Promise<string> {
+    const child = spawnStreaming(["nft", "monitor", "destroy"], { signal, dieWithParent: true });
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr = chunk.toString("utf8").trim().slice(-200);
+    });
+    createInterface({ input: child.stdout }).on("line", (text) => {
+      const deletion = parseMonitorLine(text);
+      if (deletion !== undefined) this.#tell(deletion);
+    });
+    await once(child, "close");
+    return stderr;
+  }
+
+  #tell(what: Deletion | "unwatched"): void {
+    for (const listener of this.#listeners) listener(what);
+  }
 }

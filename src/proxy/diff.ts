@@ -171,6 +171,11 @@ export class DesiredTable {
     this.#shared.delete(id);
   }
 
+  /** The value that an element should have; undefined when it should not be there. */
+  element(container: string, key: string): string | undefined {
+    return this.#value(elementID(container, key));
+  }
+
   #value(id: string): string | undefined {
     return this.#shared.get(id)?.value ?? this.#exclusive.get(id)?.[0]?.value;
   }

@@ -1,8 +1,11 @@
-import type { IPFamily } from "../lib/cidr.ts";
+import { cidrContains, formatCidr, type IPFamily, parseCidr } from "../lib/cidr.ts";
+import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
+import type { Deletion } from "../netfilter/monitor.ts";
 import type { NftTable } from "../netfilter/transaction.ts";
-import { type StaleFlows, staleFlows } from "./conntrack.ts";
+import { type StaleFlows, staleFlows, type UDPFlow } from "./conntrack.ts";
 import { DesiredTable } from "./diff.ts";
+import { judgeFlow } from "./flow-judge.ts";
 import { type ApplyResult, TableApplier } from "./nftables/apply.ts";
 import { fixedClaims, fixedOwner, type LayoutContext, portClaims } from "./nftables/layout.ts";
 import { renderServiceRules } from "./nftables/render.ts";
@@ -15,7 +18,7 @@ import type { NodeView } from "./types.ts";
 /** The Service rules of one IP family: what is planned, and the table in the kernel. */
 export class FamilyRules {
   readonly #family: IPFamily;
-  readonly #context: LayoutContext;
+  #context: LayoutContext;
   readonly #table: NftTable;
   readonly #desired = new DesiredTable();
   readonly #applier: TableApplier;
@@ -23,12 +26,15 @@ export class FamilyRules {
   readonly #portsOf = new Map<string, readonly string[]>();
   readonly #reported = new Set<string>();
   readonly #logger: Logger;
+  /** UDP ports by `ip port`, node ports under an empty address: what conntrack's flows are compared with. */
+  readonly #udpFrontends = new Map<string, PlannedPort>();
   #stale: StaleFlows[] = [];
 
   constructor(options: {
     readonly context: LayoutContext;
     readonly tableName: string;
     readonly logger: Logger;
+    readonly clock: Clock;
   }) {
     this.#context = options.context;
     this.#family = options.context.family;
@@ -39,6 +45,7 @@ export class FamilyRules {
       table: this.#table,
       desired: this.#desired,
       logger: this.#logger,
+      clock: options.clock,
     });
   }
 
@@ -70,6 +77,7 @@ export class FamilyRules {
     const previous = this.#planned.get(key);
     if (plan !== undefined && previous !== undefined && samePlan(previous, plan)) return;
     this.#stale.push(...staleFlows(this.#family, previous, plan));
+    this.#indexUDP(previous, plan);
     if (plan === undefined) {
       this.#planned.delete(key);
       this.#desired.replace(key, "", undefined);
@@ -78,6 +86,60 @@ export class FamilyRules {
     this.#planned.set(key, plan);
     this.#desired.replace(key, plan.rank, portClaims(plan, this.#context));
     this.#reportConflicts(key);
+  }
+
+  #indexUDP(previous: PlannedPort | undefined, plan: PlannedPort | undefined): void {
+    if ((previous ?? plan)?.protocol !== "udp") return;
+    for (const { ip, port } of previous?.frontends ?? []) {
+      const at = `${ip} ${port}`;
+      if (this.#udpFrontends.get(at) === previous) this.#udpFrontends.delete(at);
+    }
+    for (const { ip, port } of plan?.frontends ?? []) {
+      const at = `${ip} ${port}`;
+      const owner = this.#udpFrontends.get(at);
+      if (plan !== undefined && (owner === undefined || owner.rank >= plan.rank)) {
+        this.#udpFrontends.set(at, plan);
+      }
+    }
+  }
+
+  /** Networks of ClusterIPs, any family; those of the other one do not matter here. */
+  setServiceCIDRs(cidrs: readonly string[]): void {
+    const serviceCIDRs = outermost(cidrs, this.#family);
+    if (serviceCIDRs.join() === this.#context.serviceCIDRs.join()) return;
+    this.#context = { ...this.#context, serviceCIDRs };
+    this.#desired.replace(fixedOwner, "", fixedClaims(this.#context));
+  }
+
+  /** Whether a UDP flow goes where the plan says. Answers for the plan of the moment. */
+  judge(flow: UDPFlow, isNodePortIP: (ip: string) => boolean): StaleFlows | undefined {
+    return judgeFlow(flow, {
+      family: this.#family,
+      frontends: this.#udpFrontends,
+      isServiceIP: (ip) =>
+        this.#desired.element("cluster-ips", ip) !== undefined ||
+        this.#context.serviceCIDRs.some((cidr) => cidrContains(parseCidr(cidr), ip)),
+      isNodePortIP,
+    });
+  }
+
+  /** Ports with a Local policy and no endpoint here, by which policy. */
+  noLocalEndpoints(): { readonly internal: number; readonly external: number } {
+    let internal = 0;
+    let external = 0;
+    for (const { frontends, local } of this.#planned.values()) {
+      if (frontends.some(({ verdict }) => verdict === "drop")) internal += 1;
+      if (local.length === 0 && frontends.some(({ verdict }) => verdict === "split")) external += 1;
+    }
+    return { internal, external };
+  }
+
+  /** Whether a deletion that the kernel reported is in our table and not our own. */
+  concerns(deletion: Deletion): boolean {
+    const { family, name } = this.#table;
+    return (
+      deletion.family === family && deletion.table === name && this.#applier.isSuspicious(deletion)
+    );
   }
 
   #reportConflicts(key: string): void {
@@ -124,6 +186,20 @@ export class FamilyRules {
   snapshot(): Map<string, string> {
     return this.#desired.snapshot();
   }
+}
+
+/** Networks of one family without those that lie in another, sorted. */
+function outermost(cidrs: readonly string[], family: IPFamily): readonly string[] {
+  const own = cidrs.map((text) => parseCidr(text)).filter((cidr) => cidr.family === family);
+  const texts = own
+    .filter(
+      (cidr) =>
+        !own.some(
+          (o) => o.prefix < cidr.prefix && cidrContains(o, formatCidr(cidr).split("/")[0] ?? ""),
+        ),
+    )
+    .map(formatCidr);
+  return [...new Set(texts)].toSorted();
 }
 
 function samePlan(a: PlannedPort, b: PlannedPort): boolean {

@@ -1,10 +1,9 @@
-import { once } from "node:events";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 
 import type { IPFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
-import { errorMessage } from "../lib/errors.ts";
-import type { Logger } from "../lib/log.ts";
+import { listenUntilAborted } from "./listen.ts";
+import type { ProxyMetrics } from "./metrics.ts";
 import type { NodeCondition } from "./node-condition.ts";
 
 /** What the health answers are made of; the proxy writes it. Times are milliseconds since the epoch. */
@@ -18,6 +17,11 @@ export interface HealthState {
 
 /** Twice the period after which kube-proxy would retry a failed synchronisation. */
 const staleMs = 60_000;
+
+/** Whether every family's changes reach the kernel in time. */
+export function rulesHealthy(state: HealthState, now: number): boolean {
+  return [...state.pendingSince.values()].every((since) => now - since <= staleMs);
+}
 
 export interface HealthAnswer {
   readonly status: 200 | 503;
@@ -56,52 +60,62 @@ export interface HealthServerOptions {
   readonly port: number;
   readonly state: HealthState;
   readonly clock: Clock;
-  readonly logger: Logger;
-  readonly signal: AbortSignal;
+  readonly metrics: ProxyMetrics;
 }
 
-/** Serves `/healthz` and `/livez` until the signal aborts. A taken port is reported and tried again: rules matter more. */
-export async function serveHealth(options: HealthServerOptions): Promise<void> {
-  const { address, port, clock, logger, signal } = options;
-  if (port === 0) return;
-  while (!signal.aborted) {
-    const server = createServer((request, response) => {
-      answer(options, request, response);
-    });
-    const closed = once(server, "close");
-    try {
-      server.listen({ host: address, port, signal });
-      await once(server, "listening", { signal });
-      await closed;
-    } catch (error) {
-      if (signal.aborted) return;
-      logger.log("error", "proxy health port cannot be opened; will retry", {
-        address,
-        port,
-        error: errorMessage(error),
-      });
-      await clock.sleep(5000, signal);
-    } finally {
-      server.closeAllConnections();
-    }
-  }
+/**
+ * Serves `/healthz` and `/livez` until the signal aborts.
+ *
+ * @throws {SetupError} when the port cannot be had.
+ */
+export async function serveHealth(
+  options: HealthServerOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const { address, port } = options;
+  await listenUntilAborted(
+    {
+      purpose: "proxy health",
+      setting: "proxyHealthzPort",
+      address,
+      port,
+      onRequest: (request, response) => {
+        answer(options, request, response);
+      },
+    },
+    signal,
+  );
 }
 
 function answer(
-  { state, clock }: HealthServerOptions,
+  { state, clock, metrics }: HealthServerOptions,
   request: IncomingMessage,
   response: ServerResponse,
 ): void {
   const path = (request.url ?? "/").split("?")[0];
   if (path !== "/healthz" && path !== "/livez") {
-    response.writeHead(404, { "Content-Type": "text/plain; charset=utf-8" });
-    response.end("404 page not found\n");
+    answerText(response, 404, "404 page not found\n");
     return;
   }
   const { status, body } = healthAnswer(state, clock.now(), path === "/healthz");
+  metrics.healthAnswered(path, status);
   response.writeHead(status, {
     "Content-Type": "application/json",
     "X-Content-Type-Options": "nosniff",
   });
   response.end(JSON.stringify(body));
+}
+
+/** Answers in plain text. */
+export function answerText(
+  response: ServerResponse,
+  status: number,
+  text: string,
+  contentType = "text/plain; charset=utf-8",
+): void {
+  response.writeHead(status, {
+    "Content-Type": contentType,
+    "X-Content-Type-Options": "nosniff",
+  });
+  response.end(text);
 }

@@ -38,6 +38,8 @@ export interface SliceView {
   /** `namespace/name` of its Service; undefined when it has none. */
   readonly service: string | undefined;
   readonly family: IPFamily | undefined;
+  /** When the pods changed that this version of the slice follows, milliseconds since the epoch. */
+  readonly triggeredAt: number | undefined;
   readonly ports: readonly {
     readonly name: string;
     readonly protocol: Protocol;
@@ -205,12 +207,21 @@ export function parseSlice(value: unknown): SliceView {
     key: `${namespace}/${dnsString(metadata["name"], "$.metadata.name")}`,
     service: service !== undefined && dnsName.test(service) ? `${namespace}/${service}` : undefined,
     family,
+    triggeredAt: triggerTime(metadata["annotations"]),
     ports: list(object["ports"]).flatMap(parseSlicePort),
     endpoints:
       family === undefined
         ? []
         : list(object["endpoints"]).flatMap((item) => parseEndpoint(item, family)),
   };
+}
+
+function triggerTime(annotations: unknown): number | undefined {
+  const text = isRecord(annotations)
+    ? optionalString(annotations["endpoints.kubernetes.io/last-change-trigger-time"])
+    : undefined;
+  const time = Date.parse(text ?? "");
+  return Number.isNaN(time) ? undefined : time;
 }
 
 function parseSlicePort(value: unknown): SliceView["ports"][number][] {

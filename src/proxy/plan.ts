@@ -27,6 +27,8 @@ export interface PlannedPort {
   readonly frontends: readonly Frontend[];
   readonly cluster: readonly Backend[];
   readonly local: readonly Backend[];
+  /** All that serve, chosen or not: flows that exist may stay with them, as TCP connections do. */
+  readonly serving: readonly Backend[];
   /** Backends on this node that may be asked by themselves. */
   readonly hairpin: readonly Backend[];
   readonly affinitySeconds: number;
@@ -76,6 +78,7 @@ export function planPort(
     frontends,
     cluster: cluster.map(backend),
     local: local.map(backend),
+    serving: endpoints.filter(({ ready, serving }) => ready || serving).map(backend),
     hairpin: hairpin.map(backend),
     affinitySeconds: port.affinitySeconds,
     sourceRanges: port.sourceRanges,

@@ -2,25 +2,36 @@ import type { ApiClient } from "../api/client.ts";
 import type { EventRecorder } from "../api/event-types.ts";
 import { createInformer, type StreamingSupport } from "../api/informer.ts";
 import type { Informer } from "../api/informer-types.ts";
-import { ENDPOINT_SLICES, NODES, SERVICES } from "../api/resources.ts";
+import { ENDPOINT_SLICES, NODES, SERVICE_CIDRS, SERVICES } from "../api/resources.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { jitteredBackoffMs } from "../lib/backoff.ts";
 import { type IPFamily, ipFamily, parseCidr } from "../lib/cidr.ts";
 import { type Clock, deadline } from "../lib/clock.ts";
 import { SetupError, errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { monitorDeletions } from "../netfilter/monitor.ts";
+import { type Deletion, DeletionWatch } from "../netfilter/monitor.ts";
 import { probeNft } from "../netfilter/probe.ts";
 import { deleteFlows } from "./conntrack.ts";
+import { ConntrackReconciler } from "./conntrack-reconciler.ts";
 import { FamilyRules } from "./family-rules.ts";
-import { type HealthState, serveHealth } from "./health.ts";
+import type { ApplyResult } from "./nftables/apply.ts";
+import { type HealthState, rulesHealthy, serveHealth } from "./health.ts";
+import { ProxyMetrics } from "./metrics.ts";
+import { serveMetrics } from "./metrics-server.ts";
 import { parseService, parseSlice, type ServiceView, type SliceView } from "./parse.ts";
+import { familiesOf, nodePortAddresses } from "./node-addresses.ts";
 import { type NodeCondition, parseNode } from "./node-condition.ts";
+import { ProblemReport } from "./problem-report.ts";
+import { ServiceHealthPorts } from "./service-health.ts";
+import { followServiceNetworks, parseServiceCIDR } from "./service-networks.ts";
 import { SliceIndex } from "./slice-index.ts";
 import { Wake } from "./wake.ts";
 
 export interface ProxyOptions {
-  readonly config: Pick<AgentConfig, "clusterCIDRs" | "bindAddress" | "proxyHealthzPort">;
+  readonly config: Pick<
+    AgentConfig,
+    "clusterCIDRs" | "bindAddress" | "proxyHealthzPort" | "proxyMetricsPort"
+  >;
   /** An identity that may list and watch Services, EndpointSlices and Nodes: system:node-proxier. */
   readonly client: ApiClient;
   readonly nodeName: string;
@@ -32,6 +43,10 @@ export interface ProxyOptions {
   readonly events: EventRecorder;
   /** nftables table, default `remora-proxy`. */
   readonly tableName?: string;
+  /** Networks of ClusterIPs, besides those that the server's ServiceCIDRs say. */
+  readonly serviceCIDRs?: readonly string[];
+  /** Reports deletions in nftables and is run by who made it. Without it the proxy runs one of its own. */
+  readonly deletions?: DeletionWatch;
   readonly streaming?: StreamingSupport;
 }
 
@@ -40,7 +55,7 @@ export interface ServiceProxy {
    * Follows Services and EndpointSlices and keeps the kernel's rules right until `signal` aborts. Rules stay in the
    * kernel afterwards: a restart must not interrupt anybody.
    *
-   * @throws {SetupError} when the machine cannot do it at all.
+   * @throws {SetupError} when the machine cannot do it at all, or a port of its own servers is taken.
    */
   run(signal: AbortSignal): Promise<void>;
   /** The rules as they should be, as nft text. */
@@ -56,6 +71,7 @@ const retry = { baseMs: 100, maxMs: 30_000 };
 /** Between the end of one synchronisation and the start of the next: twice its duration, within these. */
 const gapMs = { least: 10, most: 1000 };
 const garbageDelayMs = 1000;
+const servicePortRetryMs = 30_000;
 
 /** The Service proxy: ClusterIPs, node ports and external addresses of Services in nftables. */
 export function createProxy(options: ProxyOptions): ServiceProxy {
@@ -69,12 +85,20 @@ class Proxier implements ServiceProxy {
   readonly #services: Informer<ServiceView>;
   readonly #slices: Informer<SliceView>;
   readonly #node: Informer<NodeCondition>;
+  readonly #networks: Informer<readonly string[]>;
   readonly #index: SliceIndex;
   readonly #families: readonly FamilyRules[];
   readonly #dirty = new Set<string>();
   readonly #wake = new Wake();
   readonly #health: HealthState;
-  readonly #reported = new Map<string, string>();
+  readonly #metrics = new ProxyMetrics();
+  readonly #servicePorts: ServiceHealthPorts;
+  readonly #conntrack: ConntrackReconciler;
+  readonly #problems: ProblemReport;
+  /** When pods changed whose change is not in the rules yet. */
+  #triggers: { readonly family: IPFamily; readonly at: number }[] = [];
+  /** Families whose table was brought in order since the start: from then on a difference is the work of others. */
+  readonly #adopted = new Set<IPFamily>();
   #zone = "";
   #failures = 0;
 
@@ -108,14 +132,42 @@ class Proxier implements ServiceProxy {
       fieldSelector: `metadata.name=${options.nodeName}`,
       project: parseNode,
     });
+    this.#networks = createInformer({
+      ...shared,
+      resource: SERVICE_CIDRS,
+      project: parseServiceCIDR,
+    });
     this.#index = new SliceIndex(options.nodeName);
-    this.#families = familiesOf(options).map((family) => this.#familyRules(family));
+    this.#families = familiesOf(options.nodeIPs, options.config.clusterCIDRs).map((family) =>
+      this.#familyRules(family),
+    );
     this.#health = {
       startedAt: clock.now(),
       lastSuccess: new Map(),
       pendingSince: new Map(),
       node: () => this.#node.get(options.nodeName),
     };
+    this.#servicePorts = new ServiceHealthPorts({
+      nodeName: options.nodeName,
+      healthy: () => rulesHealthy(this.#health, clock.now()),
+      events: options.events,
+      logger: this.#logger,
+    });
+    this.#problems = new ProblemReport({
+      nodeName: options.nodeName,
+      logger: this.#logger,
+      events: options.events,
+    });
+    const isNodePortIP = nodePortAddresses(options.nodeIPs);
+    this.#conntrack = new ConntrackReconciler({
+      judges: new Map(
+        this.#families.map((rules) => [rules.family, (flow) => rules.judge(flow, isNodePortIP)]),
+      ),
+      clock,
+      logger: this.#logger,
+      metrics: this.#metrics,
+    });
+    for (const { family } of this.#families) this.#metrics.addFamily(family);
   }
 
   #familyRules(family: IPFamily): FamilyRules {
@@ -125,8 +177,10 @@ class Proxier implements ServiceProxy {
         family,
         clusterCIDRs: config.clusterCIDRs.filter((cidr) => parseCidr(cidr).family === family),
         nodePortIPs: nodeIPs.filter((ip) => ipFamily(ip) === family),
+        serviceCIDRs: [],
         mark: serviceMark,
       },
+      clock: this.#clock,
       tableName: tableName ?? defaultTableName,
       logger: this.#logger,
     });
@@ -147,27 +201,46 @@ class Proxier implements ServiceProxy {
       this.#services.run(all),
       this.#slices.run(all),
       this.#node.run(all),
-      this.#watchTables(all),
-      this.#serveHealth(all),
+      this.#followServiceNetworks(all),
+      this.#conntrack.run(all),
+      this.#serve(all),
       this.#synchronise(all),
     ];
+    const deletions = this.#options.deletions ?? this.#ownDeletionWatch(all, parts);
+    const unsubscribe = deletions.subscribe((deletion) => {
+      this.#onDeletion(deletion);
+    });
     try {
       await Promise.all(parts);
     } catch (error) {
       if (!signal.aborted || !isAbort(error)) throw error;
     } finally {
       stop.abort();
+      unsubscribe();
       await Promise.allSettled(parts);
+      await this.#servicePorts.close();
     }
+  }
+
+  #ownDeletionWatch(signal: AbortSignal, parts: Promise<void>[]): DeletionWatch {
+    const { random } = this.#options;
+    const watch = new DeletionWatch({ clock: this.#clock, logger: this.#logger, random });
+    parts.push(watch.run(signal));
+    return watch;
   }
 
   #subscribe(): void {
     this.#services.subscribe((change) => {
+      this.#metrics.serviceChanged();
       this.#markDirty(change.key);
     });
     this.#slices.subscribe((change) => {
+      this.#metrics.endpointsChanged();
       if (change.kind !== "added") this.#index.delete(change.previous);
-      if (change.kind !== "deleted") this.#index.set(change.object);
+      if (change.kind !== "deleted") {
+        this.#index.set(change.object);
+        this.#noteTrigger(change.object);
+      }
       for (const slice of [
         change.kind === "added" ? undefined : change.previous,
         change.kind === "deleted" ? undefined : change.object,
@@ -183,7 +256,19 @@ class Proxier implements ServiceProxy {
     });
   }
 
+  #noteTrigger({ family, triggeredAt }: SliceView): void {
+    // What changed before we started says nothing about our speed.
+    if (family === undefined || triggeredAt === undefined) return;
+    if (triggeredAt > this.#health.startedAt) this.#triggers.push({ family, at: triggeredAt });
+  }
+
   #markDirty(serviceKey: string): void {
+    if (this.#dirty.size === 0) {
+      this.#metrics.queued(
+        this.#clock.now(),
+        this.#families.map(({ family }) => family),
+      );
+    }
     this.#dirty.add(serviceKey);
     this.#wake.set();
   }
@@ -209,6 +294,10 @@ class Proxier implements ServiceProxy {
         continue;
       }
       this.#failures = 0;
+      await this.#servicePorts.sync();
+      if (this.#servicePorts.incomplete) {
+        void this.#wake.setAfter(this.#clock, servicePortRetryMs, signal);
+      }
       if (this.#families.some((rules) => rules.hasGarbage)) {
         void this.#wake.setAfter(this.#clock, garbageDelayMs, signal);
       }
@@ -233,38 +322,11 @@ class Proxier implements ServiceProxy {
     this.#dirty.clear();
     for (const key of dirty) {
       const service = this.#services.get(key);
-      this.#reportProblems(key, service);
+      this.#problems.report(key, service);
+      this.#servicePorts.set(key, service, this.#index.localReady(key));
       for (const rules of this.#families) rules.update(key, service, this.#index, node);
     }
-  }
-
-  /** Says once per change what of a Service is not in the rules. */
-  #reportProblems(key: string, service: ServiceView | undefined): void {
-    const problems = [...(service?.problems ?? [])];
-    if (service !== undefined && service.healthCheckNodePort > 0 && service.externalLocal) {
-      problems.push("spec.healthCheckNodePort");
-    }
-    const text = problems.join(", ");
-    if ((this.#reported.get(key) ?? "") === text) return;
-    if (text === "") {
-      this.#reported.delete(key);
-      return;
-    }
-    this.#reported.set(key, text);
-    this.#logger.log("warn", "parts of a Service are not served", { service: key, fields: text });
-    if (service === undefined) return;
-    this.#options.events.event(
-      {
-        kind: "Service",
-        apiVersion: "v1",
-        namespace: service.namespace,
-        name: service.name,
-        uid: service.uid,
-      },
-      "Warning",
-      "ServiceNotFullyServed",
-      `node ${this.#options.nodeName} does not serve ${text}`,
-    );
+    this.#metrics.planned();
   }
 
   /** @returns whether a family failed. One family must not stop the other. */
@@ -275,6 +337,7 @@ class Proxier implements ServiceProxy {
 
   async #applyOne(rules: FamilyRules, signal: AbortSignal): Promise<boolean> {
     const { family } = rules;
+    const first = !this.#health.lastSuccess.has(family);
     if (!this.#health.pendingSince.has(family)) {
       this.#health.pendingSince.set(family, this.#clock.now());
     }
@@ -283,6 +346,7 @@ class Proxier implements ServiceProxy {
       const result = await rules.sync(signal);
       this.#health.pendingSince.delete(family);
       this.#health.lastSuccess.set(family, this.#clock.now());
+      this.#record(rules, result, (this.#clock.monotonic() - startedAt) / 1000);
       if (result.changes > 0) {
         this.#logger.log("debug", "service rules applied", {
           ipFamily: family,
@@ -292,6 +356,8 @@ class Proxier implements ServiceProxy {
         });
       }
       await deleteFlows(rules.takeStaleFlows(), signal);
+      // What changed while nobody watched has left flows that no plan of ours ever knew.
+      if (result.drift !== undefined && (first || result.drift)) this.#conntrack.request(family);
       return true;
     } catch (error) {
       // What the machine lacks at the start it lacks for ever; later it is an accident that may pass.
@@ -301,57 +367,82 @@ class Proxier implements ServiceProxy {
         ipFamily: family,
         error: errorMessage(error),
       });
+      this.#metrics.syncFailed(family);
       return false;
     }
   }
 
-  /** Puts our tables back at once when somebody flushes all rules. */
-  async #watchTables(signal: AbortSignal): Promise<void> {
-    let ended = 0;
-    while (!signal.aborted) {
-      await monitorDeletions((event) => {
-        const lost = this.#families.find(
-          ({ table }) => table.family === event.family && table.name === event.table,
-        );
-        if (lost === undefined) return;
-        this.#logger.log("warn", "service rules were deleted by another program", {
-          table: event.table,
-        });
-        lost.distrust();
-        this.#wake.set();
-      }, signal);
-      if (signal.aborted) return;
-      ended += 1;
-      // Nobody watched for a moment, so nobody knows.
-      for (const rules of this.#families) rules.distrust();
+  #record(rules: FamilyRules, result: ApplyResult, seconds: number): void {
+    const { family } = rules;
+    const { changes, bytes, drift, cleanupFailed } = result;
+    const now = this.#clock.now();
+    const full = drift !== undefined;
+    this.#metrics.synced({ family, seconds, full, bytes, changes }, now);
+    if (cleanupFailed) this.#metrics.cleanupFailed(family);
+    for (const trigger of this.#triggers) {
+      if (trigger.family === family) this.#metrics.programmed((now - trigger.at) / 1000, family);
+    }
+    this.#triggers = this.#triggers.filter((trigger) => trigger.family !== family);
+    if (drift === true && this.#adopted.has(family)) {
+      this.#metrics.driftRepaired(family);
+      this.#logger.log("warn", "service rules were changed by another program and are put back", {
+        ipFamily: family,
+        changes,
+      });
+    }
+    this.#adopted.add(family);
+  }
+
+  /** Compares our tables at once when the kernel reports a deletion that was not ours. */
+  #onDeletion(deletion: Deletion | "unwatched"): void {
+    for (const rules of this.#families) {
+      if (deletion !== "unwatched" && !rules.concerns(deletion)) continue;
+      if (deletion !== "unwatched" && deletion.kind === "table") {
+        this.#metrics.tableLost(rules.family);
+      }
+      rules.distrust();
       this.#wake.set();
-      await this.#clock.sleep(
-        jitteredBackoffMs(ended, { baseMs: 1000, maxMs: 60_000 }, this.#options.random),
-        signal,
-      );
     }
   }
 
-  async #serveHealth(signal: AbortSignal): Promise<void> {
-    const { config } = this.#options;
-    await serveHealth({
-      address: config.bindAddress,
-      port: config.proxyHealthzPort,
-      state: this.#health,
-      clock: this.#clock,
-      logger: this.#logger,
-      signal,
-    });
+  async #serve(signal: AbortSignal): Promise<void> {
+    const { config, clock } = this.#options;
+    await Promise.all([
+      serveHealth(
+        {
+          address: config.bindAddress,
+          port: config.proxyHealthzPort,
+          state: this.#health,
+          clock,
+          metrics: this.#metrics,
+        },
+        signal,
+      ),
+      serveMetrics(config.proxyMetricsPort, () => this.#renderMetrics(), signal),
+    ]);
   }
-}
 
-/** Families this node has addresses or pods of. */
-function familiesOf(options: ProxyOptions): readonly IPFamily[] {
-  const found = new Set<IPFamily>();
-  for (const ip of options.nodeIPs) {
-    const family = ipFamily(ip);
-    if (family !== undefined) found.add(family);
+  #renderMetrics(): string {
+    for (const rules of this.#families) {
+      const { internal, external } = rules.noLocalEndpoints();
+      this.#metrics.noLocalEndpoints(rules.family, internal, external);
+    }
+    return this.#metrics.render();
   }
-  for (const cidr of options.config.clusterCIDRs) found.add(parseCidr(cidr).family);
-  return found.size === 0 ? ["IPv4"] : [...found].toSorted();
+
+  /** Keeps the networks of ClusterIPs; those that the configuration names are known without the server. */
+  #followServiceNetworks(signal: AbortSignal): Promise<void> {
+    const { client, clock, random, serviceCIDRs } = this.#options;
+    const apply = (): void => {
+      const cidrs = [...(serviceCIDRs ?? []), ...this.#networks.values()].flat();
+      for (const rules of this.#families) rules.setServiceCIDRs(cidrs);
+      this.#wake.set();
+    };
+    apply();
+    this.#networks.subscribe(apply);
+    return followServiceNetworks(
+      { client, informer: this.#networks, clock, random, logger: this.#logger },
+      signal,
+    );
+  }
 }

@@ -26,6 +26,17 @@ export class SliceIndex {
     if (slices?.size === 0) this.#byService.delete(slice.service);
   }
 
+  /** Ready endpoints of a Service on this node, each address once. */
+  localReady(service: string): number {
+    const ips = new Set<string>();
+    for (const slice of this.#byService.get(service)?.values() ?? []) {
+      for (const { ip, nodeName, ready } of slice.endpoints) {
+        if (ready && nodeName === this.#nodeName) ips.add(ip);
+      }
+    }
+    return ips.size;
+  }
+
   /** Endpoints of one port, sorted, each address once. */
   endpoints(port: Pick<ServicePort, "service" | "portName" | "protocol" | "family">): Endpoint[] {
     return mergeEndpoints(this.#byService.get(port.service)?.values() ?? [], port, this.#nodeName);

@@ -108,6 +108,7 @@ if (insideOwnNamespace(import.meta.filename)) {
           clusterCIDRs: ["10.244.0.0/16", "fd00:244::/48"],
           bindAddress: "127.0.0.1",
           proxyHealthzPort: 10_256,
+          proxyMetricsPort: 10_249,
         },
         client: api.client,
         nodeName: "here",

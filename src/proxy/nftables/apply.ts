@@ -1,6 +1,8 @@
+import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { NftError } from "../../netfilter/errors.ts";
+import type { Deletion } from "../../netfilter/monitor.ts";
 import { applyNft, listTable } from "../../netfilter/nft.ts";
 import { type NftOp, type NftTable, renderTransaction } from "../../netfilter/transaction.ts";
 import { type DesiredTable, kernelValues, planOps } from "../diff.ts";
@@ -12,7 +14,16 @@ export interface ApplyResult {
   /** Things that differed; 0 = the kernel was right. */
   readonly changes: number;
   readonly transactions: number;
+  /** Characters sent. */
+  readonly bytes: number;
+  /** Undefined when the kernel was trusted; else whether the read-back found what nobody here had changed. */
+  readonly drift: boolean | undefined;
+  /** Unused objects could not be deleted. */
+  readonly cleanupFailed: boolean;
 }
+
+/** How long events of an own transaction may take to come back from the kernel. */
+const echoMs = 2000;
 
 /**
  * Brings one table in the kernel to its desired state. Knows what it has committed and sends differences only; reads the
@@ -22,6 +33,9 @@ export class TableApplier {
   readonly #table: NftTable;
   readonly #desired: DesiredTable;
   readonly #logger: Logger;
+  readonly #clock: Clock;
+  /** Chains that own transactions emptied or deleted, and when: their events are no news. */
+  readonly #ownDeletions = new Map<string, number>();
   #known = false;
   /** The kernel has a table of another version, which is replaced as a whole. */
   #foreign = false;
@@ -32,15 +46,54 @@ export class TableApplier {
     readonly table: NftTable;
     readonly desired: DesiredTable;
     readonly logger: Logger;
+    readonly clock: Clock;
   }) {
     this.#table = options.table;
     this.#desired = options.desired;
     this.#logger = options.logger;
+    this.#clock = options.clock;
   }
 
   /** The kernel's table may not be what was committed: the next synchronisation reads it back. */
   distrust(): void {
     this.#known = false;
+  }
+
+  /**
+   * Whether a deletion in our table may be the work of others: of a chain, a rule or a map that should be there and that
+   * we did not just rewrite. Wrong at worst in the careful direction, which costs a read-back.
+   */
+  isSuspicious({ kind, name }: Deletion): boolean {
+    switch (kind) {
+      case "table":
+        return true;
+      case "element":
+        // Our own changes are mostly these, and telling them apart would cost more than they are worth.
+        return false;
+      case "container":
+        return this.#desired.container(name) !== undefined;
+      case "chain":
+      case "rule": {
+        const own = this.#ownDeletions.get(name);
+        return (
+          this.#desired.chain(name) !== undefined &&
+          (own === undefined || this.#clock.monotonic() - own > echoMs)
+        );
+      }
+      default:
+        return true;
+    }
+  }
+
+  #remember(ops: readonly NftOp[]): void {
+    const now = this.#clock.monotonic();
+    for (const [name, at] of this.#ownDeletions) {
+      if (now - at > echoMs) this.#ownDeletions.delete(name);
+    }
+    for (const op of ops) {
+      if (op.op === "flush-chain" || op.op === "delete-chain")
+        this.#ownDeletions.set(op.chain, now);
+    }
   }
 
   /** True while objects wait for their deletion in a later transaction. */
@@ -54,13 +107,17 @@ export class TableApplier {
    * @throws {NftError}, {SetupError}, `AbortError`; the next call then reads back first.
    */
   async sync(signal: AbortSignal): Promise<ApplyResult> {
-    if (!this.#known) await this.#readBack(signal);
+    const pendingBefore = this.#desired.differences().length;
+    const readBack = !this.#known;
+    if (readBack) await this.#readBack(signal);
+    const drift = readBack ? this.#desired.differences().length > pendingBefore : undefined;
     const collected = await this.#collect(signal);
     const differences = this.#desired.differences();
     const plan = planOps(differences, this.#desired);
     const prelude: NftOp[] = this.#foreign ? [{ op: "drop-table" }] : [];
     if (plan.structure.length > 0 || prelude.length > 0) prelude.push({ op: "add-table" });
     const texts = renderPlan(this.#table, plan, prelude);
+    this.#remember([...plan.structure, ...plan.final]);
     try {
       for (const text of texts) await applyNft(text, signal);
     } catch (error) {
@@ -72,7 +129,13 @@ export class TableApplier {
     this.#failures = 0;
     this.#desired.committed();
     this.#garbage = plan.garbage;
-    return { changes: differences.length, transactions: texts.length + collected };
+    return {
+      changes: differences.length,
+      transactions: texts.length + (collected === "nothing" ? 0 : 1),
+      bytes: texts.reduce((sum, text) => sum + text.length, 0),
+      drift,
+      cleanupFailed: collected === "failed",
+    };
   }
 
   async #readBack(signal: AbortSignal): Promise<void> {
@@ -105,10 +168,11 @@ export class TableApplier {
    * Deletes what an earlier synchronisation stopped using, also what is wanted again by now: a map must be born in the
    * transaction of the rule that reads it. Failure costs a read-back.
    */
-  async #collect(signal: AbortSignal): Promise<number> {
+  async #collect(signal: AbortSignal): Promise<"nothing" | "done" | "failed"> {
     const dead = this.#garbage;
     this.#garbage = [];
-    if (dead.length === 0) return 0;
+    if (dead.length === 0) return "nothing";
+    this.#remember(dead);
     try {
       await applyNft(renderTransaction(this.#table, dead), signal);
     } catch (error) {
@@ -118,7 +182,8 @@ export class TableApplier {
         error: errorMessage(error),
       });
       await this.#readBack(signal);
+      return "failed";
     }
-    return 1;
+    return "done";
   }
 }

@@ -12,6 +12,8 @@ export interface LayoutContext {
   readonly clusterCIDRs: readonly string[];
   /** Addresses that node ports answer on; empty = all of the node but loopback. */
   readonly nodePortIPs: readonly string[];
+  /** Networks that ClusterIPs come from: what is sent there and is no Service must not leave the node. */
+  readonly serviceCIDRs: readonly string[];
   /** Bit of the packet mark that means: needs a new source address. */
   readonly mark: number;
 }
@@ -43,6 +45,9 @@ export function fixedClaims(context: LayoutContext): Claims {
   const mark = `0x${context.mark.toString(16)}`;
   const toVIP = `${ip} daddr . meta l4proto . th dport`;
   const toNode = nodePortMatch(context);
+  const unallocated = context.serviceCIDRs.map(
+    (cidr) => `ct state new ${ip} daddr ${cidr} goto rej`,
+  );
   const notPods = context.clusterCIDRs.map((cidr) => `${ip} saddr != ${cidr}`).join(" ");
   const vipVerdicts = (name: string): NftContainer => ({
     kind: "map",
@@ -100,10 +105,12 @@ export function fixedClaims(context: LayoutContext): Claims {
       base("reject-forward", { type: "filter", hook: "forward", priority: 0 }, [
         `ct state new ${toVIP} vmap @noep`,
         `ct state new ${ip} daddr @cluster-ips goto rej`,
+        ...unallocated,
       ]),
       base("reject-out", { type: "filter", hook: "output", priority: 0 }, [
         `ct state new ${toVIP} vmap @noep`,
         `ct state new ${ip} daddr @cluster-ips goto rej`,
+        ...unallocated,
       ]),
     ],
     elements: [],

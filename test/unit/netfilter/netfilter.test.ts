@@ -114,8 +114,20 @@ describe("a listing", () => {
 
 describe("the monitor", () => {
   it("knows deletions of whole tables and of parts", () => {
-    assert.equal(parseMonitorLine("delete table ip remora-proxy")?.kind, "deleted");
-    assert.equal(parseMonitorLine("delete rule ip6 t c handle 5")?.kind, "removed");
+    assert.deepEqual(parseMonitorLine("delete table ip remora-proxy"), {
+      kind: "table",
+      family: "ip",
+      table: "remora-proxy",
+      name: "",
+    });
+    assert.deepEqual(parseMonitorLine("delete rule ip6 t c handle 5"), {
+      kind: "rule",
+      family: "ip6",
+      table: "t",
+      name: "c",
+    });
+    assert.equal(parseMonitorLine("delete map ip t m")?.kind, "container");
+    assert.equal(parseMonitorLine("delete element ip t s { 1.2.3.4 . 80 }")?.kind, "element");
     assert.equal(parseMonitorLine("# new generation 5 by process 1 (nft)"), undefined);
   });
 });

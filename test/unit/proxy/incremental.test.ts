@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import * as fc from "fast-check";
 
+import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { FamilyRules } from "../../../src/proxy/family-rules.ts";
 import {
@@ -17,9 +18,16 @@ const node = { name: "here", zone: "", ips: ["192.0.2.1"] };
 
 function rules(): FamilyRules {
   return new FamilyRules({
-    context: { family: "IPv4", clusterCIDRs: ["10.244.0.0/16"], nodePortIPs: [], mark: 0x4000 },
+    context: {
+      family: "IPv4",
+      clusterCIDRs: ["10.244.0.0/16"],
+      nodePortIPs: [],
+      serviceCIDRs: [],
+      mark: 0x4000,
+    },
     tableName: "remora-proxy",
     logger: silentLogger,
+    clock: systemClock,
   });
 }
 
