@@ -78,6 +78,11 @@ export class Machine {
     return machine;
   }
 
+  /** A directory of this machine that is `/run` there. */
+  get shared(): string {
+    return `${this.#state}/node1/run`;
+  }
+
   get dockerSocket(): string {
     return `${this.#state}/node1/run/docker.sock`;
   }
@@ -131,6 +136,16 @@ export class Machine {
     };
   }
 
+  /** kill -9 to dockerd and its containerd; containers live on. */
+  async crashDockerd(): Promise<void> {
+    await run([script, "crash", "1"], this.#env);
+  }
+
+  /** Starts dockerd again and waits until it answers. `options` replace the usual ones, live-restore among them. */
+  async startDockerd(options: readonly string[] = []): Promise<void> {
+    await run([script, "dockerd", "1", ...options], this.#env);
+  }
+
   /** One request to the machine's Docker Engine. */
   async docker(method: string, path: string, body?: Buffer): Promise<unknown> {
     return new Promise((resolve, reject) => {
@@ -175,7 +190,8 @@ async function makeBusyboxArchive(): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-async function busyboxArchive(): Promise<Buffer> {
+/** A tar of a root directory that holds nothing but this system's static busybox. */
+export async function busyboxArchive(): Promise<Buffer> {
   archive ??= makeBusyboxArchive();
   return archive;
 }
