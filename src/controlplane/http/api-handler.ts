@@ -249,6 +249,9 @@ class Handler implements ApiHandler {
       namespace: kind.namespaced ? path.namespace : undefined,
       name: path.name,
       subresource: path.subresource,
+      mayCreate: () => {
+        this.#authorizeResource(call, user, path, "create");
+      },
       context: {
         user,
         dryRun: parseDryRun(call.query.getAll("dryRun")),

@@ -16,7 +16,7 @@ import type {
   Verb,
 } from "../types.ts";
 import type { ApiCall } from "./call.ts";
-import { applyPatch, readPatch } from "./patch-request.ts";
+import { applyPatch, isApply, readApply, readPatch } from "./patch-request.ts";
 import {
   decodeAs,
   parseFieldValidation,
@@ -36,6 +36,8 @@ export interface ResourceRequest {
   readonly name: string | undefined;
   readonly subresource: string | undefined;
   readonly context: RequestContext;
+  /** Throws 403 when the user may not create objects here: asked when an update or apply turns out to be a creation. */
+  mayCreate(): void;
 }
 
 export interface RequestDeps {
@@ -165,6 +167,7 @@ async function update(deps: RequestDeps, request: ResourceRequest, name: string)
   const resource = resourceOf(kind);
   const missing = deps.registry.get(resource, at.namespace, name) === undefined;
   if (missing && subresource === undefined && kind.strategy.allowCreateOnUpdate) {
+    request.mayCreate();
     const object = deps.registry.create(resource, at.namespace, body, context);
     return { status: 201, object };
   }
@@ -173,6 +176,22 @@ async function update(deps: RequestDeps, request: ResourceRequest, name: string)
     ...(subresource === undefined ? {} : { subresource }),
   });
   return { status: 200, object };
+}
+
+async function apply(deps: RequestDeps, request: ResourceRequest, name: string): Promise<Answer> {
+  const { kind, context, call, subresource } = request;
+  const { configuration, manager, force } = await readApply(call, expectedOf(kind), context);
+  checkNamespace(request, configuration);
+  checkName(name, configuration);
+  const at = { namespace: request.namespace ?? "", name };
+  const { object, created } = deps.registry.apply(resourceOf(kind), at, configuration, {
+    context,
+    manager,
+    force,
+    ...(subresource === undefined ? {} : { subresource }),
+    mayCreate: () => request.mayCreate(),
+  });
+  return { status: created ? 201 : 200, object };
 }
 
 async function patch(deps: RequestDeps, request: ResourceRequest, name: string): Promise<Answer> {
@@ -342,6 +361,7 @@ export async function runObjectRequest(
     case "update":
       return update(deps, request, name);
     case "patch":
+      if (isApply(request.call)) return apply(deps, request, name);
       return patch(deps, request, name);
     case "delete":
       return remove(deps, request, name);

@@ -4,7 +4,6 @@ import { alreadyExists, invalid, notFound, StatusError } from "../status-error.t
 import { copyJson } from "../store/frozen-json.ts";
 import type { Store } from "../store/store.ts";
 import type {
-  AdmissionAttributes,
   AdmissionPlugin,
   DeleteOptions,
   JsonObject,
@@ -15,6 +14,8 @@ import type {
   RequestContext,
   Strategy,
 } from "../types.ts";
+import { AdmissionChain } from "./admission-chain.ts";
+import { applyConfiguration } from "./apply.ts";
 import { computeDeletion, deletedStatus, formatTime, isFinished } from "./deletion.ts";
 import { fieldsAfterUpdate, type Writer } from "./managed-fields.ts";
 import {
@@ -26,11 +27,13 @@ import {
 } from "./object-meta.ts";
 import {
   apiVersionOf,
+  checkAbsent,
   checkPreconditions,
   checkVersion,
   fillNewMetadata,
   inheritMetadata,
   resourceOf,
+  writableFields,
 } from "./write-rules.ts";
 
 export { resourceOf } from "./write-rules.ts";
@@ -68,16 +71,37 @@ export interface ObjectRegistry extends Registry {
       readonly context: RequestContext;
     },
   ): void;
+  /**
+   * Server-side apply of a configuration as it was sent; creates the object when there is none, which `mayCreate` has to
+   * allow (by not throwing).
+   */
+  apply(
+    resource: string,
+    at: ObjectRef,
+    configuration: Readonly<JsonObject>,
+    options: ApplyOptions,
+  ): { readonly object: JsonObject; readonly created: boolean };
   /** Removes objects of kinds with `ttlSeconds` whose time is over; returns how many. Call it about every minute. */
   expire(): number;
 }
 
+export interface ApplyOptions {
+  readonly context: RequestContext;
+  readonly manager: string;
+  readonly force: boolean;
+  readonly subresource?: string;
+  mayCreate(): void;
+}
+
 const NAME_ATTEMPTS = 8;
+
+/** Who enters managedFields; `kept`: they are complete already, an apply has computed them. */
+type FieldOwner = string | undefined | { readonly kept: true };
 
 interface UpdateOptions {
   readonly context: RequestContext;
   readonly subresource?: string;
-  readonly fieldManager?: string;
+  readonly fieldManager?: FieldOwner;
   readonly system?: boolean;
 }
 
@@ -85,9 +109,11 @@ class StoreRegistry implements ObjectRegistry {
   readonly kinds: ReadonlyMap<string, KindDefinition>;
   readonly store: Store;
   readonly #options: RegistryOptions;
+  readonly #admission: AdmissionChain;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
+    this.#admission = new AdmissionChain(options.admission, this);
     this.store = options.store;
     this.kinds = new Map(options.kinds.map((kind) => [resourceOf(kind), kind]));
   }
@@ -105,7 +131,7 @@ class StoreRegistry implements ObjectRegistry {
     namespace: string,
     object: JsonObject,
     context: RequestContext,
-    fieldManager?: string,
+    fieldManager?: FieldOwner,
   ): JsonObject {
     const generated = metaText(object, "name") === "" && metaText(object, "generateName") !== "";
     for (let attempt = 1; ; attempt += 1) {
@@ -145,7 +171,7 @@ class StoreRegistry implements ObjectRegistry {
     const old = this.store.get(resource, at.namespace, at.name);
     if (old === undefined) throw notFound(kind, at.name);
     checkPreconditions(kind, old, options);
-    this.#admit(kind, {
+    this.#admission.admit(kind, {
       operation: "DELETE",
       subresource: undefined,
       at,
@@ -197,7 +223,45 @@ class StoreRegistry implements ObjectRegistry {
       readonly context: RequestContext;
     },
   ): void {
-    this.#admit(this.#kind(resource), { ...request, oldObject: undefined });
+    this.#admission.admit(this.#kind(resource), { ...request, oldObject: undefined });
+  }
+
+  apply(
+    resource: string,
+    at: ObjectRef,
+    configuration: Readonly<JsonObject>,
+    options: ApplyOptions,
+  ): { readonly object: JsonObject; readonly created: boolean } {
+    const { context, manager, force, subresource } = options;
+    const kind = this.#kind(resource);
+    const live = this.store.get(resource, at.namespace, at.name);
+    if (live === undefined && subresource !== undefined) throw notFound(kind, at.name);
+    const change = (current: Readonly<JsonObject> | undefined): JsonObject =>
+      applyConfiguration({
+        live: current,
+        configuration,
+        schema: kind.schema,
+        writer: {
+          manager,
+          operation: "Apply",
+          apiVersion: apiVersionOf(kind),
+          subresource,
+          time: formatTime(context.now),
+        },
+        force,
+        writes: writableFields(kind, subresource),
+      });
+    const fieldManager = { kept: true } as const;
+    if (live === undefined) {
+      const wanted = change(undefined);
+      checkAbsent(wanted, kind, at.name);
+      options.mayCreate();
+      const object = this.create(resource, at.namespace, wanted, context, fieldManager);
+      return { object, created: true };
+    }
+    const under = subresource === undefined ? {} : { subresource };
+    const object = this.update(resource, at, change, { context, fieldManager, ...under });
+    return { object, created: false };
   }
 
   expire(): number {
@@ -235,7 +299,7 @@ class StoreRegistry implements ObjectRegistry {
     namespace: string,
     object: JsonObject,
     context: RequestContext,
-    fieldManager: string | undefined,
+    fieldManager: FieldOwner,
   ): JsonObject {
     const kind = this.#kind(resource);
     const { strategy } = kind;
@@ -250,7 +314,7 @@ class StoreRegistry implements ObjectRegistry {
       oldObject: undefined,
       context,
     } as const;
-    this.#mutate(kind, attributes);
+    this.#admission.mutate(kind, attributes);
     strategy.applyDefaults(object);
     strategy.prepareForCreate(object, context);
     const errors = [
@@ -258,7 +322,7 @@ class StoreRegistry implements ObjectRegistry {
       ...strategy.validateCreate(object, context),
     ];
     if (errors.length > 0) throw invalid(kind, metaText(object, "name"), errors);
-    this.#validate(kind, attributes);
+    this.#admission.validate(kind, attributes);
     if (this.store.get(resource, namespace, at.name) !== undefined)
       throw alreadyExists(kind, at.name);
     this.#setManagedFields(kind, undefined, object, { context, fieldManager });
@@ -293,7 +357,7 @@ class StoreRegistry implements ObjectRegistry {
       context,
     } as const;
     strategy?.applyDefaults(object);
-    this.#mutate(kind, attributes);
+    this.#admission.mutate(kind, attributes);
     strategy?.applyDefaults(object);
     strategy?.prepareForUpdate(object, old, context);
     const errors = [
@@ -301,7 +365,7 @@ class StoreRegistry implements ObjectRegistry {
       ...(strategy?.validateUpdate(object, old, context) ?? []),
     ];
     if (errors.length > 0) throw invalid(kind, metaText(old, "name"), errors);
-    this.#validate(kind, attributes);
+    this.#admission.validate(kind, attributes);
   }
 
   #writeUpdate(
@@ -336,10 +400,11 @@ class StoreRegistry implements ObjectRegistry {
     object: JsonObject,
     options: {
       readonly context: RequestContext;
-      readonly fieldManager?: string | undefined;
+      readonly fieldManager?: FieldOwner;
       readonly subresource?: string;
     },
   ): void {
+    if (typeof options.fieldManager === "object") return;
     const writer: Writer = {
       manager: options.fieldManager ?? options.context.fieldManager ?? "unknown",
       operation: "Update",
@@ -357,46 +422,6 @@ class StoreRegistry implements ObjectRegistry {
     this.store.delete(keyOf(resourceOf(kind), object), revisionOf(object));
     kind.strategy.release?.(object);
   }
-
-  #attributes(kind: KindDefinition, request: AdmissionRequest): AdmissionAttributes {
-    const { operation, subresource, at, object, oldObject, context } = request;
-    const { namespace, name } = at;
-    return {
-      operation,
-      kind,
-      subresource,
-      namespace,
-      name,
-      object,
-      oldObject,
-      context,
-      objects: this,
-    };
-  }
-
-  #mutate(kind: KindDefinition, request: AdmissionRequest): void {
-    const attributes = this.#attributes(kind, request);
-    for (const plugin of this.#options.admission) plugin.mutate?.(attributes);
-  }
-
-  #validate(kind: KindDefinition, request: AdmissionRequest): void {
-    const attributes = this.#attributes(kind, request);
-    for (const plugin of this.#options.admission) plugin.validate?.(attributes);
-  }
-
-  #admit(kind: KindDefinition, request: AdmissionRequest): void {
-    this.#mutate(kind, request);
-    this.#validate(kind, request);
-  }
-}
-
-interface AdmissionRequest {
-  readonly operation: Operation;
-  readonly subresource: string | undefined;
-  readonly at: ObjectRef;
-  readonly object: JsonObject | undefined;
-  readonly oldObject: Readonly<JsonObject> | undefined;
-  readonly context: RequestContext;
 }
 
 function keyOf(

@@ -15,13 +15,14 @@ export interface FieldNode {
   readonly children: FieldSet;
 }
 
-type Shape =
+/** What a value is to its fields: indivisible, a structure or map of members, a set of scalars, a list of keyed items. */
+export type Shape =
   | { readonly kind: "leaf" }
   | { readonly kind: "struct" | "map" }
   | { readonly kind: "set" }
   | { readonly kind: "list"; readonly keys: readonly string[] };
 
-function shapeOf(value: unknown, schema: FieldSchema | undefined): Shape {
+export function shapeOf(value: unknown, schema: FieldSchema | undefined): Shape {
   const definition = schema?.ref === undefined ? undefined : definitionOf(schema.ref);
   const atomic = schema?.mapType === "atomic" || definition?.mapType === "atomic";
   if (isRecord(value)) {
@@ -40,7 +41,12 @@ function itemDefault(schema: FieldSchema | undefined, key: string): unknown {
   return memberSchema(schema?.items, key)?.default;
 }
 
-function itemKey(item: unknown, keys: readonly string[], schema: FieldSchema | undefined): string {
+/** The path element of an item of an associative list. Keys that the item leaves out have their default. */
+export function itemKey(
+  item: unknown,
+  keys: readonly string[],
+  schema: FieldSchema | undefined,
+): string {
   const record = isRecord(item) ? item : {};
   const pairs = keys
     .toSorted()
@@ -49,24 +55,41 @@ function itemKey(item: unknown, keys: readonly string[], schema: FieldSchema | u
   return `k:${JSON.stringify(Object.fromEntries(pairs))}`;
 }
 
-/** The members of a value one level down, by path element, with their schemas. */
-function members(
-  value: unknown,
-  schema: FieldSchema | undefined,
-): Map<string, { readonly value: unknown; readonly schema: FieldSchema | undefined }> {
+export interface Member {
+  readonly element: string;
+  readonly value: unknown;
+  readonly schema: FieldSchema | undefined;
+}
+
+/** The members of a value one level down, in its order; items with equal keys come as often as they are there. */
+export function memberList(value: unknown, schema: FieldSchema | undefined): readonly Member[] {
   const shape = shapeOf(value, schema);
-  const out = new Map<string, { value: unknown; schema: FieldSchema | undefined }>();
-  if ((shape.kind === "struct" || shape.kind === "map") && isRecord(value)) {
-    for (const [key, member] of Object.entries(value))
-      out.set(`f:${key}`, { value: member, schema: memberSchema(schema, key) });
-  } else if (shape.kind === "list" && Array.isArray(value)) {
-    for (const item of value)
-      out.set(itemKey(item, shape.keys, schema), { value: item, schema: schema?.items });
-  } else if (shape.kind === "set" && Array.isArray(value)) {
-    for (const item of value)
-      out.set(`v:${JSON.stringify(item)}`, { value: item, schema: undefined });
+  if (isRecord(value) && (shape.kind === "struct" || shape.kind === "map")) {
+    return Object.entries(value).map(([key, member]) => ({
+      element: `f:${key}`,
+      value: member,
+      schema: memberSchema(schema, key),
+    }));
   }
-  return out;
+  if (!Array.isArray(value)) return [];
+  if (shape.kind === "list") {
+    return value.map((item: unknown) => ({
+      element: itemKey(item, shape.keys, schema),
+      value: item,
+      schema: schema?.items,
+    }));
+  }
+  if (shape.kind !== "set") return [];
+  return value.map((item: unknown) => ({
+    element: `v:${JSON.stringify(item)}`,
+    value: item,
+    schema: undefined,
+  }));
+}
+
+/** The members of a value one level down, by path element, with their schemas. */
+function members(value: unknown, schema: FieldSchema | undefined): Map<string, Member> {
+  return new Map(memberList(value, schema).map((member) => [member.element, member]));
 }
 
 function isItem(element: string): boolean {
@@ -94,6 +117,24 @@ export function fieldsOf(value: unknown, schema: FieldSchema | undefined): Field
     if (node.children.size > 0 && Array.isArray(member.value) && isRequired(schema, element))
       node.owned = false;
     out.set(element, node);
+  }
+  return out;
+}
+
+/**
+ * The fields that a configuration claims (server-side apply): its leaves, its list items and its map entries, but not
+ * the structures, maps and lists around them, which live as long as something in them does.
+ */
+export function appliedFields(value: unknown, schema: FieldSchema | undefined): FieldSet {
+  const out: FieldSet = new Map();
+  const declared = schema?.ref === undefined ? undefined : definitionOf(schema.ref)?.fields;
+  for (const { element, value: member, schema: below } of memberList(value, schema)) {
+    const leaf = shapeOf(member, below).kind === "leaf";
+    const emptyMap = isRecord(member) && Object.keys(member).length === 0;
+    const named = element.startsWith("f:") && declared !== undefined;
+    const owned = leaf || emptyMap || !named;
+    const children = leaf ? new Map<string, FieldNode>() : appliedFields(member, below);
+    if (owned || children.size > 0) out.set(element, { owned, children });
   }
   return out;
 }
@@ -151,6 +192,64 @@ export function difference(left: FieldSet, right: FieldSet): FieldSet {
     if (owned || children.size > 0) out.set(element, { owned, children });
   }
   return out;
+}
+
+/** The set without structures, maps, lists and items that have members in it: values, not what holds them. */
+export function leavesOf(set: FieldSet): FieldSet {
+  return new Map(
+    [...set].map(([element, { owned, children }]) => [
+      element,
+      { owned: owned && children.size === 0, children: leavesOf(children) },
+    ]),
+  );
+}
+
+/** Paths that are in both. */
+export function intersection(left: FieldSet, right: FieldSet): FieldSet {
+  const out: FieldSet = new Map();
+  for (const [element, node] of left) {
+    const other = right.get(element);
+    if (other === undefined) continue;
+    const children = intersection(node.children, other.children);
+    const owned = node.owned && other.owned;
+    if (owned || children.size > 0) out.set(element, { owned, children });
+  }
+  return out;
+}
+
+/** The set with every structure that has a member in it; maps, lists and items are added to no set by this. */
+export function withStructures(set: FieldSet, schema: FieldSchema | undefined): FieldSet {
+  const declared = schema?.ref === undefined ? undefined : definitionOf(schema.ref)?.fields;
+  return new Map(
+    [...set].map(([element, node]) => {
+      const name = element.slice(2);
+      const isField = element.startsWith("f:");
+      const named = isField && declared !== undefined && Object.hasOwn(declared, name);
+      const below = isField ? memberSchema(schema, name) : schema?.items;
+      const children = withStructures(node.children, below);
+      return [element, { owned: node.owned || named, children }];
+    }),
+  );
+}
+
+/** One path element as conflicts name it. */
+export function elementText(element: string): string {
+  const rest = element.slice(2);
+  if (element.startsWith("f:")) return `.${rest}`;
+  if (element.startsWith("v:")) return `[=${rest}]`;
+  const key: unknown = JSON.parse(rest);
+  const pairs = Object.entries(isRecord(key) ? key : {});
+  return `[${pairs.map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(",")}]`;
+}
+
+/** Every path of the set as conflicts name it: `.spec.containers[name="c"].image`. */
+export function pathsOf(set: FieldSet, prefix = ""): readonly string[] {
+  return [...set]
+    .toSorted(([left], [right]) => (left < right ? -1 : 1))
+    .flatMap(([element, node]) => {
+      const path = prefix + elementText(element);
+      return [...(node.owned ? [path] : []), ...pathsOf(node.children, path)];
+    });
 }
 
 /** Paths of `set` that exist in `value`. */

@@ -5,7 +5,6 @@ import type { JsonObject } from "../types.ts";
 import {
   changedFields,
   difference,
-  existing,
   fieldsOf,
   fromFieldsV1,
   toFieldsV1,
@@ -48,11 +47,12 @@ export interface Entry extends Writer {
   readonly fields: FieldSet;
 }
 
-function same(left: Writer, right: Writer): boolean {
+/** Whether two entries are the same writer's: an applier stays itself across API versions. */
+export function sameWriter(left: Writer, right: Writer): boolean {
   return (
     left.manager === right.manager &&
     left.operation === right.operation &&
-    left.apiVersion === right.apiVersion &&
+    (left.operation === "Apply" || left.apiVersion === right.apiVersion) &&
     (left.subresource ?? "") === (right.subresource ?? "")
   );
 }
@@ -92,9 +92,10 @@ export function parseManagedFields(value: unknown): Entry[] {
   });
 }
 
-/** The value of `metadata.managedFields`. */
+/** The value of `metadata.managedFields`: in order, without empty entries, the oldest ones folded into one. */
 export function formatManagedFields(entries: readonly Entry[]): JsonObject[] {
-  return entries.map((entry) => ({
+  const owners = entries.filter((entry) => entry.fields.size > 0);
+  return capped(inOrder(owners)).map((entry) => ({
     manager: entry.manager,
     operation: entry.operation,
     apiVersion: entry.apiVersion,
@@ -109,7 +110,8 @@ function inOrder(entries: readonly Entry[]): Entry[] {
   return entries.toSorted((left, right) => {
     if (left.operation !== right.operation) return left.operation === "Apply" ? -1 : 1;
     if (left.time !== right.time) return left.time < right.time ? -1 : 1;
-    return left.manager < right.manager ? -1 : 1;
+    if (left.manager !== right.manager) return left.manager < right.manager ? -1 : 1;
+    return (left.subresource ?? "") < (right.subresource ?? "") ? -1 : 1;
   });
 }
 
@@ -128,11 +130,17 @@ function metadataOf(object: Readonly<JsonObject>): JsonObject {
 }
 
 /** The entries that hold before a write: those of the stored object, unless the client sent others or reset them. */
-function baseEntries(before: Readonly<JsonObject> | undefined, after: JsonObject): Entry[] {
+function baseEntries(before: Readonly<JsonObject>, after: JsonObject, writer: Writer): Entry[] {
+  const stored = metadataOf(before)["managedFields"];
   const sent = metadataOf(after)["managedFields"];
-  if (before !== undefined && (!Array.isArray(sent) || sent.length === 0))
-    return parseManagedFields(metadataOf(before)["managedFields"]);
-  return before === undefined ? [] : parseManagedFields(sent);
+  const silent = !Array.isArray(sent) || sent.length === 0;
+  return parseManagedFields(silent || writer.subresource !== undefined ? stored : sent);
+}
+
+/** Fields that `before` has and `after` has not. */
+export function removedFields(before: unknown, after: unknown, schema: string): FieldSet {
+  const reference = { ref: schema };
+  return difference(fieldsOf(before, reference), fieldsOf(after, reference));
 }
 
 /**
@@ -149,12 +157,16 @@ export function fieldsAfterUpdate(
   const changed = ownable(
     before === undefined ? fieldsOf(after, reference) : changedFields(before, after, reference),
   );
-  const kept = baseEntries(before, after).map((entry) => {
-    const mine = same(entry, writer);
-    const fields = existing(entry.fields, after, reference);
+  const base = before === undefined ? [] : baseEntries(before, after, writer);
+  // Somebody reset the list: nothing is tracked until the next apply.
+  if (before !== undefined && base.length === 0) return [];
+  const removed = before === undefined ? new Map() : removedFields(before, after, schema);
+  const kept = base.map((entry) => {
+    const mine = sameWriter(entry, writer);
+    const fields = difference(entry.fields, removed);
     return { ...entry, fields: mine ? fields : difference(fields, changed) };
   });
-  const own = kept.find((entry) => same(entry, writer));
+  const own = kept.find((entry) => sameWriter(entry, writer));
   if (changed.size > 0) {
     if (own === undefined) kept.push({ ...writer, fields: changed });
     else {
@@ -163,5 +175,5 @@ export function fieldsAfterUpdate(
       kept[kept.indexOf(own)] = { ...own, fields, time: moved ? writer.time : own.time };
     }
   }
-  return formatManagedFields(capped(inOrder(kept.filter((entry) => entry.fields.size > 0))));
+  return formatManagedFields(kept);
 }

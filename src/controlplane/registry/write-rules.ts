@@ -87,6 +87,31 @@ export function checkVersion(
   }
 }
 
+/** A configuration that names a uid or a resourceVersion is meant for an object that is there. */
+export function checkAbsent(
+  object: Readonly<JsonObject>,
+  kind: KindDefinition,
+  name: string,
+): void {
+  const uid = metaText(object, "uid");
+  if (uid !== "") {
+    const message = `Precondition failed: UID in precondition: ${uid}, UID in object meta: `;
+    throw conflict(kind, name, message);
+  }
+  if (metaText(object, "resourceVersion") !== "") throw conflict(kind, name, MODIFIED);
+}
+
+/** Which top-level fields a server-side apply on this endpoint can own: the others are put back by the strategy. */
+export function writableFields(
+  kind: KindDefinition,
+  subresource: string | undefined,
+): (field: string) => boolean {
+  const hasStatus = kind.subresources["status"]?.kind === "stored";
+  if (subresource === undefined) return (field) => !(hasStatus && field === "status");
+  const own = subresource === "status" ? "status" : "spec";
+  return (field) => ["apiVersion", "kind", "metadata", own].includes(field);
+}
+
 /** What no update may change is taken from the stored object when the client left it out. */
 export function inheritMetadata(object: JsonObject, old: Readonly<JsonObject>): void {
   const metadata = metadataOf(object);

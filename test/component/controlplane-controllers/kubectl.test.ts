@@ -113,6 +113,32 @@ describe("stock kubectl", { skip: await missing() }, () => {
     assert.equal(await apply("2"), "configmap/m unchanged\n");
   });
 
+  test("apply --server-side: conflicts, force, and taking over from client-side apply", async () => {
+    const map = (data: Readonly<Record<string, string>>): string =>
+      JSON.stringify({ apiVersion: "v1", kind: "ConfigMap", metadata: { name: "ssa" }, data });
+    const apply = (data: Readonly<Record<string, string>>, ...args: readonly string[]) =>
+      run(["apply", "-f", "-", ...args], map(data));
+    const stored = async (): Promise<unknown> =>
+      JSON.parse(await kubectl("get", "configmap", "ssa", "-o", "jsonpath={.data}"));
+    await apply({ a: "1", b: "1" });
+    const taken = await apply({ a: "2" }, "--server-side");
+    assert.equal(taken.out, "configmap/ssa serverside-applied\n", taken.err);
+    assert.deepEqual(await stored(), { a: "2" });
+    const refused = await apply({ a: "3" }, "--server-side", "--field-manager=other");
+    assert.match(refused.err, /Apply failed with 1 conflict: conflict with "kubectl": \.data\.a/);
+    const forced = await apply(
+      { a: "3" },
+      "--server-side",
+      "--field-manager=other",
+      "--force-conflicts",
+    );
+    assert.equal(forced.exitCode, 0, forced.err);
+    assert.deepEqual(await stored(), { a: "3" });
+    const back = await apply({ a: "4" });
+    assert.equal(back.out, "configmap/ssa configured\n", back.err);
+    assert.deepEqual(await stored(), { a: "4" });
+  });
+
   test("a namespace on its way out is seen as Terminating, with conditions", async () => {
     await kubectl("create", "ns", "leaving");
     await kubectl("create", "configmap", "content", "-n", "leaving");

@@ -78,7 +78,7 @@ test("an object goes through create, get, list, put, patch and delete", async ()
   });
 });
 
-test("all three JSON patch types change a stored object; server-side apply says that it is not there", async () => {
+test("all three JSON patch types change a stored object", async () => {
   const { ask, request } = world();
   await ask("POST", PODS, pod("a"));
   const patch = (type: string, value: unknown) =>
@@ -95,11 +95,124 @@ test("all three JSON patch types change a stored object; server-side apply says 
     spec: { containers: [{ name: "d", image: "i" }] },
   });
   assert.equal(at(strategic.body, "spec.containers.1.name"), "d");
-  assert.equal((await patch("application/apply-patch+yaml", {})).status, 415);
+  assert.equal((await patch("application/apply-patch+cbor", {})).status, 415);
   const wrong = await patch("application/merge-patch+json", { spec: { hostNetwork: "x" } });
   assert.equal(wrong.status, 422);
   assert.match(String(wrong.body["message"]), /cannot unmarshal string into Go struct field/);
   assert.equal((await request("GET", `${PODS}/a`)).kind, "object");
+});
+
+const APPLY = "application/apply-patch+yaml";
+
+function applyTo(
+  { ask }: World,
+  query: string,
+  configuration: unknown,
+  path = `${PODS}/a`,
+): ReturnType<World["ask"]> {
+  const text = typeof configuration === "string" ? configuration : JSON.stringify(configuration);
+  return ask("PATCH", `${path}?${query}`, undefined, {
+    body: { kind: "bytes", bytes: Buffer.from(text), contentType: APPLY },
+  });
+}
+
+test("server-side apply creates, updates, meets conflicts and is forced", async () => {
+  const server = world();
+  const yaml =
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: x}]}";
+  const created = await applyTo(server, "fieldManager=me", yaml);
+  assert.equal(created.status, 201);
+  assert.equal(at(created.body, "metadata.managedFields.0.manager"), "me");
+  assert.equal(at(created.body, "metadata.managedFields.0.operation"), "Apply");
+  const again = await applyTo(
+    server,
+    "fieldManager=me",
+    pod("a", { spec: at(created.body, "spec") }),
+  );
+  assert.equal(again.status, 200);
+  assert.equal(
+    at(again.body, "metadata.resourceVersion"),
+    at(created.body, "metadata.resourceVersion"),
+  );
+  const other = pod("a");
+  const refused = await applyTo(server, "fieldManager=you", other);
+  assert.equal(refused.status, 409);
+  assert.deepEqual(refused.body["details"], {
+    causes: [
+      {
+        reason: "FieldManagerConflict",
+        message: 'conflict with "me"',
+        field: '.spec.containers[name="c"].image',
+      },
+    ],
+  });
+  const forced = await applyTo(server, "fieldManager=you&force=true", other);
+  assert.equal(at(forced.body, "spec.containers.0.image"), "nginx");
+  const dry = await applyTo(server, "fieldManager=me&force=true&dryRun=All", yaml);
+  assert.equal(at(dry.body, "spec.containers.0.image"), "x");
+  const stored = await server.ask("GET", `${PODS}/a`);
+  assert.equal(at(stored.body, "spec.containers.0.image"), "nginx");
+});
+
+test("the status endpoint owns status, the main one the rest", async () => {
+  const server = world();
+  const both = { ...pod("a"), status: { phase: "Running" } };
+  const main = await applyTo(server, "fieldManager=me", both);
+  assert.deepEqual(Object.keys(record(at(main.body, "metadata.managedFields.0.fieldsV1"))), [
+    "f:spec",
+  ]);
+  const status = await applyTo(server, "fieldManager=me", both, `${PODS}/a/status`);
+  assert.equal(at(status.body, "status.phase"), "Running");
+  assert.equal(at(status.body, "metadata.managedFields.1.subresource"), "status");
+  assert.deepEqual(at(status.body, "metadata.managedFields.1.fieldsV1"), {
+    "f:status": { "f:phase": {} },
+  });
+  const missing = await applyTo(server, "fieldManager=me", pod("b"), `${PODS}/b/status`);
+  assert.equal(missing.status, 404);
+});
+
+test("server-side apply is refused in the API's words", async () => {
+  const server = world();
+  const message = async (query: string, configuration: unknown): Promise<string> => {
+    const { status, body } = await applyTo(server, query, configuration);
+    return `${status} ${String(body["message"])}`;
+  };
+  assert.equal(
+    await message("", pod("a")),
+    '422 PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
+  );
+  assert.equal(
+    await message("fieldManager=me", { ...pod("a"), kind: "Node" }),
+    "400 invalid object type: v1, Kind=Node",
+  );
+  assert.equal(
+    await message("fieldManager=me", pod("b")),
+    "400 the name of the object (b) does not match the name on the URL (a)",
+  );
+  assert.match(await message("fieldManager=me", "{"), /^400 yaml: /);
+  const versioned = pod("a", { metadata: { name: "a", resourceVersion: "7" } });
+  assert.match(await message("fieldManager=me", versioned), /^409 Operation cannot be fulfilled/);
+  await applyTo(server, "fieldManager=me", pod("a"));
+  const forced = await server.ask("PATCH", `${PODS}/a?force=true`, undefined, {
+    body: {
+      kind: "bytes",
+      bytes: Buffer.from("{}"),
+      contentType: "application/merge-patch+json",
+    },
+  });
+  assert.match(
+    String(forced.body["message"]),
+    /force: Forbidden: may not be specified for non-apply/,
+  );
+});
+
+test("an apply that would create asks for the right to create", async () => {
+  const authorizer: Authorizer = {
+    authorize: ({ verb }) => ({ allowed: verb !== "create", reason: "" }),
+  };
+  const { status, body } = await applyTo(world({ authorizer }), "fieldManager=me", pod("a"));
+  assert.equal(status, 403);
+  assert.match(String(body["message"]), /cannot create resource "pods"/);
 });
 
 test("bodies are refused in the API's words", async () => {

@@ -71,7 +71,7 @@ const json = fc.letrec((tie) => ({
     fc.array(tie("value"), { maxLength: 3 }),
     tie("object"),
   ),
-  object: fc.dictionary(fc.constantFrom("a", "b", "c"), tie("value")),
+  object: fc.dictionary(fc.constantFrom("a", "b", "c"), tie("value"), { noNullPrototype: true }),
 }));
 
 function mergePatchOfRfc(target: unknown, patch: unknown): unknown {
