@@ -1,7 +1,9 @@
 import { Worker } from "node:worker_threads";
 
+import type { Level } from "../lib/log.ts";
 import { isRecord } from "../lib/guard.ts";
 import { SetupError } from "../lib/errors.ts";
+import type { LogFormat } from "./stderr-logger.ts";
 import type { Runner } from "./supervise.ts";
 
 /** What the embedded control plane is told; plain data, because it crosses into a worker thread. */
@@ -14,7 +16,8 @@ export interface ControlPlaneSettings {
   readonly clusterCIDR: string;
   readonly nodeName: string;
   readonly nodeIPs: readonly string[];
-  readonly logLevel: "debug" | "info" | "warn" | "error";
+  readonly logLevel: Level;
+  readonly logFormat: LogFormat;
 }
 
 /** Where the control plane can be reached and with what. All are paths. */

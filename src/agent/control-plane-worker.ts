@@ -4,7 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { startControlPlane } from "../controlplane/control-plane.ts";
 import { systemClock } from "../lib/clock.ts";
 import { errorMessage, RemoraError } from "../lib/errors.ts";
-import { jsonLogger } from "../lib/log.ts";
+import { stderrLogger } from "./stderr-logger.ts";
 import type { ControlPlaneSettings, WorkerMessage } from "./control-plane-host.ts";
 import { kubeletVersion } from "./version.ts";
 
@@ -16,17 +16,13 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
   const stop = new AbortController();
   port.on("message", () => stop.abort(new DOMException("the agent stops", "AbortError")));
   try {
-    const { logLevel, ...options } = settings;
+    const { logLevel, logFormat, ...options } = settings;
     const controlPlane = await startControlPlane(
       {
         ...options,
         gitVersion: kubeletVersion,
         clock: systemClock,
-        logger: jsonLogger({
-          write: (line) => process.stderr.write(line),
-          now: () => systemClock.now(),
-          level: logLevel,
-        }).child({ component: "control-plane" }),
+        logger: stderrLogger({ logLevel, logFormat }).child({ component: "control-plane" }),
         random: () => randomInt(2 ** 32) / 2 ** 32,
       },
       stop.signal,

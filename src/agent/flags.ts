@@ -1,4 +1,5 @@
 import type { Level } from "../lib/log.ts";
+import type { LogFormat } from "./stderr-logger.ts";
 
 /** Flags that `up`, `run` and `down` share. */
 export interface NodeFlags {
@@ -6,6 +7,7 @@ export interface NodeFlags {
   readonly nodeIp?: readonly string[];
   readonly dockerSocket: string;
   readonly logLevel: Level;
+  readonly logFormat: LogFormat;
 }
 
 export interface UpFlags extends NodeFlags {

@@ -1,7 +1,8 @@
 import { Command, Option } from "commander";
 
-import { jsonLogger, type Level, type Logger } from "../lib/log.ts";
+import type { Level } from "../lib/log.ts";
 import { errorMessage, RemoraError } from "../lib/errors.ts";
+import { type LogFormat, stderrLogger } from "./stderr-logger.ts";
 import type { DownFlags, RunFlags, UpFlags } from "./flags.ts";
 import { kubernetesVersion, remoraVersion } from "./version.ts";
 
@@ -17,10 +18,6 @@ function shutdownSignal(): AbortSignal {
   return shutdown.signal;
 }
 
-function stderrLogger(level: Level): Logger {
-  return jsonLogger({ write: (line) => process.stderr.write(line), now: () => Date.now(), level });
-}
-
 /** Errors thrown on purpose are sentences for people; anything else is a bug and shows where it is. */
 function fail(error: unknown): void {
   const text =
@@ -34,6 +31,13 @@ function fail(error: unknown): void {
 function logLevel(fallback: Level): Option {
   return new Option("--log-level <level>", "log lines on stderr from this level up")
     .choices(["debug", "info", "warn", "error"])
+    .default(fallback);
+}
+
+/** People read `up` and `down`, log shippers read `run`. */
+function logFormat(fallback: LogFormat): Option {
+  return new Option("--log-format <format>", "how log lines are written")
+    .choices(["text", "json"])
     .default(fallback);
 }
 
@@ -66,9 +70,10 @@ withNodeOptions(program.command("up"))
   .option("--service-cidr <cidr>", "addresses of Services", "10.96.0.0/16")
   .option("--cluster-cidr <cidr>", "addresses of pods", "10.244.0.0/16")
   .addOption(logLevel("warn"))
+  .addOption(logFormat("text"))
   .action(async (options: UpFlags) => {
     const { up } = await import("./commands/up.ts");
-    await up(options, stderrLogger(options.logLevel), shutdownSignal());
+    await up(options, stderrLogger(options), shutdownSignal());
   });
 
 withNodeOptions(program.command("run"))
@@ -90,9 +95,10 @@ withNodeOptions(program.command("run"))
   .option("--tls-cert-file <file>", "certificate of port 10250")
   .option("--tls-private-key-file <file>", "key of port 10250")
   .addOption(logLevel("info"))
+  .addOption(logFormat("json"))
   .action(async (options: RunFlags) => {
     const { run } = await import("./commands/run.ts");
-    await run(options, stderrLogger(options.logLevel), shutdownSignal());
+    await run(options, stderrLogger(options), shutdownSignal());
   });
 
 program
@@ -106,9 +112,10 @@ program
   )
   .option("--docker-socket <path>", "socket of the Docker Engine", "/var/run/docker.sock")
   .addOption(logLevel("warn"))
+  .addOption(logFormat("text"))
   .action(async (options: DownFlags) => {
     const { down } = await import("./commands/down.ts");
-    await down(options, stderrLogger(options.logLevel), shutdownSignal());
+    await down(options, stderrLogger(options), shutdownSignal());
   });
 
 program

@@ -100,6 +100,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
       nodeName,
       nodeIPs,
       logLevel: flags.logLevel,
+      logFormat: flags.logFormat,
     });
     const { files } = controlPlane;
     const kubectl = await offerKubeconfig(files);
