@@ -14,6 +14,7 @@ import type { PodDialer, PodLoopback } from "./pod-dialer.ts";
 import { pathSegments } from "./pod-route.ts";
 import { SpdyConnection, type SpdyStream } from "./spdy-connection.ts";
 import { chooseStreamProtocol, switchToSpdy, wantsSpdy } from "./spdy-upgrade.ts";
+import { serveWebSocketForward } from "./websocket-port-forward.ts";
 
 const protocol = "portforward.k8s.io";
 const tunnelProtocol = "SPDY/3.1+portforward.k8s.io";
@@ -37,7 +38,11 @@ const tunnels = new WebSocketServer({
 // The slash in its name is no token character, so the library would refuse the handshake; it is answered here.
 tunnels.on("headers", (headers) => headers.push(`Sec-WebSocket-Protocol: ${tunnelProtocol}`));
 
-/** /portForward/{namespace}/{pod}[/{uid}]: SPDY, on the socket or inside WebSocket messages. @throws {HttpRefusal} */
+/**
+ * /portForward/{namespace}/{pod}[/{uid}]: SPDY, on the socket or inside WebSocket messages, or numbered channels.
+ *
+ * @throws {HttpRefusal}
+ */
 export async function servePortForward(
   deps: PortForwardDeps,
   upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer; url: URL },
@@ -45,6 +50,13 @@ export async function servePortForward(
 ): Promise<void> {
   const pod = findPod(deps.pods, upgrade.url.pathname);
   const at = await loopbackOf(deps, pod, signal);
+  if (!wantsSpdy(upgrade.request) && !offersTunnel(upgrade.request)) {
+    const dial = async (port: number, gone: AbortSignal): Promise<Duplex> =>
+      deps.dial(at, port, AbortSignal.any([gone, AbortSignal.timeout(dialDeadlineMs)]));
+    const failure = (port: number, error: unknown): string => forwardFailure(pod, port, error);
+    await serveWebSocketForward({ dial, failure }, upgrade, signal);
+    return;
+  }
   const transport = await acceptTransport(upgrade);
   const forward = new PortForward(deps, pod, at, transport);
   await forward.run(signal);
@@ -74,6 +86,16 @@ async function loopbackOf(
   return sandbox.network === "node" ? { kind: "node" } : { kind: "namespace", pid: sandbox.pid };
 }
 
+function offersTunnel(request: IncomingMessage): boolean {
+  const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",");
+  return offered.some((name) => name.trim() === tunnelProtocol);
+}
+
+function forwardFailure({ metadata }: AssignedPod, port: number, error: unknown): string {
+  const { name, namespace = "", uid } = metadata;
+  return `error forwarding port ${port} to pod ${name}_${namespace}, uid : ${uid}: ${errorMessage(error)}`;
+}
+
 function acceptTransport(upgrade: {
   request: IncomingMessage;
   socket: Duplex;
@@ -83,13 +105,6 @@ function acceptTransport(upgrade: {
   if (wantsSpdy(request)) {
     switchToSpdy(socket, head, chooseStreamProtocol(request, [protocol]));
     return socket;
-  }
-  const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",");
-  if (!offered.some((name) => name.trim() === tunnelProtocol)) {
-    throw new HttpRefusal(
-      400,
-      `unable to upgrade: port-forward needs SPDY/3.1 or ${tunnelProtocol}`,
-    );
   }
   delete request.headers["sec-websocket-protocol"];
   return new Promise((resolve, reject) => {
@@ -208,9 +223,7 @@ class PortForward {
       target.destroy();
       return undefined;
     } catch (failure) {
-      const { name, namespace, uid } = this.#pod.metadata;
-      const text = `error forwarding port ${port} to pod ${name}_${namespace ?? ""}, uid : ${uid}: ${errorMessage(failure)}`;
-      error.duplex.end(text);
+      error.duplex.end(forwardFailure(this.#pod, port, failure));
       error.duplex.resume();
       data.reset();
       return undefined;
