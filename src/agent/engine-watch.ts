@@ -7,7 +7,6 @@ import type { Runner } from "./supervise.ts";
 /** How often the engine is asked whether it is there (the kubelet's updateRuntimeUp), and while it is not. */
 const checkMs = 5_000;
 const retryMs = 1_000;
-const answerMs = 5_000;
 /** An engine that restarts is away for seconds; a node that is not Ready loses its place in every Service. */
 const downAfterMs = 30_000;
 
@@ -96,7 +95,7 @@ export class EngineWatch implements Runner {
   async #check(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     try {
-      await this.#runtime.ping(AbortSignal.any([signal, AbortSignal.timeout(answerMs)]));
+      await this.#runtime.ping(signal);
       this.#answeredAt = this.#clock.monotonic();
     } catch (error) {
       if (signal.aborted) return;

@@ -257,7 +257,7 @@ export interface StreamSession {
 export interface ContainerRuntime {
   /** Connects, negotiates the API version, probes the host. Call first, and again after `Unavailable`. */
   connect(signal: AbortSignal): Promise<RuntimeInfo>;
-  /** Resolves when the engine answers; cheap enough for every few seconds. */
+  /** Resolves when the engine answers, fails after 5 s; cheap enough for every few seconds. */
   ping(signal: AbortSignal): Promise<void>;
   /** Everything of ours on this host, by uid. Cheap: one list, inspects only for what is not plainly running. */
   snapshot(signal: AbortSignal): Promise<ReadonlyMap<string, PodRecord>>;

@@ -50,7 +50,8 @@ export function createDockerRuntime(
   return {
     connect: (signal) => connect(context, signal),
     ping: async (signal) => {
-      await context.client.call({ op: "ping Docker", method: "GET", path: "/_ping" }, signal);
+      const call = { op: "ping Docker", method: "GET", path: "/_ping", timeoutMs: 5000 } as const;
+      await context.client.call(call, signal);
     },
     snapshot: (signal) => observer.snapshot(signal),
     podRecord: (uid, signal) => observer.podRecord(uid, signal),

@@ -2,10 +2,13 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { EngineWatch } from "../../../src/agent/engine-watch.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
+import { createDockerRuntime } from "../../../src/runtime/docker/runtime.ts";
 import { RuntimeError } from "../../../src/runtime/errors.ts";
 import type { ContainerRuntime, RuntimeEvent, RuntimeInfo } from "../../../src/runtime/types.ts";
 import { fakeRuntime } from "../../fakes/fake-runtime.ts";
+import { FakeEngine } from "../runtime/fake-engine.ts";
 import { ManualClock, until } from "../api/manual-clock.ts";
 
 interface Bench extends AsyncDisposable {
@@ -118,5 +121,46 @@ describe("the watch over the container engine", () => {
     assert.deepEqual(seen, ["resync", "resync"]);
     await until(() => bench.told.length > 0, "the return is told");
     assert.equal(bench.watch.info()?.version, "29.0.0");
+  });
+
+  test("an engine upgraded under the agent is spoken to in its new API version", async () => {
+    await using engine = await FakeEngine.start();
+    engine.answer = ({ path }) => ({ status: 200, json: path === "/containers/json" ? [] : {} });
+    let endStream = (): void => undefined;
+    engine.stream = ({ path }, response) => {
+      if (path !== "/events") return false;
+      response.writeHead(200);
+      response.flushHeaders();
+      endStream = () => response.end();
+      return true;
+    };
+    const docker = createDockerRuntime({
+      socketPath: engine.socketPath,
+      nodeName: "n1",
+      podLogsDir: `${engine.directory}/pods`,
+      containerLogsDir: `${engine.directory}/containers`,
+      clock: systemClock,
+      logger: silentLogger,
+      random: () => 0,
+    });
+    const stop = new AbortController();
+    const info = await docker.connect(stop.signal);
+    assert.equal(info.apiVersion, "1.41");
+    const clock = new ManualClock();
+    const watch = new EngineWatch({ runtime: docker, info, clock, logger: silentLogger });
+    const running = watch.run(stop.signal);
+    let resyncs = 0;
+    const reading = (async () => {
+      for await (const _event of watch.observed(docker).events(stop.signal)) resyncs += 1;
+    })();
+    await until(() => resyncs === 1, "subscribed");
+    engine.version = { Version: "29.0", ApiVersion: "1.52", MinAPIVersion: "1.44", Arch: "amd64" };
+    endStream();
+    await until(() => watch.info()?.version === "29.0", "the new version is known");
+    assert.equal(watch.info()?.apiVersion, "1.51");
+    await docker.ping(stop.signal);
+    assert.equal(engine.seen.at(-1), "GET /_ping");
+    stop.abort();
+    await Promise.all([running, reading]);
   });
 });
