@@ -110,12 +110,17 @@ export class EngineWatch implements Runner {
     try {
       // Before the call: a restart during it must be followed by another.
       this.#stale = false;
+      const before = this.#info.warnings;
       this.#info = await this.#runtime.connect(signal);
       const awayMs = Math.round(this.#clock.monotonic() - this.#answeredAt);
       this.#answeredAt = this.#clock.monotonic();
       this.#toldDown = false;
       const { version, apiVersion } = this.#info;
       this.#logger.log("info", "container engine connected again", { version, apiVersion, awayMs });
+      for (const warning of this.#info.warnings) {
+        if (before.includes(warning)) continue;
+        this.#logger.log("warn", "the host cannot do everything", { warning });
+      }
       this.#notify();
     } catch (error) {
       if (signal.aborted) return;
