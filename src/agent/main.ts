@@ -1,31 +1,43 @@
 import { Command, Option } from "commander";
 
 import type { Level } from "../lib/log.ts";
-import { errorMessage, RemoraError } from "../lib/errors.ts";
+import { errorMessage, isAbort, RemoraError } from "../lib/errors.ts";
 import { type LogFormat, stderrLogger } from "./stderr-logger.ts";
 import type { DownFlags, RunFlags, UpFlags } from "./flags.ts";
 import { kubernetesVersion, remoraVersion } from "./version.ts";
 
+const shutdown = new AbortController();
+
 /** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
 function shutdownSignal(): AbortSignal {
-  const shutdown = new AbortController();
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.on(name, () => {
-      if (shutdown.signal.aborted) process.exit(130);
+      if (shutdown.signal.aborted) end(130);
       shutdown.abort(new DOMException(`received ${name}`, "AbortError"));
     });
   }
   return shutdown.signal;
 }
 
+/** Ends the process even if something still holds its event loop: all that has to be ended in order has been. */
+function end(code: number): never {
+  // oxlint-disable-next-line unicorn/no-process-exit -- the entry point is the one place that may
+  process.exit(code);
+}
+
 /** Errors thrown on purpose are sentences for people; anything else is a bug and shows where it is. */
 function fail(error: unknown): void {
+  if (shutdown.signal.aborted && isAbort(error)) {
+    // Told to stop while it started: nothing is half done, because every start finds out what is there.
+    process.stderr.write("remora: stopped before it was ready\n");
+    end(process.argv[2] === "down" ? 130 : 0);
+  }
   const text =
     error instanceof RemoraError || !(error instanceof Error)
       ? errorMessage(error)
       : (error.stack ?? error.message);
   process.stderr.write(`remora: ${text}\n`);
-  process.exitCode = 1;
+  end(1);
 }
 
 function logLevel(fallback: Level): Option {

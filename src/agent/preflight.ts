@@ -1,6 +1,8 @@
 import { access } from "node:fs/promises";
 import { request } from "node:http";
+import { createServer } from "node:net";
 
+import type { AgentConfig } from "../config/types.ts";
 import { exec } from "../lib/exec.ts";
 import { errorCode, errorMessage, SetupError } from "../lib/errors.ts";
 
@@ -15,8 +17,10 @@ async function checkTools(signal: AbortSignal): Promise<void> {
     try {
       await exec(argv, { signal });
     } catch (error) {
-      if (errorCode(error) !== "ENOENT") throw error;
-      throw new SetupError(`${tool} is missing; install it: apt-get install ${debianPackage}`, {
+      signal.throwIfAborted();
+      const what =
+        errorCode(error) === "ENOENT" ? "is missing" : `does not run (${errorMessage(error)})`;
+      throw new SetupError(`${tool} ${what}; install it: apt-get install ${debianPackage}`, {
         cause: error,
       });
     }
@@ -27,12 +31,79 @@ async function pingEngine(socketPath: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const outgoing = request({ socketPath, path: "/_ping", timeout: 5000 }, (incoming) => {
       incoming.resume();
-      incoming.on("end", () => resolve());
+      const { statusCode } = incoming;
+      incoming.on("end", () => {
+        if (statusCode === 200) resolve();
+        else reject(new Error(`it answers ${statusCode ?? "nothing"} to /_ping`));
+      });
     });
     outgoing.on("timeout", () => outgoing.destroy(new Error("no answer within 5 s")));
     outgoing.on("error", reject);
     outgoing.end();
   });
+}
+
+/** Why the engine cannot be reached, without the jargon where there is none needed. */
+function engineFailure(error: unknown): string {
+  const code = errorCode(error);
+  if (code === "ENOENT") return "there is no such socket";
+  if (code === "ECONNREFUSED") return "nothing listens on that socket";
+  return errorMessage(error);
+}
+
+/** Where the node agent listens. */
+export type AgentPorts = Pick<
+  AgentConfig,
+  "bindAddress" | "kubeletPort" | "kubeletHealthzPort" | "proxyHealthzPort" | "proxyMetricsPort"
+>;
+
+/** A port that something of ours will listen on. */
+export interface NeededPort {
+  readonly port: number;
+  readonly address: string;
+  /** What answers there, in the words of an error message. */
+  readonly purpose: string;
+  /** The flag that moves it. */
+  readonly flag?: string;
+}
+
+async function checkPort({ port, address, purpose, flag }: NeededPort): Promise<void> {
+  const server = createServer();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen({ port, host: address, exclusive: true }, resolve);
+    });
+    await new Promise((resolve) => server.close(resolve));
+  } catch (error) {
+    const other = flag === undefined ? "" : `, or choose another port with ${flag}`;
+    const text =
+      errorCode(error) === "EADDRINUSE"
+        ? `port ${port} (${purpose}) is in use by another program; stop it (ss -ltnp 'sport = :${port}' names it)${other}`
+        : `cannot listen on ${address}:${port} (${purpose}): ${errorMessage(error)}${other}`;
+    throw new SetupError(text, { cause: error });
+  }
+}
+
+/**
+ * Makes sure that all ports are free before anything of ours starts: what finds its port taken later would already have
+ * company that has to be ended again.
+ *
+ * @throws {SetupError} naming the first port that is taken and the remedy.
+ */
+export async function checkPorts(ports: readonly NeededPort[]): Promise<void> {
+  for (const needed of ports) if (needed.port !== 0) await checkPort(needed);
+}
+
+/** The ports of the node agent. */
+export function agentPorts(config: AgentPorts): readonly NeededPort[] {
+  const loopback = "127.0.0.1";
+  return [
+    { port: config.kubeletPort, address: config.bindAddress, purpose: "kubelet API" },
+    { port: config.kubeletHealthzPort, address: loopback, purpose: "kubelet health" },
+    { port: config.proxyHealthzPort, address: config.bindAddress, purpose: "proxy health" },
+    { port: config.proxyMetricsPort, address: loopback, purpose: "proxy metrics" },
+  ];
 }
 
 /**
@@ -52,7 +123,7 @@ export async function checkMachine(dockerSocket: string, signal: AbortSignal): P
     await pingEngine(dockerSocket);
   } catch (error) {
     throw new SetupError(
-      `no Docker Engine answers on ${dockerSocket} (${errorMessage(error)}); start it (systemctl start docker) or give --docker-socket`,
+      `no Docker Engine answers on ${dockerSocket} (${engineFailure(error)}); start it (systemctl start docker) or give --docker-socket`,
       { cause: error },
     );
   }

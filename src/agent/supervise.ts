@@ -28,7 +28,10 @@ export async function superviseAll(
         if (!inner.aborted) throw new Error(`${runner.name} ended although nobody asked it to`);
       } catch (error) {
         if (inner.aborted && isAbort(error)) return;
-        logger.log("error", "part failed", { part: runner.name, error: errorMessage(error) });
+        // The first failure is thrown; whoever started us says it.
+        if (failures.length > 0) {
+          logger.log("error", "part failed", { part: runner.name, error: errorMessage(error) });
+        }
         failures.push(error);
         stop.abort(new DOMException("another part failed", "AbortError"));
       }

@@ -1,7 +1,11 @@
-import { chown, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chown, mkdir, readFile, realpath, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-import { mergeKubeconfig, removeFromKubeconfig } from "../api/kubeconfig-write.ts";
+import {
+  mergeKubeconfig,
+  removeFromKubeconfig,
+  summarizeKubeconfig,
+} from "../api/kubeconfig-write.ts";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { errorCode, errorMessage, SetupError } from "../lib/errors.ts";
 
@@ -50,11 +54,34 @@ async function readIfPresent(path: string): Promise<string | undefined> {
   }
 }
 
+/** Our API server is on this machine; an entry of our name that leads elsewhere is somebody else's. */
+function isOurServer(server: string): boolean {
+  if (!URL.canParse(server)) return false;
+  const { hostname } = new URL(server);
+  return hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
+}
+
+/** Replaces the text of the file behind `path`; links, owner and a directory that is there stay as they are. */
+async function replaceText(path: string, text: string, user: InvokingUser): Promise<void> {
+  const made = await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  if (made !== undefined) await chown(made, user.uid, user.gid);
+  const present = await realpath(path).catch((error: unknown) => {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
+  });
+  const owner = present === undefined ? user : await stat(present);
+  const target = present ?? path;
+  await writeFileAtomic(target, text, 0o600);
+  await chown(target, owner.uid, owner.gid);
+}
+
 /**
- * Puts our context into the user's kubeconfig. Everything else in the file stays; the current context is set only where
- * none was.
+ * Puts our context into the user's kubeconfig. Everything else in the file stays, its owner too; the current context is
+ * set only where none was.
  *
- * @throws {SetupError} when the file cannot be read as a kubeconfig; it is left alone then.
+ * @returns the file's current context.
+ * @throws {SetupError} when the file cannot be read as a kubeconfig, or has an entry of our name for another cluster; it
+ *   is left alone then.
  */
 export async function writeUserKubeconfig(
   path: string,
@@ -65,29 +92,40 @@ export async function writeUserKubeconfig(
     readonly clientCertPEM: string;
     readonly clientKeyPEM: string;
   },
-): Promise<void> {
-  const directory = dirname(path);
-  const existing = await readIfPresent(path);
-  let text: string;
+): Promise<string> {
   try {
-    text = await mergeKubeconfig(existing, { name: contextName, ...cluster });
+    const existing = await readIfPresent(path);
+    const before = await summarizeKubeconfig(existing ?? "", contextName);
+    if (before.server !== undefined && !isOurServer(before.server)) {
+      throw new SetupError(
+        `its cluster "${contextName}" is another one (${before.server}); rename that entry to get a context for this cluster`,
+      );
+    }
+    const text = await mergeKubeconfig(existing, { name: contextName, ...cluster });
+    if (text !== existing) await replaceText(path, text, user);
+    return (await summarizeKubeconfig(text, contextName)).currentContext;
   } catch (error) {
     throw new SetupError(`${path} was left alone: ${errorMessage(error)}`, { cause: error });
   }
-  if (text === existing) return;
-  const made = await mkdir(directory, { recursive: true, mode: 0o700 });
-  if (made !== undefined) await chown(made, user.uid, user.gid);
-  await writeFileAtomic(path, text, 0o600);
-  await chown(path, user.uid, user.gid);
 }
 
-/** Takes our context out of the user's kubeconfig again. Returns whether there was one. */
-export async function removeUserKubeconfig(path: string): Promise<boolean> {
-  const existing = await readIfPresent(path);
-  if (existing === undefined || !existing.includes(contextName)) return false;
-  const text = await removeFromKubeconfig(existing, contextName);
-  if (text === existing) return false;
-  // Overwritten in place of a rename: owner and mode of somebody else's file stay as they are.
-  await writeFile(path, text);
-  return true;
+/**
+ * Takes our context out of the user's kubeconfig again, and removes a file that then holds nothing. Returns whether there
+ * was one.
+ *
+ * @throws {SetupError} when the file cannot be read as a kubeconfig; it is left alone then.
+ */
+export async function removeUserKubeconfig(path: string, user: InvokingUser): Promise<boolean> {
+  try {
+    const existing = await readIfPresent(path);
+    if (existing === undefined || !existing.includes(contextName)) return false;
+    const { server } = await summarizeKubeconfig(existing, contextName);
+    if (server === undefined || !isOurServer(server)) return false;
+    const text = await removeFromKubeconfig(existing, contextName);
+    if ((await summarizeKubeconfig(text, contextName)).empty) await rm(path);
+    else await replaceText(path, text, user);
+    return true;
+  } catch (error) {
+    throw new SetupError(`${path} was left alone: ${errorMessage(error)}`, { cause: error });
+  }
 }

@@ -87,6 +87,29 @@ export async function removeFromKubeconfig(existing: string, name: string): Prom
   return document.toString({ lineWidth: 0 });
 }
 
+/** What a kubeconfig says about one name of ours, without resolving anything else in it. */
+export interface KubeconfigSummary {
+  readonly currentContext: string;
+  /** URL of the cluster of that name; undefined when there is none. */
+  readonly server: string | undefined;
+  /** Whether there is any cluster, context or user. */
+  readonly empty: boolean;
+}
+
+/** @throws {SetupError} as {@link mergeKubeconfig}. */
+export async function summarizeKubeconfig(text: string, name: string): Promise<KubeconfigSummary> {
+  if (text.trim() === "") return { currentContext: "", server: undefined, empty: true };
+  const document = await readExisting(text);
+  const index = indexOfNamed(document, "clusters", name);
+  const server = index < 0 ? undefined : document.getIn(["clusters", index, "cluster", "server"]);
+  const current = document.get("current-context");
+  return {
+    currentContext: typeof current === "string" ? current : "",
+    server: index < 0 ? undefined : typeof server === "string" ? server : "",
+    empty: ["clusters", "contexts", "users"].every((list) => listOf(document, list).length === 0),
+  };
+}
+
 async function readExisting(text: string): Promise<Document> {
   const what = "the existing kubeconfig";
   const document = await readYamlDocument(text, what);

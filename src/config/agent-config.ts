@@ -3,7 +3,7 @@ import { SetupError } from "../lib/errors.ts";
 import type { AgentConfig } from "./types.ts";
 
 /** Defaults are the kubelet's and kube-proxy's (KubeletConfiguration v1beta1, KubeProxyConfiguration v1alpha1). */
-const defaults: Omit<AgentConfig, "nodeName" | "kubeconfig" | "proxyKubeconfig"> = {
+export const agentDefaults: Omit<AgentConfig, "nodeName" | "kubeconfig" | "proxyKubeconfig"> = {
   nodeIPs: [],
   nodeLabels: {},
   registerWithTaints: [],
@@ -99,7 +99,7 @@ function checkNetworks(config: AgentConfig): void {
  * @throws {SetupError} naming the field and what to do about it; {@link ParseError} for a malformed network.
  */
 export function agentConfig(input: AgentConfigInput): AgentConfig {
-  const config: AgentConfig = { ...defaults, ...input };
+  const config: AgentConfig = { ...agentDefaults, ...input };
   if (config.nodeName.length > 253 || !dnsSubdomain.test(config.nodeName)) {
     refuse("nodeName", config.nodeName, "is not a DNS subdomain name; set --hostname-override");
   }

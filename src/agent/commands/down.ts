@@ -10,7 +10,7 @@ import { createBridgeNetwork } from "../../network/bridge.ts";
 import { cleanUpProxy } from "../../proxy/cleanup.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { DownFlags } from "../flags.ts";
-import { lockHolder } from "../instance-lock.ts";
+import { lockHolder, machineLockHolder } from "../instance-lock.ts";
 import {
   ownCgroups,
   ownContainers,
@@ -29,6 +29,15 @@ const bridge = "remora0";
 const stopDeadlineMs = 60_000;
 /** Written by the launcher when it had to start the engine itself. */
 const dockerdPidFile = "/run/remora/dockerd.pid";
+
+/** An agent that runs on another directory would build everything up again behind our back. */
+async function refuseOtherAgent(directory: string): Promise<void> {
+  const holder = await machineLockHolder();
+  if (holder === undefined || holder.directory === directory) return;
+  throw new SetupError(
+    `remora (pid ${holder.pid}) runs on ${holder.directory}: give ${holder.flag} ${holder.directory}`,
+  );
+}
 
 /** Asks a running agent to end, and waits until it has let go of its directory. */
 async function stopAgent(
@@ -142,7 +151,9 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   await checkMachine(flags.dockerSocket, signal);
   const ownsState = flags.rootDir === undefined;
   const rootDir = flags.rootDir ?? join(flags.stateDir, "kubelet");
-  await stopAgent(ownsState ? flags.stateDir : rootDir, say, signal);
+  const directory = ownsState ? flags.stateDir : rootDir;
+  await refuseOtherAgent(directory);
+  await stopAgent(directory, say, signal);
 
   const directories = { podLogsDir: "/var/log/pods", containerLogsDir: "/var/log/containers" };
   const runtime = createDockerRuntime({
@@ -188,7 +199,12 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   if (ownsState) {
     const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
     const path = kubeconfigPath(user, process.env);
-    if (await removeUserKubeconfig(path)) say(`took our context out of ${path}`);
+    try {
+      if (await removeUserKubeconfig(path, user)) say(`took our context out of ${path}`);
+    } catch (error) {
+      // Somebody's own file that we cannot read: what else is ours is gone all the same.
+      say(errorMessage(error));
+    }
   }
   await stopOwnDockerd({ hasContainers: () => engineHasContainers(flags.dockerSocket) }, say);
   if (total > 0)

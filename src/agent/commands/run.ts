@@ -9,8 +9,8 @@ import { SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { crashHook } from "../crash-hook.ts";
 import type { RunFlags } from "../flags.ts";
-import { acquireInstanceLock } from "../instance-lock.ts";
-import { checkMachine } from "../preflight.ts";
+import { acquireLocks } from "../instance-lock.ts";
+import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { ensureServingCertificate } from "../serving-certificate.ts";
 import { runAgent } from "../run-agent.ts";
 
@@ -34,29 +34,30 @@ async function refuseBesideKubelet(rootDir: string): Promise<void> {
 export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal): Promise<void> {
   await checkMachine(flags.dockerSocket, signal);
   await refuseBesideKubelet(flags.rootDir);
-  const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
-  const nodeIPs = flags.nodeIp ?? (await detectNodeIPs(signal));
-  const serving =
-    flags.tlsCertFile === undefined
-      ? await ensureServingCertificate(flags.rootDir, [nodeName, ...nodeIPs], Date.now())
-      : undefined;
-  const config = agentConfig({
-    nodeName,
-    nodeIPs,
-    kubeconfig: flags.kubeconfig,
-    proxyKubeconfig: flags.proxyKubeconfig ?? flags.kubeconfig,
-    rootDir: flags.rootDir,
-    dockerSocket: flags.dockerSocket,
-    podCIDRs: flags.podCidr ?? [],
-    clusterCIDRs: flags.clusterCidr ?? [],
-    clusterDNS: flags.clusterDns ?? [],
-    clusterDomain: flags.clusterDomain,
-    clientCAFile: flags.clientCaFile ?? "",
-    tlsCertFile: flags.tlsCertFile ?? serving?.certFile ?? "",
-    tlsPrivateKeyFile: flags.tlsPrivateKeyFile ?? serving?.keyFile ?? "",
-  });
-  const lock = await acquireInstanceLock(config.rootDir);
+  const lock = await acquireLocks(flags.rootDir, "--root-dir");
   try {
+    const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
+    const nodeIPs = flags.nodeIp ?? (await detectNodeIPs(signal));
+    const serving =
+      flags.tlsCertFile === undefined
+        ? await ensureServingCertificate(flags.rootDir, [nodeName, ...nodeIPs], Date.now())
+        : undefined;
+    const config = agentConfig({
+      nodeName,
+      nodeIPs,
+      kubeconfig: flags.kubeconfig,
+      proxyKubeconfig: flags.proxyKubeconfig ?? flags.kubeconfig,
+      rootDir: flags.rootDir,
+      dockerSocket: flags.dockerSocket,
+      podCIDRs: flags.podCidr ?? [],
+      clusterCIDRs: flags.clusterCidr ?? [],
+      clusterDNS: flags.clusterDns ?? [],
+      clusterDomain: flags.clusterDomain,
+      clientCAFile: flags.clientCaFile ?? "",
+      tlsCertFile: flags.tlsCertFile ?? serving?.certFile ?? "",
+      tlsPrivateKeyFile: flags.tlsPrivateKeyFile ?? serving?.keyFile ?? "",
+    });
+    await checkPorts(agentPorts(config));
     const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
       process.kill(process.pid, "SIGKILL"),
     );

@@ -1,22 +1,22 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 
 import { loadKubeconfig } from "../../api/kubeconfig.ts";
-import { agentConfig } from "../../config/agent-config.ts";
+import { agentConfig, agentDefaults } from "../../config/agent-config.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
 import { cidrAddress, parseCidr } from "../../lib/cidr.ts";
 import { systemClock } from "../../lib/clock.ts";
-import { SetupError } from "../../lib/errors.ts";
+import { errorMessage, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { type ControlPlaneFiles, startControlPlaneThread } from "../control-plane-host.ts";
 import { crashHook } from "../crash-hook.ts";
 import type { UpFlags } from "../flags.ts";
-import { acquireInstanceLock } from "../instance-lock.ts";
+import { acquireLocks } from "../instance-lock.ts";
 import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
-import { checkMachine } from "../preflight.ts";
+import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
 import { superviseAll } from "../supervise.ts";
 import {
@@ -33,6 +33,9 @@ function portNumber(text: string): number {
   }
   return port;
 }
+
+/** Pods reach the API server on the node's addresses. */
+const bindAddress = "0.0.0.0";
 
 function upConfig(
   flags: UpFlags,
@@ -56,33 +59,44 @@ function upConfig(
   });
 }
 
-/** Gives the person at the keyboard a context; returns the words with which they reach the cluster. */
-async function offerKubeconfig(files: ControlPlaneFiles): Promise<string> {
-  const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
-  const path = kubeconfigPath(user, process.env);
+/**
+ * Gives the person at the keyboard a context; returns the words with which they reach the cluster. Their file is a
+ * convenience: what is wrong with it must not keep the cluster from starting.
+ */
+async function offerKubeconfig(files: ControlPlaneFiles, logger: Logger): Promise<string> {
   const admin = await loadKubeconfig(files.adminKubeconfig);
   const { ca } = admin.cluster;
   const { clientCertificate, clientKey } = admin.user;
   if (ca === undefined || clientCertificate === undefined || clientKey === undefined) {
     throw new SetupError(`${files.adminKubeconfig} lacks certificates; remove it and start again`);
   }
-  await writeUserKubeconfig(path, user, {
+  const cluster = {
     server: files.url,
     caPEM: await pemText(ca),
     clientCertPEM: await pemText(clientCertificate),
     clientKeyPEM: await pemText(clientKey),
-  });
-  const merged = await loadKubeconfig(path);
-  return merged.context === contextName ? "kubectl" : `kubectl --context ${contextName}`;
+  };
+  try {
+    const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
+    const path = kubeconfigPath(user, process.env);
+    const current = await writeUserKubeconfig(path, user, cluster);
+    return current === contextName ? "kubectl" : `kubectl --context ${contextName}`;
+  } catch (error) {
+    logger.log("warn", "your kubeconfig did not get a context for this cluster", {
+      error: errorMessage(error),
+      instead: files.adminKubeconfig,
+    });
+    return `kubectl --kubeconfig ${files.adminKubeconfig}`;
+  }
 }
 
 /** `remora up`: the control plane in its own thread, and the code of `remora run` beside it. */
 export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
+  const apiPort = portNumber(flags.apiPort);
   await checkMachine(flags.dockerSocket, signal);
-  await mkdir(flags.stateDir, { recursive: true, mode: 0o755 });
-  const lock = await acquireInstanceLock(flags.stateDir);
+  const lock = await acquireLocks(flags.stateDir, "--state-dir");
   try {
     const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
     const nodeIPs = flags.nodeIp ?? (await detectNodeIPs(signal));
@@ -90,10 +104,14 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
     if (advertiseAddress === undefined) {
       throw new SetupError("this machine has no address of its own; give one with --node-ip");
     }
+    await checkPorts([
+      { port: apiPort, address: bindAddress, purpose: "API server", flag: "--api-port" },
+      ...agentPorts(agentDefaults),
+    ]);
     const controlPlane = await startControlPlaneThread({
       dataDir: join(flags.stateDir, "control-plane"),
-      bindAddress: "0.0.0.0",
-      port: portNumber(flags.apiPort),
+      bindAddress,
+      port: apiPort,
       advertiseAddress,
       serviceCIDR: flags.serviceCidr,
       clusterCIDR: flags.clusterCidr,
@@ -103,12 +121,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
       logFormat: flags.logFormat,
     });
     const { files } = controlPlane;
-    const kubectl = await offerKubeconfig(files);
-    const config = upConfig(flags, files, nodeIPs);
-    const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
-      process.kill(process.pid, "SIGKILL"),
-    );
-    const announce = async (): Promise<void> => {
+    const announce = async (config: AgentConfig, kubectl: string): Promise<void> => {
       const seconds = ((performance.now() - started) / 1000).toFixed(1);
       const memory = describeMemory(await processMemory("self"));
       say(
@@ -116,15 +129,18 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
       );
       say(`Next: ${kubectl} get nodes`);
     };
-    const onReady = (): void => void announce();
+    const runNode = async (inner: AbortSignal): Promise<void> => {
+      const config = upConfig(flags, files, nodeIPs);
+      const kubectl = await offerKubeconfig(files, logger);
+      const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
+        process.kill(process.pid, "SIGKILL"),
+      );
+      const onReady = (): void => void announce(config, kubectl);
+      await runAgent({ config, clock: systemClock, logger, step, onReady }, inner);
+    };
     await superviseAll(
-      [
-        controlPlane.runner,
-        {
-          name: "agent",
-          run: (inner) => runAgent({ config, clock: systemClock, logger, step, onReady }, inner),
-        },
-      ],
+      // From here on the control plane runs: whatever fails must end it too.
+      [controlPlane.runner, { name: "agent", run: runNode }],
       logger,
       signal,
     );

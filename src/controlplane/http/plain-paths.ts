@@ -1,3 +1,4 @@
+import { openApiV2, openApiV2Protobuf, openApiV2ProtobufType } from "../openapi/openapi-v2.ts";
 import type { OpenApi } from "../openapi/openapi-v3.ts";
 import type { ObjectRegistry } from "../registry/create-registry.ts";
 import type { JsonObject } from "../types.ts";
@@ -112,11 +113,24 @@ function discoveryBelow(deps: PlainPathDeps, parts: readonly string[]): ApiReply
   return document === undefined ? undefined : json(document);
 }
 
+function openApiV2Reply(call: ApiCall): ApiReply {
+  const headers = { vary: "Accept" };
+  if (!call.accept.includes(openApiV2ProtobufType)) return json(openApiV2, headers);
+  return {
+    kind: "text",
+    status: 200,
+    headers: { ...headers, "content-type": openApiV2ProtobufType },
+    // Every byte of it is ASCII.
+    text: openApiV2Protobuf().toString("latin1"),
+  };
+}
+
 function openApi(
   deps: PlainPathDeps,
   call: ApiCall,
   parts: readonly string[],
 ): ApiReply | undefined {
+  if (parts[1] === "v2" && parts.length === 2) return openApiV2Reply(call);
   if (parts[1] !== "v3") return undefined;
   if (parts.length === 2) return json(deps.openApi.index, { "content-type": "application/json" });
   const name = parts.slice(2).join("/");
@@ -155,6 +169,7 @@ export function answerPlainPath(deps: PlainPathDeps, call: ApiCall): ApiReply | 
           "/healthz",
           "/livez",
           "/metrics",
+          "/openapi/v2",
           "/openapi/v3",
           "/readyz",
           "/version",

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 
@@ -37,6 +37,8 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
+/** A client that goes away in the middle of a handshake leaves a half-open socket behind for this long. */
+const handshakeMs = 10_000;
 const MAX_BODY = 3 * 1024 * 1024;
 
 function tooLarge(): StatusError {
@@ -241,6 +243,13 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     keepAliveTimeout: 90_000,
     // A client that has sent all its input still reads the output of exec and port-forward.
     allowHalfOpen: true,
+    handshakeTimeout: handshakeMs,
+  });
+  // A socket in the middle of its TLS handshake is no HTTP connection yet, but keeps the listener open.
+  const sockets = new Set<Socket>();
+  listener.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
   });
   listener.on("request", (request, response) => {
     server.onRequest(request, response);
@@ -273,6 +282,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       });
       await server.idle();
       listener.closeAllConnections();
+      for (const socket of sockets) socket.destroy();
       await closed;
     },
   };

@@ -6,7 +6,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 
-import { acquireInstanceLock, lockHolder } from "../../../src/agent/instance-lock.ts";
+import {
+  acquireInstanceLock,
+  acquireMachineLock,
+  lockHolder,
+  machineLockHolder,
+} from "../../../src/agent/instance-lock.ts";
 
 const module = new URL("../../../src/agent/instance-lock.ts", import.meta.url).href;
 
@@ -37,5 +42,23 @@ describe("instance lock", () => {
     await once(child, "close");
     await (await acquireInstanceLock(directory)).release();
     await rm(directory, { recursive: true });
+  });
+
+  test("one machine has one agent, whatever its directory, and the second learns where the first is", async () => {
+    // A name of its own: the real one would refuse a test beside a running agent.
+    const name = `\0remora-test-${process.pid}`;
+    const lock = await acquireMachineLock("/var/lib/one", "--root-dir", name);
+    assert.deepEqual(await machineLockHolder(name), {
+      pid: process.pid,
+      directory: "/var/lib/one",
+      flag: "--root-dir",
+    });
+    await assert.rejects(acquireMachineLock("/var/lib/two", "--state-dir", name), {
+      code: "REMORA_SETUP",
+      message: new RegExp(`another remora \\(pid ${process.pid}, /var/lib/one\\) already runs`),
+    });
+    await lock.release();
+    assert.equal(await machineLockHolder(name), undefined);
+    await (await acquireMachineLock("/var/lib/two", "--state-dir", name)).release();
   });
 });

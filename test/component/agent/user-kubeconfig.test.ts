@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import {
+  chown,
+  lstat,
+  mkdtemp,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
 
 import {
@@ -42,14 +52,14 @@ describe("the user's kubeconfig", () => {
     });
   });
 
-  test("a new file belongs to its user alone, and going down empties it of us", async () => {
+  test("a new file belongs to its user alone, and going down takes it away again", async () => {
     await inDirectory(async (path) => {
       await writeUserKubeconfig(path, me, cluster);
       assert.equal((await stat(path)).mode & 0o777, 0o600);
       assert.match(await readFile(path, "utf8"), /current-context: remora/);
-      assert.equal(await removeUserKubeconfig(path), true);
-      assert.doesNotMatch(await readFile(path, "utf8"), /remora/);
-      assert.equal(await removeUserKubeconfig(path), false);
+      assert.equal(await removeUserKubeconfig(path, me), true);
+      await assert.rejects(stat(path), { code: "ENOENT" });
+      assert.equal(await removeUserKubeconfig(path, me), false);
     });
   });
 
@@ -65,9 +75,41 @@ describe("the user's kubeconfig", () => {
         assert.ok(merged.includes(kept), kept);
       }
       assert.ok(merged.includes("https://127.0.0.1:6443"));
-      await removeUserKubeconfig(path);
+      await removeUserKubeconfig(path, me);
       const after = await readFile(path, "utf8");
       assert.ok(after.includes("current-context: work") && !after.includes("127.0.0.1"));
+    });
+  });
+
+  test("a link stays a link, and the file behind it keeps its owner", async () => {
+    await inDirectory(async (path) => {
+      await writeUserKubeconfig(path, me, cluster);
+      const behind = join(dirname(path), "shared");
+      await rename(path, behind);
+      const theirs = process.getuid?.() === 0 ? 65_534 : me.uid;
+      await chown(behind, theirs, me.gid);
+      await symlink("shared", path);
+      assert.equal(
+        await writeUserKubeconfig(path, me, { ...cluster, server: "https://127.0.0.1:7443" }),
+        "remora",
+      );
+      assert.equal((await lstat(path)).isSymbolicLink(), true);
+      assert.equal((await stat(behind)).uid, theirs);
+      assert.match(await readFile(behind, "utf8"), /127\.0\.0\.1:7443/);
+    });
+  });
+
+  test("another cluster that is called remora too is never overwritten or removed", async () => {
+    await inDirectory(async (path) => {
+      await writeUserKubeconfig(path, me, { ...cluster, server: "https://10.0.0.7:6443" });
+      const theirs = await readFile(path, "utf8");
+      await assert.rejects(writeUserKubeconfig(path, me, cluster), {
+        code: "REMORA_SETUP",
+        message:
+          /was left alone: its cluster "remora" is another one \(https:\/\/10\.0\.0\.7:6443\)/,
+      });
+      assert.equal(await removeUserKubeconfig(path, me), false);
+      assert.equal(await readFile(path, "utf8"), theirs);
     });
   });
 
