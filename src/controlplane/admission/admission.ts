@@ -4,6 +4,7 @@ import { namespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import { defaultTolerationSeconds, priority, taintNewNodes } from "./pod-plugins.ts";
 import { createEscalationCheck } from "./rbac-escalation.ts";
+import { runtimeClass } from "./runtime-class.ts";
 import { createServiceAccountPlugin } from "./service-account.ts";
 
 export interface AdmissionDeps {
@@ -22,6 +23,7 @@ export function createAdmission(deps: AdmissionDeps): readonly AdmissionPlugin[]
     taintNewNodes,
     priority,
     defaultTolerationSeconds,
+    runtimeClass,
     ...(deps.authorizer === undefined ? [] : [createEscalationCheck(deps.authorizer)]),
   ];
 }

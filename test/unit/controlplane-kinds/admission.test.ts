@@ -205,3 +205,68 @@ describe("RBAC escalation", () => {
     cluster().create(`roles.${rbac}`, "default", role("r", ["*"]));
   });
 });
+
+describe("RuntimeClass", () => {
+  function cluster(): ReturnType<typeof createCluster> {
+    const made = createCluster();
+    made.objects.put("runtimeclasses.node.k8s.io", {
+      metadata: { name: "slow" },
+      handler: "runc",
+      overhead: { podFixed: { cpu: "100m" } },
+      scheduling: {
+        nodeSelector: { disk: "ssd" },
+        tolerations: [{ key: "slow", operator: "Exists" }],
+      },
+    });
+    return made;
+  }
+  function pod(spec: JsonObject): JsonObject {
+    return {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { name: "p", namespace: "default" },
+      spec: { containers: [{ name: "c", image: "nginx" }], ...spec },
+    };
+  }
+
+  test("a pod gets the overhead and the scheduling of its class", () => {
+    const created = cluster().create(
+      "pods",
+      "default",
+      pod({ runtimeClassName: "slow" }),
+      context(),
+    );
+    const spec = created["spec"] as JsonObject;
+    assert.deepEqual(spec["overhead"], { cpu: "100m" });
+    assert.deepEqual(spec["nodeSelector"], { disk: "ssd" });
+    assert.ok((spec["tolerations"] as JsonObject[]).some(({ key }) => key === "slow"));
+  });
+
+  const refused: readonly (readonly [string, JsonObject, RegExp])[] = [
+    [
+      "of an unknown class",
+      { runtimeClassName: "none" },
+      /pod rejected: RuntimeClass "none" not found/,
+    ],
+    [
+      "with an overhead of its own",
+      { overhead: { cpu: "1" } },
+      /Overhead set without corresponding RuntimeClass/,
+    ],
+    [
+      "with another overhead than its class",
+      { runtimeClassName: "slow", overhead: { cpu: "1" } },
+      /Overhead doesn't match RuntimeClass's defined Overhead/,
+    ],
+    [
+      "whose node selector contradicts its class",
+      { runtimeClassName: "slow", nodeSelector: { disk: "hdd" } },
+      /conflict: runtimeClass\.scheduling\.nodeSelector\[disk\] = ssd; pod\.spec\.nodeSelector\[disk\] = hdd/,
+    ],
+  ];
+  for (const [title, spec, message] of refused) {
+    test(`a pod ${title} is refused`, () => {
+      assert.throws(() => cluster().create("pods", "default", pod(spec), context()), message);
+    });
+  }
+});
