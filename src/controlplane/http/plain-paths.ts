@@ -1,4 +1,9 @@
-import { openApiV2, openApiV2Protobuf, openApiV2ProtobufType } from "../openapi/openapi-v2.ts";
+import {
+  openApiV2,
+  openApiV2Protobuf,
+  openApiV2ProtobufAccept,
+  openApiV2ProtobufType,
+} from "../openapi/openapi-v2.ts";
 import type { OpenApi } from "../openapi/openapi-v3.ts";
 import type { ObjectRegistry } from "../registry/create-registry.ts";
 import type { JsonObject } from "../types.ts";
@@ -115,7 +120,7 @@ function discoveryBelow(deps: PlainPathDeps, parts: readonly string[]): ApiReply
 
 function openApiV2Reply(call: ApiCall): ApiReply {
   const headers = { vary: "Accept" };
-  if (!call.accept.includes(openApiV2ProtobufType)) return json(openApiV2, headers);
+  if (!call.accept.includes(openApiV2ProtobufAccept)) return json(openApiV2, headers);
   return {
     kind: "text",
     status: 200,

@@ -11,7 +11,10 @@ export const openApiV2: JsonObject = {
   definitions: {},
 };
 
-export const openApiV2ProtobufType = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/** What kubectl accepts. */
+export const openApiV2ProtobufAccept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/** What the answer is called: `@` is not allowed in a media type, and Go's parser refuses it. */
+export const openApiV2ProtobufType = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 function lengthDelimited(field: number, content: Uint8Array): Buffer {
   // Field numbers below 16 and lengths below 128 take one byte each.

@@ -1,6 +1,8 @@
 import type { WaitingReason } from "../status/container-status.ts";
 import type { PodVerdict } from "../status/compute-status.ts";
-import type { PodRecord } from "../../runtime/types.ts";
+import type { ContainerLimits, PodRecord } from "../../runtime/types.ts";
+import type { Allocation } from "../spec/resize.ts";
+import type { ResizePending } from "../status/conditions.ts";
 import type { AssignedPod } from "../types.ts";
 
 /**
@@ -36,6 +38,8 @@ export interface PodEntry {
   fingerprint: string;
   /** Failures in a row, for the wait before the next try. */
   failures: number;
+  /** What was last said about why; the same again is said at debug level only. */
+  lastFailure: string;
   /** Why containers do not run, by name. */
   readonly waiting: Map<string, WaitingReason>;
   /** Containers whose postStart hook runs, by id. */
@@ -44,6 +48,15 @@ export interface PodEntry {
   readonly preStopped: Set<string>;
   /** Termination messages by container id. */
   readonly messages: Map<string, string>;
+  /** Cpu and memory that the containers were granted; undefined before the first look. */
+  allocation: Allocation | undefined;
+  /** Why the spec asks for more than that. */
+  resizePending: ResizePending | undefined;
+  /** Granted resources are still being applied. */
+  resizing: boolean;
+  resizeError: string | undefined;
+  /** Limits that the runtime was last given, by container id. */
+  readonly updated: Map<string, ContainerLimits>;
   /** Aborts the look in progress; its work is then looked at anew. */
   interrupt: AbortController;
 }
@@ -67,10 +80,16 @@ export function newPodEntry(
     volumesAt: 0,
     fingerprint: "",
     failures: 0,
+    lastFailure: "",
     waiting: new Map(),
     starting: new Set(),
     preStopped: new Set(),
     messages: new Map(),
+    allocation: undefined,
+    resizePending: undefined,
+    resizing: false,
+    resizeError: undefined,
+    updated: new Map(),
     interrupt: new AbortController(),
   };
 }

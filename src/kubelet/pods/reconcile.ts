@@ -2,6 +2,7 @@ import type { PodStatus } from "../../api/types.gen.ts";
 import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
 import { RuntimeError } from "../../runtime/errors.ts";
 import { isHostNetwork, isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
+import { allocatedPod } from "../spec/resize.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { VolumeError } from "../volumes/payload.ts";
@@ -143,6 +144,7 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     if (result.error !== undefined) return failure(look, result.error, result.dueAt);
     if (!result.acted) {
       state.failures = 0;
+      state.lastFailure = "";
       const prune = pruneActions(pod, observed);
       const pruned = await executeActions({ deps, state, pod, observed, signal }, prune);
       if (pruned.error !== undefined) return failure(look, pruned.error);
@@ -164,11 +166,14 @@ function failure(look: Look, error?: unknown, dueAt?: number): Outcome {
   const { deps, state } = look;
   state.failures += 1;
   if (error !== undefined) {
-    deps.logger.log("warn", "pod could not be brought to its desired state, will retry", {
+    const message = errorMessage(error);
+    const level = message === state.lastFailure ? "debug" : "warn";
+    state.lastFailure = message;
+    deps.logger.log(level, "pod could not be brought to its desired state, will retry", {
       podUID: state.uid,
       pod: `${state.namespace}/${state.name}`,
       attempt: state.failures,
-      error: errorMessage(error),
+      error: message,
     });
   }
   // An engine that does not answer is asked again soon; a wrong image or spec is not.
@@ -283,8 +288,8 @@ export async function reconcilePod(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const look: Look = { deps, state, refs, signal };
-  const { pod } = state;
-  if (pod === undefined || state.removed) return removeOrphan(look);
-  deps.writer.observe(pod);
+  if (state.pod === undefined || state.removed) return removeOrphan(look);
+  deps.writer.observe(state.pod);
+  const pod = allocatedPod(state.pod, state.allocation);
   return isTerminating(deps, state, pod) ? terminate(look, pod) : sync(look, pod);
 }
