@@ -14,6 +14,7 @@ export const STEP_NAMES = [
   "createContainer",
   "startContainer",
   "writeStatus",
+  "updateContainer",
   "stopContainer",
   "removeContainer",
   "tearDownNetwork",

@@ -66,6 +66,13 @@ export interface LinuxResources {
   readonly pidsLimit: number;
 }
 
+/** The part of {@link LinuxResources} that a running container can be given anew; units as there. */
+export interface ContainerLimits {
+  readonly cpuShares: number;
+  readonly cpuQuotaMicros: number;
+  readonly memoryLimitBytes: number;
+}
+
 export type SecurityProfile =
   | { readonly kind: "runtimeDefault" }
   | { readonly kind: "unconfined" }
@@ -184,6 +191,8 @@ export interface ContainerRecord {
   readonly specHash: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly record: string;
+  /** What the engine holds it to now; undefined when that is not known. */
+  readonly limits?: ContainerLimits | undefined;
 }
 
 /** All that the runtime holds for one pod uid. Newest attempt first in both lists. */
@@ -290,6 +299,12 @@ export interface ContainerRuntime {
     signal: AbortSignal,
   ): Promise<void>;
   removeContainer(containerID: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Gives a running container other limits without a restart. 0 takes none away: what was limited stays so.
+   *
+   * @throws {RuntimeError} `WrongState` when it uses more memory than it would get.
+   */
+  updateContainer(containerID: string, limits: ContainerLimits, signal: AbortSignal): Promise<void>;
   /** Path of the newest log file; undefined when the engine keeps none. */
   containerLogPath(containerID: string, signal: AbortSignal): Promise<string | undefined>;
 

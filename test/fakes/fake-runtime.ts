@@ -1,6 +1,7 @@
 import { RuntimeError } from "../../src/runtime/errors.ts";
 import type {
   ContainerConfig,
+  ContainerLimits,
   ContainerRecord,
   ContainerRuntime,
   ContainerState,
@@ -20,6 +21,7 @@ export interface FakeContainer {
   readonly sandboxID: string;
   readonly config: ContainerConfig;
   state: ContainerState;
+  limits: ContainerLimits;
 }
 
 export interface FakeSandbox {
@@ -225,7 +227,9 @@ class MemoryRuntime implements FakeRuntime {
     }
     const id = this.#id("container");
     const state = { kind: "created", createdAt: this.#now() } as const;
-    this.containers.set(id, { id, sandboxID: sandbox.id, config, state });
+    const { cpuShares, cpuQuotaMicros, memoryLimitBytes } = config.resources;
+    const limits = { cpuShares, cpuQuotaMicros, memoryLimitBytes };
+    this.containers.set(id, { id, sandboxID: sandbox.id, config, state, limits });
     return { id, warnings: [] };
   }
 
@@ -279,6 +283,21 @@ class MemoryRuntime implements FakeRuntime {
     }
     this.containers.delete(containerID);
     this.#emit("removed", this.#uidOf(container), containerID);
+  }
+
+  async updateContainer(containerID: string, limits: ContainerLimits): Promise<void> {
+    const container = this.#container(containerID);
+    this.#call(`updateContainer ${container.config.name}`);
+    if (container.state.kind !== "running") {
+      throw new RuntimeError("WrongState", "the container does not run");
+    }
+    const { cpuQuotaMicros, cpuShares, memoryLimitBytes } = limits;
+    container.limits = {
+      cpuShares,
+      cpuQuotaMicros: cpuQuotaMicros === 0 ? container.limits.cpuQuotaMicros : cpuQuotaMicros,
+      memoryLimitBytes:
+        memoryLimitBytes === 0 ? container.limits.memoryLimitBytes : memoryLimitBytes,
+    };
   }
 
   async containerLogPath(): Promise<string | undefined> {
@@ -408,6 +427,7 @@ class MemoryRuntime implements FakeRuntime {
         specHash: container.config.specHash,
         labels: container.config.labels,
         record: container.config.record,
+        limits: container.limits,
       }))
       .toSorted(compareNewest);
     return { uid, name, namespace, sandboxes, containers };

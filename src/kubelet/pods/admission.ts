@@ -9,6 +9,7 @@ import type { RuntimeFeature } from "../../runtime/types.ts";
 import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
 import { podRequests } from "../spec/resources.ts";
 import { milliUnits, wholeUnits } from "../spec/quantities.ts";
+import type { ResizePending } from "../status/conditions.ts";
 import type { AssignedPod } from "../types.ts";
 import { refuseUnsupported } from "./unsupported.ts";
 
@@ -229,6 +230,35 @@ const checkResources: Check = (pod, { node, others }) => {
   }
   return undefined;
 };
+
+/**
+ * Whether a running pod may have the cpu and memory that its spec asks for now (KEP-1287). Pure.
+ *
+ * @param others The other pods of the node, with what they were granted.
+ */
+export function admitResize(
+  pod: AssignedPod,
+  { node, others }: { readonly node: Node | undefined; readonly others: readonly AssignedPod[] },
+): ResizePending | undefined {
+  const allocatable = node?.status?.allocatable ?? {};
+  let deferred: ResizePending | undefined;
+  for (const name of ["cpu", "memory"]) {
+    const requested = requestsOf(pod).get(name) ?? 0;
+    const quantity = allocatable[name];
+    if (requested === 0 || quantity === undefined) continue;
+    const capacity = name === "cpu" ? milliUnits(quantity) : wholeUnits(quantity);
+    if (requested > capacity) {
+      const message = `Node didn't have enough capacity: ${name}, requested: ${requested}, capacity: ${capacity}`;
+      return { reason: "Infeasible", message };
+    }
+    const used = others.reduce((sum, other) => sum + (requestsOf(other).get(name) ?? 0), 0);
+    if (used + requested > capacity) {
+      const message = `Node didn't have enough resource: ${name}, requested: ${requested}, used: ${used}, capacity: ${capacity}`;
+      deferred ??= { reason: "Deferred", message };
+    }
+  }
+  return deferred;
+}
 
 const checkOS: Check = (pod) => {
   const label = pod.metadata.labels?.["kubernetes.io/os"];

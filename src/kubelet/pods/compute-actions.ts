@@ -1,5 +1,7 @@
+import { isDeepStrictEqual } from "node:util";
+
 import type { PodStatus } from "../../api/types.gen.ts";
-import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
+import type { ContainerLimits, ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
 import { specHash } from "../spec/container-config.ts";
 import {
   allContainers,
@@ -11,6 +13,8 @@ import {
   podRestartPolicy,
   regularContainers,
 } from "../spec/containers.ts";
+import { needsRestart, unappliedResources } from "../spec/resize.ts";
+import { cgroupLimits } from "../spec/resources.ts";
 import {
   crashBackoff,
   hasInitialized,
@@ -23,7 +27,7 @@ import {
 import type { AssignedPod } from "../types.ts";
 
 /** Why a running container is stopped although its pod goes on. */
-export type KillCause = "definition" | "liveness" | "startup" | "unknown" | "sandbox";
+export type KillCause = "definition" | "liveness" | "startup" | "resize" | "unknown" | "sandbox";
 
 /** One thing to do for a pod, as data. The executor does them in order. */
 export type PodAction =
@@ -47,6 +51,13 @@ export type PodAction =
       readonly attempt: number;
       /** To note in the new container: the wait after its run. */
       readonly backoffMs: number;
+    }
+  /** Other limits for a running container, without a restart. */
+  | {
+      readonly kind: "updateContainer";
+      readonly entry: PodContainer;
+      readonly record: ContainerRecord;
+      readonly limits: ContainerLimits;
     }
   /** Waits out the crash loop; milliseconds since the epoch. */
   | { readonly kind: "backOff"; readonly entry: PodContainer; readonly dueAt: number };
@@ -152,6 +163,24 @@ function replaceActions(
   };
 }
 
+/** What a resize asks of a running container: new limits, or a restart where its policy says so. */
+function resizeActions(
+  input: ActionsInput,
+  entry: PodContainer,
+  record: ContainerRecord,
+): readonly PodAction[] {
+  const { container } = entry;
+  const changed = unappliedResources(container, record.limits);
+  if (changed.length === 0) return [];
+  if (needsRestart(container, changed)) {
+    const message = `Container ${container.name} resize requires restart`;
+    return [{ kind: "killContainer", record, cause: "resize", message }];
+  }
+  const limits = cgroupLimits(container);
+  if (isDeepStrictEqual(input.observed.updated?.get(record.id), limits)) return [];
+  return [{ kind: "updateContainer", entry, record, limits }];
+}
+
 /** Whether a running container counts as started: its hook is done and its startup probe has passed. */
 function isStarted(input: ActionsInput, entry: PodContainer, record: ContainerRecord): boolean {
   const statuses = input.status.initContainerStatuses ?? [];
@@ -175,7 +204,8 @@ function sidecarPlan(
   }
   const replace = replaceActions(input, entry, record);
   if (replace !== undefined) return { actions: replace.actions, progress: "pending" };
-  return { actions: [], progress: isStarted(input, entry, record) ? "done" : "pending" };
+  const actions = resizeActions(input, entry, record);
+  return { actions, progress: isStarted(input, entry, record) ? "done" : "pending" };
 }
 
 function initPlan(
@@ -223,7 +253,7 @@ function planRegular(input: ActionsInput, sandbox: SandboxRecord): readonly PodA
     const [newest] = recordsOf(input.observed.record, entry.container.name);
     if (newest?.state.kind === "running") {
       const replace = replaceActions(input, entry, newest);
-      actions.push(...(replace?.actions ?? []));
+      actions.push(...(replace?.actions ?? resizeActions(input, entry, newest)));
       // A container that is killed for good still has to be seen dead before the pod can end.
       alive += 1;
     } else if (isRestartable(input.pod, entry, newest)) {

@@ -4,6 +4,7 @@ import { findPodContainer, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { podLabel } from "../spec/pod-name.ts";
 import { podCgroup, type PodCgroup } from "../spec/pod-cgroup.ts";
+import { resizeMessage } from "../spec/resize.ts";
 import { qosClass } from "../spec/resources.ts";
 import { hostPorts, sandboxConfig } from "../spec/sandbox-config.ts";
 import type { ObservedPod } from "../status/observed.ts";
@@ -146,6 +147,29 @@ function noteBackOff(run: Execution, action: Extract<PodAction, { kind: "backOff
   deps.events.event(containerTarget(pod, action.entry), "Warning", "BackOff", text);
 }
 
+async function updateContainer(
+  run: Execution,
+  action: Extract<PodAction, { kind: "updateContainer" }>,
+): Promise<void> {
+  const { deps, pod, signal, state } = run;
+  const { limits, record } = action;
+  await deps.step("updateContainer");
+  try {
+    await deps.runtime.updateContainer(record.id, limits, signal);
+    state.updated.set(record.id, limits);
+    state.resizeError = undefined;
+  } catch (error) {
+    if (signal.aborted && isAbort(error)) throw error;
+    const text = errorMessage(error);
+    if (state.resizeError !== text) {
+      const message = resizeMessage("Pod resize error", pod, text);
+      deps.events.event(podTarget(pod), "Warning", "ResizeError", message);
+    }
+    state.resizeError = text;
+    throw error;
+  }
+}
+
 async function executeOne(run: Execution, action: PodAction): Promise<void> {
   const { deps, observed, pod, signal, state } = run;
   switch (action.kind) {
@@ -160,6 +184,9 @@ async function executeOne(run: Execution, action: PodAction): Promise<void> {
       return;
     case "killContainer":
       await killContainer(run, action);
+      return;
+    case "updateContainer":
+      await updateContainer(run, action);
       return;
     case "removeContainer":
       await deps.step("removeContainer");
@@ -181,9 +208,9 @@ async function executeOne(run: Execution, action: PodAction): Promise<void> {
   }
 }
 
-/** Only a failed start leaves the rest worth trying; a failure of the sandbox does not. */
+/** A failed start or update leaves the rest worth trying; a failure of the sandbox does not. */
 function mayGoOn(action: PodAction): boolean {
-  return action.kind === "startContainer";
+  return action.kind === "startContainer" || action.kind === "updateContainer";
 }
 
 /**

@@ -6,10 +6,13 @@ import { isRecord, optionalString } from "../../lib/guard.ts";
 import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import { findPodContainer } from "../spec/containers.ts";
 import { parseContainerNote } from "../spec/records.ts";
+import { resizeMessage } from "../spec/resize.ts";
 import { computeStatus } from "../status/compute-status.ts";
 import type { ObservedPod } from "../status/observed.ts";
+import { isResizing } from "../status/resizing.ts";
 import { newestSandbox } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
+import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { fingerprintOf, type PodEntry } from "./pod-entry.ts";
 import type { ProbeTarget } from "./prober.ts";
@@ -89,6 +92,7 @@ export async function observePod(
     hostIPs: deps.node.hostIPs(),
     probes: deps.prober,
     starting: entry.starting,
+    updated: entry.updated,
     now: deps.clock.now(),
   };
 }
@@ -139,10 +143,24 @@ export async function publishStatus(
     terminating,
     old: deps.writer.current(entry.uid) ?? pod.status ?? {},
     verdict: entry.verdict,
+    resizePending: entry.resizePending,
+    resizeError: entry.resizeError,
     seenAt: entry.seenAt,
   });
+  noteResize(deps, entry, pod, observed);
   deps.writer.publish(pod, status);
   return status;
+}
+
+/** Tells once when granted resources are in force. */
+function noteResize(deps: PodDeps, entry: PodEntry, pod: AssignedPod, observed: ObservedPod): void {
+  const resizing = isResizing(pod, observed);
+  if (entry.resizing && !resizing && !entry.ending) {
+    entry.resizeError = undefined;
+    const message = resizeMessage("Pod resize completed", pod);
+    deps.events.event(podTarget(pod), "Normal", "ResizeCompleted", message);
+  }
+  entry.resizing = resizing;
 }
 
 function syncProbes(

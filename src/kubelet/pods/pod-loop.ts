@@ -5,10 +5,17 @@ import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { PodRecord } from "../../runtime/types.ts";
 import { isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
+import {
+  allocatedPod,
+  recordedAllocation,
+  resizeMessage,
+  wantedAllocation,
+  wantsResize,
+} from "../spec/resize.ts";
 import { foreignConditions } from "../status/conditions.ts";
 import { formatSeconds } from "../status/container-status.ts";
 import type { AssignedPod } from "../types.ts";
-import { admitPod } from "./admission.ts";
+import { admitPod, admitResize } from "./admission.ts";
 import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { fingerprintOf, newPodEntry, type PodEntry } from "./pod-entry.ts";
@@ -233,6 +240,7 @@ export class PodLoop {
     const entry = this.#entries.get(uid);
     if (entry === undefined || !this.#open) return;
     if (entry.pod !== undefined && !entry.removed && !this.#mayStart(entry)) return;
+    this.#grantResources(entry);
     const { interrupt } = entry;
     try {
       const stop = AbortSignal.any([signal, interrupt.signal]);
@@ -308,16 +316,11 @@ export class PodLoop {
       entry.admitted = true;
       return;
     }
-    const others = [...this.#entries.values()].flatMap((other) =>
-      other.admitted && !other.ending && other.verdict === undefined && other.pod !== undefined
-        ? [other.pod]
-        : [],
-    );
     const { config, node, runtimeInfo } = this.#deps;
     const refusal = admitPod(pod, {
       node: node.node(),
       nodeName: config.nodeName,
-      others,
+      others: this.#othersThan(entry),
       allowedUnsafeSysctls: config.allowedUnsafeSysctls,
       features: runtimeInfo().features,
     });
@@ -326,6 +329,41 @@ export class PodLoop {
     const message = `Pod was rejected: ${refusal.message}`;
     entry.verdict = { reason: refusal.reason, message, conditions: [] };
     this.#deps.events.event(podTarget(pod), "Warning", refusal.reason, refusal.message);
+  }
+
+  /** Admitted pods beside this one, with what they were granted. */
+  #othersThan(entry: PodEntry): readonly AssignedPod[] {
+    return [...this.#entries.values()].flatMap((other) => {
+      const { admitted, allocation, ending, pod, verdict } = other;
+      if (other === entry || !admitted || ending || verdict !== undefined) return [];
+      return pod === undefined ? [] : [allocatedPod(pod, allocation)];
+    });
+  }
+
+  /** A resize is admitted like a pod: what does not fit waits, and the pod goes on with what it has. */
+  #grantResources(entry: PodEntry): void {
+    const { pod } = entry;
+    if (pod === undefined || entry.removed || entry.ending || !entry.admitted) return;
+    entry.allocation ??= recordedAllocation(pod);
+    if (!wantsResize(pod, entry.allocation)) {
+      entry.resizePending = undefined;
+      return;
+    }
+    const { events, node } = this.#deps;
+    const pending = admitResize(pod, { node: node.node(), others: this.#othersThan(entry) });
+    if (pending === undefined) {
+      entry.allocation = wantedAllocation(pod);
+      entry.resizePending = undefined;
+      entry.resizing = true;
+      const message = resizeMessage("Pod resize started", pod);
+      events.event(podTarget(pod), "Normal", "ResizeStarted", message);
+      return;
+    }
+    if (!isDeepStrictEqual(pending, entry.resizePending)) {
+      const message = resizeMessage(`Pod resize ${pending.reason}`, pod, pending.message);
+      events.event(podTarget(pod), "Warning", `Resize${pending.reason}`, message);
+    }
+    entry.resizePending = pending;
   }
 }
 

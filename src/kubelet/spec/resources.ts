@@ -1,5 +1,5 @@
 import type { Container, Pod, ResourceRequirements } from "../../api/types.gen.ts";
-import type { LinuxResources } from "../../runtime/types.ts";
+import type { ContainerLimits, LinuxResources } from "../../runtime/types.ts";
 import { allContainers, isSidecar } from "./containers.ts";
 import { milliUnits, nanoUnits, wholeUnits } from "./quantities.ts";
 
@@ -132,21 +132,27 @@ export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: num
   return Math.min(own, ...regular);
 }
 
+/** The settings of one container that may change while it runs. */
+export function cgroupLimits(container: Container): ContainerLimits {
+  const { limits, requests } = container.resources ?? {};
+  const milliLimit = limits?.["cpu"] === undefined ? 0 : milliUnits(limits["cpu"]);
+  const milliRequest = requests?.["cpu"] === undefined ? milliLimit : milliUnits(requests["cpu"]);
+  return {
+    cpuShares: cpuShares(milliRequest),
+    cpuQuotaMicros: cpuQuotaMicros(milliLimit),
+    memoryLimitBytes: limits?.["memory"] === undefined ? 0 : wholeUnits(limits["memory"]),
+  };
+}
+
 /** Cgroup settings of one container. */
 export function linuxResources(
   pod: Pod,
   container: Container,
   node: { readonly memoryBytes: number; readonly podPidsLimit: number },
 ): LinuxResources {
-  const limits = container.resources?.limits;
-  const requests = container.resources?.requests;
-  const milliLimit = limits?.["cpu"] === undefined ? 0 : milliUnits(limits["cpu"]);
-  const milliRequest = requests?.["cpu"] === undefined ? milliLimit : milliUnits(requests["cpu"]);
   return {
-    cpuShares: cpuShares(milliRequest),
-    cpuQuotaMicros: cpuQuotaMicros(milliLimit),
+    ...cgroupLimits(container),
     cpuPeriodMicros,
-    memoryLimitBytes: limits?.["memory"] === undefined ? 0 : wholeUnits(limits["memory"]),
     oomScoreAdj: oomScoreAdj(pod, container, node.memoryBytes),
     pidsLimit: Math.max(node.podPidsLimit, 0),
   };

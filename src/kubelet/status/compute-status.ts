@@ -9,8 +9,9 @@ import {
   regularContainers,
 } from "../spec/containers.ts";
 import { qosClass } from "../spec/resources.ts";
-import { podConditions } from "./conditions.ts";
+import { podConditions, type ResizePending } from "./conditions.ts";
 import { apiTime, containerStatus, type ContainerStatusInput } from "./container-status.ts";
+import { isResizing } from "./resizing.ts";
 import { hasInitialized, liveSandbox, networkedSandbox, newestSandbox } from "./observed.ts";
 import { podPhase, type PodPhase } from "./phase.ts";
 
@@ -26,6 +27,8 @@ export interface ComputeStatusInput extends ContainerStatusInput {
   /** The status last written or read: what cannot be recomputed comes from it. */
   readonly old: PodStatus;
   readonly verdict: PodVerdict | undefined;
+  readonly resizePending?: ResizePending | undefined;
+  readonly resizeError?: string | undefined;
   /** First time this node saw the pod, when the old status has none. Milliseconds since the epoch. */
   readonly seenAt: number;
 }
@@ -147,6 +150,12 @@ export function computeStatus(input: ComputeStatusInput): PodStatus {
       old: old.conditions ?? [],
       statuses: [...init, ...regular],
       phase,
+      ...(isTerminalPhase(phase)
+        ? {}
+        : {
+            resizePending: input.resizePending,
+            resizing: isResizing(pod, observed) ? { error: input.resizeError ?? "" } : undefined,
+          }),
       sandboxReady: networkedSandbox(pod, observed) !== undefined,
       extra: phase === "Failed" ? (input.verdict?.conditions ?? []) : [],
       now: observed.now,

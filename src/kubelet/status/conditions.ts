@@ -11,6 +11,13 @@ interface Verdict {
   readonly message?: string;
 }
 
+/** Why resources that the spec asks for are not granted (KEP-1287). */
+export interface ResizePending {
+  /** Infeasible: never on this node. Deferred: not now. */
+  readonly reason: "Infeasible" | "Deferred";
+  readonly message: string;
+}
+
 /** Conditions that the kubelet writes; all others belong to somebody else and are kept. */
 const owned = new Set([
   "PodReadyToStartContainers",
@@ -18,6 +25,8 @@ const owned = new Set([
   "Ready",
   "ContainersReady",
   "PodScheduled",
+  "PodResizePending",
+  "PodResizeInProgress",
 ]);
 
 /** Conditions that somebody else writes, such as those of readiness gates. */
@@ -129,6 +138,9 @@ export interface ConditionsInput {
   readonly statuses: readonly ContainerStatus[];
   readonly phase: PodPhase;
   readonly sandboxReady: boolean;
+  readonly resizePending?: ResizePending | undefined;
+  /** Granted resources are being applied; the text says why that fails. */
+  readonly resizing?: { readonly error: string } | undefined;
   /** Conditions to add, such as DisruptionTarget. */
   readonly extra: readonly PodCondition[];
   readonly now: number;
@@ -159,12 +171,20 @@ export function podConditions(input: ConditionsInput): PodCondition[] {
     ({ type }) => !extraTypes.has(type),
   );
   const containers = containersReady(input.pod, statuses, input.phase);
-  const verdicts: readonly Verdict[] = [
+  const verdicts: Verdict[] = [
     { type: "PodReadyToStartContainers", status: input.sandboxReady ? "True" : "False" },
     initialized(input.pod, statuses, input.phase),
     ready(input.pod, containers, [...foreign, ...input.extra]),
     containers,
     { type: "PodScheduled", status: "True" },
   ];
+  const { resizePending, resizing } = input;
+  if (resizePending !== undefined) {
+    verdicts.push({ type: "PodResizePending", status: "True", ...resizePending });
+  }
+  if (resizing !== undefined) {
+    const failure = resizing.error === "" ? {} : { reason: "Error", message: resizing.error };
+    verdicts.push({ type: "PodResizeInProgress", status: "True", ...failure });
+  }
   return [...foreign, ...input.extra, ...verdicts.map((verdict) => stamp(input, verdict))];
 }

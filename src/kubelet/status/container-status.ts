@@ -8,6 +8,7 @@ import type { ContainerRecord } from "../../runtime/types.ts";
 import { specHash } from "../spec/container-config.ts";
 import { type PodContainer, shouldRestart } from "../spec/containers.ts";
 import { podLabel } from "../spec/pod-name.ts";
+import { unappliedResources } from "../spec/resize.ts";
 import type { AssignedPod } from "../types.ts";
 import { crashBackoff, type ObservedPod, recordsOf } from "./observed.ts";
 
@@ -244,7 +245,10 @@ export function containerStatus(
   const mounts = volumeMounts(entry);
   if (mounts.length > 0) status.volumeMounts = [...mounts];
   if (entry.role !== "ephemeral" && container.resources !== undefined) {
-    status.resources = container.resources;
+    const pending =
+      newest?.state.kind === "running" && unappliedResources(container, newest.limits).length > 0;
+    // What is in force: until the engine has taken the new limits, the old ones.
+    status.resources = pending ? (old?.resources ?? container.resources) : container.resources;
     const { requests } = container.resources;
     if (requests !== undefined) status.allocatedResources = requests;
   }

@@ -1,4 +1,9 @@
-import type { ContainerRecord, PodRecord, SandboxRecord } from "../../runtime/types.ts";
+import type {
+  ContainerLimits,
+  ContainerRecord,
+  PodRecord,
+  SandboxRecord,
+} from "../../runtime/types.ts";
 import {
   isHostNetwork,
   type PodContainer,
@@ -20,6 +25,8 @@ export interface ObservedPod {
   readonly starting: ReadonlySet<string>;
   /** Milliseconds since the epoch. */
   readonly now: number;
+  /** Limits already asked for by container id, so that an engine that rounds them is not asked again and again. */
+  readonly updated?: ReadonlyMap<string, ContainerLimits>;
 }
 
 /** Probe results by container id; undefined before the first one. */

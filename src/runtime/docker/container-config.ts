@@ -7,6 +7,7 @@ import type {
   SandboxRecord,
   SecurityProfile,
 } from "../types.ts";
+import { limitFields } from "./container-limits.ts";
 import { label, ownerLabels, type Owner, podLabels } from "./labels.ts";
 
 /** What the translation needs to know of engine and host. */
@@ -47,9 +48,6 @@ const maskedPaths = [
   "/sys/devices/virtual/powercap",
 ];
 const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-const minimumMemoryBytes = 6 * 1024 * 1024;
-const minimumCpuQuotaMicros = 1000;
 
 /** Detach keys that nobody types: ctrl-p ctrl-q would otherwise end a session. */
 export const detachKeys = "ctrl-^,ctrl-^,ctrl-^,ctrl-^";
@@ -238,23 +236,8 @@ function checkPrivileged(security: LinuxSecurityContext, host: HostFacts): void 
 
 function resources(config: ContainerConfig, host: HostFacts): Readonly<Record<string, unknown>> {
   const { resources } = config;
-  const memory = resources.memoryLimitBytes;
-  if (memory !== 0 && memory < minimumMemoryBytes) {
-    throw new RuntimeError(
-      "InvalidSpec",
-      `memory limit of ${memory} bytes is below the engine's minimum of 6Mi`,
-    );
-  }
   return {
-    CpuShares: Math.max(2, resources.cpuShares),
-    ...(resources.cpuQuotaMicros > 0
-      ? {
-          CpuQuota: Math.max(minimumCpuQuotaMicros, resources.cpuQuotaMicros),
-          CpuPeriod: resources.cpuPeriodMicros,
-        }
-      : {}),
-    // Equal, so that the limit includes no swap.
-    ...(memory > 0 ? { Memory: memory, MemorySwap: memory } : {}),
+    ...limitFields(resources, resources.cpuPeriodMicros),
     ...(resources.pidsLimit > 0 ? { PidsLimit: resources.pidsLimit } : {}),
     OomScoreAdj: oomScoreAdj(resources.oomScoreAdj, host),
   };

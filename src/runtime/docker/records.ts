@@ -7,7 +7,13 @@ import {
   optionalString,
   stringMap,
 } from "../../lib/guard.ts";
-import type { ContainerRecord, ContainerState, PodRecord, SandboxRecord } from "../types.ts";
+import type {
+  ContainerLimits,
+  ContainerRecord,
+  ContainerState,
+  PodRecord,
+  SandboxRecord,
+} from "../types.ts";
 import { label, type Labels } from "./labels.ts";
 
 /** One entry of the engine's list: cheap, but without pids, times and exit codes. */
@@ -41,6 +47,7 @@ export interface InspectedContainer {
   readonly networkMode: string;
   /** Empty when the log driver keeps no file, or before the first start. */
   readonly logPath: string;
+  readonly limits: ContainerLimits;
 }
 
 /** Milliseconds since the epoch of an RFC 3339 time; 0 for Docker's zero time and for what is none. */
@@ -87,6 +94,11 @@ export function parseInspected(value: unknown, path = "container"): InspectedCon
     labels: stringMap(config["Labels"]),
     networkMode: optionalString(host["NetworkMode"]) ?? "",
     logPath: optionalString(entry["LogPath"]) ?? "",
+    limits: {
+      cpuShares: optionalNumber(host["CpuShares"]) ?? 0,
+      cpuQuotaMicros: optionalNumber(host["CpuQuota"]) ?? 0,
+      memoryLimitBytes: optionalNumber(host["Memory"]) ?? 0,
+    },
   };
 }
 
@@ -176,6 +188,7 @@ export function containerRecord(
     specHash: labels[label.specHash] ?? "",
     labels,
     record: labels[label.record] ?? "",
+    limits: inspected?.limits,
   };
 }
 

@@ -4,6 +4,7 @@ import { RuntimeError } from "../errors.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../types.ts";
 import { DockerClient } from "./client.ts";
 import { deleteContainer } from "./container-calls.ts";
+import { updateContainer } from "./container-limits.ts";
 import {
   createContainer,
   removeContainer,
@@ -62,6 +63,7 @@ export function createDockerRuntime(
     createContainer: (sandbox, config, signal) => createContainer(context, sandbox, config, signal),
     startContainer: (id, signal) => startPodContainer(context, id, signal),
     stopContainer: (id, seconds, signal) => stopContainer(context, id, seconds, signal),
+    updateContainer: (id, limits, signal) => updateContainer(context, id, limits, signal),
     removeContainer: (id, signal) => removeContainer(context, id, signal),
     containerLogPath: async (id, signal) => {
       const { logPath } = await observer.inspect(id, signal);

@@ -36,6 +36,8 @@ function words(actions: readonly PodAction[]): readonly string[] {
         return `network ${action.sandbox.id}`;
       case "killContainer":
         return `kill ${action.record.id} ${action.cause}`;
+      case "updateContainer":
+        return `update ${action.record.id} cpu ${action.limits.cpuQuotaMicros} memory ${action.limits.memoryLimitBytes}`;
       case "removeContainer":
         return `remove ${action.record.id}`;
       case "startContainer":
@@ -61,6 +63,8 @@ function plan(subject: AssignedPod, view: ObservedPod): readonly string[] {
   return words(computeActions({ pod: subject, observed: view, status }));
 }
 
+/** What the engine holds a container of 100m to. */
+const held = { cpuShares: 102, cpuQuotaMicros: 10_000, memoryLimitBytes: 0 };
 const init = [container("one"), container("two")];
 const sidecar = container("side", { restartPolicy: "Always" });
 const two = [container("a"), container("b")];
@@ -292,6 +296,35 @@ const table: readonly {
     pod: pod({ restartPolicy: "OnFailure" }),
     observed: observed([record("web", exited(0))], { sandboxes: [sandbox(0, false)] }),
     plan: ["end"],
+  },
+  {
+    name: "other limits reach a running container as they are",
+    pod: pod({ containers: [container("web", { resources: { limits: { cpu: "200m" } } })] }),
+    observed: observed([record("web", running, { limits: held })]),
+    plan: ["update web-0 cpu 20000 memory 0"],
+  },
+  {
+    name: "other limits restart a container whose policy says so",
+    pod: pod({
+      containers: [
+        container("web", {
+          resources: { limits: { cpu: "100m", memory: "64Mi" } },
+          resizePolicy: [{ resourceName: "memory", restartPolicy: "RestartContainer" }],
+        }),
+      ],
+    }),
+    observed: observed([record("web", running, { limits: held })]),
+    plan: ["kill web-0 resize"],
+  },
+  {
+    name: "limits that the engine rounds are not asked for again",
+    pod: pod({ containers: [container("web", { resources: { limits: { cpu: "200m" } } })] }),
+    observed: observed([record("web", running, { limits: held })], {
+      updated: new Map([
+        ["web-0", { cpuShares: 204, cpuQuotaMicros: 20_000, memoryLimitBytes: 0 }],
+      ]),
+    }),
+    plan: [],
   },
   {
     name: "a failed liveness probe kills; the restart is the next look's",

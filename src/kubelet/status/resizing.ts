@@ -1,0 +1,14 @@
+import { findPodContainer } from "../spec/containers.ts";
+import { unappliedResources } from "../spec/resize.ts";
+import type { AssignedPod } from "../types.ts";
+import type { ObservedPod } from "./observed.ts";
+
+/** Whether some running container is not held to what its pod was granted. Pure. */
+export function isResizing(pod: AssignedPod, observed: ObservedPod): boolean {
+  return observed.record.containers.some((record) => {
+    if (record.state.kind !== "running") return false;
+    const entry = findPodContainer(pod, record.name);
+    if (entry === undefined || entry.role === "init" || entry.role === "ephemeral") return false;
+    return unappliedResources(entry.container, record.limits).length > 0;
+  });
+}

@@ -1,0 +1,168 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { PODS } from "../../../src/api/resources.ts";
+import type { Pod, ResourceRequirements } from "../../../src/api/types.gen.ts";
+import { RuntimeError } from "../../../src/runtime/errors.ts";
+import { makeWorld, podManifest, type World } from "./fixture.ts";
+
+function resources(cpu: string, memory: string): ResourceRequirements {
+  return { requests: { cpu, memory }, limits: { cpu, memory } };
+}
+
+function manifest(wanted: ResourceRequirements, restart = false): Pod {
+  return podManifest("web", {
+    containers: [
+      {
+        name: "web",
+        image: "app:1",
+        imagePullPolicy: "IfNotPresent",
+        resources: wanted,
+        ...(restart
+          ? { resizePolicy: [{ resourceName: "memory", restartPolicy: "RestartContainer" }] }
+          : {}),
+      },
+    ],
+  });
+}
+
+/** What a client does by way of the resize subresource. */
+function resize(world: World, wanted: ResourceRequirements): void {
+  const pod = world.pod("web");
+  assert(pod?.spec !== undefined);
+  const containers = pod.spec.containers.map((container) => ({ ...container, resources: wanted }));
+  world.api.put<Pod>(PODS, {
+    ...pod,
+    metadata: { ...pod.metadata, generation: (pod.metadata.generation ?? 0) + 1 },
+    spec: { ...pod.spec, containers },
+  });
+}
+
+function statusOf(world: World): { readonly restarts: number; readonly cpu: unknown } {
+  const [status] = world.pod("web")?.status?.containerStatuses ?? [];
+  return { restarts: status?.restartCount ?? -1, cpu: status?.resources?.limits?.["cpu"] };
+}
+
+function condition(
+  world: World,
+  type: string,
+): { readonly reason: string; readonly message: string } | undefined {
+  const found = world.pod("web")?.status?.conditions?.find((one) => one.type === type);
+  if (found === undefined) return undefined;
+  return { reason: found.reason ?? "", message: found.message ?? "" };
+}
+
+function isReady(world: World): boolean {
+  return world.pod("web")?.status?.containerStatuses?.[0]?.ready === true;
+}
+
+function running(world: World): { readonly cpuQuotaMicros: number; readonly memory: number } {
+  const found = [...world.runtime.containers.values()].find(
+    ({ state }) => state.kind === "running",
+  );
+  assert(found !== undefined);
+  return { cpuQuotaMicros: found.limits.cpuQuotaMicros, memory: found.limits.memoryLimitBytes };
+}
+
+async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
+  const world = await makeWorld();
+  try {
+    await work(world);
+  } finally {
+    await world.close();
+  }
+}
+
+test("a resize reaches the running container without a restart", () =>
+  inWorld(async (world) => {
+    world.start();
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    await world.until("ready", () => isReady(world));
+    resize(world, resources("200m", "128Mi"));
+    await world.until("resized", () => statusOf(world).cpu === "200m");
+    assert.deepEqual(running(world), { cpuQuotaMicros: 20_000, memory: 128 * 1024 * 1024 });
+    assert.equal(statusOf(world).restarts, 0);
+    assert.equal(world.runtime.starts.get("web"), 1);
+    await world.until("told", () =>
+      world.events.some(({ reason }) => reason === "ResizeCompleted"),
+    );
+    assert.equal(condition(world, "PodResizeInProgress"), undefined);
+    assert.equal(world.runtime.calls.filter((call) => call === "updateContainer web").length, 1);
+  }));
+
+test("a resize restarts the container where its policy for that resource says so", () =>
+  inWorld(async (world) => {
+    world.start();
+    world.api.put(PODS, manifest(resources("100m", "64Mi"), true));
+    await world.until("ready", () => isReady(world));
+    resize(world, resources("100m", "128Mi"));
+    await world.until("restarted", () => statusOf(world).restarts === 1 && isReady(world));
+    assert.equal(running(world).memory, 128 * 1024 * 1024);
+    assert(!world.runtime.calls.includes("updateContainer web"));
+  }));
+
+test("a resize that the node cannot hold is Infeasible and changes nothing", () =>
+  inWorld(async (world) => {
+    world.start();
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    await world.until("ready", () => isReady(world));
+    resize(world, resources("5", "64Mi"));
+    const pending = await world.until("pending", () => condition(world, "PodResizePending"));
+    assert.deepEqual(pending, {
+      reason: "Infeasible",
+      message: "Node didn't have enough capacity: cpu, requested: 5000, capacity: 4000",
+    });
+    assert.equal(running(world).cpuQuotaMicros, 10_000);
+    assert.equal(statusOf(world).cpu, "100m");
+    resize(world, resources("150m", "64Mi"));
+    await world.until("resized", () => statusOf(world).cpu === "150m");
+    await world.until("no more", () => condition(world, "PodResizePending") === undefined);
+  }));
+
+test("a resize that fits the node but not beside the other pods is Deferred", () =>
+  inWorld(async (world) => {
+    world.start();
+    const other = manifest(resources("3", "64Mi"));
+    world.api.put(PODS, { ...other, metadata: { ...other.metadata, name: "other" } });
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    await world.until("ready", () => isReady(world));
+    resize(world, resources("2", "64Mi"));
+    const pending = await world.until("pending", () => condition(world, "PodResizePending"));
+    assert.equal(pending.reason, "Deferred");
+  }));
+
+test("a resize that the runtime refuses shows its error and the old resources", () =>
+  inWorld(async (world) => {
+    world.start();
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    await world.until("ready", () => isReady(world));
+    world.runtime.fail = (call) => {
+      if (call.startsWith("updateContainer")) throw new RuntimeError("WrongState", "too small");
+    };
+    resize(world, resources("200m", "32Mi"));
+    await world.until("error", () => condition(world, "PodResizeInProgress")?.reason === "Error");
+    assert.equal(condition(world, "PodResizeInProgress")?.message, "too small");
+    assert.equal(statusOf(world).cpu, "100m");
+    assert.equal(statusOf(world).restarts, 0);
+  }));
+
+test("a crash while a resize is applied is mended by the next start", () =>
+  inWorld(async (world) => {
+    const crash = new Error("crashed");
+    const first = world.start({
+      step: (name) => {
+        if (name === "updateContainer") throw crash;
+      },
+    });
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    await world.until("ready", () => isReady(world));
+    resize(world, resources("200m", "64Mi"));
+    await world.until("started", () =>
+      world.events.some(({ reason }) => reason === "ResizeStarted"),
+    );
+    await first.stop();
+    world.start();
+    await world.until("resized", () => statusOf(world).cpu === "200m");
+    assert.equal(running(world).cpuQuotaMicros, 20_000);
+    assert.equal(world.runtime.starts.get("web"), 1);
+  }));
