@@ -41,6 +41,7 @@ function pragma(database: DatabaseSync, name: string): number {
 
 /** One SQLite file with the object table. */
 export class Database {
+  readonly #path: string;
   readonly #database: DatabaseSync;
   readonly #put: StatementSync;
   readonly #delete: StatementSync;
@@ -54,6 +55,7 @@ export class Database {
    */
   constructor(path: string, synchronous: "FULL" | "NORMAL") {
     const database = openLocked(path);
+    this.#path = path;
     this.#database = database;
     try {
       checkVersion(database, path);
@@ -72,7 +74,7 @@ export class Database {
       this.#setMeta = database.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)");
     } catch (error) {
       database.close();
-      throw error;
+      throw error instanceof SetupError ? error : damaged(path, error);
     }
   }
 
@@ -85,35 +87,68 @@ export class Database {
     this.#delete.run(resource, namespace, name);
   }
 
-  /** A number of the file's own, 0 when it was never set. */
+  /**
+   * A number of the file's own, 0 when it was never set.
+   *
+   * @throws {SetupError} the file is damaged.
+   */
   meta(key: string): number {
-    const row = this.#database.prepare("SELECT value FROM meta WHERE key = ?").get(key);
-    return optionalNumber(row?.["value"]) ?? 0;
+    try {
+      const row = this.#database.prepare("SELECT value FROM meta WHERE key = ?").get(key);
+      return optionalNumber(row?.["value"]) ?? 0;
+    } catch (error) {
+      throw damaged(this.#path, error);
+    }
   }
 
   setMeta(key: string, value: number): void {
     this.#setMeta.run(key, value);
   }
 
+  /**
+   * All objects, in no order.
+   *
+   * @yields one row at a time.
+   * @throws {SetupError} the file is damaged.
+   */
   *rows(): Generator<Row> {
-    const statement = this.#database.prepare("SELECT * FROM objects");
-    for (const row of statement.iterate()) {
-      const object: unknown = JSON.parse(asString(row["object"], "objects.object"));
-      yield {
-        resource: asString(row["resource"], "objects.resource"),
-        namespace: String(row["namespace"]),
-        name: asString(row["name"], "objects.name"),
-        uid: String(row["uid"]),
-        revision: Number(row["revision"]),
-        written: Number(row["written"]),
-        object: asRecord(object, "objects.object"),
-      };
+    const rows = this.#database.prepare("SELECT * FROM objects").iterate();
+    for (;;) {
+      let row: Row;
+      try {
+        const next = rows.next();
+        if (next.done === true) return;
+        row = parseRow(next.value);
+      } catch (error) {
+        throw damaged(this.#path, error);
+      }
+      yield row;
     }
   }
 
   close(): void {
     this.#database.close();
   }
+}
+
+function parseRow(row: Readonly<Record<string, unknown>>): Row {
+  const object: unknown = JSON.parse(asString(row["object"], "objects.object"));
+  return {
+    resource: asString(row["resource"], "objects.resource"),
+    namespace: String(row["namespace"]),
+    name: asString(row["name"], "objects.name"),
+    uid: String(row["uid"]),
+    revision: Number(row["revision"]),
+    written: Number(row["written"]),
+    object: asRecord(object, "objects.object"),
+  };
+}
+
+function damaged(path: string, error: unknown): SetupError {
+  return new SetupError(
+    `${path} is damaged (${errorMessage(error)}); restore it from a backup, or delete its directory to begin with an empty cluster`,
+    { cause: error },
+  );
 }
 
 function openLocked(path: string): DatabaseSync {
@@ -141,10 +176,7 @@ function openLocked(path: string): DatabaseSync {
         { cause: error },
       );
     }
-    throw new SetupError(
-      `${path} cannot be used as the control plane's store: ${text}; restore it from a backup or move it away`,
-      { cause: error },
-    );
+    throw damaged(path, error);
   }
 }
 

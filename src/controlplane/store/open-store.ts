@@ -1,3 +1,6 @@
+import { statSync } from "node:fs";
+
+import { SetupError } from "../../lib/errors.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import type { JsonObject } from "../types.ts";
 import { Database, type Row } from "./database.ts";
@@ -222,12 +225,25 @@ class SqliteStore implements Store {
   }
 }
 
+function isEmptyFile(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0;
+}
+
+/** An empty store tells nodes to remove all their pods, so it must not come about by accident. */
+function refuseLostStore({ path, ephemeralPath }: StoreOptions): void {
+  if (path === ":memory:" || !isEmptyFile(path) || isEmptyFile(ephemeralPath)) return;
+  throw new SetupError(
+    `${path} is missing or empty although this cluster has run before; restore it from a backup, or delete its directory to begin with an empty cluster (running pods are then removed)`,
+  );
+}
+
 /**
  * Opens the control plane's store, creating its files when they are missing.
  *
- * @throws {SetupError} another process uses the files, or a newer version wrote them.
+ * @throws {SetupError} another process uses the files, a newer version wrote them, or they are lost or damaged.
  */
 export function openStore(options: StoreOptions): Store {
+  refuseLostStore(options);
   const durable = new Database(options.path, "FULL");
   let ephemeral: Database | undefined;
   try {

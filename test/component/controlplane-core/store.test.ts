@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, open as openFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -162,6 +162,51 @@ test("a newer store and another program's file are refused", async (t) => {
   foreign.exec("PRAGMA application_id=12345; CREATE TABLE x (y)");
   foreign.close();
   assert.throws(() => open(other), /another program's database/);
+});
+
+test("a lost store is not taken for a new cluster, because that would remove every pod", async (t) => {
+  const dir = await directory(t);
+  const store = open(dir);
+  store.put(key("a"), object("a"), "absent");
+  store.put(key("l", "leases"), object("l"), "absent");
+  store.close();
+  const lost = { code: "REMORA_SETUP", message: /missing or empty although .* restore it from/ };
+  await truncate(join(dir, "state.db"));
+  assert.throws(() => open(dir), lost);
+  await rm(join(dir, "state.db"));
+  assert.throws(() => open(dir), lost);
+  await rm(join(dir, "ephemeral.db"));
+  open(dir).close();
+});
+
+test("a damaged store is told by name and remedy, wherever the damage is", async (t) => {
+  const damage: Readonly<Record<string, (path: string) => Promise<void>>> = {
+    header: async (path) =>
+      writeFile(path, "no database at all, but quite a long text", { flag: "r+" }),
+    page: async (path) => {
+      const file = await openFile(path, "r+");
+      await file.write(Buffer.alloc(16_384, 0xa5), 0, 16_384, 4096);
+      await file.close();
+    },
+    object: async (path) => {
+      await Promise.resolve();
+      const database = new DatabaseSync(path);
+      database.exec("UPDATE objects SET object = '{half'");
+      database.close();
+    },
+  };
+  for (const [where, apply] of Object.entries(damage)) {
+    const dir = await directory(t);
+    const store = open(dir);
+    store.put(key("a"), object("a"), "absent");
+    store.close();
+    await apply(join(dir, "state.db"));
+    assert.throws(
+      () => open(dir),
+      { code: "REMORA_SETUP", message: /state\.db is damaged \(.*\); restore it from a backup/s },
+      where,
+    );
+  }
 });
 
 const writer = `
