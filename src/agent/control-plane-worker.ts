@@ -3,7 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 
 import { startControlPlane } from "../controlplane/control-plane.ts";
 import { systemClock } from "../lib/clock.ts";
-import { errorMessage, RemoraError } from "../lib/errors.ts";
+import { errorMessage, isSystemError, RemoraError } from "../lib/errors.ts";
 import { stderrLogger } from "./stderr-logger.ts";
 import type { ControlPlaneSettings, WorkerMessage } from "./control-plane-host.ts";
 import { kubeletVersion } from "./version.ts";
@@ -30,7 +30,7 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
     send({ kind: "ready", files: controlPlane.files });
     await controlPlane.done;
   } catch (error) {
-    const expected = error instanceof RemoraError;
+    const expected = error instanceof RemoraError || isSystemError(error);
     const text =
       expected || !(error instanceof Error) ? errorMessage(error) : (error.stack ?? error.message);
     send({ kind: "failed", expected, text });

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 
 import type { Level } from "../lib/log.ts";
-import { errorMessage, isAbort, RemoraError } from "../lib/errors.ts";
+import { errorMessage, isAbort, isSystemError, RemoraError } from "../lib/errors.ts";
 import { type LogFormat, stderrLogger } from "./stderr-logger.ts";
 import type { DownFlags, RunFlags, UpFlags } from "./flags.ts";
 import { kubernetesVersion, remoraVersion } from "./version.ts";
@@ -33,7 +33,7 @@ function fail(error: unknown): void {
     end(process.argv[2] === "down" ? 130 : 0);
   }
   const text =
-    error instanceof RemoraError || !(error instanceof Error)
+    error instanceof RemoraError || isSystemError(error) || !(error instanceof Error)
       ? errorMessage(error)
       : (error.stack ?? error.message);
   process.stderr.write(`remora: ${text}\n`);

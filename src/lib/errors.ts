@@ -60,6 +60,11 @@ export function errorCode(error: unknown): string | undefined {
   return typeof error.code === "string" ? error.code : undefined;
 }
 
+/** True for what the operating system refused (`EACCES`, `ENOSPC`, `EISDIR`, ...): the machine's state, not a bug. */
+export function isSystemError(error: unknown): boolean {
+  return error instanceof Error && "syscall" in error && errorCode(error) !== undefined;
+}
+
 /** The text of anything thrown. */
 export function errorMessage(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
