@@ -164,10 +164,22 @@ export interface KindDefinition {
   /** Seconds after the last write at which objects vanish (events); undefined = never. */
   readonly ttlSeconds?: number;
   readonly strategy: Strategy;
+  /** Why not to use this version any more: a warning in every reply. */
+  readonly deprecation?: string;
   readonly subresources: Readonly<Record<string, StoredSubresource | CustomSubresource>>;
   /** Field selectors beside metadata.name and metadata.namespace. A missing value is "". */
   readonly fieldSelectors: Readonly<Record<string, (object: Readonly<JsonObject>) => string>>;
   readonly table: TableDefinition;
+  /**
+   * For another version of a stored kind (events.k8s.io Events are v1 Events): where the objects are, and how they
+   * change form on the way in and out. Conversions take incomplete objects too. `table`, `fieldSelectors` and the
+   * validation of `strategy`, which comes on top of the stored kind's, read the stored form.
+   */
+  readonly servedFrom?: {
+    readonly resource: string;
+    toStored(object: Readonly<JsonObject>): JsonObject;
+    fromStored(object: Readonly<JsonObject>): JsonObject;
+  };
   /**
    * For kinds that are asked and never stored (access reviews, Binding): answers a POST on the collection, after
    * admission, instead of storing the body. `name` is the body's metadata.name.

@@ -148,10 +148,13 @@ export function listObjects(
 
 /** The list object of a kind; items lose kind and apiVersion, as the API sends them. */
 export function listObject(kind: KindDefinition, listed: Listed): JsonObject {
+  const { servedFrom } = kind;
+  const served =
+    servedFrom === undefined ? listed.items : listed.items.map((one) => servedFrom.fromStored(one));
   return {
     kind: `${kind.kind}List`,
     apiVersion: apiVersionOf(kind),
     metadata: listed.metadata,
-    items: listed.items.map(({ kind: _kind, apiVersion: _apiVersion, ...rest }) => rest),
+    items: served.map(({ kind: _kind, apiVersion: _apiVersion, ...rest }) => rest),
   };
 }

@@ -14,6 +14,13 @@ function isKind(object: Readonly<JsonObject>, kind: KindDefinition): boolean {
   return object["kind"] === kind.kind;
 }
 
+function servedBy(kind: KindDefinition): (object: Readonly<JsonObject>) => Readonly<JsonObject> {
+  return (object) =>
+    kind.servedFrom === undefined || !isKind(object, kind)
+      ? object
+      : kind.servedFrom.fromStored(object);
+}
+
 /** One object in the wanted form; a Status or a subresource's own kind stays as it is. */
 export function representObject(
   kind: KindDefinition,
@@ -21,7 +28,7 @@ export function representObject(
   representation: Representation,
   options: Options,
 ): Readonly<JsonObject> {
-  if (representation === "object" || !isKind(object, kind)) return object;
+  if (representation === "object" || !isKind(object, kind)) return servedBy(kind)(object);
   if (representation === "partial") return partialObject(object);
   if (representation === "partial-list") return object;
   return tableOf(kind.table, [object], {
@@ -29,6 +36,7 @@ export function representObject(
     include: parseIncludeObject(options.query.get("includeObject")),
     now: options.now,
     withColumns: true,
+    served: servedBy(kind),
   });
 }
 
@@ -45,6 +53,7 @@ export function representList(
       include: parseIncludeObject(options.query.get("includeObject")),
       now: options.now,
       withColumns: true,
+      served: servedBy(kind),
     });
   }
   if (representation === "partial" || representation === "partial-list") {
@@ -64,7 +73,10 @@ export function representWatch(
   representation: Representation,
   options: { readonly query: URLSearchParams; readonly now: () => number },
 ): (event: WatchEvent) => WatchEvent {
-  if (representation === "object") return (event) => event;
+  if (representation === "object") {
+    if (kind.servedFrom === undefined) return (event) => event;
+    return ({ type, object }) => ({ type, object: servedBy(kind)(object) });
+  }
   let first = true;
   return (event) => {
     if (event.type === "ERROR") return event;
@@ -79,6 +91,7 @@ export function representWatch(
       include: parseIncludeObject(options.query.get("includeObject")),
       now: options.now(),
       withColumns,
+      served: servedBy(kind),
     });
     return { type: event.type, object };
   };

@@ -129,6 +129,23 @@ function checkName(name: string, body: JsonObject): void {
     );
 }
 
+/** The stored form of a decoded body, checked by the rules that its version adds. */
+function storedForm(
+  request: ResourceRequest,
+  body: JsonObject,
+  old: Readonly<JsonObject> | undefined,
+): JsonObject {
+  const { kind, context } = request;
+  if (kind.servedFrom === undefined) return body;
+  const object = kind.servedFrom.toStored(body);
+  const errors =
+    old === undefined
+      ? kind.strategy.validateCreate(object, context)
+      : kind.strategy.validateUpdate(object, old, context);
+  if (errors.length > 0) throw invalid(kind, metaText(object, "name"), errors);
+  return object;
+}
+
 async function create(deps: RequestDeps, request: ResourceRequest): Promise<Answer> {
   const { kind, context } = request;
   const body = await decodeBody(request, expectedOf(kind));
@@ -154,7 +171,12 @@ async function create(deps: RequestDeps, request: ResourceRequest): Promise<Answ
     });
     return { status: 201, object };
   }
-  const object = deps.registry.create(resourceOf(kind), namespace, body, context);
+  const object = deps.registry.create(
+    resourceOf(kind),
+    namespace,
+    storedForm(request, body, undefined),
+    context,
+  );
   return { status: 201, object };
 }
 
@@ -168,10 +190,15 @@ async function update(deps: RequestDeps, request: ResourceRequest, name: string)
   const missing = deps.registry.get(resource, at.namespace, name) === undefined;
   if (missing && subresource === undefined && kind.strategy.allowCreateOnUpdate) {
     request.mayCreate();
-    const object = deps.registry.create(resource, at.namespace, body, context);
+    const object = deps.registry.create(
+      resource,
+      at.namespace,
+      storedForm(request, body, undefined),
+      context,
+    );
     return { status: 201, object };
   }
-  const object = deps.registry.update(resource, at, () => body, {
+  const object = deps.registry.update(resource, at, (old) => storedForm(request, body, old), {
     context,
     ...(subresource === undefined ? {} : { subresource }),
   });
@@ -184,7 +211,8 @@ async function apply(deps: RequestDeps, request: ResourceRequest, name: string):
   checkNamespace(request, configuration);
   checkName(name, configuration);
   const at = { namespace: request.namespace ?? "", name };
-  const { object, created } = deps.registry.apply(resourceOf(kind), at, configuration, {
+  const stored = kind.servedFrom?.toStored(configuration) ?? configuration;
+  const { object, created } = deps.registry.apply(resourceOf(kind), at, stored, {
     context,
     manager,
     force,
@@ -203,10 +231,11 @@ async function patch(deps: RequestDeps, request: ResourceRequest, name: string):
     resourceOf(kind),
     at,
     (current) => {
-      const changed = applyPatch(wanted, current, expected, context);
+      const served = kind.servedFrom?.fromStored(current) ?? current;
+      const changed = applyPatch(wanted, served, expected, context);
       checkNamespace(request, changed);
       checkName(name, changed);
-      return changed;
+      return storedForm(request, changed, deps.registry.get(resourceOf(kind), at.namespace, name));
     },
     {
       context,

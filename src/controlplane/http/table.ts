@@ -26,6 +26,8 @@ export function tableOf(
     readonly include: IncludeObject;
     readonly now: number;
     readonly withColumns: boolean;
+    /** Form in which whole objects are carried. */
+    readonly served: (object: Readonly<JsonObject>) => Readonly<JsonObject>;
   },
 ): JsonObject {
   const columns = definition.columns.map(({ name, type, format, description, priority }) => ({
@@ -37,7 +39,9 @@ export function tableOf(
   }));
   const carried = (object: Readonly<JsonObject>): JsonObject => {
     if (options.include === "None") return {};
-    return { object: options.include === "Object" ? object : partialObject(object) };
+    return {
+      object: options.include === "Object" ? options.served(object) : partialObject(object),
+    };
   };
   return {
     kind: "Table",

@@ -1,6 +1,7 @@
 import type { KindDefinition, ObjectReader } from "../types.ts";
 import { configMapKind, secretKind } from "./config-map.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
+import { eventV1Kind } from "./event-v1.ts";
 import { eventKind } from "./event.ts";
 import { namespaceKind } from "./namespace.ts";
 import { nodeKind } from "./node.ts";
@@ -30,6 +31,7 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     bindingKind,
     configMapKind,
     endpointsKind,
+    eventV1Kind,
     eventKind,
     namespaceKind,
     nodeKind,

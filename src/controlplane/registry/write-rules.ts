@@ -17,7 +17,13 @@ const MAX_NAME = 63;
 const MODIFIED =
   "the object has been modified; please apply your changes to the latest version and try again";
 
-export function resourceOf(kind: { readonly plural: string; readonly group: string }): string {
+/** Where the objects of a kind are stored: `plural.group`. */
+export function resourceOf(kind: {
+  readonly plural: string;
+  readonly group: string;
+  readonly servedFrom?: KindDefinition["servedFrom"];
+}): string {
+  if (kind.servedFrom !== undefined) return kind.servedFrom.resource;
   return kind.group === "" ? kind.plural : `${kind.plural}.${kind.group}`;
 }
 

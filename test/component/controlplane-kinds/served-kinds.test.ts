@@ -113,6 +113,16 @@ const examples: Readonly<Record<string, JsonObject>> = {
   "clusterrolebindings.rbac.authorization.k8s.io": {
     roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "view" },
   },
+  "events.events.k8s.io": {
+    eventTime: "2026-01-01T00:00:00.123456Z",
+    reportingController: "example.com/robot",
+    reportingInstance: "robot-1",
+    action: "Look",
+    reason: "Seen",
+    type: "Normal",
+    note: "hello",
+    regarding: { kind: "Pod", name: "p", namespace: "default" },
+  },
   "csinodes.storage.k8s.io": { spec: { drivers: [] } },
 };
 
@@ -164,13 +174,14 @@ describe("every stored kind is served", () => {
   stored.close();
 
   for (const kind of watched) {
-    test(`a watch of ${kind.plural} sees create, label and delete`, async () => {
+    test(`a watch of ${kind.plural}.${kind.group} sees create, label and delete`, async (t) => {
       const path = pathOf(kind, kind.namespaced ? "default" : "");
       const example = exampleOf(kind);
-      const name = `w-${kind.plural}`;
+      const name = kind.group === "" ? `w-${kind.plural}` : `w-${kind.plural}.${kind.group}`;
       example["metadata"] = { ...(isRecord(example["metadata"]) ? example["metadata"] : {}), name };
       const list = await server.client.request({ method: "GET", path, signal });
       const stop = new AbortController();
+      t.after(() => stop.abort());
       const stream = server.client.watch({
         path,
         query: {
@@ -242,6 +253,65 @@ describe("every stored kind is served", () => {
     });
     const going = await server.client.request({ method: "GET", path: `${pods}/bound`, signal });
     assert.equal(dig(going, "metadata", "deletionGracePeriodSeconds"), 30);
+  });
+
+  test("an Event is one object in both of its versions", async () => {
+    const old = "/api/v1/namespaces/default/events";
+    const strict = "/apis/events.k8s.io/v1/namespaces/default/events";
+    const get = (path: string, query = {}): Promise<unknown> =>
+      server.client.request({ method: "GET", path, query, signal });
+    const example = { metadata: { name: "both" }, ...examples["events.events.k8s.io"] };
+    const created = await post(strict, example);
+    assert.equal(created["apiVersion"], "events.k8s.io/v1");
+    const stored = await get(`${old}/both`);
+    assert.equal(dig(stored, "apiVersion"), "v1");
+    assert.equal(dig(stored, "involvedObject", "name"), "p");
+    assert.equal(dig(stored, "message"), "hello");
+    assert.equal(dig(stored, "reportingComponent"), "example.com/robot");
+    assert.deepEqual(dig(stored, "metadata"), created["metadata"]);
+    await post(old, {
+      metadata: { name: "aged" },
+      involvedObject: { kind: "Pod", name: "q", namespace: "default" },
+      count: 3,
+      source: { component: "kubelet" },
+      lastTimestamp: "2026-01-01T00:00:00Z",
+    });
+    const aged = await get(`${strict}/aged`);
+    assert.equal(dig(aged, "deprecatedCount"), 3);
+    assert.equal(dig(aged, "deprecatedSource", "component"), "kubelet");
+    assert.equal(dig(aged, "deprecatedLastTimestamp"), "2026-01-01T00:00:00Z");
+    assert.equal(dig(aged, "regarding", "name"), "q");
+    assert.equal(dig(aged, "involvedObject"), undefined);
+    const selected = await get(strict, { fieldSelector: "regarding.name=q" });
+    assert.deepEqual(
+      records(dig(selected, "items")).map((item) => dig(item, "metadata", "name")),
+      ["aged"],
+    );
+    assert.equal(dig(records(dig(selected, "items"))[0], "deprecatedCount"), 3);
+    await assert.rejects(get(strict, { fieldSelector: "involvedObject.name=q" }), { status: 400 });
+    await assert.rejects(post(strict, { ...example, metadata: { name: "bad" }, eventTime: null }), {
+      status: 422,
+      message: /eventTime: Required value/,
+    });
+    await assert.rejects(
+      server.client.request({
+        method: "PUT",
+        path: `${strict}/both`,
+        body: { ...example, note: "other" },
+        signal,
+      }),
+      { status: 422, message: /message: Invalid value: "other": field is immutable/ },
+    );
+    const series = { count: 2, lastObservedTime: "2026-01-01T00:01:00.000000Z" };
+    const again = await server.client.request({
+      method: "PATCH",
+      path: `${strict}/both`,
+      contentType: "application/strategic-merge-patch+json",
+      body: { series },
+      signal,
+    });
+    assert.deepEqual(dig(again, "series"), series);
+    assert.equal(dig(again, "note"), "hello");
   });
 
   test("a binding to nothing, or to something that is no node, is the client's fault", async () => {
