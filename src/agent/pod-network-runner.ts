@@ -16,6 +16,8 @@ export interface PodNetworkRunnerOptions {
   readonly podCIDRs: readonly string[];
   /** Calls its argument each time the container engine may have put its own packet rules before ours. */
   readonly onEngineReturn: (listener: () => void) => () => void;
+  /** Calls its argument each time something of our packet rules was deleted, by whomever. */
+  readonly onRulesDeleted?: (listener: () => void) => () => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -40,10 +42,12 @@ async function keepPodNetwork(
   let applied = "";
   let due = 0;
   const unsubscribeNode = options.node.subscribe(() => wake());
-  const unsubscribeEngine = options.onEngineReturn(() => {
+  const lookNow = (): void => {
     due = 0;
     wake();
-  });
+  };
+  const unsubscribeEngine = options.onEngineReturn(lookNow);
+  const unsubscribeRules = options.onRulesDeleted?.(lookNow);
   try {
     while (!signal.aborted) {
       const pause = new AbortController();
@@ -74,5 +78,6 @@ async function keepPodNetwork(
   } finally {
     unsubscribeNode();
     unsubscribeEngine();
+    unsubscribeRules?.();
   }
 }

@@ -14,7 +14,9 @@ import type { StepHook } from "../kubelet/steps.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { DeletionWatch } from "../netfilter/monitor.ts";
 import { createBridgeNetwork } from "../network/bridge.ts";
+import { damagesNetwork } from "../network/rules.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
@@ -151,12 +153,18 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "server" }),
       clientCA,
     });
+    const deletions = new DeletionWatch({
+      clock,
+      logger: logger.child({ component: "netfilter" }),
+      random,
+    });
     const proxy = createProxy({
       config,
       client: proxyClient,
       nodeName: config.nodeName,
       nodeIPs: config.nodeIPs,
       events: proxyEvents,
+      deletions,
       clock,
       logger: logger.child({ component: "proxy" }),
       random,
@@ -171,6 +179,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         named("pods", pods),
         named("server", server),
         named("proxy", proxy),
+        named("rule deletions", deletions),
         named("events", events),
         named("proxy events", proxyEvents),
         engine,
@@ -179,6 +188,10 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
           node: node.view,
           podCIDRs: config.podCIDRs,
           onEngineReturn: (listener) => engine.subscribe(listener),
+          onRulesDeleted: (listener) =>
+            deletions.subscribe((deletion) => {
+              if (damagesNetwork(deletion)) listener();
+            }),
           clock,
           logger: logger.child({ component: "network" }),
         }),

@@ -54,6 +54,17 @@ export function renderForwardChain(accept: ForwardAccept): string {
   ].join("\n");
 }
 
+/** Whether a listing (`iptables-save -t filter`) has our chain as it should be, and the jump to it on top. */
+export function forwardIsRight(listing: string, accept: ForwardAccept): boolean {
+  const prefix = `-A ${accept.chain} `;
+  const have = listing.split("\n").filter((line) => line.startsWith(prefix));
+  const want = renderForwardChain(accept)
+    .split("\n")
+    .filter((line) => line.startsWith(prefix));
+  const { first, count } = jumpPosition(listing, accept.chain);
+  return first && count === 1 && have.map((line) => line.trim()).join("\n") === want.join("\n");
+}
+
 /** How the jump to `chain` stands in a listing of FORWARD (`iptables -S FORWARD`). */
 export function jumpPosition(
   listing: string,
@@ -65,56 +76,33 @@ export function jumpPosition(
 }
 
 /**
- * Whether the jump to our chain still stands first in FORWARD; also true on a host without iptables.
- *
- * @throws as {@link ensureForwardAccept}.
- */
-export async function isForwardAccepted(
-  accept: Pick<ForwardAccept, "family" | "chain">,
-  signal: AbortSignal,
-): Promise<boolean> {
-  try {
-    const argv: [string, ...string[]] = [
-      programs[accept.family],
-      "-w",
-      waitSeconds,
-      "-S",
-      "FORWARD",
-    ];
-    const { first, count } = jumpPosition(await iptables(argv, "", signal), accept.chain);
-    return first && count === 1;
-  } catch (error) {
-    if (errorCode(error) === "ENOENT" || isUnsupported(error)) return true;
-    throw error;
-  }
-}
-
-/**
  * Makes the host's FORWARD chain accept our traffic, before any rule or policy of others. Needed because Docker sets
  * the policy to DROP, and an accept in a table of our own cannot override a drop in another. Also the repair: Docker
- * puts its own jumps first whenever it starts.
+ * puts its own jumps first whenever it starts. One listing when all is right.
  *
- * @returns false when the host has no iptables for this family, and so nothing to accept against.
+ * @returns `absent` when the host has no iptables for this family, and so nothing to accept against.
  * @throws {ExecError}, {SetupError}, `AbortError`.
  */
 export async function ensureForwardAccept(
   accept: ForwardAccept,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<"right" | "changed" | "absent"> {
   const program = programs[accept.family];
   try {
+    const saved = await iptables([`${program}-save`, "-t", "filter"], "", signal);
+    if (forwardIsRight(saved, accept)) return "right";
     await iptables(
       [`${program}-restore`, "-w", waitSeconds, "--noflush"],
       renderForwardChain(accept),
       signal,
     );
   } catch (error) {
-    if (errorCode(error) === "ENOENT" || isUnsupported(error)) return false;
+    if (errorCode(error) === "ENOENT" || isUnsupported(error)) return "absent";
     throw error;
   }
   const listing = await iptables([program, "-w", waitSeconds, "-S", "FORWARD"], "", signal);
   const { first, count } = jumpPosition(listing, accept.chain);
-  if (first && count === 1) return true;
+  if (first && count === 1) return "changed";
   // The new jump first, so that there is no instant without one; then one deletion per older copy, from the top down.
   await iptables(
     [program, "-w", waitSeconds, "-I", "FORWARD", "1", "-j", accept.chain],
@@ -124,7 +112,7 @@ export async function ensureForwardAccept(
   for (let copies = count; copies > 0; copies -= 1) {
     await removeSecondJump(program, accept.chain, signal);
   }
-  return true;
+  return "changed";
 }
 
 async function removeSecondJump(

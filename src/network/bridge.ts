@@ -14,15 +14,12 @@ import { ExecError, RemoraError, SetupError, errorCode } from "../lib/errors.ts"
 import { execResult } from "../lib/exec.ts";
 import type { Logger } from "../lib/log.ts";
 import { NftError } from "../netfilter/errors.ts";
-import {
-  ensureForwardAccept,
-  isForwardAccepted,
-  removeForwardAccept,
-} from "../netfilter/forward-accept.ts";
-import { applyNft, listTable } from "../netfilter/nft.ts";
+import { ensureForwardAccept, removeForwardAccept } from "../netfilter/forward-accept.ts";
+import { applyNft } from "../netfilter/nft.ts";
 import { type NftOp, renderTransaction } from "../netfilter/transaction.ts";
 import { type Lease, Leases } from "./leases.ts";
 import {
+  bridgeAddressCommands,
   bridgeMAC,
   deleteLink,
   ipBatch,
@@ -35,11 +32,14 @@ import {
 } from "./links.ts";
 import {
   addHostPorts,
+  defaultTableName,
   hostPortElements,
   networkTable,
   renderNetwork,
   type RuleContext,
+  sharesHostPort,
 } from "./rules.ts";
+import { NodeTable } from "./node-table.ts";
 import { ensureForwarding, ensureSysctl, readSysctl } from "./sysctls.ts";
 import type { PodNetwork, SandboxNetworkConfig } from "./types.ts";
 
@@ -95,6 +95,7 @@ class BridgeNetwork implements PodNetwork {
   readonly #mtu: number | undefined;
   readonly #clusterCIDRs: readonly Cidr[];
   readonly #leases: Leases;
+  readonly #tables: Readonly<Record<IPFamily, NodeTable>>;
   readonly #configured = new Set<string>();
   #loaded: Promise<void> | undefined;
   #node: NodeNetwork | undefined;
@@ -105,11 +106,15 @@ class BridgeNetwork implements PodNetwork {
     this.#logger = options.logger;
     this.#clock = options.clock;
     this.#bridge = options.bridgeName ?? "remora0";
-    this.#tableName = options.tableName ?? "remora-network";
+    this.#tableName = options.tableName ?? defaultTableName;
     this.#forwardChain = options.forwardChain ?? "REMORA-FORWARD";
     this.#serviceMark = options.serviceMark ?? 0x4000;
     this.#mtu = options.mtu;
     this.#clusterCIDRs = options.clusterCIDRs.map((text) => parseCidr(text, "clusterCIDR"));
+    this.#tables = {
+      IPv4: new NodeTable(networkTable("IPv4", this.#tableName)),
+      IPv6: new NodeTable(networkTable("IPv6", this.#tableName)),
+    };
     this.#leases = new Leases({
       directory: join(options.stateDir, "ipam"),
       logger: options.logger,
@@ -131,41 +136,38 @@ class BridgeNetwork implements PodNetwork {
       if (podCIDRs.length === 0) return;
       const cidrs = podCIDRs.map((text) => parseCidr(text, "podCIDR"));
       this.#leases.setPools(podCIDRs);
-      const mtu = this.#mtu ?? (await uplinkMTU(signal));
+      const links = await listLinks(signal);
+      const mtu = this.#mtu ?? (await uplinkMTU(links));
       const gateways = cidrs.map((cidr) => cidrAddress(cidr, 1));
       const node: NodeNetwork = { podCIDRs: cidrs, gateways, mtu };
-      await this.#ensureBridge(node, signal);
+      const found = links.find((link) => link.name === this.#bridge);
+      await this.#ensureBridge(node, found, signal);
       await this.#ensureSysctls(node);
       const before = this.#node?.podCIDRs.map(formatCidr).join(",");
       const repair = before === cidrs.map(formatCidr).join(",");
-      for (const cidr of cidrs) await this.#ensureRules(cidr, repair, signal);
+      await Promise.all(cidrs.map((cidr) => this.#ensureRules(cidr, repair, signal)));
       this.#node = node;
     });
   }
 
-  /** As repair, only what is seen to be broken is written: others watch the kernel's tables for changes. */
-  async #ensureRules(cidr: Cidr, repair: boolean, signal: AbortSignal): Promise<void> {
-    const { family } = cidr;
+  /** Writes only what a read-back shows to be wrong, so that this is cheap to call often. */
+  async #ensureRules(podCIDR: Cidr, repair: boolean, signal: AbortSignal): Promise<void> {
+    const { family } = podCIDR;
     const accept = {
       family,
       chain: this.#forwardChain,
-      podNetworks: this.#networksOf(cidr),
+      podNetworks: this.#networksOf(podCIDR),
       serviceMark: this.#serviceMark,
     };
-    if (!repair || !(await isForwardAccepted(accept, signal))) {
-      await ensureForwardAccept(accept, signal);
-      if (repair) this.#logger.log("info", "forwarding of pod traffic repaired", { family });
+    const [forward, replaced] = await Promise.all([
+      ensureForwardAccept(accept, signal),
+      this.#ensureTable(podCIDR, signal),
+    ]);
+    if (!repair) return;
+    if (forward === "changed") {
+      this.#logger.log("info", "forwarding of pod traffic repaired", { family });
     }
-    if (!repair || !(await this.#hasRules(family, signal))) {
-      await this.#replaceTable(cidr, signal);
-      if (repair) this.#logger.log("info", "packet rules of pods repaired", { family });
-    }
-  }
-
-  /** Whether our table is there; `nft flush ruleset` and `flush table` take it, or the rules in it, away. */
-  async #hasRules(family: IPFamily, signal: AbortSignal): Promise<boolean> {
-    const listing = await listTable(networkTable(family, this.#tableName), signal);
-    return [...(listing?.chains.values() ?? [])].some(({ tags }) => tags.length > 0);
+    if (replaced) this.#logger.log("info", "packet rules of pods repaired", { family });
   }
 
   #load(): Promise<void> {
@@ -201,17 +203,27 @@ class BridgeNetwork implements PodNetwork {
     };
   }
 
-  async #replaceTable(podCIDR: Cidr, signal: AbortSignal): Promise<void> {
-    const ops = renderNetwork(this.#context(podCIDR), this.#leases.values());
-    await this.#apply(podCIDR.family, ops, signal);
+  /** @param leases Default: all. @returns Whether the table had to be replaced. */
+  #ensureTable(
+    podCIDR: Cidr,
+    signal: AbortSignal,
+    leases: Iterable<Lease> = this.#leases.values(),
+  ): Promise<boolean> {
+    return this.#tables[podCIDR.family].ensure(
+      renderNetwork(this.#context(podCIDR), leases),
+      signal,
+    );
   }
 
   async #apply(family: IPFamily, ops: readonly NftOp[], signal: AbortSignal): Promise<void> {
     await applyNft(renderTransaction(networkTable(family, this.#tableName), ops), signal);
   }
 
-  async #ensureBridge(node: NodeNetwork, signal: AbortSignal): Promise<void> {
-    const found = (await listLinks(signal)).find((link) => link.name === this.#bridge);
+  async #ensureBridge(
+    node: NodeNetwork,
+    found: Link | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (found !== undefined && found.kind !== "bridge") {
       throw new SetupError(
         `an interface named ${this.#bridge} exists and is not a bridge: remove it (\`ip link del ${this.#bridge}\`) or choose another name`,
@@ -221,7 +233,7 @@ class BridgeNetwork implements PodNetwork {
     const mac = bridgeMAC(node.gateways[0] ?? "0.0.0.0");
     if (found?.mac !== mac) lines.push(`link set dev ${this.#bridge} address ${mac}`);
     if (found?.mtu !== node.mtu) lines.push(`link set dev ${this.#bridge} mtu ${node.mtu}`);
-    lines.push(...bridgeAddresses(node, found, this.#bridge));
+    lines.push(...bridgeAddressCommands(node.podCIDRs, found, this.#bridge));
     if (lines.length > 0) await ipBatch(lines, signal);
     if (found?.up === true) return;
     // Our addresses are ours alone; waiting a second to find that out would make the first packets of pods time out.
@@ -314,7 +326,7 @@ class BridgeNetwork implements PodNetwork {
         } catch (error) {
           if (!(error instanceof NftError)) throw error;
           // Taken by an element of a pod that is gone, or the table was removed by others: the leases know better.
-          await this.#replaceTable(cidr, signal);
+          await this.#ensureTable(cidr, signal);
         }
       }
     });
@@ -337,9 +349,15 @@ class BridgeNetwork implements PodNetwork {
 
   async #closeHostPorts(lease: Lease, signal: AbortSignal): Promise<void> {
     await this.#inTurn(async () => {
+      const others = [...this.#leases.values()].filter((other) => other !== lease);
       for (const family of families) {
+        const cidr = this.#node?.podCIDRs.find((candidate) => candidate.family === family);
         const elements = hostPortElements(family, lease);
         if (elements.length === 0) continue;
+        if (cidr !== undefined && sharesHostPort(family, lease, others)) {
+          await this.#ensureTable(cidr, signal, others);
+          continue;
+        }
         const ops = elements.map(({ container, element }): NftOp => ({
           op: "delete-elements",
           container,
@@ -349,10 +367,7 @@ class BridgeNetwork implements PodNetwork {
           await this.#apply(family, ops, signal);
         } catch (error) {
           if (!(error instanceof NftError)) throw error;
-          const cidr = this.#node?.podCIDRs.find((candidate) => candidate.family === family);
-          if (cidr === undefined) continue;
-          const others = [...this.#leases.values()].filter((other) => other !== lease);
-          await this.#apply(family, renderNetwork(this.#context(cidr), others), signal);
+          if (cidr !== undefined) await this.#ensureTable(cidr, signal, others);
         }
       }
     });
@@ -399,32 +414,6 @@ class BridgeNetwork implements PodNetwork {
       this.#loaded = undefined;
     });
   }
-}
-
-/** Commands that give the bridge its gateway addresses and take away those of former pod CIDRs. */
-function bridgeAddresses(
-  node: NodeNetwork,
-  found: Link | undefined,
-  bridge: string,
-): readonly string[] {
-  const lines: string[] = [];
-  const wanted = node.podCIDRs.map((cidr) => ({
-    ip: cidrAddress(cidr, 1),
-    prefix: cidr.prefix,
-    family: cidr.family,
-  }));
-  for (const address of found?.addresses ?? []) {
-    const keep =
-      address.ip.startsWith("fe80:") ||
-      wanted.some(({ ip, prefix }) => ip === address.ip && prefix === address.prefix);
-    if (!keep) lines.push(`addr del ${address.ip}/${address.prefix} dev ${bridge}`);
-  }
-  for (const { ip, prefix, family } of wanted) {
-    if (found?.addresses.some((address) => address.ip === ip && address.prefix === prefix) === true)
-      continue;
-    lines.push(`addr replace ${ip}/${prefix} dev ${bridge}${family === "IPv6" ? " nodad" : ""}`);
-  }
-  return lines;
 }
 
 function explainSetUpFailure(error: unknown, config: SandboxNetworkConfig): unknown {

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
 
-import { type IPFamily, ipFamily, parseIP } from "../lib/cidr.ts";
+import { type Cidr, cidrAddress, type IPFamily, ipFamily, parseIP } from "../lib/cidr.ts";
 import { ExecError, SetupError, errorCode } from "../lib/errors.ts";
 import { execResult } from "../lib/exec.ts";
 import { isRecord } from "../lib/guard.ts";
@@ -119,14 +120,41 @@ function parseAddress(value: unknown): { ip: string; prefix: number }[] {
 }
 
 /** MTU of the interface with the default route; 1500 without one. */
-export async function uplinkMTU(signal: AbortSignal): Promise<number> {
-  const routes: unknown = JSON.parse(
-    await run(["ip", "-j", "route", "show", "default"], "", signal),
-  );
-  const first: unknown = Array.isArray(routes) ? routes[0] : undefined;
-  if (!isRecord(first) || typeof first["dev"] !== "string") return 1500;
-  const device = first["dev"];
-  return (await listLinks(signal)).find((link) => link.name === device)?.mtu ?? 1500;
+export async function uplinkMTU(links: readonly Link[]): Promise<number> {
+  // Read from procfs, not asked of `ip`: this runs every half minute.
+  const [v4, v6] = await Promise.all([
+    readIfThere("/proc/self/net/route"),
+    readIfThere("/proc/self/net/ipv6_route"),
+  ]);
+  const device = defaultRouteDevice(v4, v6);
+  return links.find((link) => link.name === device)?.mtu ?? 1500;
+}
+
+async function readIfThere(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return "";
+    throw error;
+  }
+}
+
+/** The interface of the default route with the lowest metric, IPv4's first. Pure; takes the two procfs tables. */
+export function defaultRouteDevice(v4: string, v6: string): string | undefined {
+  // Iface Destination Gateway Flags RefCnt Use Metric Mask; numbers are hexadecimal, the metric is not.
+  const fours = v4
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter((field) => field[1] === "00000000" && field[7] === "00000000")
+    .map((field) => ({ device: field[0], metric: Number(field[6]) }));
+  // Destination prefix source prefix nexthop metric refcount use flags device.
+  const sixes = v6
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter((field) => /^0{32}$/.test(field[0] ?? "") && field[1] === "00" && field[9] !== "lo")
+    .map((field) => ({ device: field[9], metric: Number.parseInt(field[5] ?? "", 16) }));
+  const [best] = (fours.length > 0 ? fours : sixes).toSorted((a, b) => a.metric - b.metric);
+  return best?.device;
 }
 
 /** Deletes an interface of the host; with it goes its peer. Not there is success. */
@@ -160,6 +188,32 @@ export function podCommands(ips: readonly string[], gateways: readonly string[])
         ? `route replace ::/0 via ${gateway} dev eth0`
         : `route replace 0.0.0.0/0 via ${gateway} dev eth0`,
     );
+  }
+  return lines;
+}
+
+/** Commands that give the bridge its gateway addresses and take away those of former pod CIDRs. */
+export function bridgeAddressCommands(
+  podCIDRs: readonly Cidr[],
+  found: Link | undefined,
+  bridge: string,
+): readonly string[] {
+  const lines: string[] = [];
+  const wanted = podCIDRs.map((cidr) => ({
+    ip: cidrAddress(cidr, 1),
+    prefix: cidr.prefix,
+    family: cidr.family,
+  }));
+  for (const address of found?.addresses ?? []) {
+    const keep =
+      address.ip.startsWith("fe80:") ||
+      wanted.some(({ ip, prefix }) => ip === address.ip && prefix === address.prefix);
+    if (!keep) lines.push(`addr del ${address.ip}/${address.prefix} dev ${bridge}`);
+  }
+  for (const { ip, prefix, family } of wanted) {
+    if (found?.addresses.some((address) => address.ip === ip && address.prefix === prefix) === true)
+      continue;
+    lines.push(`addr replace ${ip}/${prefix} dev ${bridge}${family === "IPv6" ? " nodad" : ""}`);
   }
   return lines;
 }

@@ -1,4 +1,7 @@
-import { type Cidr, type IPFamily, formatCidr, ipFamily } from "../lib/cidr.ts";
+import { createHash } from "node:crypto";
+
+import { type Cidr, type IPFamily, canonicalIP, formatCidr, ipFamily } from "../lib/cidr.ts";
+import type { Deletion } from "../netfilter/monitor.ts";
 import type { NftElement, NftOp, NftRule, NftTable } from "../netfilter/transaction.ts";
 import type { Lease } from "./leases.ts";
 
@@ -51,11 +54,25 @@ export function hostPortElements(
 function hostPortScope(hostIP: string, family: IPFamily): string | undefined {
   if (hostIP === "" || (hostIP === "0.0.0.0" && family === "IPv4")) return any;
   if (hostIP === "::") return family === "IPv6" ? any : undefined;
-  return ipFamily(hostIP) === family ? hostIP : undefined;
+  return ipFamily(hostIP) === family ? canonicalIP(hostIP) : undefined;
 }
 
+/** The tag says what the rule is: listings of rule bodies are not exact on old nft. */
 function rule(text: string): NftRule {
-  return { text, tag: "remora" };
+  return { text, tag: createHash("sha256").update(text).digest("hex").slice(0, 8) };
+}
+
+export const defaultTableName = "remora-network";
+
+/**
+ * Whether a deletion that the kernel reported may have damaged our table, so that `ensureNode` should look. Elements
+ * are left out: they come and go with the host ports of pods.
+ */
+export function damagesNetwork(
+  deletion: Deletion | "unwatched",
+  tableName: string = defaultTableName,
+): boolean {
+  return deletion === "unwatched" || (deletion.table === tableName && deletion.kind !== "element");
 }
 
 /**
@@ -155,8 +172,33 @@ export function renderNetwork(context: RuleContext, leases: Iterable<Lease>): Nf
     })),
     { op: "add-rule", chain: "leaving", rule: rule("masquerade fully-random") },
   ];
-  for (const lease of leases) ops.push(...addHostPorts(context.family, lease));
+  ops.push(...allHostPorts(context.family, leases));
   return ops;
+}
+
+/** Elements of all leases. Of two that claim one port the later has it: one key twice would refuse the whole table. */
+function allHostPorts(family: IPFamily, leases: Iterable<Lease>): NftOp[] {
+  const byContainer = new Map<string, Map<string, NftElement>>();
+  for (const lease of leases) {
+    for (const { container, element } of hostPortElements(family, lease)) {
+      const elements = byContainer.get(container) ?? new Map<string, NftElement>();
+      elements.set(element.key, element);
+      byContainer.set(container, elements);
+    }
+  }
+  return [...byContainer].map(([container, elements]) => ({
+    op: "add-elements",
+    container,
+    elements: [...elements.values()],
+  }));
+}
+
+/** Whether another lease claims a host port of this one, so that taking its elements away would harm the other. */
+export function sharesHostPort(family: IPFamily, lease: Lease, others: readonly Lease[]): boolean {
+  const keys = new Set(hostPortElements(family, lease).map(({ element }) => element.key));
+  return others.some((other) =>
+    hostPortElements(family, other).some(({ element }) => keys.has(element.key)),
+  );
 }
 
 /** Adds one lease's host ports to a table that {@link renderNetwork} made. */

@@ -24,6 +24,8 @@ export interface ApplyResult {
 
 /** How long events of an own transaction may take to come back from the kernel. */
 const echoMs = 2000;
+/** Stands for the table among the names of chains. */
+const wholeTable = "";
 
 /**
  * Brings one table in the kernel to its desired state. Knows what it has committed and sends differences only; reads the
@@ -65,24 +67,24 @@ export class TableApplier {
    */
   isSuspicious({ kind, name }: Deletion): boolean {
     switch (kind) {
-      case "table":
-        return true;
       case "element":
         // Our own changes are mostly these, and telling them apart would cost more than they are worth.
         return false;
       case "container":
         return this.#desired.container(name) !== undefined;
+      case "table":
+        return !this.#isEcho(wholeTable);
       case "chain":
-      case "rule": {
-        const own = this.#ownDeletions.get(name);
-        return (
-          this.#desired.chain(name) !== undefined &&
-          (own === undefined || this.#clock.monotonic() - own > echoMs)
-        );
-      }
+      case "rule":
+        return this.#desired.chain(name) !== undefined && !this.#isEcho(name);
       default:
         return true;
     }
+  }
+
+  #isEcho(name: string): boolean {
+    const at = this.#ownDeletions.get(name);
+    return at !== undefined && this.#clock.monotonic() - at <= echoMs;
   }
 
   #remember(ops: readonly NftOp[]): void {
@@ -93,6 +95,7 @@ export class TableApplier {
     for (const op of ops) {
       if (op.op === "flush-chain" || op.op === "delete-chain")
         this.#ownDeletions.set(op.chain, now);
+      if (op.op === "drop-table") this.#ownDeletions.set(wholeTable, now);
     }
   }
 
@@ -117,7 +120,7 @@ export class TableApplier {
     const prelude: NftOp[] = this.#foreign ? [{ op: "drop-table" }] : [];
     if (plan.structure.length > 0 || prelude.length > 0) prelude.push({ op: "add-table" });
     const texts = renderPlan(this.#table, plan, prelude);
-    this.#remember([...plan.structure, ...plan.final]);
+    this.#remember([...prelude, ...plan.structure, ...plan.final]);
     try {
       for (const text of texts) await applyNft(text, signal);
     } catch (error) {
