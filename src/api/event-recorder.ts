@@ -222,7 +222,7 @@ class Recorder implements RunningRecorder {
       count,
       firstTimestamp,
       lastTimestamp,
-      source: { component, host },
+      source: host === "" ? { component } : { component, host },
       reportingComponent: component,
       reportingInstance: host,
     };

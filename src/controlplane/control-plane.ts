@@ -374,7 +374,6 @@ async function runParts(
   const reachable = !/^(127\.|::1$|0\.0\.0\.0$)/.test(advertiseAddress);
   const controllers = createControllers({
     clientFor: (identity) => createInProcessClient({ handler, user: userOf(identity) }),
-    host: options.nodeName,
     clusterCIDR: networks.cluster,
     nodePrefix,
     caPEM: pki.caPEM,

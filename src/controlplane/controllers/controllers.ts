@@ -37,8 +37,6 @@ export type Identity =
 
 export interface ControllersOptions {
   readonly clientFor: (identity: Identity) => ApiClient;
-  /** Name of the machine, for the source of Events. */
-  readonly host: string;
   readonly clusterCIDR: Cidr;
   /** Prefix length of one node's pod network. */
   readonly nodePrefix: number;
@@ -57,7 +55,7 @@ export function createControllers(options: ControllersOptions): {
   /** Works until `signal` aborts. Rejects when one of them fails for good; the others have then ended too. */
   run(signal: AbortSignal): Promise<void>;
 } {
-  const { clientFor, clock, logger, random, host } = options;
+  const { clientFor, clock, logger, random } = options;
   const caches = createInformers({
     client: clientFor({ kind: "user", name: "system:kube-controller-manager" }),
     clock,
@@ -72,7 +70,8 @@ export function createControllers(options: ControllersOptions): {
     const recorder = createEventRecorder({
       client,
       component: identity.name === "system:kube-scheduler" ? "default-scheduler" : identity.name,
-      host,
+      // Controllers belong to the cluster, not to a node.
+      host: "",
       clock,
       logger,
       random,

@@ -242,6 +242,7 @@ class Handler implements ApiHandler {
     if (verb === "get" && upgradeSubresources.has(path.subresource ?? ""))
       this.#authorizeResource(call, user, path, "create");
     this.#checkVerb(routed);
+    if (kind.deprecation !== undefined) warnings.push(kind.deprecation);
     const request: ResourceRequest = {
       call,
       verb,

@@ -105,7 +105,7 @@ export function parseListOptions(query: URLSearchParams, watch: boolean): ListOp
   const resourceVersion = query.get("resourceVersion") ?? "";
   if (!/^\d*$/.test(resourceVersion)) {
     throw badRequest(
-      `resourceVersion: Invalid value: ${JSON.stringify(resourceVersion)}: strconv.ParseUint: parsing ${JSON.stringify(resourceVersion)}: invalid syntax`,
+      `invalid resource version: resourceVersion: Invalid value: ${JSON.stringify(resourceVersion)}: strconv.ParseUint: parsing ${JSON.stringify(resourceVersion)}: invalid syntax`,
     );
   }
   const initial = query.get("sendInitialEvents");

@@ -10,7 +10,7 @@ import { pipeline } from "node:stream/promises";
 import { checkServerIdentity, type PeerCertificate } from "node:tls";
 
 import { errorMessage, isAbort } from "../../lib/errors.ts";
-import { StatusError } from "../status-error.ts";
+import { badRequest, StatusError } from "../status-error.ts";
 import type { RelayTarget } from "./call.ts";
 
 /** How the API server shows itself to kubelets, and how it knows them. */
@@ -34,6 +34,9 @@ const notForwarded = new Set([
   "transfer-encoding",
   "upgrade",
 ]);
+
+/** Characters of a node's refusal that are passed on. */
+const maxRefusal = 50_000;
 
 type RawHeaders = Record<string, string | string[]>;
 
@@ -97,10 +100,31 @@ function responseOf(outgoing: ClientRequest): Promise<IncomingMessage> {
   });
 }
 
+/** A node refuses logs in plain words; clients of the API get them as a Status. */
+async function refusalOf(incoming: IncomingMessage): Promise<StatusError> {
+  let message = "";
+  for await (const chunk of incoming.setEncoding("utf8")) {
+    message += String(chunk);
+    if (message.length > maxRefusal) break;
+  }
+  message = message.slice(0, maxRefusal).trimEnd();
+  const status = incoming.statusCode ?? 502;
+  switch (status) {
+    case 400:
+      return badRequest(message);
+    case 404:
+      return new StatusError(404, "NotFound", message);
+    case 500:
+      return new StatusError(500, "InternalError", `Internal error occurred: ${message}`);
+    default:
+      return new StatusError(status, "", message);
+  }
+}
+
 /**
  * Carries one plain HTTP exchange, streaming both bodies.
  *
- * @throws {StatusError} 502 when the far end cannot be reached; nothing was sent to the client then.
+ * @throws {StatusError} 502 when the far end cannot be reached, its own refusal of logs; nothing was sent to the client then.
  */
 export async function relayRequest(
   target: RelayTarget,
@@ -118,6 +142,7 @@ export async function relayRequest(
   } catch (error) {
     throw unreachable(target, error);
   }
+  if (target.kind === "log" && (incoming.statusCode ?? 502) >= 400) throw await refusalOf(incoming);
   response.writeHead(incoming.statusCode ?? 502, forwarded(incoming.headers));
   response.flushHeaders();
   try {

@@ -88,6 +88,7 @@ export const endpointsKind: KindDefinition = defineKind({
   plural: "endpoints",
   shortNames: ["ep"],
   schema: "io.k8s.api.core.v1.Endpoints",
+  deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
   strategy: defineStrategy({
     applyDefaults(object) {
       for (const subset of records(object["subsets"])) {

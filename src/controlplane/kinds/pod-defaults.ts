@@ -175,6 +175,11 @@ export function podDefaults(pod: JsonObject): void {
     }
   }
   if (typeof spec["enableServiceLinks"] !== "boolean") spec["enableServiceLinks"] = true;
+  // The API always prints these times, null when they are unknown.
+  for (const condition of records(record(pod["status"])["conditions"])) {
+    condition["lastProbeTime"] ??= null;
+    condition["lastTransitionTime"] ??= null;
+  }
 }
 
 /** Fills a pod template: metadata and the spec, without what only pods get. */

@@ -16,6 +16,7 @@ import { qosClass } from "./pod-qos.ts";
 import { podTable } from "./pod-table.ts";
 import { validatePodStatusUpdate, validatePodUpdate } from "./pod-update.ts";
 import { validatePodCreate, validatePodSpec } from "./pod-validation.ts";
+import { podSpecWarnings } from "./pod-warnings.ts";
 import {
   allVerbs,
   defineStatusStrategy,
@@ -64,13 +65,14 @@ const base = defineStrategy({
     const wanted = requested ?? int(spec["terminationGracePeriodSeconds"]) ?? 30;
     return wanted < 0 ? 1 : wanted;
   },
+  validate: (pod, old) =>
+    old === undefined ? validatePodCreate(pod) : validatePodUpdate(pod, old),
+  warnings: (pod, old) => (old === undefined ? podSpecWarnings(pod["spec"], "spec") : []),
 });
 
 /** The main endpoint of pods. */
 export const podStrategy: Strategy = {
   ...base,
-  validateCreate: (pod) => validatePodCreate(pod),
-  validateUpdate: (pod, old) => validatePodUpdate(pod, old),
   returnsDeletedObject: true,
 };
 

@@ -7,6 +7,7 @@ import type {
 } from "../types.ts";
 import { badRequest, invalid, notFound } from "../status-error.ts";
 import {
+  dig,
   ensureRecord,
   int,
   isEmpty,
@@ -15,6 +16,7 @@ import {
   nameOf,
   record,
   records,
+  semanticEqual,
   text,
 } from "./access.ts";
 import {
@@ -27,6 +29,7 @@ import {
 import { defineKind } from "./kind-builder.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { validatePodTemplate } from "./pod-validation.ts";
+import { podSpecWarnings } from "./pod-warnings.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, formatLabels, nameColumn, numberColumn } from "./table.ts";
 
@@ -126,6 +129,12 @@ const strategy: Strategy = {
       controller["status"] = { replicas: 0 };
     },
     validate: (controller) => specErrors(controller),
+    warnings(controller, old) {
+      const template = dig(controller, "spec", "template", "spec");
+      if (old !== undefined && semanticEqual(template, dig(old, "spec", "template", "spec")))
+        return [];
+      return podSpecWarnings(template, "spec.template.spec");
+    },
   }),
   // The v1 API orphans pods unless the client says otherwise.
   defaultPropagationPolicy: "Orphan",

@@ -36,6 +36,7 @@ import {
   serviceDefaults,
 } from "./service-defaults.ts";
 import { validateService, validateServiceChange } from "./service-validation.ts";
+import { serviceWarnings } from "./service-warnings.ts";
 import { allVerbs, defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, formatLabels, nameColumn } from "./table.ts";
 
@@ -263,6 +264,7 @@ function createServiceStrategy(allocator: ServiceAllocator): Strategy {
       ...(old === undefined ? [] : validateServiceChange(service, old)),
       ...validateService(service),
     ],
+    warnings: serviceWarnings,
   });
   return {
     ...base,

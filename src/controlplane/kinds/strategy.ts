@@ -32,6 +32,11 @@ export interface StrategyParts {
     old: Readonly<JsonObject> | undefined,
     context: RequestContext,
   ) => readonly FieldError[];
+  /** What the API warns of in an object that is valid. */
+  readonly warnings?: (
+    object: Readonly<JsonObject>,
+    old: Readonly<JsonObject> | undefined,
+  ) => readonly string[];
   readonly validateName?: Strategy["validateName"];
   /** The kind has a status that only its status endpoint may write. */
   readonly hasStatus?: boolean;
@@ -62,6 +67,19 @@ export function restore(object: JsonObject, old: Readonly<JsonObject>, key: stri
   else object[key] = structuredClone(old[key]);
 }
 
+/** Validates, and warns of what is legal but unwise; nobody is warned of an object that is refused. */
+function check(
+  parts: StrategyParts,
+  object: Readonly<JsonObject>,
+  old: Readonly<JsonObject> | undefined,
+  context: RequestContext,
+): readonly FieldError[] {
+  const errors = parts.validate?.(object, old, context) ?? [];
+  if (errors.length === 0)
+    for (const warning of parts.warnings?.(object, old) ?? []) context.warn(warning);
+  return errors;
+}
+
 /** The strategy of a kind's main endpoint. */
 export function defineStrategy(parts: StrategyParts): Strategy {
   return {
@@ -79,8 +97,8 @@ export function defineStrategy(parts: StrategyParts): Strategy {
       if (parts.hasGeneration === true) carryGeneration(object, old);
       else restore(ensureRecord(object, "metadata"), metadataOf(old), "generation");
     },
-    validateCreate: (object, context) => parts.validate?.(object, undefined, context) ?? [],
-    validateUpdate: (object, old, context) => parts.validate?.(object, old, context) ?? [],
+    validateCreate: (object, context) => check(parts, object, undefined, context),
+    validateUpdate: (object, old, context) => check(parts, object, old, context),
     ...(parts.allocate === undefined ? {} : { allocate: parts.allocate }),
     ...(parts.release === undefined ? {} : { release: parts.release }),
     ...(parts.deletionGraceSeconds === undefined

@@ -139,18 +139,17 @@ function mergeList(
   const patch = patchValue === undefined ? [] : asList(patchValue, "a list field");
   if (!merges(schema)) return withoutInstructions(patch);
   const mergeKey = schema?.mergeKey;
+  // Without a directive the patch itself says the order: what it adds comes before what it does not name.
+  const order = extra.order === undefined ? patch : asList(extra.order, "$setElementOrder");
   if (mergeKey !== undefined) {
     const merged = mergeObjects(live, patch, mergeKey, schema?.items);
-    if (extra.order === undefined) return merged;
-    const order = asList(extra.order, "$setElementOrder");
     const same = (left: unknown, right: unknown): boolean =>
       isRecord(left) && isRecord(right) && isDeepStrictEqual(left[mergeKey], right[mergeKey]);
     return inOrder(merged, order, live, same);
   }
   const remove = extra.remove === undefined ? [] : asList(extra.remove, "$deleteFromPrimitiveList");
   const merged = [...new Set([...live, ...patch])].filter((item) => !remove.includes(item));
-  if (extra.order === undefined) return merged;
-  return inOrder(merged, asList(extra.order, "$setElementOrder"), live, Object.is);
+  return inOrder(merged, order, live, Object.is);
 }
 
 function retainOnly(out: Map<string, unknown>, retain: unknown): void {

@@ -12,7 +12,8 @@ export function formatTime(milliseconds: number): string {
 
 /** What a DELETE makes of an object. */
 export type Deletion =
-  | { readonly kind: "remove" }
+  /** `object` is marked as told to end, with no time left. */
+  | { readonly kind: "remove"; readonly object: JsonObject }
   /** Already on its way with at most this much time: nothing changes. */
   | { readonly kind: "pending" }
   | { readonly kind: "update"; readonly object: JsonObject };
@@ -105,7 +106,7 @@ export function computeDeletion(
   const graceChanged = metadata["deletionGracePeriodSeconds"] !== 0;
   metadata["deletionGracePeriodSeconds"] = 0;
   const held = kind.strategy.holdsDeletion?.(object) ?? false;
-  if (finalizers.length === 0 && !held) return { kind: "remove" };
+  if (finalizers.length === 0 && !held) return { kind: "remove", object };
   return first || finalizersChanged || graceChanged
     ? { kind: "update", object }
     : { kind: "pending" };

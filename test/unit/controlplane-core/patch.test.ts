@@ -162,7 +162,7 @@ test("Service ports merge by port, finalizers as a set, other lists are replaced
       { metadata: { "$deleteFromPrimitiveList/finalizers": ["a"], finalizers: ["c"] } },
       POD,
     ),
-    { metadata: { finalizers: ["b", "c"] } },
+    { metadata: { finalizers: ["c", "b"] } },
   );
   const taints = { spec: { taints: [{ key: "a", effect: "NoSchedule" }] } };
   assert.deepEqual(applyStrategicMergePatch(taints, { spec: { taints: [] } }, NODE), {
