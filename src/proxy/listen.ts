@@ -26,7 +26,6 @@ export async function listenUntilAborted(
   const { port, address } = options;
   if (port === 0 || signal.aborted) return;
   const server = createServer(options.onRequest);
-  const closed = once(server, "close");
   try {
     server.listen({ host: address, port, signal });
     await once(server, "listening", { signal });
@@ -35,6 +34,7 @@ export async function listenUntilAborted(
     if (signal.aborted) return;
     throw explain(error, options);
   }
+  const closed = once(server, "close");
   const cut = (): void => {
     server.closeAllConnections();
   };

@@ -73,6 +73,10 @@ const gapMs = { least: 10, most: 1000 };
 const garbageDelayMs = 1000;
 const servicePortRetryMs = 30_000;
 
+/** The node's own identity may not read these (Node authorizer), so this is what a lone kubeconfig runs into. */
+const missingBinding =
+  "bind ClusterRole system:node-proxier to that user (kubectl create clusterrolebinding NAME --clusterrole=system:node-proxier --user=USER), or give --proxy-kubeconfig credentials that have it";
+
 /** The Service proxy: ClusterIPs, node ports and external addresses of Services in nftables. */
 export function createProxy(options: ProxyOptions): ServiceProxy {
   return new Proxier(options);
@@ -113,6 +117,7 @@ class Proxier implements ServiceProxy {
       random,
       logger: this.#logger,
       ...(streaming === undefined ? {} : { streaming }),
+      whenForbidden: missingBinding,
     };
     this.#services = createInformer({
       ...shared,

@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+
+import { parseCidr } from "../../../src/lib/cidr.ts";
+import { forwardIsRight, renderForwardChain } from "../../../src/netfilter/forward-accept.ts";
+import type { Lease } from "../../../src/network/leases.ts";
+import { defaultRouteDevice } from "../../../src/network/links.ts";
+import { expectedListing, tableMatches } from "../../../src/network/node-table.ts";
+import { damagesNetwork, renderNetwork, sharesHostPort } from "../../../src/network/rules.ts";
+
+const context = {
+  family: "IPv4",
+  bridge: "remora0",
+  podCIDR: parseCidr("10.244.0.0/24"),
+  clusterCIDRs: [parseCidr("10.244.0.0/16")],
+} as const;
+
+function lease(id: string, ip: string, hostPort: number): Lease {
+  const hostPorts = [{ protocol: "TCP", hostIP: "", hostPort, containerPort: 80 } as const];
+  return { sandboxID: id, podUID: id, podKey: `ns/${id}`, hostPorts, ips: [ip] };
+}
+
+describe("the comparison of our table with the kernel's", () => {
+  const ops = renderNetwork(context, [lease("a", "10.244.0.2", 8080)]);
+
+  it("finds equal what was built, and sees each kind of damage", () => {
+    assert.equal(tableMatches(expectedListing(ops), ops), true);
+    assert.equal(tableMatches(undefined, ops), false);
+    const damages: readonly ((listing: ReturnType<typeof expectedListing>) => void)[] = [
+      ({ chains }) => chains.get("postrouting")?.tags.pop(),
+      ({ chains }) => chains.get("postrouting")?.tags.push(""),
+      ({ chains }) => chains.delete("guard"),
+      ({ containers }) => containers.get("hostports-any")?.elements.clear(),
+      ({ containers }) => containers.delete("hairpin"),
+      ({ chains }) => chains.set("stranger", { hook: undefined, tags: [] }),
+    ];
+    for (const damage of damages) {
+      const listing = expectedListing(ops);
+      damage(listing);
+      assert.equal(tableMatches(listing, ops), false, damage.toString());
+    }
+  });
+
+  it("sees a changed pod network", () => {
+    const other = renderNetwork({ ...context, podCIDR: parseCidr("10.244.1.0/24") }, []);
+    assert.equal(tableMatches(expectedListing(renderNetwork(context, [])), other), false);
+  });
+
+  it("of two leases with one host port the later has it, and they are known to share it", () => {
+    const [old, young] = [lease("a", "10.244.0.2", 8080), lease("b", "10.244.0.3", 8080)];
+    const listing = expectedListing(renderNetwork(context, [old, young]));
+    assert.deepEqual(
+      [...(listing.containers.get("hostports-any")?.elements ?? [])],
+      [["tcp . 8080", "10.244.0.3 . 80"]],
+    );
+    assert.equal(sharesHostPort("IPv4", old, [young]), true);
+    assert.equal(sharesHostPort("IPv4", old, [lease("c", "10.244.0.4", 8081)]), false);
+  });
+});
+
+it("deletions in our table are damage, elements and other tables are not", () => {
+  const at = { family: "ip", table: "remora-network", name: "leaving" };
+  assert.equal(damagesNetwork({ ...at, kind: "rule" }), true);
+  assert.equal(damagesNetwork({ ...at, kind: "table" }), true);
+  assert.equal(damagesNetwork({ ...at, kind: "element" }), false);
+  assert.equal(damagesNetwork({ ...at, table: "nat", kind: "rule" }), false);
+  assert.equal(damagesNetwork("unwatched"), true);
+});
+
+it("the default route's interface is that of the lowest metric, IPv4's first", () => {
+  const v4 = [
+    "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT",
+    "wlan0\t00000000\t0102A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0",
+    "eth0\t00000000\t0102A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0",
+    "eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0",
+  ].join("\n");
+  const zero = "0".repeat(32);
+  const v6 = [
+    `${zero} 00 ${zero} 00 ${zero} ffffffff 00000001 00000000 00200200       lo`,
+    `${zero} 00 ${zero} 00 fe80000000000000000000000000000f 00000400 00000001 00000000 00000003     eth6`,
+  ].join("\n");
+  assert.equal(defaultRouteDevice(v4, v6), "eth0");
+  assert.equal(defaultRouteDevice("", v6), "eth6");
+  assert.equal(defaultRouteDevice("", ""), undefined);
+});
+
+it("the FORWARD chain is right only with our rules, in order, and the jump on top, once", () => {
+  const accept = {
+    family: "IPv4",
+    chain: "REMORA-FORWARD",
+    podNetworks: ["10.244.0.0/16"],
+    serviceMark: 0x4000,
+  } as const;
+  const rules = renderForwardChain(accept)
+    .split("\n")
+    .filter((line) => line.startsWith("-A"));
+  const listing = (lines: readonly string[]): string => ["*filter", ...lines, "COMMIT"].join("\n");
+  const jump = "-A FORWARD -j REMORA-FORWARD";
+  assert.equal(forwardIsRight(listing([jump, "-A FORWARD -j DOCKER", ...rules]), accept), true);
+  assert.equal(forwardIsRight(listing(["-A FORWARD -j DOCKER", jump, ...rules]), accept), false);
+  assert.equal(forwardIsRight(listing([jump, jump, ...rules]), accept), false);
+  assert.equal(forwardIsRight(listing([jump, ...rules.slice(1)]), accept), false);
+  assert.equal(
+    forwardIsRight(listing([jump, ...rules, "-A REMORA-FORWARD -j DROP"]), accept),
+    false,
+  );
+});

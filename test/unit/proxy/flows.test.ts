@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+
+import { systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { parseFlow, type UDPFlow } from "../../../src/proxy/conntrack.ts";
+import { FamilyRules } from "../../../src/proxy/family-rules.ts";
+import { parseService, parseSlice } from "../../../src/proxy/parse.ts";
+import { SliceIndex } from "../../../src/proxy/slice-index.ts";
+
+const node = { name: "here", zone: "", ips: ["192.0.2.1"] };
+
+describe("a line of conntrack's listing", () => {
+  it("gives where a flow goes and who answers, for both families and unanswered flows", () => {
+    assert.deepEqual(
+      parseFlow(
+        "udp      17 17 src=10.244.0.4 dst=172.30.0.1 sport=5555 dport=80 src=10.244.0.2 dst=10.244.0.4 sport=8080 dport=5555 [ASSURED] mark=0 use=1",
+      ),
+      { destination: "172.30.0.1", port: 80, from: "10.244.0.2", fromPort: 8080 },
+    );
+    assert.deepEqual(
+      parseFlow(
+        "udp      17 29 src=fd00:244::4 dst=fd00:30::1 sport=5 dport=53 [UNREPLIED] src=fd00:30::1 dst=fd00:244::4 sport=53 dport=5 mark=0 use=1",
+      ),
+      { destination: "fd00:30::1", port: 53, from: "fd00:30::1", fromPort: 53 },
+    );
+  });
+  it("is nothing for another protocol and for counts", () => {
+    assert.equal(parseFlow("tcp 6 1 src=1.1.1.1 dst=2.2.2.2 sport=1 dport=2"), undefined);
+    assert.equal(parseFlow("conntrack v1.4.7 (conntrack-tools): 3 flow entries"), undefined);
+  });
+});
+
+describe("the verdict on a UDP flow", () => {
+  const rules = new FamilyRules({
+    context: {
+      family: "IPv4",
+      clusterCIDRs: ["10.244.0.0/16"],
+      nodePortIPs: [],
+      serviceCIDRs: [],
+      mark: 0x4000,
+    },
+    tableName: "t",
+    logger: silentLogger,
+    clock: systemClock,
+  });
+  const index = new SliceIndex("here");
+  const slice = (name: string, endpoints: unknown[]): void => {
+    index.set(
+      parseSlice({
+        metadata: { namespace: "ns", name, labels: { "kubernetes.io/service-name": name } },
+        addressType: "IPv4",
+        ports: [{ name: "", port: 8080, protocol: "UDP" }],
+        endpoints,
+      }),
+    );
+  };
+  const service = (name: string, clusterIP: string, nodePort: number): void => {
+    const view = parseService({
+      metadata: { namespace: "ns", name },
+      spec: { type: "NodePort", clusterIP, ports: [{ port: 53, protocol: "UDP", nodePort }] },
+    });
+    rules.update(view.key, view, index, node);
+  };
+  slice("dns", [
+    { addresses: ["10.244.0.2"] },
+    { addresses: ["10.244.0.3"], conditions: { ready: false, serving: true, terminating: true } },
+  ]);
+  service("dns", "172.30.0.1", 30_053);
+  service("empty", "172.30.0.2", 30_054);
+  rules.setServiceCIDRs(["172.30.0.0/16", "172.30.7.0/24", "fd00::/64"]);
+
+  const stale = (destination: string, port: number, from: string, fromPort = 8080): boolean => {
+    const flow: UDPFlow = { destination, port, from, fromPort };
+    return rules.judge(flow, (ip) => ip === "192.0.2.1") !== undefined;
+  };
+  const cases: readonly [string, boolean, boolean][] = [
+    ["to a ready endpoint", stale("172.30.0.1", 53, "10.244.0.2"), false],
+    ["to one that still serves while it ends", stale("172.30.0.1", 53, "10.244.0.3"), false],
+    ["to an endpoint that is gone", stale("172.30.0.1", 53, "10.244.0.9"), true],
+    ["to another port of an endpoint", stale("172.30.0.1", 53, "10.244.0.2", 9090), true],
+    [
+      "that was never translated, though there is an endpoint",
+      stale("172.30.0.1", 53, "172.30.0.1", 53),
+      true,
+    ],
+    [
+      "of a Service without endpoints that is refused",
+      stale("172.30.0.2", 53, "172.30.0.2", 53),
+      false,
+    ],
+    [
+      "of a Service without endpoints that still goes somewhere",
+      stale("172.30.0.2", 53, "10.244.0.2"),
+      true,
+    ],
+    ["to a port the Service had", stale("172.30.0.1", 54, "10.244.0.2"), true],
+    ["to a Service that is gone", stale("172.30.9.9", 53, "10.244.0.2"), true],
+    ["to a node port, right", stale("192.0.2.1", 30_053, "10.244.0.2"), false],
+    ["to a node port, endpoint gone", stale("192.0.2.1", 30_053, "10.244.0.9"), true],
+    [
+      "to a stranger with the number of a node port",
+      stale("198.51.100.1", 30_053, "198.51.100.1", 30_053),
+      false,
+    ],
+    [
+      "to a stranger that was translated by others",
+      stale("198.51.100.1", 30_053, "10.0.0.1"),
+      false,
+    ],
+    ["to a host port of the node", stale("192.0.2.1", 5000, "10.244.0.7"), false],
+  ];
+  for (const [name, actual, expected] of cases) {
+    it(`${name}: ${expected ? "goes" : "stays"}`, () => {
+      assert.equal(actual, expected);
+    });
+  }
+
+  it("networks inside others and of the other family make no rule", () => {
+    const text = rules.render();
+    assert.match(text, /ip daddr 172\.30\.0\.0\/16 goto rej/);
+    assert.doesNotMatch(text, /172\.30\.7\.0|fd00/);
+  });
+});
