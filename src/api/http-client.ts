@@ -73,6 +73,8 @@ class UndiciClient implements HttpClient {
   /** Pools that are being emptied. */
   readonly #closing = new Set<Promise<void>>();
   #closed = false;
+  /** No answer since the last one that came. */
+  #unreachable = false;
 
   constructor(options: HttpClientOptions) {
     const url = new URL(options.kubeconfig.cluster.server);
@@ -113,7 +115,7 @@ class UndiciClient implements HttpClient {
       if (response.statusCode !== 200) {
         throw await this.#refusal(what, response, transport);
       }
-      transport.failures = 0;
+      this.#answered(transport);
       request.onOpen?.();
       yield* readLines(what, response.body, transport);
     } catch (error) {
@@ -163,7 +165,7 @@ class UndiciClient implements HttpClient {
         throw await this.#refusal(what, response, transport);
       }
       const text = await response.body.text();
-      transport.failures = 0;
+      this.#answered(transport);
       return parseBody(what, text, header(response, "content-type"));
     } catch (error) {
       request.signal.throwIfAborted();
@@ -275,7 +277,7 @@ class UndiciClient implements HttpClient {
     transport: Transport,
   ): Promise<Error> {
     const body = await response.body.text();
-    transport.failures = 0;
+    this.#answered(transport);
     // A rotated token or certificate may already lie on disk.
     if (response.statusCode === 401) this.#credentials.invalidate();
     const retryAfterSeconds = parseRetryAfter(
@@ -285,13 +287,21 @@ class UndiciClient implements HttpClient {
     return responseToError(what, { status: response.statusCode, body, retryAfterSeconds });
   }
 
+  #answered(transport: Transport): void {
+    transport.failures = 0;
+    this.#unreachable = false;
+  }
+
   /** Turns a transport failure into {@link ApiUnavailableError} and counts it; other errors pass. */
   #classify(what: string, error: unknown, transport: Transport): unknown {
     if (isAnswered(error)) return error;
     if (transport === this.#transport) {
       transport.failures += 1;
       if (transport.failures >= failuresBeforeReset) {
-        this.#options.logger.log("warn", "API server does not answer, connections reset", {
+        // Told once per outage: retries are no news.
+        const level = this.#unreachable ? "debug" : "warn";
+        this.#unreachable = true;
+        this.#options.logger.log(level, "API server does not answer, connections reset", {
           failures: transport.failures,
         });
         this.reset();
@@ -374,5 +384,26 @@ function describeFailure(error: unknown): string {
   }
   if (isAbort(error)) return "the request was cut off";
   const message = error instanceof Error ? error.message : String(error);
-  return code === undefined || message.includes(code) ? message : `${message} (${code})`;
+  const text = code === undefined || message.includes(code) ? message : `${message} (${code})`;
+  const hint = tlsHints[code ?? ""];
+  return hint === undefined ? text : `${text}; ${hint}`;
 }
+
+const wrongAuthority =
+  "the kubeconfig's certificate-authority did not sign the server's certificate: put the cluster's CA there";
+
+/** OpenSSL's words are for those who know them; these are for the others. */
+const tlsHints: Readonly<Record<string, string>> = {
+  SELF_SIGNED_CERT_IN_CHAIN: wrongAuthority,
+  DEPTH_ZERO_SELF_SIGNED_CERT: wrongAuthority,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: wrongAuthority,
+  UNABLE_TO_GET_ISSUER_CERT: wrongAuthority,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: wrongAuthority,
+  CERT_SIGNATURE_FAILURE: wrongAuthority,
+  CERT_HAS_EXPIRED: "the server's certificate (or this machine's clock) is out of date",
+  CERT_NOT_YET_VALID: "the server's certificate (or this machine's clock) is out of date",
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    "set the kubeconfig's server, or tls-server-name, to a name in the server's certificate",
+  ERR_OSSL_X509_KEY_VALUES_MISMATCH:
+    "the kubeconfig's client-key does not belong to its client-certificate: correct one of them",
+};

@@ -3,7 +3,7 @@ import type { Clock } from "../lib/clock.ts";
 import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ApiClient, Query } from "./client.ts";
-import { ApiError, isExpired } from "./errors.ts";
+import { ApiError, isExpired, isForbidden } from "./errors.ts";
 import type { Change, Informer } from "./informer-types.ts";
 import { listPages } from "./list-pages.ts";
 import { type CacheEntry, ObjectCache } from "./object-cache.ts";
@@ -35,6 +35,8 @@ export interface InformerOptions<T> {
   readonly streaming?: StreamingSupport;
   /** Milliseconds of silence after which a watch counts as dead. The server sends a bookmark each minute. */
   readonly stallMs?: number;
+  /** What to do when the server forbids it: which binding is missing, which flag names other credentials. */
+  readonly whenForbidden?: string;
 }
 
 /** A cache of one collection that follows the server. See {@link Informer}. */
@@ -76,6 +78,8 @@ class Reflector<T> implements Informer<T> {
   /** Streaming lists in a row that broke off before their end. */
   #unfinishedLists = 0;
   #synced = false;
+  /** Troubles told since the last watch that held: the same one again is told at debug level only. */
+  readonly #said = new Set<string>();
   #started = false;
 
   constructor(options: InformerOptions<T>) {
@@ -328,13 +332,25 @@ class Reflector<T> implements Informer<T> {
     const asked = error instanceof ApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
     const first = this.#failures === 0 && (held || (expired && watch.opened));
     const delayMs = Math.max(asked, first ? this.#immediately() : this.#delay());
-    this.#logger.log(expired || first ? "debug" : "warn", "watch broke, will resume", {
-      error: errorMessage(error),
+    if (held) this.#said.clear();
+    const message = this.#explain(error);
+    const news = !this.#said.has(message);
+    this.#said.add(message);
+    this.#logger.log(expired || first || !news ? "debug" : "warn", "watch broke, will resume", {
+      error: message,
       failures: this.#failures,
       delayMs: Math.round(delayMs),
       polling: this.#torn >= tornBeforePolling,
     });
     return delayMs;
+  }
+
+  #explain(error: unknown): string {
+    const { whenForbidden } = this.#options;
+    const message = errorMessage(error);
+    return isForbidden(error) && whenForbidden !== undefined
+      ? `${message}; ${whenForbidden}`
+      : message;
   }
 
   /** What a watch that held for a while says about watches here. */
