@@ -85,7 +85,7 @@ class Reflector<T> implements Informer<T> {
   constructor(options: InformerOptions<T>) {
     this.#options = options;
     this.#logger = options.logger.child({ resource: options.resource.plural });
-    this.#streaming = options.streaming ?? { refused: false };
+    this.#streaming = options.streaming ?? supportOf(options.client);
     this.#cache = new ObjectCache<T>((error) => {
       this.#logger.log("error", "informer listener threw", { error: errorMessage(error) });
     });
@@ -381,6 +381,15 @@ class Reflector<T> implements Informer<T> {
     if (this.#torn >= tornBeforePolling) return pollMs * (0.9 + 0.2 * random());
     return jitteredBackoffMs(this.#failures, backoff, random);
   }
+}
+
+const supports = new WeakMap<ApiClient, StreamingSupport>();
+
+/** What informers of one client share: they speak to one server, which refuses all of them or none. */
+function supportOf(client: ApiClient): StreamingSupport {
+  const known = supports.get(client) ?? { refused: false };
+  supports.set(client, known);
+  return known;
 }
 
 /** Whether the server does not do streaming lists, as opposed to failing at one. */

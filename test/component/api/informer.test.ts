@@ -126,6 +126,32 @@ describe("informer", () => {
       ));
   }
 
+  it("does not try a streaming list where another informer of the same client was refused one", () =>
+    scene(
+      async ({ server, clock, informer, asked }) => {
+        await informer.whenSynced(AbortSignal.timeout(2000));
+        await until(() => server.watchCount === 1);
+        const stop = new AbortController();
+        const second = createInformer<Projection>({
+          client: server.client,
+          resource: CONFIG_MAPS,
+          project,
+          clock,
+          logger: silentLogger,
+          random: () => 0.5,
+        });
+        const running = second.run(stop.signal);
+        await second.whenSynced(AbortSignal.timeout(2000));
+        await until(() => server.watchCount === 2);
+        stop.abort();
+        await running;
+        assert.deepEqual(asked(), ["stream", "list", "watch", "list", "watch"]);
+      },
+      (server) => {
+        server.streamingLists = "invalid";
+      },
+    ));
+
   it("reads long collections in pages of 500", () =>
     scene(
       async ({ informer, asked }) => {
