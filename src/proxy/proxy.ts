@@ -23,7 +23,7 @@ import { familiesOf, nodePortAddresses } from "./node-addresses.ts";
 import { type NodeCondition, parseNode } from "./node-condition.ts";
 import { ProblemReport } from "./problem-report.ts";
 import { ServiceHealthPorts } from "./service-health.ts";
-import { followServiceNetworks, parseServiceCIDR } from "./service-networks.ts";
+import { parseServiceCIDR, ServiceNetworks } from "./service-networks.ts";
 import { SliceIndex } from "./slice-index.ts";
 import { Wake } from "./wake.ts";
 
@@ -89,7 +89,7 @@ class Proxier implements ServiceProxy {
   readonly #services: Informer<ServiceView>;
   readonly #slices: Informer<SliceView>;
   readonly #node: Informer<NodeCondition>;
-  readonly #networks: Informer<readonly string[]>;
+  readonly #networks: ServiceNetworks;
   readonly #index: SliceIndex;
   readonly #families: readonly FamilyRules[];
   readonly #dirty = new Set<string>();
@@ -103,6 +103,7 @@ class Proxier implements ServiceProxy {
   #triggers: { readonly family: IPFamily; readonly at: number }[] = [];
   /** Families whose table was brought in order since the start: from then on a difference is the work of others. */
   readonly #adopted = new Set<IPFamily>();
+  #serviceCIDRs: readonly string[] = [];
   #zone = "";
   #failures = 0;
 
@@ -137,10 +138,18 @@ class Proxier implements ServiceProxy {
       fieldSelector: `metadata.name=${options.nodeName}`,
       project: parseNode,
     });
-    this.#networks = createInformer({
-      ...shared,
-      resource: SERVICE_CIDRS,
-      project: parseServiceCIDR,
+    this.#networks = new ServiceNetworks({
+      client,
+      fixed: options.serviceCIDRs ?? [],
+      informer: createInformer({ ...shared, resource: SERVICE_CIDRS, project: parseServiceCIDR }),
+      clock,
+      random,
+      logger: this.#logger,
+      onChange: (cidrs) => {
+        // Planned with the rest: the table must not change while a synchronisation is under way.
+        this.#serviceCIDRs = cidrs;
+        this.#wake.set();
+      },
     });
     this.#index = new SliceIndex(options.nodeName);
     this.#families = familiesOf(options.nodeIPs, options.config.clusterCIDRs).map((family) =>
@@ -206,7 +215,7 @@ class Proxier implements ServiceProxy {
       this.#services.run(all),
       this.#slices.run(all),
       this.#node.run(all),
-      this.#followServiceNetworks(all),
+      this.#networks.run(all),
       this.#conntrack.run(all),
       this.#serve(all),
       this.#synchronise(all),
@@ -281,7 +290,8 @@ class Proxier implements ServiceProxy {
   /** Applies changes: the first after idle at once, later ones together behind the running synchronisation. */
   async #synchronise(signal: AbortSignal): Promise<void> {
     await Promise.all([this.#services.whenSynced(signal), this.#slices.whenSynced(signal)]);
-    await this.#waitForNode(signal);
+    // A restart would otherwise take the rules of unallocated ClusterIPs away and put them back a moment later.
+    await Promise.all([this.#waitForNode(signal), this.#networks.whenKnown(signal)]);
     this.#wake.set();
     while (!signal.aborted) {
       await this.#wake.wait(signal);
@@ -323,6 +333,7 @@ class Proxier implements ServiceProxy {
   #planDirty(): void {
     const { nodeName, nodeIPs } = this.#options;
     const node = { name: nodeName, zone: this.#zone, ips: nodeIPs };
+    for (const rules of this.#families) rules.setServiceCIDRs(this.#serviceCIDRs);
     const dirty = [...this.#dirty];
     this.#dirty.clear();
     for (const key of dirty) {
@@ -433,21 +444,5 @@ class Proxier implements ServiceProxy {
       this.#metrics.noLocalEndpoints(rules.family, internal, external);
     }
     return this.#metrics.render();
-  }
-
-  /** Keeps the networks of ClusterIPs; those that the configuration names are known without the server. */
-  #followServiceNetworks(signal: AbortSignal): Promise<void> {
-    const { client, clock, random, serviceCIDRs } = this.#options;
-    const apply = (): void => {
-      const cidrs = [...(serviceCIDRs ?? []), ...this.#networks.values()].flat();
-      for (const rules of this.#families) rules.setServiceCIDRs(cidrs);
-      this.#wake.set();
-    };
-    apply();
-    this.#networks.subscribe(apply);
-    return followServiceNetworks(
-      { client, informer: this.#networks, clock, random, logger: this.#logger },
-      signal,
-    );
   }
 }

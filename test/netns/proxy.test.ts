@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
-import { ENDPOINT_SLICES, NODES, SERVICES } from "../../src/api/resources.ts";
+import { ENDPOINT_SLICES, NODES, SERVICE_CIDRS, SERVICES } from "../../src/api/resources.ts";
 import type { EndpointSlice, Service, ServiceSpec } from "../../src/api/types.gen.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
@@ -362,6 +362,81 @@ if (insideOwnNamespace(import.meta.filename)) {
       assert.deepEqual(names(await askFromNode("tcp", "172.30.0.1:80", { count: 20 })), ["a", "b"]);
     });
 
+    it("a rule, a chain or a map's chain that somebody deleted alone is back at once", async () => {
+      const rulesOf = async (): Promise<string> =>
+        (await sh("nft", "-s", "list", "table", "ip", "remora-proxy")).replaceAll(
+          /elements = \{[^}]*\}|expires \S+/g,
+          "",
+        );
+      await delay(2500); // what the proxy itself rewrote counts as its own for two seconds
+      const whole = await rulesOf();
+      const handle = /vmap @svc.*# handle (\d+)/.exec(
+        await sh("nft", "-a", "list", "chain", "ip", "remora-proxy", "services"),
+      )?.[1];
+      assert.ok(handle !== undefined);
+      const damages: readonly (readonly [string, ...string[]])[] = [
+        ["nft", "delete", "rule", "ip", "remora-proxy", "services", "handle", handle],
+        ["nft", "flush", "chain", "ip", "remora-proxy", "postrouting"],
+        ["nft", "flush", "chain", "ip", "remora-proxy", "c2"],
+        ["nft", "flush", "chain", "ip", "remora-proxy", "reject-in"],
+      ];
+      for (const damage of damages) {
+        await sh(...damage);
+        assert.notEqual(await rulesOf(), whole, damage.join(" "));
+        await eventually(async () => (await rulesOf()) === whole, damage.join(" "));
+        await delay(2100);
+      }
+      assert.deepEqual(names(await askFromNode("tcp", "172.30.0.1:80", { count: 20 })), ["a", "b"]);
+      const metrics = await (await fetch("http://127.0.0.1:10249/metrics")).text();
+      assert.match(metrics, /remora_proxy_drift_repairs_total\{ip_family="IPv4"\} [4-9]/);
+      assert.match(metrics, /remora_proxy_table_lost_total\{ip_family="IPv4"\} 1/);
+      assert.equal(await (await fetch("http://127.0.0.1:10249/proxyMode")).text(), "nftables");
+    });
+
+    it("a packet to a ClusterIP that no Service has does not leave the node, once the network is known", async () => {
+      const [a] = pods();
+      // The client at the end of the default route drops it in silence.
+      assert.deepEqual(await a.ask("tcp", "172.30.99.1:80", { timeoutMs: 300 }), ["timeout"]);
+      api.put(SERVICE_CIDRS, {
+        apiVersion: "networking.k8s.io/v1",
+        kind: "ServiceCIDR",
+        metadata: { name: "kubernetes" },
+        spec: { cidrs: ["172.30.0.0/16", "fd00:30::/112"] },
+      });
+      await rulesHave("ip daddr 172.30.0.0/16 ct state new goto rej", true).catch(() =>
+        rulesHave("ip daddr 172.30.0.0/16 goto rej"),
+      );
+      assert.deepEqual(await a.ask("tcp", "172.30.99.1:80"), ["ECONNREFUSED"]);
+      assert.deepEqual(await askFromNode("tcp", "172.30.99.1:80"), ["ECONNREFUSED"]);
+      assert.deepEqual(await a.ask("tcp", "fd00:30::99:80"), ["ECONNREFUSED"]);
+      assert.deepEqual(names(await a.ask("tcp", "172.30.0.1:80", { count: 20 })), ["a", "b"]);
+    });
+
+    it("the health check port of a Service answers load balancers", async () => {
+      const spec: ServiceSpec = {
+        type: "LoadBalancer",
+        clusterIP: "172.30.0.60",
+        clusterIPs: ["172.30.0.60"],
+        externalTrafficPolicy: "Local",
+        healthCheckNodePort: 31_000,
+        ports: [{ name: "t", port: 80, protocol: "TCP", nodePort: 30_060 }],
+      };
+      const status = async (): Promise<number> => {
+        const url = "http://192.0.2.1:31000/";
+        const answer = await fetch(url, { headers: { connection: "close" } }).catch(
+          () => undefined,
+        );
+        return answer?.status ?? 0;
+      };
+      api.put(SERVICES, service("checked", spec));
+      api.put(ENDPOINT_SLICES, slice("checked", [{ ip: "10.244.0.2" }]));
+      await eventually(async () => (await status()) === 200, "200 with a local endpoint");
+      api.put(ENDPOINT_SLICES, slice("checked", [{ ip: "10.244.0.2", elsewhere: true }]));
+      await eventually(async () => (await status()) === 503, "503 without one");
+      api.put(SERVICES, service("checked", { ...spec, externalTrafficPolicy: "Cluster" }));
+      await eventually(async () => (await status()) === 0, "closed");
+    });
+
     it("healthz answers 200 with the families", async () => {
       const response = await fetch("http://127.0.0.1:10256/healthz");
       const body = (await response.json()) as { healthy: boolean; status: Record<string, unknown> };
@@ -394,10 +469,34 @@ if (insideOwnNamespace(import.meta.filename)) {
       assert.equal(await handles(), listing);
     });
 
+    it("a UDP flow whose endpoint went while the agent was down follows after the start", async () => {
+      const [, , c] = pods();
+      const flow = { localPort: 5557, timeoutMs: 300 };
+      const before = await c.ask("udp", "172.30.0.1:80", flow);
+      const [stays, gone] =
+        before[0]?.startsWith("a") === true
+          ? ["10.244.0.3", "10.244.0.2"]
+          : ["10.244.0.2", "10.244.0.3"];
+      stop.abort();
+      await running;
+      api.put(ENDPOINT_SLICES, slice("web", [{ ip: stays }]));
+      const left = (): Promise<string> =>
+        sh("conntrack", "-L", "-p", "udp", "--orig-dst", "172.30.0.1", "--reply-src", gone);
+      assert.match(await left(), /sport=5557/);
+      start();
+      await eventually(async () => !(await left()).includes("sport=5557"), "forgotten");
+      const after = await c.ask("udp", "172.30.0.1:80", flow);
+      assert.notEqual(after[0]?.[0], before[0]?.[0]);
+      assert.notEqual(after[0], "timeout");
+      api.put(ENDPOINT_SLICES, slice("web", [{ ip: "10.244.0.2" }, { ip: "10.244.0.3" }]));
+      await rulesHave("172.30.0.1 . tcp . 80 : goto c2");
+    });
+
     it("a removed Service leaves nothing behind", async () => {
       for (const { metadata } of api.list(SERVICES)) {
         api.remove(SERVICES, `default/${metadata.name}`);
       }
+      api.remove(SERVICE_CIDRS, "kubernetes");
       await rulesHave("172.30.0.", false);
       await delay(1200);
       const rules = await sh("nft", "list", "table", "ip", "remora-proxy");
