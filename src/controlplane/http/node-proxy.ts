@@ -43,7 +43,8 @@ type RawHeaders = Record<string, string | string[]>;
 function forwarded(headers: IncomingMessage["headers"]): RawHeaders {
   const out: RawHeaders = {};
   for (const [name, value] of Object.entries(headers))
-    if (value !== undefined && !notForwarded.has(name)) out[name] = value;
+    // Names with a colon are HTTP/2's request line.
+    if (value !== undefined && !name.startsWith(":") && !notForwarded.has(name)) out[name] = value;
   return out;
 }
 

@@ -43,8 +43,9 @@ async function sendBody(
   const wanted = /\bgzip\b/.test(request.headers["accept-encoding"] ?? "");
   const compressed = wanted && bytes.length >= GZIP_FROM;
   if (compressed) bytes = await compress(bytes, { level: 1 });
-  // An unread body would be taken for the next request.
-  const rest: Record<string, string> = request.complete ? {} : { connection: "close" };
+  // An unread body would be taken for the next request; HTTP/2 keeps them apart itself.
+  const unread = !request.complete && request.httpVersionMajor < 2;
+  const rest: Record<string, string> = unread ? { connection: "close" } : {};
   const encoding: Record<string, string> = compressed
     ? { "content-encoding": "gzip", vary: "Accept-Encoding" }
     : {};

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { createServer } from "node:https";
+import { createSecureServer, type Http2SecureServer } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
@@ -40,6 +40,8 @@ export interface HttpServer {
 /** A client that goes away in the middle of a handshake leaves a half-open socket behind for this long. */
 const handshakeMs = 10_000;
 const MAX_BODY = 3 * 1024 * 1024;
+/** Streams that one client may have open at once: a node watches every object its pods refer to. */
+const MAX_STREAMS = 1000;
 
 function tooLarge(): StatusError {
   return new StatusError(
@@ -66,6 +68,15 @@ async function readBytes(request: IncomingMessage): Promise<CallBody | undefined
 
 function unauthorized(): StatusError {
   return new StatusError(401, "Unauthorized", "Unauthorized");
+}
+
+/** Every header with all its values; HTTP/2 requests have no `headersDistinct`. */
+function distinctHeaders(request: IncomingMessage): Record<string, string[]> {
+  const { rawHeaders } = request;
+  const out: Record<string, string[]> = {};
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2)
+    (out[(rawHeaders[index] ?? "").toLowerCase()] ??= []).push(rawHeaders[index + 1] ?? "");
+  return out;
 }
 
 function errorReply(error: unknown): ApiReply {
@@ -136,7 +147,7 @@ class Server {
     }
     const { authenticator, authorizer } = this.#options;
     const user = authenticator.authenticate({ certificate, bearerToken });
-    const wanted = impersonationOf(request.headersDistinct);
+    const wanted = impersonationOf(distinctHeaders(request));
     return wanted === undefined ? user : impersonate(user, wanted, authorizer);
   }
 
@@ -224,14 +235,11 @@ class Server {
 }
 
 /**
- * Serves the API over HTTPS.
- *
- * @throws {SetupError} the address or port cannot be used.
+ * HTTP/2, so that the watches of a client share one connection, and HTTP/1.1 for upgrades (exec, attach, port-forward)
+ * and for clients that know nothing else.
  */
-export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { tls, address, port } = options;
-  const server = new Server(options);
-  const listener = createServer({
+function createListener(tls: HttpServerOptions["tls"]): Http2SecureServer {
+  return createSecureServer({
     cert: tls.cert,
     key: tls.key,
     ca: tls.clientCA,
@@ -239,20 +247,37 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     // Bearer tokens come without a certificate; who sends a wrong one gets a 401.
     rejectUnauthorized: false,
     minVersion: "TLSv1.2",
-    ALPNProtocols: ["http/1.1"],
-    keepAliveTimeout: 90_000,
+    allowHTTP1: true,
+    http1Options: { keepAliveTimeout: 90_000 },
+    settings: { maxConcurrentStreams: MAX_STREAMS },
     // A client that has sent all its input still reads the output of exec and port-forward.
     allowHalfOpen: true,
     handshakeTimeout: handshakeMs,
   });
-  // A socket in the middle of its TLS handshake is no HTTP connection yet, but keeps the listener open.
+}
+
+/**
+ * Serves the API over HTTPS.
+ *
+ * @throws {SetupError} the address or port cannot be used.
+ */
+export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
+  const { tls, address, port } = options;
+  const server = new Server(options);
+  const listener = createListener(tls);
+  // Closing the listener waits for its sockets, in the middle of a TLS handshake as well.
   const sockets = new Set<Socket>();
   listener.on("connection", (socket: Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
+  listener.on("secureConnection", (socket: TLSSocket) => {
+    // Half-open is for upgraded connections of HTTP/1.1; an HTTP/2 client that ends its side is gone.
+    if (socket.alpnProtocol === "h2") socket.allowHalfOpen = false;
+  });
+  // The requests of both protocols have the same members, as far as they are used here.
   listener.on("request", (request, response) => {
-    server.onRequest(request, response);
+    server.onRequest(request as unknown as IncomingMessage, response as unknown as ServerResponse);
   });
   listener.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     server.onUpgrade(request, socket, head);
@@ -281,7 +306,6 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
         });
       });
       await server.idle();
-      listener.closeAllConnections();
       for (const socket of sockets) socket.destroy();
       await closed;
     },

@@ -3,7 +3,8 @@ import { isDeepStrictEqual } from "node:util";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { DecodeError, decodeObject } from "../schema/decode.ts";
 import { badRequest, StatusError } from "../status-error.ts";
-import type { JsonObject } from "../types.ts";
+import type { JsonObject, KindDefinition, RequestContext } from "../types.ts";
+import { formatTime } from "./deletion.ts";
 import {
   appliedFields,
   changedFields,
@@ -28,6 +29,7 @@ import {
 } from "./managed-fields.ts";
 import { metadataOf, metaText, readMetadata } from "./object-meta.ts";
 import { configurationFaults, mergeValues, removeFields } from "./structured-merge.ts";
+import { apiVersionOf, writableFields } from "./write-rules.ts";
 
 const LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration";
 /** The manager whose applies take over what client-side apply owned. */
@@ -241,4 +243,28 @@ export function applyConfiguration(request: ApplyRequest): JsonObject {
   const managed = formatManagedFields([own, ...kept]);
   if (managed.length > 0) metadataOf(object)["managedFields"] = managed;
   return object;
+}
+
+/** The change that applying `configuration` makes to an object of this kind, or to none. */
+export function configurationApplier(
+  kind: KindDefinition,
+  configuration: Readonly<JsonObject>,
+  options: {
+    readonly context: RequestContext;
+    readonly manager: string;
+    readonly force: boolean;
+    readonly subresource?: string;
+  },
+): (live: Readonly<JsonObject> | undefined) => JsonObject {
+  const { context, manager, force, subresource } = options;
+  const writer: Writer = {
+    manager,
+    operation: "Apply",
+    apiVersion: apiVersionOf(kind),
+    subresource,
+    time: formatTime(context.now),
+  };
+  const writes = writableFields(kind, subresource);
+  return (live) =>
+    applyConfiguration({ live, configuration, schema: kind.schema, writer, force, writes });
 }

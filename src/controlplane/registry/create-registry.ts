@@ -15,7 +15,7 @@ import type {
   Strategy,
 } from "../types.ts";
 import { AdmissionChain } from "./admission-chain.ts";
-import { applyConfiguration } from "./apply.ts";
+import { configurationApplier } from "./apply.ts";
 import { computeDeletion, deletedStatus, formatTime, isFinished } from "./deletion.ts";
 import { fieldsAfterUpdate, type Writer } from "./managed-fields.ts";
 import {
@@ -33,7 +33,6 @@ import {
   fillNewMetadata,
   inheritMetadata,
   resourceOf,
-  writableFields,
 } from "./write-rules.ts";
 
 export { resourceOf } from "./write-rules.ts";
@@ -115,7 +114,8 @@ class StoreRegistry implements ObjectRegistry {
     this.#options = options;
     this.#admission = new AdmissionChain(options.admission, this);
     this.store = options.store;
-    this.kinds = new Map(options.kinds.map((kind) => [resourceOf(kind), kind]));
+    const stored = options.kinds.filter(({ servedFrom }) => servedFrom === undefined);
+    this.kinds = new Map(stored.map((kind) => [resourceOf(kind), kind]));
   }
 
   get(resource: string, namespace: string, name: string): Readonly<JsonObject> | undefined {
@@ -187,8 +187,16 @@ class StoreRegistry implements ObjectRegistry {
         if (context.dryRun) return deletion.object;
         return this.store.put(keyOf(resource, old), deletion.object, revisionOf(old));
       case "remove": {
-        if (!context.dryRun) this.#remove(kind, old);
-        return kind.strategy.returnsDeletedObject === true ? old : deletedStatus(old, kind);
+        // Who watches a pod sees it told to end before it is gone, also when nothing has to be waited for.
+        const told =
+          kind.strategy.deletionGraceSeconds !== undefined &&
+          readMetadata(old)["deletionTimestamp"] === undefined;
+        const last =
+          told && !context.dryRun
+            ? this.store.put(keyOf(resource, old), deletion.object, revisionOf(old))
+            : old;
+        if (!context.dryRun) this.#remove(kind, last);
+        return kind.strategy.returnsDeletedObject === true ? last : deletedStatus(old, kind);
       }
     }
   }
@@ -232,25 +240,11 @@ class StoreRegistry implements ObjectRegistry {
     configuration: Readonly<JsonObject>,
     options: ApplyOptions,
   ): { readonly object: JsonObject; readonly created: boolean } {
-    const { context, manager, force, subresource } = options;
+    const { context, subresource } = options;
     const kind = this.#kind(resource);
     const live = this.store.get(resource, at.namespace, at.name);
     if (live === undefined && subresource !== undefined) throw notFound(kind, at.name);
-    const change = (current: Readonly<JsonObject> | undefined): JsonObject =>
-      applyConfiguration({
-        live: current,
-        configuration,
-        schema: kind.schema,
-        writer: {
-          manager,
-          operation: "Apply",
-          apiVersion: apiVersionOf(kind),
-          subresource,
-          time: formatTime(context.now),
-        },
-        force,
-        writes: writableFields(kind, subresource),
-      });
+    const change = configurationApplier(kind, configuration, options);
     const fieldManager = { kept: true } as const;
     if (live === undefined) {
       const wanted = change(undefined);

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, request as httpsRequest, type RequestOptions } from "node:https";
 import type { IncomingMessage } from "node:http";
+import { connect, type ClientHttp2Session, type OutgoingHttpHeaders } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
@@ -206,6 +207,71 @@ test("a watch is streamed line by line and ends with the client", async () => {
   assert.equal(at(line, "type"), "ADDED");
   assert.equal(at(line, "object.metadata.name"), "streamed");
   response.destroy();
+});
+
+interface Http2Reply {
+  readonly status: unknown;
+  readonly headers: Readonly<Record<string, unknown>>;
+  readonly body: string;
+}
+
+async function askOver(
+  session: ClientHttp2Session,
+  headers: OutgoingHttpHeaders,
+  body = "",
+): Promise<Http2Reply> {
+  const stream = session.request(headers, { endStream: body === "" });
+  if (body !== "") stream.end(body);
+  const answer = await new Promise<Record<string, unknown>>((resolve, reject) => {
+    stream.once("response", resolve);
+    stream.once("error", reject);
+  });
+  return { status: answer[":status"], headers: answer, body: await text(stream) };
+}
+
+test("over HTTP/2 one connection carries requests, many watches, logs and impersonation", async () => {
+  const { port } = server;
+  const credentials = { ca: pki.caPEM, cert: pki.admin.certPEM, key: pki.admin.keyPEM };
+  const session = connect(`https://127.0.0.1:${port}`, credentials);
+  try {
+    const listed = await askOver(session, { ":path": PODS });
+    assert.equal(listed.status, 200);
+    assert.equal(session.alpnProtocol, "h2");
+    const posted = await askOver(
+      session,
+      { ":path": PODS, ":method": "POST", "content-type": "application/json" },
+      JSON.stringify(pod("multiplexed")),
+    );
+    assert.equal(posted.status, 201);
+    const revision = store.currentRevision;
+    const watches = Array.from({ length: 20 }, () =>
+      session.request({ ":path": `/api/v1/pods?watch=true&resourceVersion=${revision}` }),
+    );
+    await Promise.all(watches.map((watch) => once(watch, "response")));
+    registry.create("pods", "default", pod("seen"), contextAt(Date.now()));
+    for (const watch of watches) {
+      const chunk = await new Promise((resolve) => watch.once("data", resolve));
+      assert.equal(at(JSON.parse(String(chunk)), "object.metadata.name"), "seen");
+    }
+    for (const watch of watches) watch.close();
+    const log = await askOver(session, { ":path": `${PODS}/web/log?container=d` });
+    assert.equal(log.body, "line 1\nline 2\n");
+    const large = await askOver(
+      session,
+      { ":path": PODS, ":method": "POST" },
+      "x".repeat(3 * 1024 * 1024 + 1),
+    );
+    assert.equal(large.status, 413);
+    const acting = await askOver(session, {
+      ":path": PODS,
+      "impersonate-user": "somebody",
+      "impersonate-group": ["a", "b"],
+    });
+    assert.equal(acting.status, 403);
+    assert.equal((await askOver(session, { ":path": PODS })).status, 200);
+  } finally {
+    session.destroy();
+  }
 });
 
 test("logs come from the kubelet with the server's own certificate and translated parameters", async () => {
