@@ -38,6 +38,10 @@ export function engineError(refusal: EngineRefusal, cause?: unknown): RuntimeErr
       exitCode: startExitCode(message),
     });
   }
+  // runc asks the kernel, which on cgroup v1 refuses a limit below what is in use.
+  if (/unable to set memory limit/i.test(message)) {
+    return new RuntimeError("WrongState", text, options);
+  }
   switch (status) {
     case 400:
       return new RuntimeError("InvalidSpec", text, options);

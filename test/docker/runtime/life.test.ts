@@ -10,6 +10,7 @@ import {
   createFixture,
   eventually,
   type Fixture,
+  resources,
   runScript,
   sandboxConfig,
   scoped,
@@ -84,6 +85,42 @@ describe("a pod's life on Docker", () => {
     assert.deepEqual((await record(uid)).containers, []);
     assert.deepEqual(await readdir(fixture.podLogsDir), []);
     assert.deepEqual(await readdir(fixture.containerLogsDir), []);
+  });
+
+  it("gives a running container other limits, and refuses less memory than it uses", async () => {
+    const { runtime } = fixture;
+    const config = sandboxConfig();
+    const sandbox = await runtime.runPodSandbox(config, testSignal());
+    const mebi = 1024 * 1024;
+    // Pages of a tmpfs belong to who writes them, and cannot be dropped.
+    const fill = "busybox dd if=/dev/zero of=/dev/shm/fill bs=1M count=32 2>/dev/null";
+    const id = await runScript(fixture, sandbox, `${fill}; echo filled; ${sleeper}`, {
+      resources: { ...resources, memoryLimitBytes: 128 * mebi },
+      logPath: `default_web_${config.metadata.uid}/main/0.log`,
+    });
+    await eventually(async () => ((await logText(id)) === "filled\n" ? true : undefined), "log");
+    const before = (await record(config.metadata.uid)).containers[0];
+    assert.equal(before?.limits?.memoryLimitBytes, 128 * mebi);
+    const wanted = { cpuShares: 512, cpuQuotaMicros: 50_000, memoryLimitBytes: 256 * mebi };
+    await runtime.updateContainer(id, wanted, testSignal());
+    const after = (await record(config.metadata.uid)).containers[0];
+    assert.deepEqual(after?.limits, wanted);
+    assert.deepEqual(after?.state, before?.state);
+    const script =
+      "busybox cat /sys/fs/cgroup/memory.max || busybox cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    const seen = await runtime.execSync(
+      id,
+      ["/bin/busybox", "sh", "-c", script],
+      { timeoutMs: 10_000, maxBytes: 1000 },
+      testSignal(),
+    );
+    assert.equal(Buffer.from(seen.stdout).toString().trim(), String(256 * mebi));
+    await assert.rejects(
+      runtime.updateContainer(id, { ...wanted, memoryLimitBytes: 16 * mebi }, testSignal()),
+      (error) => isRuntimeFailure(error, "WrongState"),
+    );
+    assert.equal((await record(config.metadata.uid)).containers[0]?.state.kind, "running");
+    await runtime.removePodSandbox(sandbox.id, testSignal());
   });
 
   it("succeeds on ids that are gone already", async () => {
