@@ -5,7 +5,7 @@ import { quantityOf } from "./quantity.ts";
 const computeResources = ["cpu", "memory"] as const;
 
 function positive(resources: unknown, name: string): bigint | undefined {
-  const value = quantityOf(record(resources)[name])?.value;
+  const value = quantityOf(record(resources)[name])?.nanos;
   return value !== undefined && value > 0n ? value : undefined;
 }
 

@@ -84,7 +84,7 @@ export function fieldReference(
 
 function divisorErrors(resource: string, divisor: unknown, field: string): FieldError[] {
   const quantity = quantityOf(divisor);
-  if (quantity === undefined || quantity.value === 0n) return [];
+  if (quantity === undefined || quantity.nanos === 0n) return [];
   const shown = text(divisor);
   const kind = resource.slice(resource.indexOf(".") + 1);
   if (kind === "cpu") {

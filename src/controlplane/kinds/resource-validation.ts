@@ -1,3 +1,4 @@
+import { formatQuantity } from "../../api/quantity.ts";
 import type { FieldError, JsonObject } from "../types.ts";
 import { record, records, text } from "./access.ts";
 import {
@@ -10,7 +11,7 @@ import {
   required,
 } from "./field-error.ts";
 import { qualifiedName } from "./names.ts";
-import { formatQuantity, quantityOf } from "./quantity.ts";
+import { quantityOf } from "./quantity.ts";
 
 const standardResources = new Set(["cpu", "memory", "ephemeral-storage"]);
 const nanosPerUnit = 1_000_000_000n;
@@ -42,11 +43,11 @@ function resourceName(name: string, field: string): FieldError[] {
 function amount(name: string, value: unknown, field: string): FieldError[] {
   const quantity = quantityOf(value);
   if (quantity === undefined) return [];
-  if (quantity.value < 0n) {
+  if (quantity.nanos < 0n) {
     return [invalidValue(field, formatQuantity(quantity), "must be greater than or equal to 0")];
   }
   const whole = name.includes("/") || isHugePages(name) || name === "pods";
-  return whole && quantity.value % nanosPerUnit !== 0n
+  return whole && quantity.nanos % nanosPerUnit !== 0n
     ? [invalidValue(field, value, "must be an integer")]
     : [];
 }
@@ -84,7 +85,7 @@ export function validateResources(
     }
     if (request === undefined) continue;
     const shown = formatQuantity(limit);
-    if (request.value !== limit.value && !overcommitAllowed(name)) {
+    if (request.nanos !== limit.nanos && !overcommitAllowed(name)) {
       out.push(
         invalidValue(
           `${field}.requests`,
@@ -92,7 +93,7 @@ export function validateResources(
           `must be equal to ${name} limit of ${shown}`,
         ),
       );
-    } else if (request.value > limit.value) {
+    } else if (request.nanos > limit.nanos) {
       out.push(
         invalidValue(
           `${field}.requests`,

@@ -158,7 +158,7 @@ type SourceRule = (source: Readonly<JsonObject>, field: string) => FieldError[];
 const sourceRules: Readonly<Record<string, SourceRule>> = {
   emptyDir(source, field) {
     const limit = quantityOf(source["sizeLimit"]);
-    return limit !== undefined && limit.value < 0n
+    return limit !== undefined && limit.nanos < 0n
       ? [forbiddenField(`${field}.sizeLimit`, "SizeLimit field must be a valid resource quantity")]
       : [];
   },
