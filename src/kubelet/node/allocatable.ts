@@ -1,3 +1,4 @@
+import { parseQuantity } from "../../api/quantity.ts";
 import { ParseError } from "../../lib/errors.ts";
 
 /** What the machine has. */
@@ -17,29 +18,14 @@ export interface Reservations {
   readonly evictionHard: Readonly<Record<string, string>>;
 }
 
-const factors: Readonly<Record<string, number>> = {
-  "": 1,
-  m: 1e-3,
-  k: 1e3,
-  M: 1e6,
-  G: 1e9,
-  T: 1e12,
-  P: 1e15,
-  E: 1e18,
-  Ki: 2 ** 10,
-  Mi: 2 ** 20,
-  Gi: 2 ** 30,
-  Ti: 2 ** 40,
-  Pi: 2 ** 50,
-  Ei: 2 ** 60,
-};
+const nanosPerUnit = 1_000_000_000n;
 
-/** A configured amount (`500m`, `1Gi`, `1e9`) in plain units. @throws {ParseError} */
+/** A configured amount (`500m`, `1Gi`, `1e9`), never negative, in plain units. @throws {ParseError} */
 export function parseAmount(text: string, path: string): number {
-  const match = /^(\d+(?:\.\d*)?|\.\d+)(?:([eE]\d+)|([mkMGTPE]|[KMGTPE]i)?)$/.exec(text);
-  if (match === null) throw new ParseError(path, 'a quantity such as "500m" or "1Gi"');
-  const [, digits = "", exponent = "", suffix = ""] = match;
-  return Number(`${digits}${exponent}`) * (factors[suffix] ?? 1);
+  const { nanos } = parseQuantity(text, path);
+  if (nanos < 0n) throw new ParseError(path, "a quantity that is not negative");
+  // Apart, so that whole bytes stay exact.
+  return Number(nanos / nanosPerUnit) + Number(nanos % nanosPerUnit) / Number(nanosPerUnit);
 }
 
 /** A threshold: an amount, or a percentage of `capacity`. Bytes (or whatever unit the signal has). */
