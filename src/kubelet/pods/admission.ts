@@ -1,10 +1,5 @@
-import type {
-  Node,
-  NodeSelectorRequirement,
-  NodeSelectorTerm,
-  Taint,
-  Toleration,
-} from "../../api/types.gen.ts";
+import type { Node, NodeSelectorRequirement, NodeSelectorTerm } from "../../api/types.gen.ts";
+import { untoleratedTaint } from "../../api/tolerations.ts";
 import type { RuntimeFeature } from "../../runtime/types.ts";
 import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
 import { podRequests } from "../spec/resources.ts";
@@ -184,20 +179,9 @@ const checkNodePorts: Check = (pod, { others }) => {
   };
 };
 
-function tolerates(toleration: Toleration, taint: Taint): boolean {
-  if (toleration.effect !== undefined && toleration.effect !== taint.effect) return false;
-  const key = toleration.key ?? "";
-  if (key !== "" && key !== taint.key) return false;
-  if (toleration.operator === "Exists") return true;
-  return (toleration.value ?? "") === (taint.value ?? "");
-}
-
 const checkTaints: Check = (pod, { node }) => {
-  const untolerated = (node?.spec?.taints ?? []).find(
-    (taint) =>
-      taint.effect === "NoExecute" &&
-      !(pod.spec?.tolerations ?? []).some((toleration) => tolerates(toleration, taint)),
-  );
+  const { tolerations = [] } = pod.spec ?? {};
+  const untolerated = untoleratedTaint(node?.spec?.taints ?? [], tolerations, ["NoExecute"]);
   if (untolerated === undefined) return undefined;
   const text = `{${untolerated.key}: ${untolerated.value ?? ""}}`;
   return {

@@ -1,6 +1,7 @@
 import { ApiError } from "../../../api/errors.ts";
 import { keyOf } from "../../../api/object.ts";
 import { PODS } from "../../../api/resources.ts";
+import { tolerates } from "../../../api/tolerations.ts";
 import type { Taint, Toleration } from "../../../api/types.gen.ts";
 import type { KeyedQueue } from "../../../lib/keyed-queue.ts";
 import { deleteObject } from "../../../api/objects.ts";
@@ -9,7 +10,6 @@ import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
 import { formatTime, isTerminating, podCondition, timeMs } from "../shared/pod-state.ts";
-import { tolerates } from "../shared/tolerations.ts";
 import type { StoredNode } from "./health.ts";
 
 /** When a pod has to leave its node for the sake of NoExecute taints: wall clock ms, or never. */

@@ -1,8 +1,8 @@
 import type { PodAffinityTerm, TopologySpreadConstraint } from "../../../api/types.gen.ts";
+import { untoleratedTaint } from "../../../api/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { isTerminating } from "../../controllers/shared/pod-state.ts";
 import { matchesSelector } from "../../controllers/shared/selector.ts";
-import { untoleratedTaint } from "../../controllers/shared/tolerations.ts";
 import type { NodeInfo, Snapshot } from "../snapshot.ts";
 import { matchesNodeAffinity } from "./node-fit.ts";
 import type { FilterPlugin } from "./plugin.ts";

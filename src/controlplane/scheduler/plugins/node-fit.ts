@@ -1,6 +1,6 @@
 import type { NodeSelectorTerm, Taint } from "../../../api/types.gen.ts";
+import { tolerates, untoleratedTaint } from "../../../api/tolerations.ts";
 import { matchesMap, matchesRequirement } from "../../controllers/shared/selector.ts";
-import { tolerates, untoleratedTaint } from "../../controllers/shared/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { podRequests } from "../requests.ts";
 import type { NodeInfo, StoredNode } from "../snapshot.ts";

@@ -1,7 +1,7 @@
 import { controllerOf } from "../../../api/object.ts";
+import { tolerates } from "../../../api/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { isTerminating } from "../../controllers/shared/pod-state.ts";
-import { tolerates } from "../../controllers/shared/tolerations.ts";
 import { podRequests } from "../requests.ts";
 import type { NodeInfo } from "../snapshot.ts";
 import { matchesNodeTerm } from "./node-fit.ts";

@@ -1,4 +1,4 @@
-import type { Taint, Toleration } from "../../../api/types.gen.ts";
+import type { Taint, Toleration } from "./types.gen.ts";
 
 /** Whether the toleration covers the taint; an empty key with `Exists` covers all (v1.Toleration). */
 export function tolerates(toleration: Toleration, taint: Taint): boolean {
