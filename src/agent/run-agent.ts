@@ -163,6 +163,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       client: proxyClient,
       nodeName: config.nodeName,
       nodeIPs: config.nodeIPs,
+      ...(config.serviceCIDRs === undefined ? {} : { serviceCIDRs: config.serviceCIDRs }),
       events: proxyEvents,
       deletions,
       clock,

@@ -39,6 +39,8 @@ export interface AgentConfig {
   readonly podCIDRs: readonly string[];
   /** Networks of all pods of the cluster: what is not masqueraded. */
   readonly clusterCIDRs: readonly string[];
+  /** Networks of ClusterIPs, where they are known without asking the server for ServiceCIDRs. */
+  readonly serviceCIDRs?: readonly string[];
   readonly clusterDNS: readonly string[];
   readonly clusterDomain: string;
   readonly resolvConf: string;

@@ -52,6 +52,7 @@ function upConfig(
     rootDir: join(flags.stateDir, "kubelet"),
     dockerSocket: flags.dockerSocket,
     clusterCIDRs: [flags.clusterCidr],
+    serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [dns],
     clientCAFile: files.clientCA,
     tlsCertFile: files.kubeletCert,
