@@ -135,12 +135,19 @@ export function parseProxyName(text: string): ProxyName {
   return { scheme, name, port };
 }
 
+/** @throws {StatusError} 400: who writes addresses into the API must not reach what only this machine may. */
+function checkProxyable(host: string): void {
+  if (/^(127\.|169\.254\.|0\.|::1?$|fe[89ab]\w:|::ffff:)/i.test(host))
+    throw badRequest("address not allowed");
+}
+
 function podProxy(request: RelayRequest, objects: ObjectReader): RelayTarget {
   const { scheme, name, port } = parseProxyName(request.name);
   const pod = podOf(request, objects, name);
   const host = optionalString(record(pod["status"])["podIP"]);
   if (host === undefined || host === "")
     throw badRequest(`address not allowed: pod ${name} does not have an IP address yet`);
+  checkProxyable(host);
   const ports = records(record(pod["spec"])["containers"]).flatMap((one) => records(one["ports"]));
   const named = ports.find((one) => one["name"] === port)?.["containerPort"];
   const chosen = port === "" ? (ports[0]?.["containerPort"] ?? 80) : (named ?? Number(port));
@@ -155,6 +162,61 @@ function podProxy(request: RelayRequest, objects: ObjectReader): RelayTarget {
     scheme: scheme === "https" ? "https" : "http",
     path: withQuery(request.rest === "" ? "/" : request.rest, request.query),
   };
+}
+
+function noEndpoints(name: string): StatusError {
+  const message = `no endpoints available for service ${JSON.stringify(name)}`;
+  return new StatusError(503, "ServiceUnavailable", message);
+}
+
+/**
+ * A ready endpoint of the Service's port: `port` is its name or number, or nothing when the Service has one port. Which
+ * endpoint it is does not matter; the first one is as good as any.
+ */
+function serviceProxy(request: RelayRequest, objects: ObjectReader): RelayTarget {
+  const { scheme, name, port } = parseProxyName(request.name);
+  const service = objects.get("services", request.namespace, name);
+  if (service === undefined) throw notFound(request.kind, name);
+  const ports = records(record(service["spec"])["ports"]);
+  const wanted =
+    port === ""
+      ? ports.length === 1
+        ? ports[0]
+        : ports.find((one) => optionalString(one["name"]) === undefined)
+      : (ports.find((one) => one["name"] === port) ??
+        ports.find((one) => String(one["port"]) === port));
+  if (wanted === undefined) {
+    const message = `no service port ${JSON.stringify(port)} found for service ${JSON.stringify(name)}`;
+    throw new StatusError(503, "ServiceUnavailable", message);
+  }
+  for (const slice of records([
+    ...objects.list("endpointslices.discovery.k8s.io", request.namespace),
+  ])) {
+    const labels = record(record(slice["metadata"])["labels"]);
+    if (labels["kubernetes.io/service-name"] !== name) continue;
+    const target = records(slice["ports"]).find(
+      (one) => (optionalString(one["name"]) ?? "") === (optionalString(wanted["name"]) ?? ""),
+    );
+    const ready = records(slice["endpoints"]).find(
+      (one) => record(one["conditions"])["ready"] !== false,
+    );
+    const addresses: readonly unknown[] = Array.isArray(ready?.["addresses"])
+      ? ready["addresses"]
+      : [];
+    const host = addresses[0];
+    const number = optionalNumber(target?.["port"]);
+    if (typeof host !== "string" || number === undefined) continue;
+    checkProxyable(host);
+    return {
+      kind: "pod-proxy",
+      node: undefined,
+      host,
+      port: number,
+      scheme: scheme === "https" ? "https" : "http",
+      path: withQuery(request.rest === "" ? "/" : request.rest, request.query),
+    };
+  }
+  throw noEndpoints(name);
 }
 
 function nodeProxy(request: RelayRequest, objects: ObjectReader): RelayTarget {
@@ -212,6 +274,7 @@ function streamPath(
  */
 export function relayTarget(request: RelayRequest, objects: ObjectReader): RelayTarget | undefined {
   if (request.kind.plural === "nodes") return nodeProxy(request, objects);
+  if (request.kind.plural === "services") return serviceProxy(request, objects);
   if (request.subresource === "proxy") return podProxy(request, objects);
   const pod = podOf(request, objects, request.name);
   const phase = record(pod["status"])["phase"];

@@ -177,7 +177,7 @@ class Server {
 
   #streams(request: IncomingMessage): boolean {
     // Proxied bodies go through as they come; all others are read first.
-    return /^\/api\/v1\/(nodes\/[^/]+|namespaces\/[^/]+\/pods\/[^/]+)\/proxy(\/|\?|$)/.test(
+    return /^\/api\/v1\/(nodes\/[^/]+|namespaces\/[^/]+\/(pods|services)\/[^/]+)\/proxy(\/|\?|$)/.test(
       request.url ?? "",
     );
   }

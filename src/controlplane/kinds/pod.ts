@@ -304,6 +304,7 @@ export const podKind: KindDefinition = {
     exec: streaming("PodExecOptions", ["create", "get"]),
     attach: streaming("PodAttachOptions", ["create", "get"]),
     portforward: streaming("PodPortForwardOptions", ["create", "get"]),
+    proxy: streaming("PodProxyOptions", ["create", "delete", "get", "patch", "update"]),
   },
   fieldSelectors: {
     "spec.nodeName": (pod) => text(record(pod["spec"])["nodeName"]),

@@ -338,6 +338,11 @@ export function createServiceKind(deps: ServiceDeps): KindDefinition {
     strategy,
     subresources: {
       status: { kind: "stored", verbs: subresourceVerbs, strategy: defineStatusStrategy(strategy) },
+      proxy: {
+        kind: "custom",
+        verbs: ["create", "delete", "get", "patch", "update"],
+        gvk: { group: "", version: "v1", kind: "ServiceProxyOptions" },
+      },
     },
     fieldSelectors: {
       "spec.clusterIP": (service) => text(record(service["spec"])["clusterIP"]),
