@@ -1,5 +1,6 @@
 import { RemoraError } from "../lib/errors.ts";
 import { validateLabelValue, validateQualifiedName } from "./names.ts";
+import { matchesRequirement } from "./selectors.ts";
 import type { LabelSelector } from "./types.gen.ts";
 
 /** A label or field selector could not be read; the message is the API's own. */
@@ -232,32 +233,12 @@ export function labelSelectorRequirements(selector: LabelSelector): readonly Req
   return [...fromLabels, ...fromExpressions];
 }
 
-function holds({ key, operator, values }: Requirement, labels: Labels): boolean {
-  const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
-  switch (operator) {
-    case "In":
-      return value !== undefined && values.includes(value);
-    case "NotIn":
-      return value === undefined || !values.includes(value);
-    case "Exists":
-      return value !== undefined;
-    case "DoesNotExist":
-      return value === undefined;
-    case "Gt":
-    case "Lt": {
-      if (value === undefined || !/^[+-]?\d+$/.test(value)) return false;
-      const [left, right] = [BigInt(value), BigInt(values[0] ?? "0")];
-      return operator === "Gt" ? left > right : left < right;
-    }
-  }
-}
-
 /** Whether all requirements hold for the labels of an object. */
 export function matchesLabels(
   requirements: readonly Requirement[],
   labels: Labels | undefined,
 ): boolean {
-  return requirements.every((one) => holds(one, labels ?? {}));
+  return requirements.every((one) => matchesRequirement(one, labels));
 }
 
 /** Text form of requirements, as the API prints selectors. */

@@ -1,4 +1,5 @@
-import type { Node, NodeSelectorRequirement, NodeSelectorTerm } from "../../api/types.gen.ts";
+import { matchesNodeAffinity } from "../../api/selectors.ts";
+import type { Node } from "../../api/types.gen.ts";
 import { untoleratedTaint } from "../../api/tolerations.ts";
 import type { RuntimeFeature } from "../../runtime/types.ts";
 import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
@@ -79,61 +80,10 @@ const checkNodeName: Check = (pod, { nodeName }) => {
   };
 };
 
-function compareInteger(value: string | undefined, values: readonly string[]): number | undefined {
-  const [limit] = values;
-  const integer = /^-?\d+$/;
-  if (value === undefined || limit === undefined) return undefined;
-  if (!integer.test(value) || !integer.test(limit)) return undefined;
-  return Number(value) - Number(limit);
-}
-
-function matchesRequirement(
-  value: string | undefined,
-  { operator, values = [] }: NodeSelectorRequirement,
-): boolean {
-  switch (operator) {
-    case "In":
-      return value !== undefined && values.includes(value);
-    case "NotIn":
-      return value === undefined || !values.includes(value);
-    case "Exists":
-      return value !== undefined;
-    case "DoesNotExist":
-      return value === undefined;
-    case "Gt":
-      return (compareInteger(value, values) ?? 0) > 0;
-    case "Lt":
-      return (compareInteger(value, values) ?? 0) < 0;
+const checkNodeAffinity: Check = (pod, { node, nodeName }) => {
+  if (matchesNodeAffinity(pod, { name: nodeName, labels: node?.metadata?.labels })) {
+    return undefined;
   }
-}
-
-function matchesTerm(term: NodeSelectorTerm, input: AdmissionInput): boolean {
-  const { matchExpressions = [], matchFields = [] } = term;
-  // A term that asks for nothing selects nothing.
-  if (matchExpressions.length + matchFields.length === 0) return false;
-  const labels = input.node?.metadata?.labels ?? {};
-  return (
-    matchExpressions.every((requirement) =>
-      matchesRequirement(labels[requirement.key], requirement),
-    ) &&
-    matchFields.every((requirement) =>
-      matchesRequirement(
-        requirement.key === "metadata.name" ? input.nodeName : undefined,
-        requirement,
-      ),
-    )
-  );
-}
-
-const checkNodeAffinity: Check = (pod, input) => {
-  const labels = input.node?.metadata?.labels ?? {};
-  const selected = Object.entries(pod.spec?.nodeSelector ?? {}).every(
-    ([key, value]) => labels[key] === value,
-  );
-  const required = pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
-  const affine =
-    required === undefined || required.nodeSelectorTerms.some((term) => matchesTerm(term, input));
-  if (selected && affine) return undefined;
   return {
     reason: "NodeAffinity",
     message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",

@@ -2,7 +2,7 @@ import type { Stored } from "../../../api/object.ts";
 import type { Node, ObjectReference, Service, ServicePort } from "../../../api/types.gen.ts";
 import type { IPFamily } from "../../../lib/cidr.ts";
 import { ipFamily } from "../../../lib/cidr.ts";
-import { matchesMap } from "../shared/selector.ts";
+import { matchesMap } from "../../../api/selectors.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
 import {
   isPodReady,

@@ -1,7 +1,7 @@
 import { controllerOf } from "../../../api/object.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
 import { formatTime, isPodAvailable, isPodReady, isTerminating } from "../shared/pod-state.ts";
-import { matchesMap } from "../shared/selector.ts";
+import { matchesMap } from "../../../api/selectors.ts";
 import { podsToRemove } from "./rank.ts";
 import type { ReplicaCondition, ReplicaStatus, ReplicaWorkload } from "./workload.ts";
 

@@ -6,7 +6,7 @@ import type {
   ReplicationController,
   ReplicationControllerStatus,
 } from "../../../api/types.gen.ts";
-import { matchesMap } from "../shared/selector.ts";
+import { matchesMap } from "../../../api/selectors.ts";
 
 export interface ReplicaCondition {
   readonly type: string;

@@ -1,10 +1,9 @@
 import type { PodAffinityTerm, TopologySpreadConstraint } from "../../../api/types.gen.ts";
+import { matchesNodeAffinity, matchesSelector } from "../../../api/selectors.ts";
 import { untoleratedTaint } from "../../../api/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { isTerminating } from "../../controllers/shared/pod-state.ts";
-import { matchesSelector } from "../../controllers/shared/selector.ts";
 import type { NodeInfo, Snapshot } from "../snapshot.ts";
-import { matchesNodeAffinity } from "./node-fit.ts";
 import type { FilterPlugin } from "./plugin.ts";
 
 function domain(info: NodeInfo, topologyKey: string): string | undefined {
@@ -105,7 +104,7 @@ const spreadReason = "node(s) didn't match pod topology spread constraints";
 /** Whether a node's domain counts for the constraint. */
 function eligible(pod: StoredPod, constraint: TopologySpreadConstraint, info: NodeInfo): boolean {
   if (domain(info, constraint.topologyKey) === undefined) return false;
-  if (constraint.nodeAffinityPolicy !== "Ignore" && !matchesNodeAffinity(pod, info.node))
+  if (constraint.nodeAffinityPolicy !== "Ignore" && !matchesNodeAffinity(pod, info.node.metadata))
     return false;
   return (
     constraint.nodeTaintsPolicy !== "Honor" ||

@@ -1,9 +1,9 @@
-import type { NodeSelectorTerm, Taint } from "../../../api/types.gen.ts";
+import type { Taint } from "../../../api/types.gen.ts";
+import { matchesNodeAffinity } from "../../../api/selectors.ts";
 import { tolerates, untoleratedTaint } from "../../../api/tolerations.ts";
-import { matchesMap, matchesRequirement } from "../../controllers/shared/selector.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { podRequests } from "../requests.ts";
-import type { NodeInfo, StoredNode } from "../snapshot.ts";
+import type { NodeInfo } from "../snapshot.ts";
 import type { FilterPlugin } from "./plugin.ts";
 
 const unschedulableTaint: Taint = {
@@ -35,31 +35,14 @@ export const taintToleration: FilterPlugin = {
   },
 };
 
-/** One term of a node selector: its parts are ANDed, an empty one selects nothing. */
-export function matchesNodeTerm(term: NodeSelectorTerm, node: StoredNode): boolean {
-  const expressions = term.matchExpressions ?? [];
-  const fields = term.matchFields ?? [];
-  if (expressions.length === 0 && fields.length === 0) return false;
-  return (
-    expressions.every((each) => matchesRequirement(each, node.metadata.labels)) &&
-    fields.every((each) => matchesRequirement(each, { "metadata.name": node.metadata.name }))
-  );
-}
-
-/** nodeSelector and the required part of node affinity. */
-export function matchesNodeAffinity(pod: StoredPod, node: StoredNode): boolean {
-  if (!matchesMap(pod.spec?.nodeSelector ?? {}, node.metadata.labels)) return false;
-  const required = pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
-  if (required === undefined) return true;
-  return required.nodeSelectorTerms.some((term) => matchesNodeTerm(term, node));
-}
-
 export const nodeAffinity: FilterPlugin = {
   name: "NodeAffinity",
   prepare:
     (pod) =>
     ({ node }) =>
-      matchesNodeAffinity(pod, node) ? [] : ["node(s) didn't match Pod's node affinity/selector"],
+      matchesNodeAffinity(pod, node.metadata)
+        ? []
+        : ["node(s) didn't match Pod's node affinity/selector"],
 };
 
 interface HostPort {

@@ -1,10 +1,10 @@
 import { controllerOf } from "../../../api/object.ts";
+import { matchesNodeTerm } from "../../../api/selectors.ts";
 import { tolerates } from "../../../api/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { isTerminating } from "../../controllers/shared/pod-state.ts";
 import { podRequests } from "../requests.ts";
 import type { NodeInfo } from "../snapshot.ts";
-import { matchesNodeTerm } from "./node-fit.ts";
 import type { ScorePlugin } from "./plugin.ts";
 import { normalised } from "./plugin.ts";
 
@@ -87,7 +87,7 @@ export const affinityPreference: ScorePlugin = {
       pod.spec?.affinity?.nodeAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? [];
     return normalised(candidates, ({ node }) =>
       preferred
-        .filter(({ preference }) => matchesNodeTerm(preference, node))
+        .filter(({ preference }) => matchesNodeTerm(preference, node.metadata))
         .reduce((sum, { weight }) => sum + weight, 0),
     );
   },

@@ -1,4 +1,4 @@
-import type { LabelSelector } from "../../../api/types.gen.ts";
+import type { LabelSelector, NodeSelectorTerm, Pod } from "./types.gen.ts";
 
 type Labels = Readonly<Record<string, string>> | undefined;
 
@@ -18,7 +18,8 @@ interface Requirement {
  * nobody knows matches nothing.
  */
 export function matchesRequirement(requirement: Requirement, labels: Labels): boolean {
-  const value = labels?.[requirement.key];
+  const { key } = requirement;
+  const value = labels !== undefined && Object.hasOwn(labels, key) ? labels[key] : undefined;
   const values = requirement.values ?? [];
   switch (requirement.operator) {
     case "In":
@@ -55,4 +56,28 @@ export function matchesSelector(selector: LabelSelector | undefined, labels: Lab
     matchesMap(selector.matchLabels ?? {}, labels) &&
     (selector.matchExpressions ?? []).every((expression) => matchesRequirement(expression, labels))
   );
+}
+
+/** What of a node its selectors look at. */
+export interface SelectableNode {
+  readonly name: string;
+  readonly labels?: Labels;
+}
+
+/** One term of a node selector: its parts are ANDed, an empty one selects nothing. */
+export function matchesNodeTerm(term: NodeSelectorTerm, node: SelectableNode): boolean {
+  const { matchExpressions = [], matchFields = [] } = term;
+  if (matchExpressions.length + matchFields.length === 0) return false;
+  return (
+    matchExpressions.every((each) => matchesRequirement(each, node.labels)) &&
+    matchFields.every((each) => matchesRequirement(each, { "metadata.name": node.name }))
+  );
+}
+
+/** nodeSelector and the required part of node affinity. */
+export function matchesNodeAffinity(pod: Pod, node: SelectableNode): boolean {
+  if (!matchesMap(pod.spec?.nodeSelector ?? {}, node.labels)) return false;
+  const required = pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
+  if (required === undefined) return true;
+  return required.nodeSelectorTerms.some((term) => matchesNodeTerm(term, node));
 }
