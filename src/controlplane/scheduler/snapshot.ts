@@ -3,8 +3,8 @@ import { keyOf } from "../../api/object.ts";
 import type { Node } from "../../api/types.gen.ts";
 import type { StoredPod } from "../controllers/shared/pod-state.ts";
 import { isPodTerminal } from "../controllers/shared/pod-state.ts";
-import type { Amounts } from "./requests.ts";
-import { addAmounts, amounts, podRequests } from "./requests.ts";
+import type { Amounts } from "../../api/pod-requests.ts";
+import { addAmounts, amounts, podRequests } from "../../api/pod-requests.ts";
 
 export type StoredNode = Stored<Node>;
 

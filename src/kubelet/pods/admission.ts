@@ -1,9 +1,9 @@
+import { podRequests } from "../../api/pod-requests.ts";
 import { matchesNodeAffinity } from "../../api/selectors.ts";
 import type { Node } from "../../api/types.gen.ts";
 import { untoleratedTaint } from "../../api/tolerations.ts";
 import type { RuntimeFeature } from "../../runtime/types.ts";
 import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
-import { podRequests } from "../spec/resources.ts";
 import { milliUnits, wholeUnits } from "../spec/quantities.ts";
 import type { ResizePending } from "../status/conditions.ts";
 import type { AssignedPod } from "../types.ts";

@@ -1,67 +1,10 @@
+import { containerRequests } from "../../api/pod-requests.ts";
 import type { Container, Pod, ResourceRequirements } from "../../api/types.gen.ts";
 import type { ContainerLimits, LinuxResources } from "../../runtime/types.ts";
 import { allContainers, isSidecar } from "./containers.ts";
 import { milliUnits, nanoUnits, wholeUnits } from "./quantities.ts";
 
 export type QosClass = "Guaranteed" | "Burstable" | "BestEffort";
-
-/** Requests in comparable numbers: cpu in thousandths, everything else in whole units. */
-export type RequestTotals = ReadonlyMap<string, number>;
-
-function amount(name: string, quantity: string | number): number {
-  return name === "cpu" ? milliUnits(quantity) : wholeUnits(quantity);
-}
-
-/** What a container asks for; a limit without a request counts as one, as the API defaults it. */
-function containerRequests(container: Container): Map<string, number> {
-  const out = new Map<string, number>();
-  const { limits, requests } = container.resources ?? {};
-  for (const [name, quantity] of Object.entries({ ...limits, ...requests })) {
-    out.set(name, amount(name, quantity));
-  }
-  return out;
-}
-
-function addInto(total: Map<string, number>, more: ReadonlyMap<string, number>): void {
-  for (const [name, value] of more) total.set(name, (total.get(name) ?? 0) + value);
-}
-
-/**
- * What the pod occupies on the node: the larger of what runs together at the end and of each moment of its
- * initialisation, sidecars counted where they already run (KEP-753), pod level requests instead where set (KEP-2837),
- * plus overhead.
- */
-export function podRequests(pod: Pod): RequestTotals {
-  const total = containerTotals(pod);
-  for (const [name, quantity] of Object.entries(pod.spec?.resources?.requests ?? {})) {
-    total.set(name, amount(name, quantity));
-  }
-  for (const [name, quantity] of Object.entries(pod.spec?.overhead ?? {})) {
-    total.set(name, (total.get(name) ?? 0) + amount(name, quantity));
-  }
-  return total;
-}
-
-function containerTotals(pod: Pod): Map<string, number> {
-  const total = new Map<string, number>();
-  for (const container of pod.spec?.containers ?? []) addInto(total, containerRequests(container));
-  const sidecars = new Map<string, number>();
-  const peak = new Map<string, number>();
-  for (const container of pod.spec?.initContainers ?? []) {
-    const own = containerRequests(container);
-    if (isSidecar(container)) {
-      addInto(total, own);
-      addInto(sidecars, own);
-      continue;
-    }
-    for (const [name, value] of own) {
-      const moment = value + (sidecars.get(name) ?? 0);
-      peak.set(name, Math.max(peak.get(name) ?? 0, moment));
-    }
-  }
-  for (const [name, value] of peak) total.set(name, Math.max(total.get(name) ?? 0, value));
-  return total;
-}
 
 function isPositive(quantity: string | number | undefined): boolean {
   return quantity !== undefined && nanoUnits(quantity) > 0n;

@@ -19,7 +19,7 @@ const pure = [
   "src/controlplane/patch/*.ts",
   "src/controlplane/scheduler/plugins/*.ts",
   "src/controlplane/auth/{rules,node-references,node-authorizer}.ts",
-  "src/api/{quantity,labels,names,selectors,tolerations}.ts",
+  "src/api/{quantity,labels,names,pod-requests,selectors,tolerations}.ts",
   "src/lib/{cidr,der,guard,backoff}.ts",
 ];
 

@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import type { Affinity } from "../../../src/api/types.gen.ts";
 import type { StoredPod } from "../../../src/controlplane/controllers/shared/pod-state.ts";
 import { defaultProfile, placePod } from "../../../src/controlplane/scheduler/place-pod.ts";
-import { podRequests } from "../../../src/controlplane/scheduler/requests.ts";
+import { podRequests } from "../../../src/api/pod-requests.ts";
 import { SchedulingQueue } from "../../../src/controlplane/scheduler/scheduling-queue.ts";
 import type { Snapshot } from "../../../src/controlplane/scheduler/snapshot.ts";
 import { ClusterCache } from "../../../src/controlplane/scheduler/snapshot.ts";

@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 
 import { assert as check, property, string } from "fast-check";
 
+import { podRequests } from "../../../src/api/pod-requests.ts";
 import { parseResolvConf, podResolvConf } from "../../../src/kubelet/spec/dns.ts";
 import {
   ContainerConfigError,
@@ -14,12 +15,7 @@ import { fieldValue, resourceFieldValue } from "../../../src/kubelet/spec/field-
 import { imageReference } from "../../../src/kubelet/spec/image-name.ts";
 import { podCgroup } from "../../../src/kubelet/spec/pod-cgroup.ts";
 import { podHostname } from "../../../src/kubelet/spec/pod-name.ts";
-import {
-  linuxResources,
-  oomScoreAdj,
-  podRequests,
-  qosClass,
-} from "../../../src/kubelet/spec/resources.ts";
+import { linuxResources, oomScoreAdj, qosClass } from "../../../src/kubelet/spec/resources.ts";
 import { verifyRunAsNonRoot } from "../../../src/kubelet/spec/security.ts";
 import { serviceEnvironment } from "../../../src/kubelet/spec/service-env.ts";
 import { credentialsFor, parseKeyring } from "../../../src/kubelet/images/credentials.ts";

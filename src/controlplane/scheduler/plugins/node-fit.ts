@@ -1,8 +1,8 @@
 import type { Taint } from "../../../api/types.gen.ts";
+import { podRequests } from "../../../api/pod-requests.ts";
 import { matchesNodeAffinity } from "../../../api/selectors.ts";
 import { tolerates, untoleratedTaint } from "../../../api/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
-import { podRequests } from "../requests.ts";
 import type { NodeInfo } from "../snapshot.ts";
 import type { FilterPlugin } from "./plugin.ts";
 

@@ -1,9 +1,9 @@
 import { controllerOf } from "../../../api/object.ts";
+import { podRequests } from "../../../api/pod-requests.ts";
 import { matchesNodeTerm } from "../../../api/selectors.ts";
 import { tolerates } from "../../../api/tolerations.ts";
 import type { StoredPod } from "../../controllers/shared/pod-state.ts";
 import { isTerminating } from "../../controllers/shared/pod-state.ts";
-import { podRequests } from "../requests.ts";
 import type { NodeInfo } from "../snapshot.ts";
 import type { ScorePlugin } from "./plugin.ts";
 import { normalised } from "./plugin.ts";

@@ -1,5 +1,5 @@
-import { milliValue, parseQuantity, value } from "../../api/quantity.ts";
-import type { Pod, Quantity } from "../../api/types.gen.ts";
+import { milliValue, parseQuantity, value } from "./quantity.ts";
+import type { Container, Pod, Quantity } from "./types.gen.ts";
 
 /** Amounts by resource name: `cpu` in millicores, everything else in its unit (bytes, pieces). */
 export type Amounts = ReadonlyMap<string, number>;
@@ -11,6 +11,7 @@ function amount(name: string, text: Quantity): number {
   return Number(name === "cpu" ? milliValue(quantity) : value(quantity));
 }
 
+/** @throws {ParseError} for an amount that is not a quantity. */
 export function amounts(list: ResourceList): Map<string, number> {
   return new Map(Object.entries(list ?? {}).map(([name, value]) => [name, amount(name, value)]));
 }
@@ -25,6 +26,11 @@ function raise(highest: Map<string, number>, candidate: Amounts): void {
     if (value > (highest.get(name) ?? 0)) highest.set(name, value);
 }
 
+/** What a container asks for; a limit without a request counts as one, as the API defaults it. */
+export function containerRequests({ resources }: Container): Map<string, number> {
+  return amounts({ ...resources?.limits, ...resources?.requests });
+}
+
 /**
  * What a pod asks of its node: its containers together, or its init phase if that needs more; sidecars (KEP-753) count
  * in both; pod-level requests (KEP-2837) replace the sum; then the overhead.
@@ -32,11 +38,11 @@ function raise(highest: Map<string, number>, candidate: Amounts): void {
 export function podRequests(pod: Pod): Map<string, number> {
   const total = new Map<string, number>();
   for (const container of pod.spec?.containers ?? [])
-    addAmounts(total, amounts(container.resources?.requests));
+    addAmounts(total, containerRequests(container));
   const sidecars = new Map<string, number>();
   const initPeak = new Map<string, number>();
   for (const container of pod.spec?.initContainers ?? []) {
-    const own = amounts(container.resources?.requests);
+    const own = containerRequests(container);
     if (container.restartPolicy === "Always") {
       addAmounts(total, own);
       addAmounts(sidecars, own);
