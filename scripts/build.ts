@@ -1,6 +1,17 @@
 // npm run build: dist/remora.cjs (agent and command line), dist/control-plane-worker.cjs, dist/hardware-child.cjs.
-import { rm } from "node:fs/promises";
-import { build } from "esbuild";
+import { readFile, rm } from "node:fs/promises";
+import { build, type Plugin } from "esbuild";
+
+/** Tables as text for JSON.parse: as object literals they would be in memory twice, 2 MB more for the API's schema. */
+const parsedJson: Plugin = {
+  name: "parsed-json",
+  setup(bundler) {
+    bundler.onLoad({ filter: /\.json$/ }, async ({ path }) => {
+      const compact = JSON.stringify(JSON.parse(await readFile(path, "utf8")));
+      return { contents: `module.exports = JSON.parse(${JSON.stringify(compact)});`, loader: "js" };
+    });
+  },
+};
 
 await rm("dist", { recursive: true, force: true });
 const result = await build({
@@ -19,7 +30,7 @@ const result = await build({
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: "none",
-  loader: { ".json": "json" },
+  plugins: [parsedJson],
   // CommonJS has no import.meta.
   define: { "import.meta.url": "moduleUrl" },
   banner: { js: 'const moduleUrl = require("node:url").pathToFileURL(__filename).href;' },

@@ -1,6 +1,5 @@
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { errorMessage } from "../../lib/errors.ts";
-import { decodeProtobuf, isProtobuf } from "../proto/decode-protobuf.ts";
 import { DecodeError, decodeObject } from "../schema/decode.ts";
 import { duplicateFields } from "../schema/duplicate-fields.ts";
 import { allDefinitions } from "../schema/schema-table.ts";
@@ -104,6 +103,21 @@ export async function parseYaml(bytes: Uint8Array): Promise<RawBody> {
   }
 }
 
+async function parseProtobuf(bytes: Uint8Array): Promise<RawBody> {
+  // Loaded on demand: its tables are megabytes, and only some commands of kubectl send protobuf.
+  const { decodeProtobuf, isProtobuf } = await import("../proto/decode-protobuf.ts");
+  if (!isProtobuf(bytes)) {
+    throw badRequest(
+      "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
+    );
+  }
+  try {
+    return { value: decodeProtobuf(bytes), duplicates: [] };
+  } catch (error) {
+    throw badRequest(`the protobuf body cannot be decoded: ${errorMessage(error)}`);
+  }
+}
+
 /**
  * Reads a body as JSON, YAML or protobuf.
  *
@@ -124,16 +138,7 @@ export async function readBody(
     case YAML_TYPE:
       return parseYaml(body.bytes);
     case PROTOBUF_TYPE:
-      if (!isProtobuf(body.bytes)) {
-        throw badRequest(
-          "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
-        );
-      }
-      try {
-        return { value: decodeProtobuf(body.bytes), duplicates: [] };
-      } catch (error) {
-        throw badRequest(`the protobuf body cannot be decoded: ${errorMessage(error)}`);
-      }
+      return parseProtobuf(body.bytes);
     default:
       throw unsupported([JSON_TYPE, YAML_TYPE, PROTOBUF_TYPE]);
   }
