@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads";
 
+import type { ControlPlaneFiles, ControlPlaneOptions } from "../controlplane/control-plane.ts";
 import type { Level } from "../lib/log.ts";
 import { isRecord } from "../lib/guard.ts";
 import { SetupError } from "../lib/errors.ts";
@@ -7,28 +8,12 @@ import type { LogFormat } from "./stderr-logger.ts";
 import type { Runner } from "./supervise.ts";
 
 /** What the embedded control plane is told; plain data, because it crosses into a worker thread. */
-export interface ControlPlaneSettings {
-  readonly dataDir: string;
-  readonly bindAddress: string;
-  readonly port: number;
-  readonly advertiseAddress: string;
-  readonly serviceCIDR: string;
-  readonly clusterCIDR: string;
-  readonly nodeName: string;
-  readonly nodeIPs: readonly string[];
+export interface ControlPlaneSettings extends Omit<
+  ControlPlaneOptions,
+  "gitVersion" | "clock" | "logger" | "random"
+> {
   readonly logLevel: Level;
   readonly logFormat: LogFormat;
-}
-
-/** Where the control plane can be reached and with what. All are paths. */
-export interface ControlPlaneFiles {
-  readonly url: string;
-  readonly adminKubeconfig: string;
-  readonly nodeKubeconfig: string;
-  readonly proxyKubeconfig: string;
-  readonly clientCA: string;
-  readonly kubeletCert: string;
-  readonly kubeletKey: string;
 }
 
 /** What the worker sends. */
