@@ -145,18 +145,7 @@ async function startExec(
     tty: options.tty,
     stdin: options.stdin,
     signal,
-    resize: async ({ width, height }) => {
-      await context.client.call(
-        {
-          op: "resize exec",
-          method: "POST",
-          path: `/exec/${execID}/resize`,
-          query: { h: height, w: width },
-          lane: "wait",
-        },
-        signal,
-      );
-    },
+    resize: (size) => resize(context, `/exec/${execID}`, size, signal),
     exitCode: () => awaitExitCode(context, execID, AbortSignal.timeout(10_000)),
     kill: () => killExec(context, containerID, execID),
   });
@@ -226,6 +215,25 @@ async function watchExit(
   }
 }
 
+/** Tells the engine the size of the terminal of what `target` names, an exec or a container. */
+async function resize(
+  context: DockerContext,
+  target: string,
+  { width, height }: { readonly width: number; readonly height: number },
+  signal: AbortSignal,
+): Promise<void> {
+  await context.client.call(
+    {
+      op: `resize ${target.startsWith("/exec/") ? "exec" : "container"}`,
+      method: "POST",
+      path: `${target}/resize`,
+      query: { h: height, w: width },
+      lane: "wait",
+    },
+    signal,
+  );
+}
+
 /** Connects to a running container's main process. */
 export async function attach(
   context: DockerContext,
@@ -258,18 +266,7 @@ export async function attach(
     tty: options.tty,
     stdin: options.stdin,
     signal,
-    resize: async ({ width, height }) => {
-      await context.client.call(
-        {
-          op: "resize container",
-          method: "POST",
-          path: `/containers/${containerID}/resize`,
-          query: { h: height, w: width },
-          lane: "wait",
-        },
-        signal,
-      );
-    },
+    resize: (size) => resize(context, `/containers/${containerID}`, size, signal),
     exitCode: () => Promise.resolve(undefined),
     // Detaching leaves the container alone.
     kill: () => Promise.resolve(),
