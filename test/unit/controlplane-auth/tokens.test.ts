@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { createAuthenticator } from "../../../src/controlplane/auth/authenticator.ts";
+import { createAuthenticator, userOfClaims } from "../../../src/controlplane/auth/authenticator.ts";
 import { ServiceAccountTokens, type TokenClaims } from "../../../src/controlplane/auth/tokens.ts";
 import type { JsonObject } from "../../../src/controlplane/types.ts";
 import { newPrivateKey, privateKeyPEM } from "../../../src/lib/x509.ts";
@@ -41,6 +41,40 @@ const refused = { name: "StatusError", status: 401, message: "Unauthorized" };
 describe("ServiceAccount tokens", () => {
   test("a token carries its claims through", () => {
     assert.deepEqual(tokens.verify(tokens.sign(claims), 2_000_000), claims);
+  });
+
+  test("a token bound to a node dies with the node", () => {
+    const bound = { kind: "Node", name: "n1", uid: "node-1" } as const;
+    const bearerToken = tokens.sign({ ...claims, bound });
+    const account = { "serviceaccounts/default/web": "sa-1" };
+    const user = authenticator({ ...account, "nodes//n1": "node-1" }).authenticate({
+      certificate: undefined,
+      bearerToken,
+    });
+    assert.deepEqual(user?.extra["authentication.kubernetes.io/node-name"], ["n1"]);
+    for (const stored of [account, { ...account, "nodes//n1": "node-2" }])
+      assert.throws(
+        () => authenticator(stored).authenticate({ certificate: undefined, bearerToken }),
+        refused,
+      );
+  });
+
+  test("a pod that finalizers keep vouches for its token for one more minute", () => {
+    const deletionTimestamp = "2026-01-01T00:00:00Z";
+    const ask = (seconds: number): unknown =>
+      userOfClaims(
+        claims,
+        {
+          get: (resource) =>
+            resource === "pods"
+              ? { metadata: { uid: "pod-1", deletionTimestamp } }
+              : { metadata: { uid: "sa-1" } },
+          list: () => [],
+        },
+        Date.parse(deletionTimestamp) + seconds * 1000,
+      );
+    assert.notEqual(ask(60), undefined);
+    assert.equal(ask(61), undefined);
   });
 
   test("its user is the account, with the groups and the pod it is bound to", () => {
