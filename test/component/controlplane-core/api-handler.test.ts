@@ -94,7 +94,8 @@ test("all three JSON patch types change a stored object", async () => {
   const strategic = await patch("application/strategic-merge-patch+json", {
     spec: { containers: [{ name: "d", image: "i" }] },
   });
-  assert.equal(at(strategic.body, "spec.containers.1.name"), "d");
+  // What a patch adds comes before what it does not name.
+  assert.equal(at(strategic.body, "spec.containers.0.name"), "d");
   assert.equal((await patch("application/apply-patch+cbor", {})).status, 415);
   const wrong = await patch("application/merge-patch+json", { spec: { hostNetwork: "x" } });
   assert.equal(wrong.status, 422);
@@ -359,7 +360,10 @@ test("a watch from a revision replays what came after it and follows", async () 
   await one.ask("POST", PODS, pod("b"));
   const stream = await watch(one, `resourceVersion=${revision}`);
   await one.ask("DELETE", `${PODS}/a`);
-  assert.deepEqual(summary(await stream.next(2)), ["ADDED b", "DELETED a"]);
+  const events = await stream.next(3);
+  assert.deepEqual(summary(events), ["ADDED b", "MODIFIED a", "DELETED a"]);
+  // A pod that has no node goes at once, yet watchers see that it was told to.
+  assert.equal(at(events[2]?.object, "metadata.deletionGracePeriodSeconds"), 0);
   stream.end();
 });
 
