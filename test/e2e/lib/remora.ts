@@ -24,7 +24,7 @@ export async function remoraUp(
 ): Promise<MachineProcess> {
   const process = startRemora(machine, env);
   await eventually(
-    async () => (process.output().includes("kubectl get nodes") ? true : undefined),
+    async () => (/^Next: kubectl .*get nodes$/m.test(process.output()) ? true : undefined),
     {
       timeoutMs: 60_000,
       describe: () => process.output(),
