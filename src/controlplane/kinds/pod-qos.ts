@@ -9,9 +9,18 @@ function positive(resources: unknown, name: string): bigint | undefined {
   return value !== undefined && value > 0n ? value : undefined;
 }
 
-/** The quality-of-service class of a pod (`status.qosClass`), from the cpu and memory of all its containers. */
+/**
+ * The quality-of-service class of a pod (`status.qosClass`): from its own cpu and memory where it has some (KEP-2837),
+ * else from those of all its containers.
+ */
 export function qosClass(spec: Readonly<JsonObject>): "Guaranteed" | "Burstable" | "BestEffort" {
-  const containers = [...records(spec["containers"]), ...records(spec["initContainers"])];
+  const own = record(spec["resources"]);
+  const ofPod = computeResources.some(
+    (name) => positive(own["limits"], name) ?? positive(own["requests"], name),
+  );
+  const containers = ofPod
+    ? [spec]
+    : [...records(spec["containers"]), ...records(spec["initContainers"])];
   let any = false;
   let guaranteed = true;
   for (const container of containers) {

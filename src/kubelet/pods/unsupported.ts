@@ -21,6 +21,14 @@ function unsupportedPodField(
       "its container engine cannot give a pod its own user namespace",
     );
   }
+  const { limits, requests } = spec?.resources ?? {};
+  if (Object.keys({ ...limits, ...requests }).length > 0) {
+    return {
+      reason: "PodLevelResourcesNotSupported",
+      message:
+        "Pod-level resources (spec.resources) are not supported by this node: give each container its own",
+    };
+  }
   if ((spec?.resourceClaims ?? []).length > 0) {
     return refuse(
       "spec.resourceClaims",

@@ -184,7 +184,7 @@ export async function execSync(
     signal.throwIfAborted();
     return {
       // One that outlives its SIGKILL (stuck in the kernel) has no exit code yet, and is timed out all the same.
-      exitCode: timedOut ? 137 : ((await session.exitCode) ?? 0),
+      exitCode: timedOut ? 137 : await knownExitCode(session),
       stdout: Buffer.concat(collected.stdout),
       stderr: Buffer.concat(collected.stderr),
       timedOut,
@@ -193,6 +193,14 @@ export async function execSync(
     ended.abort();
     await Promise.all([expiring, watching]);
   }
+}
+
+/** Success is never assumed: a probe would pass on it. */
+async function knownExitCode(session: DockerSession): Promise<number> {
+  const code = await session.exitCode;
+  if (code === undefined)
+    throw new RuntimeError("Internal", "the engine does not tell the exit code of the command");
+  return code;
 }
 
 /**
@@ -207,11 +215,25 @@ async function watchExit(
 ): Promise<void> {
   for (let waitMs = 250; ; waitMs = Math.min(waitMs * 2, 2000)) {
     await context.clock.sleep(waitMs, signal);
-    const { running } = await execState(context, execID, signal);
-    if (running) continue;
+    if (await stillRunning(context, execID, signal)) continue;
     await context.clock.sleep(100, signal);
     session.hangUp();
     return;
+  }
+}
+
+/** One look that failed says nothing; the next one will. */
+async function stillRunning(
+  context: DockerContext,
+  execID: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    return (await execState(context, execID, signal)).running;
+  } catch (error) {
+    signal.throwIfAborted();
+    context.logger.log("debug", "exec could not be inspected", { error: errorMessage(error) });
+    return true;
   }
 }
 
