@@ -382,7 +382,7 @@ if (insideOwnNamespace(import.meta.filename)) {
       ];
       for (const damage of damages) {
         await sh(...damage);
-        assert.notEqual(await rulesOf(), whole, damage.join(" "));
+        // The damage may be mended before anybody can look; the repairs are counted below.
         await eventually(async () => (await rulesOf()) === whole, damage.join(" "));
         await delay(2100);
       }
