@@ -110,7 +110,7 @@ install_node() {
   cp "$root/package-lock.json" "$stamp"
 }
 
-# start_docker: sets docker_started=1 when this call started the engine.
+# start_docker [DOCKERD_OPTION...]: sets docker_started=1 when this call started the engine itself.
 start_docker() {
   docker_started=
   docker_answers && return
@@ -121,7 +121,7 @@ start_docker() {
   else
     say "starting dockerd (no engine was running); its log: /var/log/dockerd.log"
     mkdir -p /run/remora
-    setsid dockerd --pidfile /run/remora/dockerd.pid >>/var/log/dockerd.log 2>&1 </dev/null &
+    setsid dockerd --pidfile /run/remora/dockerd.pid "$@" >>/var/log/dockerd.log 2>&1 </dev/null &
     docker_started=1
   fi
   tries=0
