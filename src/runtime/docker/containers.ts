@@ -1,18 +1,13 @@
-import { asRecord, asString } from "../../lib/guard.ts";
-import { isRuntimeFailure, RuntimeError } from "../errors.ts";
+import { isRuntimeFailure } from "../errors.ts";
 import type { ContainerConfig, SandboxRecord } from "../types.ts";
 import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
 import { containerCreateBody, type CreateBody } from "./container-config.ts";
 import type { DockerContext } from "./context.ts";
 import { needsAccounts, resolveUser } from "./image-accounts.ts";
-import { alternativeName, containerName, label, ownership } from "./labels.ts";
+import { alternativeName, containerName, label } from "./labels.ts";
 import { ensureLogLinks, removeLogLinks } from "./log-links.ts";
+import { adoptHolder, createNamed, type CreatedContainer } from "./named-containers.ts";
 import type { InspectedContainer } from "./records.ts";
-
-export interface CreatedContainer {
-  readonly id: string;
-  readonly warnings: readonly string[];
-}
 
 /** Creates (or adopts) the container of (uid, name, attempt); does not start it. */
 export async function createContainer(
@@ -25,7 +20,7 @@ export async function createContainer(
   let name = containerName(sandbox.metadata, config.name, config.attempt);
   for (let tries = 0; ; tries += 1) {
     try {
-      return await create(context, name, body, signal);
+      return await createNamed(context, { what: "container", name, body }, signal);
     } catch (error) {
       if (!isRuntimeFailure(error, "AlreadyExists") || tries >= 3) throw error;
       const adopted = await adopt(context, { name, sandbox, config }, signal);
@@ -49,30 +44,8 @@ async function createBody(
   return containerCreateBody(config, { owner: context.owner, sandbox, host: facts, user });
 }
 
-async function create(
-  context: DockerContext,
-  name: string,
-  body: CreateBody,
-  signal: AbortSignal,
-): Promise<CreatedContainer> {
-  const response = await context.client.call(
-    {
-      op: "create container",
-      method: "POST",
-      path: "/containers/create",
-      query: { name },
-      body,
-      timeoutMs: 120_000,
-    },
-    signal,
-  );
-  const created = asRecord(response, "created");
-  const warnings = Array.isArray(created["Warnings"]) ? created["Warnings"].map(String) : [];
-  return { id: asString(created["Id"], "created.Id"), warnings };
-}
-
-/** The id of the container that holds the name, when it is the one wanted; undefined when the name is free again. */
-async function adopt(
+/** See {@link adoptHolder}. */
+function adopt(
   context: DockerContext,
   wanted: {
     readonly name: string;
@@ -82,40 +55,25 @@ async function adopt(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const { name, sandbox, config } = wanted;
-  let holder: InspectedContainer;
-  try {
-    holder = await context.observer.inspect(name, signal);
-  } catch (error) {
-    if (isRuntimeFailure(error, "NotFound")) return undefined;
-    throw error;
-  }
-  const { labels } = holder;
-  if (
-    ownership(labels, context.owner) !== "ours" ||
-    labels[label.podUID] !== sandbox.metadata.uid ||
-    labels[label.type] !== "container" ||
-    labels[label.containerName] !== config.name ||
-    labels[label.attempt] !== String(config.attempt)
-  ) {
-    throw new RuntimeError(
-      "AlreadyExists",
-      `the name ${name} is taken by container ${holder.id.slice(0, 12)}, which this node did not make: remove it with docker rm`,
-    );
-  }
-  if (holder.status === "running") return holder.id;
-  const same =
-    labels[label.specHash] === config.specHash &&
-    labels[label.sandboxID] === sandbox.id &&
-    holder.imageID === config.imageID;
-  // Left by an interrupted create. One that has run keeps its record of how it ended: same attempt means same run.
-  if (same) return holder.id;
-  context.logger.log("info", "stale container replaced", {
-    podUID: sandbox.metadata.uid,
-    containerID: holder.id,
-    state: holder.status,
-  });
-  await deleteContainer(context, holder.id, signal);
-  return undefined;
+  return adoptHolder(
+    context,
+    {
+      what: "container",
+      name,
+      podUID: sandbox.metadata.uid,
+      labels: {
+        [label.type]: "container",
+        [label.containerName]: config.name,
+        [label.attempt]: String(config.attempt),
+      },
+      // Left by an interrupted create. One that has run keeps its record of how it ended: same attempt means same run.
+      isUsable: ({ labels, imageID }) =>
+        labels[label.specHash] === config.specHash &&
+        labels[label.sandboxID] === sandbox.id &&
+        imageID === config.imageID,
+    },
+    signal,
+  );
 }
 
 /** Starts a container and links its log file, also when the start failed. */

@@ -1,13 +1,14 @@
 import { createHash } from "node:crypto";
 
-import { asRecord, asString } from "../../lib/guard.ts";
+import { asRecord } from "../../lib/guard.ts";
 import { isRuntimeFailure, RuntimeError } from "../errors.ts";
 import type { PodSandboxConfig, SandboxRecord } from "../types.ts";
 import { sandboxCreateBody } from "./container-config.ts";
 import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
 import type { DockerContext } from "./context.ts";
-import { alternativeName, label, ownership, sandboxName } from "./labels.ts";
+import { alternativeName, label, sandboxName } from "./labels.ts";
 import { removeLogLinks } from "./log-links.ts";
+import { adoptHolder, createNamed } from "./named-containers.ts";
 import { type InspectedContainer, sandboxRecord } from "./records.ts";
 
 /** Creates and starts a sandbox, or adopts what an earlier call with the same (uid, attempt) left. */
@@ -39,7 +40,7 @@ async function createOrAdopt(
   config: PodSandboxConfig,
   signal: AbortSignal,
 ): Promise<string> {
-  const { client, pauseImage, owner } = context;
+  const { pauseImage, owner } = context;
   const { facts } = await context.host(signal);
   const image = await pauseImage.name(signal);
   const body = sandboxCreateBody(config, { owner, pauseImage: image, host: facts });
@@ -48,18 +49,8 @@ async function createOrAdopt(
   let name = sandboxName(config.metadata);
   for (let tries = 0; ; tries += 1) {
     try {
-      const created = await client.call(
-        {
-          op: "create sandbox",
-          method: "POST",
-          path: "/containers/create",
-          query: { name },
-          body: { ...body, Labels: labels },
-          timeoutMs: 120_000,
-        },
-        signal,
-      );
-      return asString(asRecord(created, "created")["Id"], "created.Id");
+      const wanted = { what: "sandbox", name, body: { ...body, Labels: labels } } as const;
+      return (await createNamed(context, wanted, signal)).id;
     } catch (error) {
       if (tries >= 3) throw error;
       if (isRuntimeFailure(error, "ImageMissing")) {
@@ -76,8 +67,8 @@ async function createOrAdopt(
   }
 }
 
-/** The id of the sandbox that holds the name, when it is the one wanted; undefined when the name is free again. */
-async function adopt(
+/** See {@link adoptHolder}. */
+function adopt(
   context: DockerContext,
   wanted: {
     readonly name: string;
@@ -86,37 +77,20 @@ async function adopt(
   },
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const { name, config, specHash } = wanted;
-  const { metadata } = config;
-  let holder: InspectedContainer;
-  try {
-    holder = await context.observer.inspect(name, signal);
-  } catch (error) {
-    if (isRuntimeFailure(error, "NotFound")) return undefined;
-    throw error;
-  }
-  const { labels } = holder;
-  if (
-    ownership(labels, context.owner) !== "ours" ||
-    labels[label.podUID] !== metadata.uid ||
-    labels[label.type] !== "podsandbox" ||
-    labels[label.attempt] !== String(metadata.attempt)
-  ) {
-    throw new RuntimeError(
-      "AlreadyExists",
-      `the name ${name} is taken by container ${holder.id.slice(0, 12)}, which this node did not make: remove it with docker rm`,
-    );
-  }
-  if (holder.status === "running") return holder.id;
-  // What an interrupted call left: good as it is, unless it was made from another spec.
-  if (holder.status === "created" && labels[label.specHash] === specHash) return holder.id;
-  context.logger.log("info", "stale sandbox replaced", {
-    podUID: metadata.uid,
-    sandboxID: holder.id,
-    state: holder.status,
-  });
-  await deleteContainer(context, holder.id, signal);
-  return undefined;
+  const { name, specHash } = wanted;
+  const { uid, attempt } = wanted.config.metadata;
+  return adoptHolder(
+    context,
+    {
+      what: "sandbox",
+      name,
+      podUID: uid,
+      labels: { [label.type]: "podsandbox", [label.attempt]: String(attempt) },
+      // What an interrupted call left: good as it is, unless it was made from another spec.
+      isUsable: ({ status, labels }) => status === "created" && labels[label.specHash] === specHash,
+    },
+    signal,
+  );
 }
 
 /** Kills the pause process. Success when it does not run, or is gone. */
