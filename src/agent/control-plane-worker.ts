@@ -1,9 +1,9 @@
-import { randomInt } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 
 import { startControlPlane } from "../controlplane/control-plane.ts";
 import { systemClock } from "../lib/clock.ts";
 import { errorMessage, isSystemError, RemoraError } from "../lib/errors.ts";
+import { random } from "./random.ts";
 import { stderrLogger } from "./stderr-logger.ts";
 import type { ControlPlaneSettings, WorkerMessage } from "./control-plane-host.ts";
 import { kubeletVersion } from "./version.ts";
@@ -23,7 +23,7 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
         gitVersion: kubeletVersion,
         clock: systemClock,
         logger: stderrLogger({ logLevel, logFormat }).child({ component: "control-plane" }),
-        random: () => randomInt(2 ** 32) / 2 ** 32,
+        random,
       },
       stop.signal,
     );

@@ -1,9 +1,7 @@
-import { randomInt } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import { createEventRecorder } from "../api/event-recorder.ts";
-import { pemText } from "./pem.ts";
 import { createHttpClient } from "../api/http-client.ts";
 import { loadKubeconfig } from "../api/kubeconfig.ts";
 import type { AgentConfig } from "../config/types.ts";
@@ -21,9 +19,11 @@ import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
 import { EngineWatch } from "./engine-watch.ts";
+import { pemText } from "./pem.ts";
 import { podNetworkRunner } from "./pod-network-runner.ts";
-import { kubeletVersion, remoraVersion } from "./version.ts";
+import { random } from "./random.ts";
 import { type Runner, superviseAll } from "./supervise.ts";
+import { kubeletVersion, remoraVersion } from "./version.ts";
 
 export interface RunAgentOptions {
   readonly config: AgentConfig;
@@ -32,11 +32,6 @@ export interface RunAgentOptions {
   readonly step: StepHook;
   /** Called once when the node's Ready condition was first reported True. */
   readonly onReady: () => void;
-}
-
-/** [0, 1), from the system's generator: nothing here needs more speed. */
-function random(): number {
-  return randomInt(2 ** 32) / 2 ** 32;
 }
 
 /** Connects to the engine, waiting for it as long as it takes: an engine that restarts must not end the agent. */

@@ -7,7 +7,6 @@ import type {
   Lease,
   Namespace,
   Node,
-  PersistentVolumeClaim,
   Pod,
   ReplicationController,
   RuntimeClass,
@@ -30,10 +29,6 @@ export const CONFIG_MAPS = core<ConfigMap>("ConfigMap", "configmaps");
 export const SECRETS = core<Secret>("Secret", "secrets");
 export const SERVICE_ACCOUNTS = core<ServiceAccount>("ServiceAccount", "serviceaccounts");
 export const EVENTS = core<Event>("Event", "events");
-export const PERSISTENT_VOLUME_CLAIMS = core<PersistentVolumeClaim>(
-  "PersistentVolumeClaim",
-  "persistentvolumeclaims",
-);
 export const REPLICATION_CONTROLLERS = core<ReplicationController>(
   "ReplicationController",
   "replicationcontrollers",

@@ -27,9 +27,6 @@ export const QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 export const INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 export const TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
 export const MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
-export const FIELDS_V1 = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
-export const RAW_EXTENSION = "io.k8s.apimachinery.pkg.runtime.RawExtension";
-export const OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 // The compiler's inferred type of a table of this size is of no use; its shape is pinned by the unit test.
 const definitions = new Map(
