@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 
 import { exec, execResult } from "../lib/exec.ts";
 import { errorCode } from "../lib/errors.ts";
+import { listNodeRoutes, removeNodeRoutes } from "../network/node-routes.ts";
 import type { PodNetwork } from "../network/types.ts";
 import type { ContainerRuntime, ImageService } from "../runtime/types.ts";
 
@@ -124,6 +125,11 @@ export function ownNetworkRules(
     },
     left: ownRules,
   };
+}
+
+/** Routes to the pods of other nodes. */
+export function ownRoutes(): OwnResource {
+  return { what: "routes to nodes", remove: removeNodeRoutes, left: listNodeRoutes };
 }
 
 /** The bridge and the host ends of pod interfaces; removed together with the network's rules. */

@@ -14,11 +14,13 @@ import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { createBridgeNetwork } from "../network/bridge.ts";
+import { ensureNodeRoutes, watchRoutes } from "../network/node-routes.ts";
 import { damagesNetwork } from "../network/rules.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
 import { EngineWatch } from "./engine-watch.ts";
+import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
 import { podNetworkRunner } from "./pod-network-runner.ts";
 import { random } from "./random.ts";
@@ -179,6 +181,18 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         named("events", events),
         named("proxy events", proxyEvents),
         engine,
+        nodeRoutesRunner({
+          nodeName: config.nodeName,
+          client: proxyClient,
+          events: proxyEvents,
+          podCIDRs: config.podCIDRs,
+          bridge: "remora0",
+          ensure: ensureNodeRoutes,
+          watch: watchRoutes,
+          clock,
+          logger,
+          random,
+        }),
         podNetworkRunner({
           network,
           node: node.view,

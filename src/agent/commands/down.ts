@@ -20,6 +20,7 @@ import {
   ownLogs,
   ownMounts,
   ownNetworkRules,
+  ownRoutes,
   type OwnResource,
 } from "../own-resources.ts";
 import { checkMachine } from "../preflight.ts";
@@ -183,6 +184,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     [
       ownContainers(runtime),
       ownNetworkRules(network, cleanUpProxy),
+      ownRoutes(),
       ownInterfaces(bridge),
       ownMounts(rootDir),
       ownCgroups("/"),

@@ -1,0 +1,222 @@
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+
+import { jitteredBackoffMs } from "../lib/backoff.ts";
+import { canonicalIP, type IPFamily, ipFamily } from "../lib/cidr.ts";
+import type { Clock } from "../lib/clock.ts";
+import { ExecError, SetupError, errorCode, errorMessage } from "../lib/errors.ts";
+import { type ExecResult, execResult, spawnStreaming } from "../lib/exec.ts";
+import { isRecord } from "../lib/guard.ts";
+import type { Logger } from "../lib/log.ts";
+import {
+  type NodeRoute,
+  planRoutes,
+  type RemoteNode,
+  routeProtocol,
+  type RouteProblem,
+} from "./route-plan.ts";
+
+const families: readonly IPFamily[] = ["IPv4", "IPv6"];
+
+async function ip(
+  args: readonly string[],
+  stdin: string,
+  signal: AbortSignal,
+): Promise<ExecResult> {
+  try {
+    return await execResult(["ip", ...args], { stdin, signal });
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") throw error;
+    throw new SetupError("ip is not installed: run `apt-get install iproute2`", { cause: error });
+  }
+}
+
+function familyFlag(family: IPFamily): "-4" | "-6" {
+  return family === "IPv4" ? "-4" : "-6";
+}
+
+/** Reads `ip -j route show proto N`. */
+export function parseRoutes(value: unknown): readonly NodeRoute[] {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((item: unknown): NodeRoute[] => {
+    if (!isRecord(item)) return [];
+    const { dst, gateway, dev, metric } = item;
+    if (typeof dst !== "string") return [];
+    return [
+      {
+        destination: dst,
+        gateway: typeof gateway === "string" ? gateway : "",
+        device: typeof dev === "string" ? dev : "",
+        metric: typeof metric === "number" ? metric : 0,
+      },
+    ];
+  });
+}
+
+async function listRoutes(family: IPFamily, signal: AbortSignal): Promise<readonly NodeRoute[]> {
+  const args = [familyFlag(family), "-j", "route", "show", "proto", String(routeProtocol)];
+  const result = await ip(args, "", signal);
+  if (result.exitCode === 0) {
+    return result.stdout.trim() === "" ? [] : parseRoutes(JSON.parse(result.stdout));
+  }
+  // A kernel without this family has no routes of it.
+  if (/not supported/i.test(result.stderr)) return [];
+  throw new ExecError(["ip", ...args], result.exitCode, result.stderr);
+}
+
+/** Our routes, for people. */
+export async function listNodeRoutes(signal: AbortSignal): Promise<readonly string[]> {
+  const routes = await Promise.all(families.map((family) => listRoutes(family, signal)));
+  return routes.flat().map(({ destination, gateway }) => `route to ${destination} via ${gateway}`);
+}
+
+/** Removes every route of ours, whichever process made it. None there is success. */
+export async function removeNodeRoutes(signal: AbortSignal): Promise<void> {
+  for (const family of families) await change([], await listRoutes(family, signal), signal);
+}
+
+/**
+ * Reads `ip -j -batch` with `route get ADDRESS` lines: one array per line, none for an unreachable address.
+ *
+ * @returns Device by address, of the addresses that need no gateway.
+ */
+export function parseOnLink(text: string): ReadonlyMap<string, string> {
+  const found = new Map<string, string>();
+  for (const line of text.split("\n")) {
+    if (!line.startsWith("[")) continue;
+    const value: unknown = JSON.parse(line);
+    const route: unknown = Array.isArray(value) ? value[0] : undefined;
+    if (!isRecord(route) || "gateway" in route || "via" in route) continue;
+    const { dst, dev, type } = route;
+    if (typeof dst !== "string" || typeof dev !== "string" || dev === "lo") continue;
+    if (type === undefined || type === "unicast") found.set(dst, dev);
+  }
+  return found;
+}
+
+/** Asks the kernel, which knows on-link routes that no address of an interface shows (/32 addresses of clouds). */
+async function findOnLink(
+  addresses: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, string>> {
+  if (addresses.size === 0) return new Map();
+  const lines = [...addresses].map((address) => `route get ${address}\n`);
+  // -force: one that is unreachable must not hide the rest. The exit code then says nothing.
+  const { stdout } = await ip(["-j", "-force", "-batch", "-"], lines.join(""), signal);
+  return parseOnLink(stdout);
+}
+
+async function change(
+  replace: readonly NodeRoute[],
+  remove: readonly NodeRoute[],
+  signal: AbortSignal,
+): Promise<void> {
+  if (replace.length + remove.length === 0) return;
+  const text = ({ destination, gateway, device, metric }: NodeRoute): string =>
+    `${destination}${gateway === "" ? "" : ` via ${gateway}`} dev ${device} proto ${routeProtocol} metric ${metric}`;
+  const lines = [
+    ...replace.map((route) => `route replace ${text(route)}\n`),
+    ...remove.map((route) => `route del ${text(route)}\n`),
+  ];
+  const args = ["-force", "-batch", "-"];
+  const result = await ip(args, lines.join(""), signal);
+  if (result.exitCode === 0) return;
+  if (/Operation not permitted/.test(result.stderr)) {
+    throw new SetupError(
+      "routes may not be changed: run remora as root (CAP_NET_ADMIN on the host)",
+    );
+  }
+  const troubles = result.stderr
+    .split("\n")
+    .filter((line) => line !== "" && !/No such process|^Command failed/.test(line));
+  // Gone already is what a deletion wants.
+  if (troubles.length > 0) throw new ExecError(["ip", ...args], result.exitCode, result.stderr);
+}
+
+/** What one look did and found. */
+export interface RouteReport {
+  /** Destinations. */
+  readonly replaced: readonly NodeRoute[];
+  readonly removed: readonly NodeRoute[];
+  readonly problems: readonly RouteProblem[];
+}
+
+/**
+ * Brings our routes to the pods of other nodes in order; other routes are neither changed nor replaced. Two listings and
+ * one look-up when all is right.
+ *
+ * @param remotes Oldest first.
+ * @throws {ExecError}, {SetupError}, `AbortError`.
+ */
+export async function ensureNodeRoutes(
+  remotes: readonly RemoteNode[],
+  ownPodCIDRs: readonly string[],
+  signal: AbortSignal,
+): Promise<RouteReport> {
+  const known = remotes.map((remote) => ({
+    ...remote,
+    addresses: remote.addresses
+      .filter((address) => ipFamily(address) !== undefined)
+      .map((address) => canonicalIP(address)),
+  }));
+  const [onLink, ...existing] = await Promise.all([
+    findOnLink(new Set(known.flatMap(({ addresses }) => addresses)), signal),
+    ...families.map((family) => listRoutes(family, signal)),
+  ]);
+  const plan = planRoutes({ remotes: known, ownPodCIDRs, onLink, existing: existing.flat() });
+  await change(plan.replace, plan.remove, signal);
+  return { replaced: plan.replace, removed: plan.remove, problems: plan.problems };
+}
+
+/**
+ * Whether a line of `ip -o monitor link address route` may mean that a route of ours went or can come back. What pods'
+ * interfaces do is none of that. Pure.
+ */
+export function disturbsRoutes(line: string, bridge: string): boolean {
+  // Interfaces and addresses come as `3: eth0@if2: <...>` and `3: eth0    inet ...`. The kernel takes IPv4 routes with a
+  // link that goes down and says nothing of them.
+  const [, device] = /^(?:Deleted )?\d+: ([^\s:@]+)/.exec(line) ?? [];
+  if (device !== undefined) return device !== bridge && !device.startsWith("rmv");
+  return line.startsWith("Deleted ") && line.includes(` proto ${routeProtocol} `);
+}
+
+const restart = { baseMs: 1000, maxMs: 60_000 };
+
+export interface RouteWatchOptions {
+  readonly bridge: string;
+  /** Must not throw. */
+  readonly onDisturbed: () => void;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** In [0, 1). */
+  readonly random: () => number;
+}
+
+/** Follows what the kernel says about links, addresses and routes until `signal` aborts. Never rejects. */
+export async function watchRoutes(options: RouteWatchOptions, signal: AbortSignal): Promise<void> {
+  const { bridge, clock, logger, onDisturbed, random } = options;
+  for (let ended = 1; !signal.aborted; ended += 1) {
+    const child = spawnStreaming(["ip", "-o", "monitor", "link", "address", "route"], {
+      signal,
+      dieWithParent: true,
+    });
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr = chunk.toString("utf8").trim().slice(-200);
+    });
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      if (disturbsRoutes(line, bridge)) onDisturbed();
+    });
+    try {
+      await once(child, "close");
+    } catch (error) {
+      stderr = errorMessage(error);
+    }
+    if (signal.aborted) return;
+    logger.log("warn", "ip monitor ended; routes are looked at and it is started again", {
+      error: stderr,
+    });
+    onDisturbed();
+    await clock.sleep(jitteredBackoffMs(ended, restart, random), signal).catch(() => undefined);
+  }
+}
