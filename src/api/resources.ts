@@ -1,6 +1,7 @@
 import type { Resource } from "./resource.ts";
 import type {
   ConfigMap,
+  Deployment,
   Endpoints,
   EndpointSlice,
   Event,
@@ -8,6 +9,7 @@ import type {
   Namespace,
   Node,
   Pod,
+  ReplicaSet,
   ReplicationController,
   RuntimeClass,
   Secret,
@@ -33,6 +35,13 @@ export const REPLICATION_CONTROLLERS = core<ReplicationController>(
   "ReplicationController",
   "replicationcontrollers",
 );
+
+function apps<T>(kind: string, plural: string): Resource<T> {
+  return { group: "apps", version: "v1", kind, plural, namespaced: true };
+}
+
+export const REPLICA_SETS = apps<ReplicaSet>("ReplicaSet", "replicasets");
+export const DEPLOYMENTS = apps<Deployment>("Deployment", "deployments");
 export const LEASES: Resource<Lease> = {
   group: "coordination.k8s.io",
   version: "v1",

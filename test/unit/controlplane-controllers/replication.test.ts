@@ -4,11 +4,11 @@ import { describe, test } from "node:test";
 import * as fc from "fast-check";
 
 import {
-  claimPods,
   computeReplicaStatus,
   planScale,
   slowStartBatches,
 } from "../../../src/controlplane/controllers/replication/decide.ts";
+import { sortClaims } from "../../../src/controlplane/controllers/shared/ownership.ts";
 import { Expectations } from "../../../src/controlplane/controllers/replication/expectations.ts";
 import { podsToRemove } from "../../../src/controlplane/controllers/replication/rank.ts";
 import { podFromTemplate } from "../../../src/controlplane/controllers/replication/replica-controller.ts";
@@ -41,6 +41,8 @@ function workload(
     },
   });
 }
+
+const nobody = { active: [], terminating: undefined };
 
 describe("order of removal", () => {
   const table: readonly { rule: string; first: PodParts; second: PodParts }[] = [
@@ -137,12 +139,12 @@ describe("ownership", () => {
     const orphan = pod();
     const strayed = pod({ owner: "rc", labels: { app: "other" } });
     const foreign = pod({ owner: "another" });
-    const claims = claimPods(workload(1), [owned, orphan, strayed, foreign]);
+    const claims = sortClaims(workload(1), [owned, orphan, strayed, foreign]);
     assert.deepEqual(claims, { owned: [owned], adopt: [orphan], release: [strayed] });
   });
 
   test("a controller that is being deleted adopts and releases nothing", () => {
-    const claims = claimPods(workload(1, { deleting: true }), [
+    const claims = sortClaims(workload(1, { deleting: true }), [
       pod(),
       pod({ owner: "rc", labels: {} }),
     ]);
@@ -154,7 +156,7 @@ describe("ownership", () => {
       metadata: { name: "x", namespace: "default", uid: "rc", resourceVersion: "1" },
       spec: {},
     });
-    assert.deepEqual(claimPods(empty, [pod()]).adopt, []);
+    assert.deepEqual(sortClaims(empty, [pod()]).adopt, []);
   });
 });
 
@@ -203,12 +205,18 @@ describe("status", () => {
       pod({ ready: true, readyAgo: 60 }),
       pod(),
     ];
-    const status = computeReplicaStatus(workload(3, { minReadySeconds: 10 }), pods, undefined, now);
+    const status = computeReplicaStatus(
+      workload(3, { minReadySeconds: 10 }),
+      { active: pods, terminating: undefined },
+      undefined,
+      now,
+    );
     assert.deepEqual(status, {
       replicas: 3,
       fullyLabeledReplicas: 1,
       readyReplicas: 2,
       availableReplicas: 1,
+      terminatingReplicas: undefined,
       observedGeneration: 3,
       conditions: [],
     });
@@ -216,7 +224,7 @@ describe("status", () => {
 
   test("a failure becomes the ReplicaFailure condition, keeps its time, and goes when scaling works", () => {
     const failure = { reason: "FailedCreate", message: "quota" } as const;
-    const first = computeReplicaStatus(workload(1), [], failure, now);
+    const first = computeReplicaStatus(workload(1), nobody, failure, now);
     assert.deepEqual(first.conditions, [
       {
         type: "ReplicaFailure",
@@ -227,9 +235,9 @@ describe("status", () => {
       },
     ]);
     const failing = { ...workload(1), status: first };
-    const later = computeReplicaStatus(failing, [], failure, now + 60_000);
+    const later = computeReplicaStatus(failing, nobody, failure, now + 60_000);
     assert.deepEqual(later.conditions, first.conditions);
-    assert.deepEqual(computeReplicaStatus(failing, [], undefined, now).conditions, []);
+    assert.deepEqual(computeReplicaStatus(failing, nobody, undefined, now).conditions, []);
   });
 });
 

@@ -1,40 +1,19 @@
 import { controllerOf } from "../../../api/object.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
-import { formatTime, isPodAvailable, isPodReady, isTerminating } from "../shared/pod-state.ts";
+import {
+  formatTime,
+  isPodAvailable,
+  isPodReady,
+  isPodTerminal,
+  isTerminating,
+  readySinceMs,
+} from "../shared/pod-state.ts";
 import { matchesMap } from "../../../api/selectors.ts";
 import { podsToRemove } from "./rank.ts";
 import type { ReplicaCondition, ReplicaStatus, ReplicaWorkload } from "./workload.ts";
 
 /** Pods created or deleted in one reconciliation at most; the rest follows at once in the next. */
 export const burstReplicas = 500;
-
-export interface Claims {
-  /** Ours already. */
-  readonly owned: readonly StoredPod[];
-  /** Without an owner and selected: to be adopted. */
-  readonly adopt: readonly StoredPod[];
-  /** Ours but no longer selected: to be released. */
-  readonly release: readonly StoredPod[];
-}
-
-/** Sorts the active pods of the workload's namespace by what ownership needs (ControllerRefManager). */
-export function claimPods(workload: ReplicaWorkload, pods: Iterable<StoredPod>): Claims {
-  const owned: StoredPod[] = [];
-  const adopt: StoredPod[] = [];
-  const release: StoredPod[] = [];
-  for (const pod of pods) {
-    const owner = controllerOf(pod.metadata);
-    const selected = workload.selects(pod.metadata.labels);
-    if (owner !== undefined) {
-      if (owner.uid !== workload.uid) continue;
-      if (selected) owned.push(pod);
-      else if (!workload.deleting) release.push(pod);
-    } else if (selected && !workload.deleting && !isTerminating(pod)) {
-      adopt.push(pod);
-    }
-  }
-  return { owned, adopt, release };
-}
 
 export type ScaleAction =
   | { readonly kind: "none" }
@@ -76,13 +55,40 @@ export interface ScaleFailure {
   readonly message: string;
 }
 
+/** Pods of the workload that are on their way out and may still run (KEP-3973). */
+export function countTerminating(workload: ReplicaWorkload, pods: Iterable<StoredPod>): number {
+  let count = 0;
+  for (const pod of pods) {
+    if (!isTerminating(pod) || isPodTerminal(pod)) continue;
+    if (controllerOf(pod.metadata)?.uid !== workload.uid) continue;
+    if (workload.selects(pod.metadata.labels)) count += 1;
+  }
+  return count;
+}
+
+/** Milliseconds until the next pod may count as available; undefined when none waits for that. */
+export function nextAvailabilityMs(
+  workload: ReplicaWorkload,
+  active: readonly StoredPod[],
+  now: number,
+): number | undefined {
+  if (workload.minReadySeconds === 0) return undefined;
+  const waits = active.flatMap((pod) => {
+    const since = readySinceMs(pod);
+    return since === undefined ? [] : [since + workload.minReadySeconds * 1000 - now];
+  });
+  const pending = waits.filter((wait) => wait > 0);
+  return pending.length === 0 ? undefined : Math.min(...pending);
+}
+
 /** The status that the pods amount to. */
 export function computeReplicaStatus(
   workload: ReplicaWorkload,
-  active: readonly StoredPod[],
+  pods: { readonly active: readonly StoredPod[]; readonly terminating: number | undefined },
   failure: ScaleFailure | undefined,
   now: number,
 ): ReplicaStatus {
+  const { active, terminating } = pods;
   const templateLabels = workload.template.metadata?.labels ?? {};
   return {
     replicas: active.length,
@@ -91,6 +97,7 @@ export function computeReplicaStatus(
     readyReplicas: active.filter((pod) => isPodReady(pod)).length,
     availableReplicas: active.filter((pod) => isPodAvailable(pod, workload.minReadySeconds, now))
       .length,
+    terminatingReplicas: terminating,
     observedGeneration: workload.generation,
     conditions: failureConditions(workload.status.conditions, failure, now),
   };
@@ -124,6 +131,7 @@ export function sameReplicaStatus(current: ReplicaStatus, wanted: ReplicaStatus)
     current.fullyLabeledReplicas === wanted.fullyLabeledReplicas &&
     current.readyReplicas === wanted.readyReplicas &&
     current.availableReplicas === wanted.availableReplicas &&
+    current.terminatingReplicas === wanted.terminatingReplicas &&
     current.observedGeneration === wanted.observedGeneration &&
     JSON.stringify(current.conditions) === JSON.stringify(wanted.conditions)
   );

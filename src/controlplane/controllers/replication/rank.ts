@@ -1,7 +1,7 @@
 import type { StoredPod } from "../shared/pod-state.ts";
 import { isPodReady, readySinceMs, timeMs } from "../shared/pod-state.ts";
 
-/** A pod that may be removed, with the number of ready pods of the same owners on its node. */
+/** A pod that may be removed, with the number of active pods of the same application on its node. */
 export interface RankedPod {
   readonly pod: StoredPod;
   readonly rank: number;
@@ -112,8 +112,7 @@ export function podsToRemove(
   const perNode = new Map<string, number>();
   for (const pod of related) {
     const node = pod.spec?.nodeName;
-    if (node !== undefined && node !== "" && isPodReady(pod))
-      perNode.set(node, (perNode.get(node) ?? 0) + 1);
+    if (node !== undefined && node !== "") perNode.set(node, (perNode.get(node) ?? 0) + 1);
   }
   return pods
     .map((pod) => ({ pod, rank: perNode.get(pod.spec?.nodeName ?? "") ?? 0 }))

@@ -2,7 +2,6 @@ import { ApiError, isNotFound } from "../../../api/errors.ts";
 import type { Informer } from "../../../api/informer-types.ts";
 import type { Stored } from "../../../api/object.ts";
 import { controllerOf, keyOf, objectKey } from "../../../api/object.ts";
-import { apiVersion } from "../../../api/resource.ts";
 import { PODS } from "../../../api/resources.ts";
 import type { ObjectMeta, OwnerReference, Pod } from "../../../api/types.gen.ts";
 import { errorMessage } from "../../../lib/errors.ts";
@@ -10,15 +9,17 @@ import type { KeyedQueue } from "../../../lib/keyed-queue.ts";
 import type { NamespaceIndex } from "../shared/by-namespace.ts";
 import { indexByNamespace } from "../shared/by-namespace.ts";
 import { createObject, deleteObject } from "../../../api/objects.ts";
-import { findObject, getObject, patchObject, replaceObject } from "../shared/calls.ts";
+import { findObject, replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
+import { claimObjects, controllerReference, isNamespaceTerminating } from "../shared/ownership.ts";
 import { isPodActive, isTerminating } from "../shared/pod-state.ts";
 import type { ScaleAction, ScaleFailure } from "./decide.ts";
 import {
-  claimPods,
   computeReplicaStatus,
+  countTerminating,
+  nextAvailabilityMs,
   planScale,
   sameReplicaStatus,
   slowStartBatches,
@@ -33,10 +34,6 @@ export interface ReplicaControllerOptions<T> {
   readonly workloads: Informer<Stored<T>>;
 }
 
-interface Pods {
-  readonly index: NamespaceIndex<StoredPod>;
-}
-
 /** Keeps as many pods as a ReplicationController (or a kind like it) asks for. */
 export class ReplicaController<T> implements Controller {
   readonly name: string;
@@ -44,7 +41,7 @@ export class ReplicaController<T> implements Controller {
   readonly #context: ControllerContext;
   readonly #workloads: Informer<Stored<T>>;
   readonly #expectations: Expectations;
-  #pods: Pods | undefined;
+  #pods: NamespaceIndex<StoredPod> | undefined;
 
   constructor(options: ReplicaControllerOptions<T>) {
     this.name = options.name;
@@ -64,7 +61,7 @@ export class ReplicaController<T> implements Controller {
         sync: async (key, queue) => this.#sync(key, queue, signal),
         subscribe: (queue) => {
           const index = indexByNamespace(pods);
-          this.#pods = { index };
+          this.#pods = index;
           return [() => index.close(), ...this.#subscribe(queue)];
         },
       },
@@ -114,91 +111,51 @@ export class ReplicaController<T> implements Controller {
     if (object === undefined) return;
     const workload = this.#kind.parse(object);
     const settled = this.#expectations.satisfied(workload.uid);
-    const { namespace } = splitKey(key);
-    const candidates = [...(this.#pods?.index.in(namespace) ?? [])].filter((pod) =>
-      isPodActive(pod),
+    const pods = [...(this.#pods?.in(splitKey(key).namespace) ?? [])];
+    const active = await claimObjects(
+      {
+        client: this.#context.client,
+        claimant: workload,
+        ownerResource: this.#kind.resource,
+        resource: PODS,
+        objects: pods.filter((pod) => isPodActive(pod)),
+      },
+      signal,
     );
-    const active = await this.#claim(workload, candidates, signal);
     const now = this.#context.clock.now();
     let failure: ScaleFailure | undefined;
     if (settled) {
-      const action = planScale(workload, active, active, now);
+      const action = planScale(workload, active, this.#related(workload, active, pods), now);
       failure = await this.#scale(object, workload, action, signal);
     }
-    const status = computeReplicaStatus(workload, active, failure, now);
-    const written = await this.#writeStatus(workload, status, signal);
+    const terminating = this.#kind.reportsTerminating
+      ? countTerminating(workload, pods)
+      : undefined;
+    const status = computeReplicaStatus(workload, { active, terminating }, failure, now);
+    await this.#writeStatus(workload, status, signal);
     if (failure !== undefined) throw new Error(failure.message);
     // Availability comes with time alone, without any event.
-    if (
-      workload.minReadySeconds > 0 &&
-      written.readyReplicas === workload.replicas &&
-      written.availableReplicas !== workload.replicas
-    ) {
-      queue.addAfter(key, workload.minReadySeconds * 1000);
-    }
+    const recheckMs = nextAvailabilityMs(workload, active, now);
+    if (recheckMs !== undefined) queue.addAfter(key, recheckMs);
   }
 
-  async #claim(
+  /** The active pods of all workloads under the same owner: copies of one application count together on a node. */
+  #related(
     workload: ReplicaWorkload,
-    candidates: readonly StoredPod[],
-    signal: AbortSignal,
-  ): Promise<readonly StoredPod[]> {
-    const { client } = this.#context;
-    const claims = claimPods(workload, candidates);
-    for (const pod of claims.release) {
-      await this.#patchOwner(
-        pod,
-        { $patch: "delete", uid: workload.uid } as unknown as OwnerReference,
-        signal,
-      );
-    }
-    if (claims.adopt.length === 0) return claims.owned;
-    // Asked live: a cached workload may have been deleted and made anew under the same name.
-    const live = await getObject(
-      client,
-      { resource: this.#kind.resource, namespace: workload.namespace, name: workload.name },
-      signal,
+    active: readonly StoredPod[],
+    pods: readonly StoredPod[],
+  ): readonly StoredPod[] {
+    if (workload.ownerUID === undefined) return active;
+    const relatives = new Set<string>([workload.uid]);
+    for (const { metadata } of this.#workloads.values())
+      if (
+        metadata.namespace === workload.namespace &&
+        controllerOf(metadata)?.uid === workload.ownerUID
+      )
+        relatives.add(metadata.uid);
+    return pods.filter(
+      (pod) => isPodActive(pod) && relatives.has(controllerOf(pod.metadata)?.uid ?? ""),
     );
-    if (live.metadata.uid !== workload.uid || live.metadata.deletionTimestamp !== undefined)
-      return claims.owned;
-    const adopted: StoredPod[] = [];
-    for (const pod of claims.adopt) {
-      const patched = await this.#patchOwner(pod, this.#ownerReference(workload), signal);
-      if (patched !== undefined) adopted.push(patched);
-    }
-    return [...claims.owned, ...adopted];
-  }
-
-  /** Merges one owner reference into the pod; undefined when the pod is gone or no longer the same. */
-  async #patchOwner(
-    pod: StoredPod,
-    reference: OwnerReference,
-    signal: AbortSignal,
-  ): Promise<StoredPod | undefined> {
-    const { namespace, name, uid } = pod.metadata;
-    try {
-      return await patchObject(
-        this.#context.client,
-        { resource: PODS, namespace, name },
-        { metadata: { uid, ownerReferences: [reference] } },
-        signal,
-      );
-    } catch (error) {
-      // 409 and 422: another pod has the name by now, or another controller was faster.
-      if (error instanceof ApiError && [404, 409, 422].includes(error.status)) return undefined;
-      throw error;
-    }
-  }
-
-  #ownerReference(workload: ReplicaWorkload): OwnerReference {
-    return {
-      apiVersion: apiVersion(this.#kind.resource),
-      kind: this.#kind.resource.kind,
-      name: workload.name,
-      uid: workload.uid,
-      controller: true,
-      blockOwnerDeletion: true,
-    };
   }
 
   async #scale(
@@ -254,7 +211,7 @@ export class ReplicaController<T> implements Controller {
       const pod = await createObject(
         client,
         PODS,
-        podFromTemplate(workload, this.#ownerReference(workload)),
+        podFromTemplate(workload, controllerReference(this.#kind.resource, workload)),
         { signal },
       );
       recorder.event(about, "Normal", "SuccessfulCreate", `Created pod: ${pod.metadata.name}`);
@@ -330,15 +287,6 @@ export class ReplicaController<T> implements Controller {
     }
     return status;
   }
-}
-
-/** Creation fails for every pod of a namespace that is going away; nobody needs to be told. */
-function isNamespaceTerminating(error: unknown): boolean {
-  return (
-    error instanceof ApiError &&
-    error.status === 403 &&
-    error.message.includes("because it is being terminated")
-  );
 }
 
 /** The pod to create: the template's metadata and spec, owned by the workload. */
