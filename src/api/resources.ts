@@ -1,10 +1,14 @@
 import type { Resource } from "./resource.ts";
 import type {
+  CertificateSigningRequest,
   ConfigMap,
+  ControllerRevision,
+  DaemonSet,
   Deployment,
   Endpoints,
   EndpointSlice,
   Event,
+  Job,
   Lease,
   Namespace,
   Node,
@@ -42,6 +46,18 @@ function apps<T>(kind: string, plural: string): Resource<T> {
 
 export const REPLICA_SETS = apps<ReplicaSet>("ReplicaSet", "replicasets");
 export const DEPLOYMENTS = apps<Deployment>("Deployment", "deployments");
+export const DAEMON_SETS = apps<DaemonSet>("DaemonSet", "daemonsets");
+export const CONTROLLER_REVISIONS = apps<ControllerRevision>(
+  "ControllerRevision",
+  "controllerrevisions",
+);
+export const JOBS: Resource<Job> = {
+  group: "batch",
+  version: "v1",
+  kind: "Job",
+  plural: "jobs",
+  namespaced: true,
+};
 export const LEASES: Resource<Lease> = {
   group: "coordination.k8s.io",
   version: "v1",
@@ -68,5 +84,12 @@ export const RUNTIME_CLASSES: Resource<RuntimeClass> = {
   version: "v1",
   kind: "RuntimeClass",
   plural: "runtimeclasses",
+  namespaced: false,
+};
+export const CERTIFICATE_SIGNING_REQUESTS: Resource<CertificateSigningRequest> = {
+  group: "certificates.k8s.io",
+  version: "v1",
+  kind: "CertificateSigningRequest",
+  plural: "certificatesigningrequests",
   namespaced: false,
 };

@@ -3,6 +3,7 @@ import { configMapKind, secretKind } from "./config-map.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
 import { eventV1Kind } from "./event-v1.ts";
 import { eventKind } from "./event.ts";
+import { jobKind } from "./job.ts";
 import { namespaceKind } from "./namespace.ts";
 import { nodeKind } from "./node.ts";
 import { bindingKind, podKind } from "./pod.ts";
@@ -33,6 +34,7 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     endpointsKind,
     eventV1Kind,
     eventKind,
+    jobKind,
     namespaceKind,
     nodeKind,
     podKind,
