@@ -57,7 +57,8 @@ export function privateKeyPEM(key: KeyObject): string {
   return key.export({ type: "pkcs8", format: "pem" }).toString();
 }
 
-function distinguishedName(name: DistinguishedName): Buffer {
+/** The DER of a name. */
+export function distinguishedName(name: DistinguishedName): Buffer {
   const attribute = (oid: string, value: string): Buffer =>
     der.set(der.sequence(der.objectIdentifier(oid), der.utf8String(value)));
   return der.sequence(
@@ -81,16 +82,22 @@ function ipBytes(address: string): Buffer {
   return Buffer.from(parseIP(address).toString(16).padStart(digits, "0"), "hex");
 }
 
-function alternativeNames(names: readonly string[]): Buffer {
-  const general = names.map((name) =>
+/** DNS names and IP addresses as GeneralName elements (RFC 5280, 4.2.1.6). */
+export function generalNames(names: readonly string[]): Buffer[] {
+  return names.map((name) =>
     ipFamily(name) === undefined
       ? der.implicit(2, Buffer.from(name, "ascii"))
       : der.implicit(7, ipBytes(name)),
   );
-  return extension(oids.subjectAltName, false, der.sequence(...general));
 }
 
-function publicKeyInfo(privateKey: KeyObject): Buffer {
+/** The extension subjectAltName of these GeneralName elements. */
+export function alternativeNamesExtension(names: readonly Uint8Array[], critical = false): Buffer {
+  return extension(oids.subjectAltName, critical, der.sequence(...names));
+}
+
+/** SubjectPublicKeyInfo (DER) of a key pair. */
+export function publicKeyInfo(privateKey: KeyObject): Buffer {
   return createPublicKey(privateKey).export({ type: "spki", format: "der" });
 }
 
@@ -99,14 +106,17 @@ function keyIdentifier(privateKey: KeyObject): Buffer {
   return createHash("sha1").update(publicKeyInfo(privateKey).subarray(-65)).digest();
 }
 
-function pem(label: string, bytes: Buffer): string {
+/** PEM text of DER bytes. */
+export function pem(label: string, bytes: Buffer): string {
   const lines = bytes.toString("base64").match(/.{1,64}/g) ?? [];
   return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
 }
 
 interface TbsFields {
-  readonly subject: DistinguishedName;
-  readonly subjectKey: KeyObject;
+  /** DER of the name. */
+  readonly subject: Buffer;
+  /** DER of SubjectPublicKeyInfo. */
+  readonly publicKey: Buffer;
   readonly notBefore: number;
   readonly notAfter: number;
   readonly extensions: readonly Buffer[];
@@ -122,8 +132,8 @@ function signCertificate(fields: TbsFields, issuer: Issuer): string {
     algorithm,
     distinguishedName(issuer.name),
     der.sequence(der.time(fields.notBefore), der.time(fields.notAfter)),
-    distinguishedName(fields.subject),
-    publicKeyInfo(fields.subjectKey),
+    fields.subject,
+    fields.publicKey,
     der.explicit(3, der.sequence(...fields.extensions)),
   );
   const signature = sign("sha256", tbs, issuer.privateKey);
@@ -145,7 +155,7 @@ export function certificateAuthority(
     extension(oids.authorityKeyIdentifier, false, der.sequence(der.implicit(0, identifier))),
   ];
   return signCertificate(
-    { subject: name, subjectKey: key, ...validity, extensions },
+    { subject: distinguishedName(name), publicKey: publicKeyInfo(key), ...validity, extensions },
     { name, privateKey: key },
   );
 }
@@ -170,7 +180,62 @@ export function certificate(request: CertificateRequest, key: KeyObject, issuer:
       false,
       der.sequence(der.implicit(0, keyIdentifier(issuer.privateKey))),
     ),
-    ...(names.length === 0 ? [] : [alternativeNames(names)]),
+    ...(names.length === 0 ? [] : [alternativeNamesExtension(generalNames(names))]),
   ];
-  return signCertificate({ subject, subjectKey: key, notBefore, notAfter, extensions }, issuer);
+  const tbs = { subject: distinguishedName(subject), publicKey: publicKeyInfo(key) };
+  return signCertificate({ ...tbs, notBefore, notAfter, extensions }, issuer);
+}
+
+/** What a certificate for somebody else's key says. */
+export interface IssueRequest {
+  /** DER of the subject's name. */
+  readonly subject: Buffer;
+  /** DER of SubjectPublicKeyInfo; any kind of key. */
+  readonly publicKey: Buffer;
+  /** GeneralName elements. */
+  readonly alternativeNames: readonly Uint8Array[];
+  /** Bits of KeyUsage (RFC 5280, 4.2.1.3) that are set; 0 = digitalSignature. */
+  readonly keyUsages: readonly number[];
+  /** Object identifiers of ExtKeyUsage. */
+  readonly extendedKeyUsages: readonly string[];
+  /** Milliseconds since the epoch. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+function keyUsageBits(usages: readonly number[]): Buffer {
+  const last = Math.max(...usages);
+  const bytes = Buffer.alloc(Math.floor(last / 8) + 1);
+  for (const bit of usages) {
+    const index = Math.floor(bit / 8);
+    bytes[index] = (bytes[index] ?? 0) | (0x80 >> (bit % 8));
+  }
+  return der.bitString(bytes, 7 - (last % 8));
+}
+
+/** A certificate (PEM) for a key that is somebody else's; never an authority. */
+export function issueCertificate(request: IssueRequest, issuer: Issuer): string {
+  const { subject, alternativeNames: names, keyUsages, extendedKeyUsages } = request;
+  // RFC 5280, 4.1.2.6: who has no name but alternative ones has them in a critical extension.
+  const nameless = subject.equals(der.sequence());
+  const extensions = [
+    ...(keyUsages.length === 0 ? [] : [extension(oids.keyUsage, true, keyUsageBits(keyUsages))]),
+    ...(extendedKeyUsages.length === 0
+      ? []
+      : [
+          extension(
+            oids.extendedKeyUsage,
+            false,
+            der.sequence(...extendedKeyUsages.map((oid) => der.objectIdentifier(oid))),
+          ),
+        ]),
+    extension(oids.basicConstraints, true, der.sequence()),
+    extension(
+      oids.authorityKeyIdentifier,
+      false,
+      der.sequence(der.implicit(0, keyIdentifier(issuer.privateKey))),
+    ),
+    ...(names.length === 0 ? [] : [alternativeNamesExtension(names, nameless)]),
+  ];
+  return signCertificate({ ...request, extensions }, issuer);
 }

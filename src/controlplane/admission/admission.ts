@@ -1,5 +1,6 @@
 import type { ControlPlaneAuthorizer } from "../auth/authorizer.ts";
 import type { AdmissionPlugin } from "../types.ts";
+import { createCertificateChecks } from "./certificates.ts";
 import { namespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import { defaultTolerationSeconds, priority, taintNewNodes } from "./pod-plugins.ts";
@@ -10,7 +11,10 @@ import { createServiceAccountPlugin } from "./service-account.ts";
 export interface AdmissionDeps {
   /** Five random characters from `bcdfghjklmnpqrstvwxz2456789`, as generated names have them. */
   readonly randomSuffix: () => string;
-  /** With it, roles and bindings are checked for rights that their author does not hold. */
+  /**
+   * With it, roles and bindings are checked for rights that their author does not hold, and approvals and signatures of
+   * certificates for the right to give them.
+   */
   readonly authorizer?: ControlPlaneAuthorizer;
 }
 
@@ -24,6 +28,8 @@ export function createAdmission(deps: AdmissionDeps): readonly AdmissionPlugin[]
     priority,
     defaultTolerationSeconds,
     runtimeClass,
-    ...(deps.authorizer === undefined ? [] : [createEscalationCheck(deps.authorizer)]),
+    ...(deps.authorizer === undefined
+      ? []
+      : [createEscalationCheck(deps.authorizer), ...createCertificateChecks(deps.authorizer)]),
   ];
 }

@@ -27,7 +27,7 @@ export function userOfCertificate(der: Uint8Array): UserInfo | undefined {
   const attributes = new X509Certificate(der).subject
     .split("\n")
     .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)] as const);
-  const name = attributes.find(([key]) => key === "CN")?.[1];
+  const name = attributes.findLast(([key]) => key === "CN")?.[1];
   if (name === undefined || name === "") return undefined;
   const groups = attributes.filter(([key]) => key === "O").map(([, value]) => value);
   return { name, uid: "", groups: [...groups, authenticated], extra: {} };

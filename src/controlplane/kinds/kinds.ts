@@ -1,4 +1,5 @@
 import type { KindDefinition, ObjectReader } from "../types.ts";
+import { certificateSigningRequestKind } from "./certificate-signing-request.ts";
 import { configMapKind, secretKind } from "./config-map.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
 import { eventV1Kind } from "./event-v1.ts";
@@ -30,6 +31,7 @@ export interface KindsDeps extends ReviewDeps {
 export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
   return [
     bindingKind,
+    certificateSigningRequestKind,
     configMapKind,
     endpointsKind,
     eventV1Kind,
