@@ -1,6 +1,9 @@
 import type { KindDefinition, ObjectReader } from "../types.ts";
 import { certificateSigningRequestKind } from "./certificate-signing-request.ts";
 import { configMapKind, secretKind } from "./config-map.ts";
+import { controllerRevisionKind } from "./controller-revision.ts";
+import { daemonSetKind } from "./daemon-set.ts";
+import { deploymentKind } from "./deployment.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
 import { eventV1Kind } from "./event-v1.ts";
 import { eventKind } from "./event.ts";
@@ -9,6 +12,7 @@ import { namespaceKind } from "./namespace.ts";
 import { nodeKind } from "./node.ts";
 import { bindingKind, podKind } from "./pod.ts";
 import { rbacKinds } from "./rbac.ts";
+import { replicaSetKind } from "./replica-set.ts";
 import { replicationControllerKind } from "./replication-controller.ts";
 import { createReviewKinds, type ReviewDeps } from "./reviews.ts";
 import { createServiceAccountKind, type SignToken } from "./service-account.ts";
@@ -49,6 +53,10 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
       randomInt: deps.randomInt,
       stored: deps.objects,
     }),
+    controllerRevisionKind,
+    daemonSetKind,
+    deploymentKind,
+    replicaSetKind,
     leaseKind,
     endpointSliceKind,
     priorityClassKind,

@@ -1,45 +1,24 @@
-import type {
-  FieldError,
-  JsonObject,
-  KindDefinition,
-  Strategy,
-  SubresourceRequest,
-} from "../types.ts";
-import { badRequest, invalid, notFound } from "../status-error.ts";
-import {
-  dig,
-  ensureRecord,
-  int,
-  isEmpty,
-  mapOf,
-  metadataOf,
-  nameOf,
-  record,
-  records,
-  semanticEqual,
-  text,
-} from "./access.ts";
-import {
-  forbiddenField,
-  invalidValue,
-  nonNegative,
-  notSupported,
-  required,
-} from "./field-error.ts";
+import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.ts";
+import { formatLabels as formatSelector } from "../../api/labels.ts";
+import { ensureRecord, int, isEmpty, mapOf, metadataOf, nameOf, record } from "./access.ts";
+import { invalidValue, nonNegative, required } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
-import { validatePodTemplate } from "./pod-validation.ts";
-import { podSpecWarnings } from "./pod-warnings.ts";
+import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, formatLabels, nameColumn, numberColumn } from "./table.ts";
-
-const target = { plural: "replicationcontrollers", kind: "ReplicationController", group: "" };
+import {
+  containerCells,
+  nonNegativeStatus,
+  templateWarnings,
+  validateLastingTemplate,
+  validateReplicaCounts,
+} from "./workload.ts";
 
 function templateErrors(spec: Readonly<JsonObject>): FieldError[] {
   const field = "spec.template";
   if (spec["template"] === undefined) return [required(field)];
   const template = record(spec["template"]);
-  const podSpec = record(template["spec"]);
   const selector = Object.entries(mapOf(spec["selector"]));
   const labels = mapOf(metadataOf(template)["labels"]);
   const out: FieldError[] = [];
@@ -52,19 +31,7 @@ function templateErrors(spec: Readonly<JsonObject>): FieldError[] {
       ),
     );
   }
-  out.push(...validatePodTemplate(template, field));
-  if (podSpec["restartPolicy"] !== "Always") {
-    out.push(notSupported(`${field}.spec.restartPolicy`, podSpec["restartPolicy"], ["Always"]));
-  }
-  if (podSpec["activeDeadlineSeconds"] !== undefined) {
-    out.push(
-      forbiddenField(
-        `${field}.spec.activeDeadlineSeconds`,
-        "activeDeadlineSeconds in ReplicationController is not Supported",
-      ),
-    );
-  }
-  return out;
+  return [...out, ...validateLastingTemplate(template, field, "ReplicationController")];
 }
 
 function specErrors(controller: Readonly<JsonObject>): FieldError[] {
@@ -77,36 +44,14 @@ function specErrors(controller: Readonly<JsonObject>): FieldError[] {
   ];
 }
 
+const parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+
 function statusErrors(controller: Readonly<JsonObject>): FieldError[] {
   const status = record(controller["status"]);
-  const number = (key: string): number => int(status[key]) ?? 0;
-  const out: FieldError[] = [];
-  for (const key of [
-    "replicas",
-    "fullyLabeledReplicas",
-    "readyReplicas",
-    "availableReplicas",
-    "observedGeneration",
-  ]) {
-    out.push(...nonNegative(`status.${key}`, status[key]));
-  }
-  for (const key of ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]) {
-    if (number(key) > number("replicas")) {
-      out.push(
-        invalidValue(`status.${key}`, number(key), "cannot be greater than status.replicas"),
-      );
-    }
-  }
-  if (number("availableReplicas") > number("readyReplicas")) {
-    out.push(
-      invalidValue(
-        "status.availableReplicas",
-        number("availableReplicas"),
-        "cannot be greater than readyReplicas",
-      ),
-    );
-  }
-  return out;
+  return [
+    ...nonNegativeStatus(status, ["replicas", ...parts, "observedGeneration"]),
+    ...validateReplicaCounts(status, parts),
+  ];
 }
 
 const strategy: Strategy = {
@@ -129,74 +74,11 @@ const strategy: Strategy = {
       controller["status"] = { replicas: 0 };
     },
     validate: (controller) => specErrors(controller),
-    warnings(controller, old) {
-      const template = dig(controller, "spec", "template", "spec");
-      if (old !== undefined && semanticEqual(template, dig(old, "spec", "template", "spec")))
-        return [];
-      return podSpecWarnings(template, "spec.template.spec");
-    },
+    warnings: templateWarnings,
   }),
   // The v1 API orphans pods unless the client says otherwise.
   defaultPropagationPolicy: "Orphan",
 };
-
-function scaleOf(controller: Readonly<JsonObject>): JsonObject {
-  const metadata = metadataOf(controller);
-  const spec = record(controller["spec"]);
-  const selector = Object.entries(mapOf(spec["selector"]))
-    .toSorted(([left], [right]) => (left < right ? -1 : 1))
-    .map(([key, value]) => `${key}=${value}`)
-    .join(",");
-  const replicas = int(spec["replicas"]) ?? 0;
-  return {
-    kind: "Scale",
-    apiVersion: "autoscaling/v1",
-    metadata: {
-      name: metadata["name"],
-      namespace: metadata["namespace"],
-      uid: metadata["uid"],
-      resourceVersion: metadata["resourceVersion"],
-      creationTimestamp: metadata["creationTimestamp"],
-    },
-    spec: replicas === 0 ? {} : { replicas },
-    status: {
-      replicas: int(record(controller["status"])["replicas"]) ?? 0,
-      ...(selector === "" ? {} : { selector }),
-    },
-  };
-}
-
-function scale(request: SubresourceRequest): JsonObject {
-  const current = request.registry.get(target.plural, request.namespace, request.name);
-  if (current === undefined) throw notFound(target, request.name);
-  if (request.verb === "get") return scaleOf(current);
-  const body = request.body;
-  if (body === undefined) throw badRequest("a Scale object is needed");
-  const wanted = int(record(body["spec"])["replicas"]) ?? 0;
-  const errors = nonNegative("spec.replicas", wanted);
-  if (errors.length > 0) {
-    throw invalid({ plural: "scales", kind: "Scale", group: "autoscaling" }, request.name, errors);
-  }
-  const version = text(metadataOf(body)["resourceVersion"]);
-  const updated = request.registry.update(
-    target.plural,
-    { namespace: request.namespace, name: request.name },
-    (controller) => {
-      if (version !== "") ensureRecord(controller, "metadata")["resourceVersion"] = version;
-      ensureRecord(controller, "spec")["replicas"] = wanted;
-      return controller;
-    },
-    { context: request.context },
-  );
-  return scaleOf(updated);
-}
-
-function containerTexts(controller: Readonly<JsonObject>, key: "name" | "image"): string {
-  const template = record(record(controller["spec"])["template"]);
-  return records(record(template["spec"])["containers"])
-    .map((container) => text(container[key]))
-    .join(",");
-}
 
 export const replicationControllerKind: KindDefinition = defineKind({
   kind: "ReplicationController",
@@ -211,12 +93,12 @@ export const replicationControllerKind: KindDefinition = defineKind({
       verbs: subresourceVerbs,
       strategy: defineStatusStrategy(strategy, { validate: (object) => statusErrors(object) }),
     },
-    scale: {
-      kind: "custom",
-      verbs: subresourceVerbs,
-      gvk: { group: "autoscaling", version: "v1", kind: "Scale" },
-      handle: scale,
-    },
+    scale: scaleSubresource({
+      plural: "replicationcontrollers",
+      kind: "ReplicationController",
+      group: "",
+      selectorText: (selector) => formatSelector(mapOf(selector)),
+    }),
   },
   fieldSelectors: {
     "status.replicas": (object) => String(int(record(object["status"])["replicas"]) ?? 0),
@@ -241,8 +123,7 @@ export const replicationControllerKind: KindDefinition = defineKind({
         int(status["replicas"]) ?? 0,
         int(status["readyReplicas"]) ?? 0,
         age(controller, now),
-        containerTexts(controller, "name"),
-        containerTexts(controller, "image"),
+        ...containerCells(controller),
         formatLabels(spec["selector"]),
       ];
     },

@@ -42,6 +42,8 @@ export interface StrategyParts {
   readonly hasStatus?: boolean;
   /** `metadata.generation` starts at 1 and rises with every change outside metadata and status. */
   readonly hasGeneration?: boolean;
+  /** What else raises the generation when it changes, beside everything outside metadata and status. */
+  readonly alsoGenerates?: (object: Readonly<JsonObject>) => unknown;
   readonly allowCreateOnUpdate?: boolean;
   readonly allowUnconditionalUpdate?: boolean;
   readonly allocate?: Strategy["allocate"];
@@ -55,9 +57,15 @@ function specMembers(object: Readonly<JsonObject>): JsonObject {
   return rest;
 }
 
-function carryGeneration(object: JsonObject, old: Readonly<JsonObject>): void {
+function carryGeneration(
+  object: JsonObject,
+  old: Readonly<JsonObject>,
+  { alsoGenerates }: StrategyParts,
+): void {
   const before = int(metadataOf(old)["generation"]) ?? 0;
-  const changed = !semanticEqual(specMembers(object), specMembers(old));
+  const changed =
+    !semanticEqual(specMembers(object), specMembers(old)) ||
+    !semanticEqual(alsoGenerates?.(object), alsoGenerates?.(old));
   ensureRecord(object, "metadata")["generation"] = changed ? before + 1 : before;
 }
 
@@ -94,7 +102,7 @@ export function defineStrategy(parts: StrategyParts): Strategy {
     prepareForUpdate(object, old, context) {
       if (parts.hasStatus === true) restore(object, old, "status");
       parts.prepareForUpdate?.(object, old, context);
-      if (parts.hasGeneration === true) carryGeneration(object, old);
+      if (parts.hasGeneration === true) carryGeneration(object, old, parts);
       else restore(ensureRecord(object, "metadata"), metadataOf(old), "generation");
     },
     validateCreate: (object, context) => check(parts, object, undefined, context),

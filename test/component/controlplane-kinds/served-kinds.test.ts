@@ -123,6 +123,7 @@ const examples: Readonly<Record<string, JsonObject>> = {
     note: "hello",
     regarding: { kind: "Pod", name: "p", namespace: "default" },
   },
+  "controllerrevisions.apps": { revision: 1, data: { spec: {} } },
   "csinodes.storage.k8s.io": { spec: { drivers: [] } },
 };
 

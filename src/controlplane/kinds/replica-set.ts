@@ -1,0 +1,116 @@
+import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.ts";
+import { ensureRecord, int, nameOf, record } from "./access.ts";
+import { immutable, nonNegative } from "./field-error.ts";
+import { defineKind } from "./kind-builder.ts";
+import { labelSelectorText } from "./label-selector.ts";
+import { podTemplateDefaults } from "./pod-defaults.ts";
+import { scaleSubresource } from "./scale.ts";
+import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
+import { age, ageColumn, column, nameColumn, numberColumn } from "./table.ts";
+import {
+  containerCells,
+  nonNegativeStatus,
+  podNameWarnings,
+  templateWarnings,
+  validateReplicaCounts,
+  validateReplicaTemplate,
+} from "./workload.ts";
+
+function specErrors(
+  replicaSet: Readonly<JsonObject>,
+  old: Readonly<JsonObject> | undefined,
+): FieldError[] {
+  const spec = record(replicaSet["spec"]);
+  const out = [
+    ...nonNegative("spec.replicas", spec["replicas"]),
+    ...nonNegative("spec.minReadySeconds", spec["minReadySeconds"]),
+    ...validateReplicaTemplate(spec),
+  ];
+  if (old === undefined) return out;
+  return [...out, ...immutable("spec.selector", spec["selector"], record(old["spec"])["selector"])];
+}
+
+const parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+
+function statusErrors(replicaSet: Readonly<JsonObject>): FieldError[] {
+  const status = record(replicaSet["status"]);
+  return [
+    ...nonNegativeStatus(status, [
+      "replicas",
+      ...parts,
+      "observedGeneration",
+      "terminatingReplicas",
+    ]),
+    ...validateReplicaCounts(status, parts),
+  ];
+}
+
+const strategy: Strategy = defineStrategy({
+  hasStatus: true,
+  hasGeneration: true,
+  applyDefaults(replicaSet) {
+    const spec = ensureRecord(replicaSet, "spec");
+    spec["replicas"] ??= 1;
+    podTemplateDefaults(ensureRecord(spec, "template"));
+    ensureRecord(replicaSet, "status")["replicas"] ??= 0;
+  },
+  prepareForCreate(replicaSet) {
+    replicaSet["status"] = { replicas: 0 };
+  },
+  validate: specErrors,
+  warnings: (replicaSet, old) => [
+    ...podNameWarnings(replicaSet, old),
+    ...templateWarnings(replicaSet, old),
+  ],
+});
+
+export const replicaSetKind: KindDefinition = defineKind({
+  group: "apps",
+  kind: "ReplicaSet",
+  plural: "replicasets",
+  shortNames: ["rs"],
+  categories: ["all"],
+  schema: "io.k8s.api.apps.v1.ReplicaSet",
+  strategy,
+  subresources: {
+    status: {
+      kind: "stored",
+      verbs: subresourceVerbs,
+      strategy: defineStatusStrategy(strategy, { validate: (object) => statusErrors(object) }),
+    },
+    scale: scaleSubresource({
+      plural: "replicasets",
+      kind: "ReplicaSet",
+      group: "apps",
+      selectorText: labelSelectorText,
+    }),
+  },
+  fieldSelectors: {
+    "status.replicas": (object) => String(int(record(object["status"])["replicas"]) ?? 0),
+  },
+  table: {
+    columns: [
+      nameColumn,
+      numberColumn("Desired", "Pods wanted."),
+      numberColumn("Current", "Pods that exist."),
+      numberColumn("Ready", "Pods that are ready."),
+      ageColumn,
+      column("Containers", "Names of the containers in each pod.", true),
+      column("Images", "Their images.", true),
+      column("Selector", "Labels of the pods it owns.", true),
+    ],
+    row(replicaSet, now) {
+      const spec = record(replicaSet["spec"]);
+      const status = record(replicaSet["status"]);
+      return [
+        nameOf(replicaSet),
+        int(spec["replicas"]) ?? 0,
+        int(status["replicas"]) ?? 0,
+        int(status["readyReplicas"]) ?? 0,
+        age(replicaSet, now),
+        ...containerCells(replicaSet),
+        labelSelectorText(spec["selector"]) || "<none>",
+      ];
+    },
+  },
+});

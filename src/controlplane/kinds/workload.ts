@@ -1,0 +1,146 @@
+import type { FieldError, JsonObject } from "../types.ts";
+import { dig, int, metadataOf, nameOf, record, records, semanticEqual, text } from "./access.ts";
+import {
+  forbiddenField,
+  invalidValue,
+  nonNegative,
+  notSupported,
+  required,
+} from "./field-error.ts";
+import { isEmptySelector, isUsableSelector, selectorMatches } from "./label-selector.ts";
+import { dns1123Label } from "./names.ts";
+import { validatePodTemplate } from "./pod-validation.ts";
+import { podSpecWarnings } from "./pod-warnings.ts";
+import { validateLabelSelector } from "./scheduling-validation.ts";
+
+/** Rules for the template of pods that run for ever; `kind` names the owner in the text of one refusal. */
+export function validateLastingTemplate(
+  template: unknown,
+  field: string,
+  kind: string,
+): FieldError[] {
+  const podSpec = record(record(template)["spec"]);
+  const out = validatePodTemplate(record(template), field);
+  if (podSpec["restartPolicy"] !== "Always") {
+    out.push(notSupported(`${field}.spec.restartPolicy`, podSpec["restartPolicy"], ["Always"]));
+  }
+  if (podSpec["activeDeadlineSeconds"] !== undefined) {
+    out.push(
+      forbiddenField(
+        `${field}.spec.activeDeadlineSeconds`,
+        `activeDeadlineSeconds in ${kind} is not Supported`,
+      ),
+    );
+  }
+  return out;
+}
+
+/** An error when the labels of `spec.template` are not those that `spec.selector` asks for. */
+export function templateMismatch(spec: Readonly<JsonObject>): FieldError[] {
+  const labels = metadataOf(record(spec["template"]))["labels"];
+  return selectorMatches(spec["selector"], labels)
+    ? []
+    : [
+        invalidValue(
+          "spec.template.metadata.labels",
+          labels,
+          "`selector` does not match template `labels`",
+        ),
+      ];
+}
+
+/** Rules for the selector and the template of a ReplicaSet, and of a Deployment, which makes ReplicaSets. */
+export function validateReplicaTemplate(spec: Readonly<JsonObject>): FieldError[] {
+  const selector = spec["selector"];
+  const out: FieldError[] = [];
+  if (selector === undefined) out.push(required("spec.selector"));
+  else {
+    out.push(...validateLabelSelector(selector, "spec.selector"));
+    if (isEmptySelector(selector)) {
+      out.push(invalidValue("spec.selector", selector, "empty selector is invalid for deployment"));
+    }
+  }
+  if (!isUsableSelector(selector)) {
+    return [...out, invalidValue("spec.selector", selector, "invalid label selector")];
+  }
+  const isEmpty = selector !== undefined && isEmptySelector(selector);
+  return [
+    ...out,
+    ...(isEmpty ? [] : templateMismatch(spec)),
+    ...validateLastingTemplate(spec["template"], "spec.template", "ReplicaSet"),
+  ];
+}
+
+/** An error per field of `status` that is below zero. */
+export function nonNegativeStatus(
+  status: Readonly<JsonObject>,
+  fields: readonly string[],
+): FieldError[] {
+  return fields.flatMap((field) => nonNegative(`status.${field}`, status[field]));
+}
+
+/** Errors when a part of the replicas in `status` is more than all of them. */
+export function validateReplicaCounts(
+  status: Readonly<JsonObject>,
+  parts: readonly string[],
+): FieldError[] {
+  const count = (field: string): number => int(status[field]) ?? 0;
+  const out = parts
+    .filter((field) => count(field) > count("replicas"))
+    .map((field) =>
+      invalidValue(`status.${field}`, count(field), "cannot be greater than status.replicas"),
+    );
+  if (count("availableReplicas") > count("readyReplicas")) {
+    out.push(
+      invalidValue(
+        "status.availableReplicas",
+        count("availableReplicas"),
+        "cannot be greater than readyReplicas",
+      ),
+    );
+  }
+  return out;
+}
+
+/** An error when `status.collisionCount`, which makes names of children unique, goes back. */
+export function collisionCountErrors(
+  object: Readonly<JsonObject>,
+  old: Readonly<JsonObject> | undefined,
+): FieldError[] {
+  const count = (one: Readonly<JsonObject> | undefined): number =>
+    int(dig(one, "status", "collisionCount")) ?? 0;
+  return count(object) < count(old)
+    ? [invalidValue("status.collisionCount", count(object), "cannot be decremented")]
+    : [];
+}
+
+/** Warns of a new object whose name cannot be a host name. */
+export function podNameWarnings(
+  object: Readonly<JsonObject>,
+  old: Readonly<JsonObject> | undefined,
+): string[] {
+  if (old !== undefined) return [];
+  const messages = dns1123Label(nameOf(object));
+  return messages.length === 0
+    ? []
+    : [
+        `metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [${messages.join(" ")}]`,
+      ];
+}
+
+/** Warns of `spec.template`, at an update only when that has changed. */
+export function templateWarnings(
+  object: Readonly<JsonObject>,
+  old: Readonly<JsonObject> | undefined,
+): string[] {
+  const template = dig(object, "spec", "template", "spec");
+  if (old !== undefined && semanticEqual(template, dig(old, "spec", "template", "spec"))) return [];
+  return podSpecWarnings(template, "spec.template.spec");
+}
+
+/** Cells for the wide columns Containers and Images: what is in each pod of the template. */
+export function containerCells(object: Readonly<JsonObject>): readonly [string, string] {
+  const containers = records(dig(object, "spec", "template", "spec", "containers"));
+  const joined = (key: string): string => containers.map((one) => text(one[key])).join(",");
+  return [joined("name"), joined("image")];
+}
