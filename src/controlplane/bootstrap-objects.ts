@@ -1,4 +1,5 @@
 import { type BootstrapObject, bootstrapRbacObjects } from "./auth/bootstrap-rbac.ts";
+import { joinRbacObjects } from "./auth/join-rbac.ts";
 
 const namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -24,6 +25,7 @@ export function bootstrapObjects(): BootstrapObject[] {
       object: { apiVersion: "v1", kind: "Namespace", metadata: { name } },
     })),
     ...bootstrapRbacObjects(),
+    ...joinRbacObjects(),
     ...priorityClasses.map(({ name, value, description }) => ({
       resource: "priorityclasses.scheduling.k8s.io",
       namespace: "",

@@ -11,7 +11,7 @@ export interface AuthenticatorOptions {
   /** Audiences of which a token must name one. */
   readonly audiences: readonly string[];
   readonly now: () => number;
-  /** Other bearer tokens (bootstrap tokens); undefined = not known. */
+  /** Other bearer tokens (bootstrap tokens), which are for the API server itself; undefined = not known. */
   readonly otherToken?: (token: string) => UserInfo | undefined;
 }
 

@@ -17,7 +17,7 @@ import { checkNotFuture, listObject, listObjects } from "./list.ts";
 import { chooseRepresentation } from "./negotiate.ts";
 import {
   answerPlainPath,
-  isPublicPath,
+  isOpenToAnonymous,
   type PlainPathDeps,
   type VersionInfo,
 } from "./plain-paths.ts";
@@ -168,7 +168,7 @@ class Handler implements ApiHandler {
   }
 
   async #dispatch(call: ApiCall, warnings: string[]): Promise<ApiReply> {
-    if (call.user === undefined && !isPublicPath(call.path))
+    if (call.user === undefined && !isOpenToAnonymous(call.method, call.path))
       throw new StatusError(401, "Unauthorized", "Unauthorized");
     const user = call.user ?? anonymous;
     const path = parseApiPath(call.path);

@@ -40,6 +40,16 @@ export function isPublicPath(path: string): boolean {
   return /^\/(healthz|livez|readyz|version)(\/|$)/.test(path);
 }
 
+const clusterInfoPath = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+
+/**
+ * Whether a request may come without credentials at all: the public paths, and the one object with which a machine
+ * that joins learns whom to trust (AuthenticationConfiguration's `anonymous.conditions`, KEP-4633).
+ */
+export function isOpenToAnonymous(method: string, path: string): boolean {
+  return isPublicPath(path) || (method === "GET" && path === clusterInfoPath);
+}
+
 function json(object: JsonObject, headers: Record<string, string> = {}): ApiReply {
   return { kind: "object", status: 200, headers, object };
 }

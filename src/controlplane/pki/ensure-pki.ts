@@ -37,6 +37,12 @@ export interface KeyPair {
 export interface PKI {
   readonly caFile: string;
   readonly caPEM: string;
+  /** With which the cluster signs certificates that are asked of it. */
+  readonly authority: {
+    readonly issuer: Issuer;
+    /** End of the authority's certificate, milliseconds since the epoch. */
+    readonly notAfter: number;
+  };
   /** Of the API server. */
   readonly apiServer: KeyPair;
   /** With which the API server calls the node. */
@@ -244,6 +250,7 @@ export async function ensurePKI(options: PKIOptions): Promise<PKI> {
   return {
     caFile,
     caPEM,
+    authority: { issuer, notAfter: new X509Certificate(caPEM).validToDate.getTime() },
     apiServer,
     kubeletServing,
     kubeletClient: await client(

@@ -3,7 +3,7 @@ import { describe, test } from "node:test";
 
 import { createAuthorizer } from "../../../src/controlplane/auth/authorizer.ts";
 import type { ObservedChange } from "../../../src/controlplane/auth/node-graph.ts";
-import { bootstrapObjects } from "../../../src/controlplane/bootstrap-objects.ts";
+import { bootstrapRbacObjects } from "../../../src/controlplane/auth/bootstrap-rbac.ts";
 import type {
   AuthorizationAttributes,
   JsonObject,
@@ -86,7 +86,7 @@ function ask(
 
 function cluster(): { objects: Objects; allowed: (request: AuthorizationAttributes) => boolean } {
   const objects = new Objects();
-  for (const { resource, namespace, object } of bootstrapObjects())
+  for (const { resource, namespace, object } of bootstrapRbacObjects())
     objects.put(resource, namespace, object);
   const authorizer = createAuthorizer(objects);
   return { objects, allowed: (request) => authorizer.authorize(request).allowed };

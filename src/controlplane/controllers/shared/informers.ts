@@ -1,3 +1,4 @@
+import { clusterInfo, tokenNamespace, tokenSecretType } from "../../../api/bootstrap-token.ts";
 import type { ApiClient } from "../../../api/client.ts";
 import { createInformer } from "../../../api/informer.ts";
 import type { Informer } from "../../../api/informer-types.ts";
@@ -5,7 +6,9 @@ import type { Stored } from "../../../api/object.ts";
 import { parseStored } from "../../../api/object.ts";
 import type { Resource } from "../../../api/resource.ts";
 import {
+  CERTIFICATE_SIGNING_REQUESTS,
   CONFIG_MAPS,
+  DEPLOYMENTS,
   ENDPOINTS,
   ENDPOINT_SLICES,
   LEASES,
@@ -13,18 +16,24 @@ import {
   NODES,
   PODS,
   REPLICATION_CONTROLLERS,
+  REPLICA_SETS,
+  SECRETS,
   SERVICES,
   SERVICE_ACCOUNTS,
 } from "../../../api/resources.ts";
 import type {
+  CertificateSigningRequest,
   ConfigMap,
+  Deployment,
   Endpoints,
   EndpointSlice,
   Lease,
   Namespace,
   Node,
   Pod,
+  ReplicaSet,
   ReplicationController,
+  Secret,
   Service,
   ServiceAccount,
 } from "../../../api/types.gen.ts";
@@ -40,11 +49,18 @@ export interface Informers {
   readonly endpoints: Informer<Stored<Endpoints>>;
   readonly endpointSlices: Informer<Stored<EndpointSlice>>;
   readonly replicationControllers: Informer<Stored<ReplicationController>>;
+  readonly replicaSets: Informer<Stored<ReplicaSet>>;
+  readonly deployments: Informer<Stored<Deployment>>;
   readonly serviceAccounts: Informer<Stored<ServiceAccount>>;
   /** Only those of kube-node-lease. */
   readonly nodeLeases: Informer<Stored<Lease>>;
   /** Only those named kube-root-ca.crt. */
   readonly rootCAs: Informer<Stored<ConfigMap>>;
+  readonly certificateSigningRequests: Informer<Stored<CertificateSigningRequest>>;
+  /** Only Secrets that are bootstrap tokens. */
+  readonly bootstrapTokens: Informer<Stored<Secret>>;
+  /** Only kube-public/cluster-info. */
+  readonly clusterInfo: Informer<Stored<ConfigMap>>;
 }
 
 export interface InformerOptions {
@@ -83,9 +99,20 @@ export function createInformers(options: InformerOptions): {
     endpoints: informer(ENDPOINTS),
     endpointSlices: informer(ENDPOINT_SLICES),
     replicationControllers: informer(REPLICATION_CONTROLLERS),
+    replicaSets: informer(REPLICA_SETS),
+    deployments: informer(DEPLOYMENTS),
     serviceAccounts: informer(SERVICE_ACCOUNTS),
     nodeLeases: informer(LEASES, { namespace: "kube-node-lease" }),
     rootCAs: informer(CONFIG_MAPS, { fieldSelector: "metadata.name=kube-root-ca.crt" }),
+    certificateSigningRequests: informer(CERTIFICATE_SIGNING_REQUESTS),
+    bootstrapTokens: informer(SECRETS, {
+      namespace: tokenNamespace,
+      fieldSelector: `type=${tokenSecretType}`,
+    }),
+    clusterInfo: informer(CONFIG_MAPS, {
+      namespace: clusterInfo.namespace,
+      fieldSelector: `metadata.name=${clusterInfo.name}`,
+    }),
   };
   return {
     informers,
