@@ -1,0 +1,311 @@
+import { type Cidr, cidrContains, ipFamily } from "../lib/cidr.ts";
+import { reverseAddress, undashedIP } from "./names.ts";
+import {
+  endpointLabel,
+  recordTTL,
+  serviceRecords,
+  type ServiceRecords,
+} from "./service-records.ts";
+import type { DnsRecord, DnsService, DnsSlice, RecordsUpdate } from "./types.ts";
+
+/** What the cluster knows of a name. */
+export type Lookup =
+  /** Not ours: whoever is upstream knows. */
+  | { readonly kind: "outside" }
+  /** Ours, but nobody has told us yet what there is. */
+  | { readonly kind: "unknown" }
+  | { readonly kind: "nxdomain"; readonly soa: DnsRecord }
+  /** The name exists; without records it has none of the wanted type. */
+  | {
+      readonly kind: "found";
+      readonly records: readonly DnsRecord[];
+      readonly additionals: readonly DnsRecord[];
+      readonly soa: DnsRecord;
+    };
+
+export interface ClusterRecordsOptions {
+  /** `cluster.local` */
+  readonly domain: string;
+  /** Where this name server answers. */
+  readonly serverIPs: readonly string[];
+  /** Addresses of pods and Services: nobody else knows their names. */
+  readonly ownNetworks: readonly Cidr[];
+}
+
+/** DNS specification that the answers follow. */
+const specVersion = "1.1.0";
+
+/**
+ * The cluster's names: Services and EndpointSlices as they were last told, answered by the Kubernetes DNS specification
+ * 1.1.0. Reads cost the same however many Services there are.
+ */
+export class ClusterRecords {
+  readonly #domain: string;
+  readonly #suffix: string;
+  readonly #options: ClusterRecordsOptions;
+  readonly #services = new Map<string, DnsService>();
+  readonly #slices = new Map<string, DnsSlice>();
+  readonly #slicesOf = new Map<string, Map<string, DnsSlice>>();
+  /** Services by their addresses, and by those of their endpoints. */
+  readonly #byClusterIP = new Map<string, Set<string>>();
+  readonly #byEndpointIP = new Map<string, Set<string>>();
+  readonly #servicesIn = new Map<string, number>();
+  readonly #compiled = new Map<string, ServiceRecords>();
+  #namespaces: ReadonlySet<string> | undefined;
+  #known = false;
+  #serial = 1;
+
+  constructor(options: ClusterRecordsOptions) {
+    this.#options = options;
+    this.#domain = options.domain.toLowerCase();
+    this.#suffix = `.${this.#domain}`;
+  }
+
+  apply(update: RecordsUpdate): void {
+    const { services, slices } = update;
+    if (update.full) {
+      const keptServices = new Set(services.map(({ key }) => key));
+      const keptSlices = new Set(slices.map(({ key }) => key));
+      for (const key of this.#services.keys()) if (!keptServices.has(key)) this.#dropService(key);
+      for (const key of this.#slices.keys()) if (!keptSlices.has(key)) this.#dropSlice(key);
+      this.#known = true;
+    }
+    for (const key of update.removedServices) this.#dropService(key);
+    for (const key of update.removedSlices) this.#dropSlice(key);
+    for (const service of services) this.#addService(service);
+    for (const slice of slices) this.#addSlice(slice);
+    if (update.namespaces === "unknown") this.#namespaces = undefined;
+    else if (update.namespaces !== undefined) this.#namespaces = new Set(update.namespaces);
+    this.#serial = (this.#serial % 0xffff_ffff) + 1;
+  }
+
+  #addService(service: DnsService): void {
+    this.#dropService(service.key);
+    this.#services.set(service.key, service);
+    for (const ip of service.clusterIPs) index(this.#byClusterIP, ip, service.key);
+    const { namespace } = service;
+    this.#servicesIn.set(namespace, (this.#servicesIn.get(namespace) ?? 0) + 1);
+  }
+
+  #dropService(key: string): void {
+    const service = this.#services.get(key);
+    if (service === undefined) return;
+    this.#services.delete(key);
+    this.#compiled.delete(key);
+    for (const ip of service.clusterIPs) unindex(this.#byClusterIP, ip, key);
+    const left = (this.#servicesIn.get(service.namespace) ?? 1) - 1;
+    if (left > 0) this.#servicesIn.set(service.namespace, left);
+    else this.#servicesIn.delete(service.namespace);
+  }
+
+  #addSlice(slice: DnsSlice): void {
+    this.#dropSlice(slice.key);
+    this.#slices.set(slice.key, slice);
+    if (slice.service === undefined) return;
+    const siblings = this.#slicesOf.get(slice.service) ?? new Map<string, DnsSlice>();
+    siblings.set(slice.key, slice);
+    this.#slicesOf.set(slice.service, siblings);
+    this.#compiled.delete(slice.service);
+    for (const { ip } of slice.endpoints) index(this.#byEndpointIP, ip, slice.service);
+  }
+
+  #dropSlice(key: string): void {
+    const slice = this.#slices.get(key);
+    this.#slices.delete(key);
+    if (slice?.service === undefined) return;
+    const siblings = this.#slicesOf.get(slice.service);
+    siblings?.delete(key);
+    if (siblings?.size === 0) this.#slicesOf.delete(slice.service);
+    this.#compiled.delete(slice.service);
+    const left = new Set([...(siblings?.values() ?? [])].flatMap(endpointIPs));
+    for (const { ip } of slice.endpoints) {
+      if (!left.has(ip)) unindex(this.#byEndpointIP, ip, slice.service);
+    }
+  }
+
+  /** @param name In lower case, without a trailing dot. @param type `A`, `SRV`, ...; `ANY` for all. */
+  lookup(name: string, type: string): Lookup {
+    if (name === this.#domain) return this.#found(this.#domain, this.#apex(), type);
+    if (name.endsWith(this.#suffix)) {
+      return this.#below(name.slice(0, -this.#suffix.length), name, type);
+    }
+    return this.#reverse(name, type);
+  }
+
+  #below(relative: string, name: string, type: string): Lookup {
+    const labels = relative.split(".");
+    const kind = labels.at(-1);
+    if (kind === "dns-version" && labels.length === 1) {
+      const record = { name, type: "TXT", ttl: recordTTL, data: specVersion } as const;
+      return this.#found(this.#domain, [record], type);
+    }
+    if (kind === "dns" && labels.length === 1) return this.#found(this.#domain, [], type);
+    if (relative === "ns.dns") return this.#found(this.#domain, this.#serverAddresses(), type);
+    if (kind !== "svc" && kind !== "pod") return this.#nxdomain(this.#domain);
+    if (labels.length === 1) return this.#found(this.#domain, [], type);
+    if (!this.#known) return { kind: "unknown" };
+    const namespace = labels.at(-2) ?? "";
+    if (labels.length === 2) {
+      return this.#namespaceExists(namespace)
+        ? this.#found(this.#domain, [], type)
+        : this.#nxdomain(this.#domain);
+    }
+    const owner = labels.at(-3) ?? "";
+    const records =
+      kind === "svc"
+        ? this.#recordsOf(`${namespace}/${owner}`).get(labels.slice(0, -3).join("."))
+        : this.#podRecords(namespace, labels.slice(0, -2), name);
+    return records === undefined
+      ? this.#nxdomain(this.#domain)
+      : this.#found(this.#domain, records, type);
+  }
+
+  #recordsOf(key: string): ServiceRecords {
+    const known = this.#compiled.get(key);
+    if (known !== undefined) return known;
+    const service = this.#services.get(key);
+    if (service === undefined) return noRecords;
+    const name = `${service.name}.${service.namespace}.svc.${this.#domain}`;
+    const records = serviceRecords(service, this.#slicesOf.get(key)?.values() ?? [], name);
+    this.#compiled.set(key, records);
+    return records;
+  }
+
+  /** 10-1-2-3.NAMESPACE.pod: says what it is asked, as CoreDNS does with `pods insecure`. */
+  #podRecords(
+    namespace: string,
+    labels: readonly string[],
+    name: string,
+  ): readonly DnsRecord[] | undefined {
+    const [label = ""] = labels;
+    const ip = undashedIP(label);
+    if (ip === undefined || labels.length > 1 || !this.#namespaceExists(namespace, true)) {
+      return undefined;
+    }
+    return [{ name, type: typeOf(ip), ttl: recordTTL, data: ip }];
+  }
+
+  #namespaceExists(namespace: string, whenUnknown = false): boolean {
+    return this.#namespaces?.has(namespace) ?? (whenUnknown || this.#servicesIn.has(namespace));
+  }
+
+  #reverse(name: string, type: string): Lookup {
+    const ip = reverseAddress(name);
+    if (ip === undefined) return { kind: "outside" };
+    const zone = ip.includes(":") ? "ip6.arpa" : "in-addr.arpa";
+    const ours = this.#options.ownNetworks.some((network) => cidrContains(network, ip));
+    if (!this.#known) return ours ? { kind: "unknown" } : { kind: "outside" };
+    const records = this.#namesOf(ip).map((target) => {
+      return { name, type: "PTR", ttl: recordTTL, data: target } as const;
+    });
+    if (records.length > 0) return this.#found(zone, records, type);
+    return ours ? this.#nxdomain(zone) : { kind: "outside" };
+  }
+
+  #namesOf(ip: string): readonly string[] {
+    const services = [...(this.#byClusterIP.get(ip) ?? [])];
+    if (services.length > 0) return services.map((key) => this.#serviceName(key));
+    const named: string[] = [];
+    const assigned: string[] = [];
+    for (const key of this.#byEndpointIP.get(ip) ?? []) {
+      const service = this.#services.get(key);
+      if (service === undefined || service.externalName !== undefined) continue;
+      for (const slice of this.#slicesOf.get(key)?.values() ?? []) {
+        for (const endpoint of slice.endpoints) {
+          if (endpoint.ip !== ip) continue;
+          const name = `${endpointLabel(endpoint)}.${this.#serviceName(key)}`;
+          if (endpoint.hostname !== "") named.push(name);
+          else if (service.headless) assigned.push(name);
+        }
+      }
+    }
+    // A pod that was given a name is known by it; its other Services add nothing.
+    return [...new Set(named.length > 0 ? named : assigned)];
+  }
+
+  #serviceName(key: string): string {
+    const [namespace = "", name = ""] = key.split("/");
+    return `${name}.${namespace}.svc.${this.#domain}`;
+  }
+
+  #serverAddresses(): readonly DnsRecord[] {
+    return this.#options.serverIPs.map((ip) => {
+      return { name: `ns.dns.${this.#domain}`, type: typeOf(ip), ttl: recordTTL, data: ip };
+    });
+  }
+
+  #apex(): readonly DnsRecord[] {
+    const data = `ns.dns.${this.#domain}`;
+    return [this.#soa(this.#domain), { name: this.#domain, type: "NS", ttl: recordTTL, data }];
+  }
+
+  #soa(zone: string): DnsRecord {
+    const data = {
+      mname: `ns.dns.${this.#domain}`,
+      rname: `hostmaster.${this.#domain}`,
+      serial: this.#serial,
+      refresh: 7200,
+      retry: 1800,
+      expire: 86_400,
+      minimum: recordTTL,
+    };
+    return { name: zone, type: "SOA", ttl: recordTTL, data };
+  }
+
+  #nxdomain(zone: string): Lookup {
+    return { kind: "nxdomain", soa: this.#soa(zone) };
+  }
+
+  #found(zone: string, all: readonly DnsRecord[], type: string): Lookup {
+    const records =
+      type === "ANY"
+        ? all
+        : all.filter((record) => record.type === type || record.type === "CNAME");
+    return {
+      kind: "found",
+      records,
+      additionals: this.#additionals(records),
+      soa: this.#soa(zone),
+    };
+  }
+
+  /** Addresses of the targets, so that nobody has to ask again (RFC 2782). */
+  #additionals(records: readonly DnsRecord[]): readonly DnsRecord[] {
+    const found = new Set<DnsRecord>();
+    for (const record of records) {
+      if (record.type === "NS") {
+        for (const address of this.#serverAddresses()) found.add(address);
+      } else if (record.type === "SRV") {
+        const labels = record.data.target.slice(0, -this.#suffix.length).split(".");
+        const key = `${labels.at(-2) ?? ""}/${labels.at(-3) ?? ""}`;
+        const below = labels.slice(0, -3).join(".");
+        for (const address of this.#recordsOf(key).get(below) ?? []) {
+          if (address.type === "A" || address.type === "AAAA") found.add(address);
+        }
+      }
+    }
+    return [...found];
+  }
+}
+
+const noRecords: ServiceRecords = new Map();
+
+function typeOf(ip: string): "A" | "AAAA" {
+  return ipFamily(ip) === "IPv6" ? "AAAA" : "A";
+}
+
+function endpointIPs(slice: DnsSlice): readonly string[] {
+  return slice.endpoints.map(({ ip }) => ip);
+}
+
+function index(map: Map<string, Set<string>>, key: string, value: string): void {
+  const values = map.get(key) ?? new Set<string>();
+  values.add(value);
+  map.set(key, values);
+}
+
+function unindex(map: Map<string, Set<string>>, key: string, value: string): void {
+  const values = map.get(key);
+  values?.delete(value);
+  if (values?.size === 0) map.delete(key);
+}

@@ -1,0 +1,127 @@
+import { createSocket } from "node:dgram";
+import { connect, isIPv6 } from "node:net";
+
+import { answersQuestion } from "./upstream-message.ts";
+
+/** A name server that questions are passed on to. */
+export interface UpstreamServer {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A question on its way: `message` goes out, and only a reply to `question` under `id` comes back. */
+export interface Outgoing {
+  readonly message: Buffer;
+  readonly id: number;
+  readonly question: Buffer;
+}
+
+/**
+ * Asks by UDP, from a socket and so a source port of its own: with the id that is what a forger would have to guess
+ * (RFC 5452). The kernel takes packets from the asked server only.
+ *
+ * @throws what the system says (ECONNREFUSED, ...), or the signal's reason.
+ */
+export function askUDP(
+  server: UpstreamServer,
+  outgoing: Outgoing,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const socket = createSocket({
+    type: isIPv6(server.address.split("%")[0] ?? "") ? "udp6" : "udp4",
+  });
+  const onAbort = (): void => reject(asError(signal.reason));
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  socket.on("error", reject);
+  socket.on("message", (message) => {
+    if (answersQuestion(message, outgoing.id, outgoing.question)) resolve(message);
+  });
+  socket.connect(server.port, server.address, () => {
+    socket.send(outgoing.message, (error) => {
+      if (error !== null) reject(error);
+    });
+  });
+  return promise.finally(() => {
+    signal.removeEventListener("abort", onAbort);
+    closeQuietly(socket);
+  });
+}
+
+function closeQuietly(socket: { close(): unknown }): void {
+  try {
+    socket.close();
+  } catch {
+    // Node closes a socket by itself when it could not be connected.
+  }
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new Error(String(reason));
+}
+
+/** The same by TCP, for replies that do not fit a datagram. */
+export function askTCP(
+  server: UpstreamServer,
+  outgoing: Outgoing,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const socket = connect({ host: server.address, port: server.port });
+  const onAbort = (): void => reject(asError(signal.reason));
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  socket.on("error", reject);
+  socket.on("close", () => reject(new Error("the server closed the connection without an answer")));
+  socket.on("connect", () => socket.write(framed(outgoing.message)));
+  const frames = new FrameReader(65_535);
+  socket.on("data", (chunk: Buffer) => {
+    for (const message of frames.push(chunk)) {
+      if (answersQuestion(message, outgoing.id, outgoing.question)) resolve(message);
+    }
+  });
+  return promise.finally(() => {
+    signal.removeEventListener("abort", onAbort);
+    socket.destroy();
+  });
+}
+
+/** A message as TCP carries it: behind its length. */
+export function framed(message: Buffer): Buffer {
+  const length = Buffer.alloc(2);
+  length.writeUInt16BE(message.length);
+  return Buffer.concat([length, message]);
+}
+
+/** Cuts a stream into messages. */
+export class FrameReader {
+  readonly #most: number;
+  #pending: Buffer = Buffer.alloc(0);
+
+  /** @param most Bytes of the longest message that is taken. */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** True when the peer announced a message that is too long: nothing behind it can be read. */
+  broken = false;
+
+  /** @returns the messages that are complete with this chunk. */
+  push(chunk: Buffer): readonly Buffer[] {
+    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    const messages: Buffer[] = [];
+    while (this.#pending.length >= 2) {
+      const length = this.#pending.readUInt16BE(0);
+      if (length > this.#most) {
+        this.broken = true;
+        this.#pending = Buffer.alloc(0);
+        break;
+      }
+      if (this.#pending.length < 2 + length) break;
+      messages.push(this.#pending.subarray(2, 2 + length));
+      this.#pending = this.#pending.subarray(2 + length);
+    }
+    return messages;
+  }
+}

@@ -1,0 +1,93 @@
+import { parseCidr } from "../lib/cidr.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import { ClusterRecords } from "./cluster-records.ts";
+import { Forwarder } from "./forwarder.ts";
+import { HostServers } from "./host-servers.ts";
+import { LoopCheck } from "./loop-check.ts";
+import { Resolver } from "./resolver.ts";
+import { DnsServer } from "./server.ts";
+import type { NameServerSettings, RecordsUpdate } from "./types.ts";
+
+export interface NameServerOptions {
+  readonly settings: NameServerSettings;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** [0, 1), not to be guessed. */
+  readonly random: () => number;
+  readonly onListening: () => void;
+}
+
+export interface NameServer {
+  /** Until the first full update questions for cluster names are answered with SERVFAIL. */
+  apply(update: RecordsUpdate): void;
+  /** Answers until `signal` aborts and everything is closed. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** The cluster's name server: cluster names from what it is told, all others from the host's name servers. */
+export function createNameServer(options: NameServerOptions): NameServer {
+  const { settings, clock, logger, random, onListening } = options;
+  const stop = new AbortController();
+  const records = new ClusterRecords({
+    domain: settings.domain,
+    serverIPs: settings.addresses,
+    ownNetworks: settings.ownNetworks.map((text) => parseCidr(text, "own network")),
+  });
+  const loops = new LoopCheck({
+    clock,
+    logger,
+    random,
+    onLoop: (address) => hostServers.exclude(address),
+  });
+  const checks = new Set<Promise<void>>();
+  const hostServers = new HostServers({
+    resolvConf: settings.resolvConf,
+    ownIPs: settings.addresses,
+    clock,
+    logger,
+    onChange: (servers) => {
+      forwarder.forget();
+      const check = loops.check(servers, stop.signal).finally(() => checks.delete(check));
+      checks.add(check);
+    },
+  });
+  const forwarder = new Forwarder({
+    servers: () => hostServers.current(),
+    clock,
+    logger,
+    random,
+  });
+  const resolver = new Resolver({
+    records,
+    forwarder,
+    isOwnQuestion: (name) => loops.recognise(name),
+  });
+  const server = new DnsServer({
+    resolver,
+    addresses: settings.addresses,
+    port: settings.port,
+    clock,
+    logger,
+    onListening: () => {
+      // Now, not at the first question: a circle is better known before.
+      void hostServers.current();
+      onListening();
+    },
+  });
+  return {
+    apply: (update) => records.apply(update),
+    async run(signal) {
+      const end = (): void => stop.abort(signal.reason);
+      signal.addEventListener("abort", end, { once: true });
+      if (signal.aborted) end();
+      try {
+        await server.run(stop.signal);
+      } finally {
+        signal.removeEventListener("abort", end);
+        stop.abort();
+        await Promise.allSettled(checks);
+      }
+    },
+  };
+}

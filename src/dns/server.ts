@@ -1,0 +1,220 @@
+import { createSocket, type RemoteInfo, type Socket as DatagramSocket } from "node:dgram";
+import { createServer, isIPv6, type Server, type Socket } from "node:net";
+
+import type { Clock } from "../lib/clock.ts";
+import { errorCode, errorMessage } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import { framed, FrameReader } from "./exchange.ts";
+import type { Resolver } from "./resolver.ts";
+
+export interface DnsServerOptions {
+  readonly resolver: Pick<Resolver, "answer">;
+  /** Exactly these are listened on, by UDP and TCP. */
+  readonly addresses: readonly string[];
+  /** 53 */
+  readonly port: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly onListening: () => void;
+  /** Milliseconds until another try when an address cannot be had, default 500. */
+  readonly retryMs?: number;
+}
+
+const maxQueryBytes = 4096;
+const maxConnections = 512;
+const idleMs = 10_000;
+/** A client that asks by TCP and does not read. */
+const maxUnreadBytes = 1024 * 1024;
+/** Questions of one connection that wait for upstream. */
+const maxPipelined = 64;
+
+/** The sockets of the name server. An address that the node does not have yet is waited for. */
+export class DnsServer {
+  readonly #options: DnsServerOptions;
+
+  constructor(options: DnsServerOptions) {
+    this.#options = options;
+  }
+
+  /** Listens until `signal` aborts, then closes everything. A socket that breaks is made again. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, logger, onListening, retryMs = 500 } = this.#options;
+    let said = "";
+    while (!signal.aborted) {
+      const broken = new AbortController();
+      const stop = AbortSignal.any([signal, broken.signal]);
+      const closers: (() => Promise<void>)[] = [];
+      try {
+        for (const address of this.#options.addresses) {
+          closers.push(await this.#listenUDP(address, broken, stop));
+          closers.push(await this.#listenTCP(address, broken, stop));
+        }
+        said = "";
+        onListening();
+        await aborted(stop);
+      } catch (error) {
+        const message = explain(error);
+        if (message !== said) {
+          said = message;
+          // The address comes with the node's pod network: at the start this is no trouble.
+          const level = errorCode(error) === "EADDRNOTAVAIL" ? "debug" : "error";
+          logger.log(level, "the name server cannot listen, will retry", { error: message });
+        }
+      } finally {
+        await Promise.all(closers.map((close) => close()));
+      }
+      if (!signal.aborted) await clock.sleep(retryMs, signal).catch(() => undefined);
+    }
+  }
+
+  async #listenUDP(
+    address: string,
+    broken: AbortController,
+    signal: AbortSignal,
+  ): Promise<() => Promise<void>> {
+    const six = isIPv6(address);
+    const socket = createSocket({
+      type: six ? "udp6" : "udp4",
+      ipv6Only: six,
+      // A burst of questions must find room while a garbage collection runs; the kernel may give less.
+      recvBufferSize: 1024 * 1024,
+      // Replies go to addresses only; Node would ask its own resolver for each.
+      lookup: (host, _options, callback) => callback(null, host, six ? 6 : 4),
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    socket.on("error", (error) => {
+      reject(error);
+      this.#options.logger.log("debug", "socket error", { error: errorMessage(error) });
+      broken.abort();
+    });
+    socket.on("listening", resolve);
+    socket.on("message", (message, from) => this.#onDatagram(socket, message, from, signal));
+    socket.bind({ address, port: this.#options.port, exclusive: true });
+    const close = (): Promise<void> =>
+      new Promise((done) => {
+        try {
+          socket.close(done);
+        } catch {
+          // It closed itself when it broke.
+          done();
+        }
+      });
+    try {
+      await promise;
+    } catch (error) {
+      await close();
+      throw error;
+    }
+    return close;
+  }
+
+  #onDatagram(
+    socket: DatagramSocket,
+    message: Buffer,
+    from: RemoteInfo,
+    signal: AbortSignal,
+  ): void {
+    // Port 0 cannot be answered.
+    if (message.length > maxQueryBytes || from.port === 0) return;
+    const send = (reply: Buffer | undefined): void => {
+      if (reply === undefined || signal.aborted) return;
+      // What cannot be sent is lost as any packet may be; the asker asks again.
+      socket.send(reply, from.port, from.address, ignoreSendError);
+    };
+    const answer = this.#answer(message, "udp", signal);
+    if (answer instanceof Promise) void answer.then(send);
+    else send(answer);
+  }
+
+  #answer(
+    message: Buffer,
+    transport: "udp" | "tcp",
+    signal: AbortSignal,
+  ): Buffer | undefined | Promise<Buffer | undefined> {
+    const failed = (error: unknown): undefined => {
+      this.#options.logger.log("error", "a question could not be answered", {
+        error: errorMessage(error),
+      });
+    };
+    try {
+      const answer = this.#options.resolver.answer(message, transport, signal);
+      return answer instanceof Promise ? answer.catch(failed) : answer;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  async #listenTCP(
+    address: string,
+    broken: AbortController,
+    signal: AbortSignal,
+  ): Promise<() => Promise<void>> {
+    const open = new Set<Socket>();
+    const server = createServer({ noDelay: true }, (socket) => {
+      open.add(socket);
+      socket.on("close", () => open.delete(socket));
+      this.#onConnection(socket, signal);
+    });
+    server.maxConnections = maxConnections;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    server.on("error", (error) => {
+      reject(error);
+      broken.abort();
+    });
+    server.listen({ host: address, port: this.#options.port, ipv6Only: isIPv6(address) }, resolve);
+    await promise;
+    return () => closeServer(server, open);
+  }
+
+  #onConnection(socket: Socket, signal: AbortSignal): void {
+    const frames = new FrameReader(maxQueryBytes);
+    let waiting = 0;
+    socket.setTimeout(idleMs, () => socket.destroy());
+    socket.on("error", () => socket.destroy());
+    const send = (reply: Buffer | undefined): void => {
+      if (reply === undefined || socket.destroyed) return;
+      socket.write(framed(reply));
+      if (socket.writableLength > maxUnreadBytes) socket.destroy();
+    };
+    socket.on("data", (chunk: Buffer) => {
+      for (const message of frames.push(chunk)) {
+        const answer = this.#answer(message, "tcp", signal);
+        if (!(answer instanceof Promise)) {
+          send(answer);
+          continue;
+        }
+        waiting += 1;
+        if (waiting > maxPipelined) socket.destroy();
+        void answer.then(send).finally(() => (waiting -= 1));
+      }
+      if (frames.broken) socket.destroy();
+    });
+  }
+}
+
+function ignoreSendError(): void {
+  // See above: a lost packet.
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+function closeServer(server: Server, open: ReadonlySet<Socket>): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    for (const socket of open) socket.destroy();
+  });
+}
+
+function explain(error: unknown): string {
+  const message = errorMessage(error);
+  if (errorCode(error) === "EADDRINUSE") {
+    return `${message}: another name server has that address and port (\`ss -lnup sport = :53\` names it)`;
+  }
+  if (errorCode(error) === "EACCES") return `${message}: ports below 1024 need root`;
+  return message;
+}

@@ -1,0 +1,323 @@
+import { type Answer, encode, type RecordType } from "dns-packet";
+
+import type { DnsRecord } from "./types.ts";
+
+/** RFC 1035, RFC 6891. */
+export const rcodes = {
+  noError: 0,
+  formErr: 1,
+  servFail: 2,
+  nxDomain: 3,
+  notImp: 4,
+  refused: 5,
+  badVers: 16,
+} as const;
+
+export const flags = { response: 0x8000, authoritative: 0x0400, truncated: 0x0200 } as const;
+const recursionDesired = 0x0100;
+const recursionAvailable = 0x0080;
+const checkingDisabled = 0x0010;
+
+export const headerBytes = 12;
+/** What we can take by UDP, and the most we send: fits every path without fragments (DNS flag day 2020). */
+export const udpPayloadBytes = 1232;
+const plainUDPBytes = 512;
+const maxNameBytes = 255;
+const classIN = 1;
+const typeOPT = 41;
+
+/** Types that the cluster has records of, and ANY; the others are only ever compared. */
+const typeNames: Readonly<Record<number, string>> = {
+  1: "A",
+  2: "NS",
+  5: "CNAME",
+  6: "SOA",
+  12: "PTR",
+  16: "TXT",
+  28: "AAAA",
+  33: "SRV",
+  255: "ANY",
+};
+
+/** A question as it came, checked. */
+export interface Query {
+  readonly id: number;
+  /** RD and CD as they came. */
+  readonly passedFlags: number;
+  /** Name, type and class: copied into the answer, so that the asker's spelling comes back (0x20). */
+  readonly question: Buffer;
+  /** In lower case, without a trailing dot; each byte a character. */
+  readonly name: string;
+  /** `A`, `SRV`, ...; `TYPE65` for types the cluster has none of. */
+  readonly type: string;
+  readonly edns: { readonly payloadBytes: number; readonly dnssecOK: boolean } | undefined;
+}
+
+export type ParsedQuery =
+  | { readonly kind: "query"; readonly query: Query }
+  /** Nothing that can be answered, but somebody waits: `reply` says no. */
+  | { readonly kind: "refused"; readonly reply: Buffer }
+  /** Too short to reply to, or itself a reply. */
+  | { readonly kind: "dropped" };
+
+/** Reads a question. Never throws, whatever the bytes; takes time linear in their number. */
+export function parseQuery(message: Buffer): ParsedQuery {
+  if (message.length < headerBytes) return { kind: "dropped" };
+  const word = message.readUInt16BE(2);
+  if ((word & flags.response) !== 0) return { kind: "dropped" };
+  const refuse = (rcode: number): ParsedQuery => ({
+    kind: "refused",
+    reply: bareReply(message, rcode),
+  });
+  if (((word >> 11) & 0xf) !== 0) return refuse(rcodes.notImp);
+  if ((word & flags.truncated) !== 0) return refuse(rcodes.formErr);
+  const asked = message.readUInt16BE(4);
+  const others = message.readUInt16BE(6) + message.readUInt16BE(8);
+  if (asked !== 1 || others !== 0) return refuse(rcodes.formErr);
+  const end = nameEnd(message, headerBytes, false);
+  if (end === undefined || end + 4 > message.length) return refuse(rcodes.formErr);
+  const options = readOPT(message, end + 4);
+  if (options === "malformed") return refuse(rcodes.formErr);
+  const type = message.readUInt16BE(end);
+  const query: Query = {
+    id: message.readUInt16BE(0),
+    passedFlags: word & (recursionDesired | checkingDisabled),
+    question: message.subarray(headerBytes, end + 4),
+    name: nameText(message, headerBytes),
+    type: typeNames[type] ?? `TYPE${type}`,
+    edns: options === undefined ? undefined : options,
+  };
+  const no = (rcode: number): ParsedQuery => {
+    return { kind: "refused", reply: encodeReply(query, { rcode }, plainUDPBytes) };
+  };
+  if (options !== undefined && options.version > 0) return no(rcodes.badVers);
+  // Transfers of a zone (AXFR, IXFR), and classes that nobody has used for decades.
+  if (type === 251 || type === 252) return no(rcodes.refused);
+  if (message.readUInt16BE(end + 2) !== classIN) return no(rcodes.refused);
+  if (type === typeOPT || type === 0) return no(rcodes.formErr);
+  return { kind: "query", query };
+}
+
+/** The offset behind a name; undefined when it runs out of the message or is too long. Follows no pointer. */
+export function nameEnd(message: Buffer, start: number, pointers: boolean): number | undefined {
+  for (let offset = start; offset < message.length && offset - start < maxNameBytes;) {
+    const length = message[offset] ?? 0;
+    if (length === 0) return offset + 1;
+    if (length >= 0xc0) return pointers && offset + 2 <= message.length ? offset + 2 : undefined;
+    if (length > 63) return undefined;
+    offset += length + 1;
+  }
+  return undefined;
+}
+
+/** A name without pointers, in lower case. A dot inside a label becomes a byte that no name of ours has. */
+function nameText(message: Buffer, start: number): string {
+  const labels: string[] = [];
+  for (let offset = start; ;) {
+    const length = message[offset] ?? 0;
+    if (length === 0) return labels.join(".");
+    const label = message.toString("latin1", offset + 1, offset + 1 + length);
+    labels.push(label.replaceAll(".", "\0").toLowerCase());
+    offset += length + 1;
+  }
+}
+
+interface Options {
+  readonly payloadBytes: number;
+  readonly dnssecOK: boolean;
+  readonly version: number;
+}
+
+function readOPT(message: Buffer, start: number): Options | undefined | "malformed" {
+  let found: Options | undefined;
+  let offset = start;
+  // A TSIG or SIG(0) may follow; nobody sends more.
+  const count = message.readUInt16BE(10);
+  if (count > 4) return "malformed";
+  for (let turn = 0; turn < count; turn += 1) {
+    const end = nameEnd(message, offset, true);
+    if (end === undefined || end + 10 > message.length) return "malformed";
+    const next = end + 10 + message.readUInt16BE(end + 8);
+    if (next > message.length) return "malformed";
+    if (message.readUInt16BE(end) === typeOPT) {
+      // RFC 6891, 6.1.1: at the root, and only one.
+      if (found !== undefined || end !== offset + 1) return "malformed";
+      found = {
+        payloadBytes: message.readUInt16BE(end + 2),
+        version: message[end + 5] ?? 0,
+        dnssecOK: ((message[end + 6] ?? 0) & 0x80) !== 0,
+      };
+    }
+    offset = next;
+  }
+  return found;
+}
+
+/** The most that may be sent to who asked this by UDP. */
+export function udpLimit({ edns }: Query): number {
+  if (edns === undefined) return plainUDPBytes;
+  return Math.min(Math.max(edns.payloadBytes, plainUDPBytes), udpPayloadBytes);
+}
+
+/** A header that says no to something that could not be read. */
+function bareReply(message: Buffer, rcode: number): Buffer {
+  const reply = Buffer.alloc(headerBytes);
+  message.copy(reply, 0, 0, 2);
+  const kept = message.readUInt16BE(2) & (0x7800 | recursionDesired | checkingDisabled);
+  reply.writeUInt16BE(flags.response | kept | recursionAvailable | rcode, 2);
+  return reply;
+}
+
+export interface Reply {
+  readonly rcode: number;
+  readonly authoritative?: boolean;
+  readonly answers?: readonly DnsRecord[];
+  readonly authorities?: readonly DnsRecord[];
+  readonly additionals?: readonly DnsRecord[];
+}
+
+/** Everything of a record but its name, as it stands in a message. Records live as long as what they speak of. */
+const tails = new WeakMap<DnsRecord, Buffer>();
+
+function recordTail(record: DnsRecord): Buffer {
+  const known = tails.get(record);
+  if (known !== undefined) return known;
+  const answer = { ...record, name: "." } as Answer;
+  const tail = encode({ type: "response", answers: [answer] }).subarray(headerBytes + 1);
+  tails.set(record, tail);
+  return tail;
+}
+
+function optRecord(query: Query, rcode: number): Buffer {
+  const message = encode({
+    type: "response",
+    additionals: [
+      {
+        type: "OPT",
+        name: ".",
+        udpPayloadSize: udpPayloadBytes,
+        extendedRcode: rcode >> 4,
+        ednsVersion: 0,
+        flags: query.edns?.dnssecOK === true ? 0x8000 : 0,
+        flag_do: query.edns?.dnssecOK === true,
+        options: [],
+      },
+    ],
+  });
+  return message.subarray(headerBytes);
+}
+
+/** Builds a message; names that were written before are pointed at, as far as they own records. */
+class MessageWriter {
+  readonly #parts: Buffer[] = [];
+  readonly #offsets = new Map<string, number>();
+  readonly #limit: number;
+  #length = headerBytes;
+
+  constructor(query: Query, limit: number) {
+    this.#limit = limit;
+    this.#remember(query.name, headerBytes);
+    this.#push(query.question);
+  }
+
+  #push(part: Buffer): void {
+    this.#parts.push(part);
+    this.#length += part.length;
+  }
+
+  #remember(name: string, start: number): void {
+    let offset = start;
+    for (let rest = name; rest !== "" && offset < 0x4000;) {
+      if (!this.#offsets.has(rest)) this.#offsets.set(rest, offset);
+      const dot = rest.indexOf(".");
+      if (dot < 0) return;
+      offset += dot + 1;
+      rest = rest.slice(dot + 1);
+    }
+  }
+
+  #owner(name: string): Buffer {
+    const labels: number[] = [];
+    for (let rest = name; rest !== "";) {
+      const at = this.#offsets.get(rest);
+      if (at !== undefined) return Buffer.from([...labels, 0xc0 | (at >> 8), at & 0xff]);
+      const dot = rest.indexOf(".");
+      const label = dot < 0 ? rest : rest.slice(0, dot);
+      labels.push(label.length, ...Buffer.from(label, "latin1"));
+      rest = dot < 0 ? "" : rest.slice(dot + 1);
+    }
+    return Buffer.from([...labels, 0]);
+  }
+
+  /** @returns whether it fitted. */
+  add(record: DnsRecord, reserved: number): boolean {
+    const owner = this.#owner(record.name);
+    const tail = recordTail(record);
+    if (this.#length + owner.length + tail.length + reserved > this.#limit) return false;
+    this.#remember(record.name, this.#length);
+    this.#push(owner);
+    this.#push(tail);
+    return true;
+  }
+
+  end(header: Buffer, last: Buffer | undefined): Buffer {
+    const parts = [header, ...this.#parts];
+    if (last !== undefined) parts.push(last);
+    return Buffer.concat(parts);
+  }
+}
+
+/**
+ * The reply to a query, cut at a record when it would be longer than `limit`. Addresses that were only added for
+ * convenience are left out without a word; anything else sets TC, and the asker comes back by TCP.
+ */
+export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
+  const { answers = [], authorities = [], additionals = [] } = reply;
+  const opt = query.edns === undefined ? undefined : optRecord(query, reply.rcode);
+  const reserved = opt?.length ?? 0;
+  const writer = new MessageWriter(query, limit);
+  const fitting = (records: readonly DnsRecord[]): number => {
+    const stop = records.findIndex((record) => !writer.add(record, reserved));
+    return stop < 0 ? records.length : stop;
+  };
+  const answerCount = fitting(answers);
+  const complete = answerCount === answers.length;
+  const authorityCount = complete ? fitting(authorities) : 0;
+  const truncated = !complete || authorityCount < authorities.length;
+  const additionalCount = truncated ? 0 : fitting(additionals);
+  const header = Buffer.alloc(headerBytes);
+  header.writeUInt16BE(query.id, 0);
+  header.writeUInt16BE(
+    flags.response |
+      query.passedFlags |
+      recursionAvailable |
+      (reply.authoritative === true ? flags.authoritative : 0) |
+      (truncated ? flags.truncated : 0) |
+      (reply.rcode & 0xf),
+    2,
+  );
+  header.writeUInt16BE(1, 4);
+  header.writeUInt16BE(answerCount, 6);
+  header.writeUInt16BE(authorityCount, 8);
+  header.writeUInt16BE(additionalCount + (opt === undefined ? 0 : 1), 10);
+  return writer.end(header, opt);
+}
+
+/** A question of our own, for whoever is upstream. Options of the asker are between it and us (RFC 6891, 6.1.3). */
+export function encodeQuestion(query: Query, id: number): Buffer {
+  const opt = query.edns === undefined ? undefined : optRecord(query, 0);
+  const header = Buffer.alloc(headerBytes);
+  header.writeUInt16BE(id, 0);
+  header.writeUInt16BE(query.passedFlags, 2);
+  header.writeUInt16BE(1, 4);
+  header.writeUInt16BE(opt === undefined ? 0 : 1, 10);
+  return Buffer.concat(
+    opt === undefined ? [header, query.question] : [header, query.question, opt],
+  );
+}
+
+/** Name, type and class on the wire. */
+export function encodeName(name: string, type: RecordType): Buffer {
+  const message = encode({ type: "query", questions: [{ name: name === "" ? "." : name, type }] });
+  return message.subarray(headerBytes);
+}
