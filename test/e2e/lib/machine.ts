@@ -58,33 +58,102 @@ export interface MachineProcess {
   readonly exited: Promise<number>;
 }
 
+/** What {@link run} tells the script about which machines are meant. */
+function environment(name: string): {
+  readonly state: string;
+  readonly env: Readonly<Record<string, string>>;
+} {
+  const prefix = `rm${name}${process.pid}`;
+  const state = `/tmp/${prefix}`;
+  return { state, env: { E2E_PREFIX: prefix, E2E_STATE: state, E2E_CGROUP: prefix } };
+}
+
+/**
+ * Machines on one switch, with a client outside of the cluster. The switch has no link to this machine's own network, so
+ * no packet of a test can leave.
+ */
+export class Machines implements AsyncDisposable {
+  readonly all: readonly Machine[];
+  readonly #env: Readonly<Record<string, string>>;
+
+  private constructor(all: readonly Machine[], env: Readonly<Record<string, string>>) {
+    this.all = all;
+    this.#env = env;
+  }
+
+  /** @param name Part of the names of namespaces and directories: a few letters. */
+  static async start(name: string, count: number): Promise<Machines> {
+    const { state, env } = environment(name);
+    const all = Array.from({ length: count }, (_, at) => new Machine(env, state, at + 1));
+    const machines = new Machines(all, env);
+    try {
+      await run([script, "up", String(count)], env);
+      for (const machine of all) await machine.exec(["mkdir", "-p", "/run/home"]);
+    } catch (error) {
+      await machines[Symbol.asyncDispose]();
+      throw error;
+    }
+    return machines;
+  }
+
+  /** Runs a command on the switch's client, which is no machine of the cluster. */
+  async client(argv: readonly string[], options?: RunOptions): Promise<CommandResult> {
+    return run([script, "client", ...argv], this.#env, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await run([script, "down"], this.#env);
+  }
+}
+
 /**
  * One "machine" on this machine: its own network, mount, pid, hostname and cgroup namespaces and its own dockerd. It has
  * no way out: its default route leads to a switch that drops everything.
  */
-export class Machine {
+export class Machine implements AsyncDisposable {
+  /** Counted from 1; the last part of the machine's address. */
+  readonly index: number;
   readonly #env: Readonly<Record<string, string>>;
   readonly #state: string;
 
-  private constructor(prefix: string) {
-    this.#state = `/tmp/${prefix}`;
-    this.#env = { E2E_PREFIX: prefix, E2E_STATE: this.#state, E2E_CGROUP: prefix };
+  constructor(env: Readonly<Record<string, string>>, state: string, index: number) {
+    this.#env = env;
+    this.#state = state;
+    this.index = index;
   }
 
+  /** One machine that is alone on its switch; disposing of it removes the switch too. */
   static async start(name: string): Promise<Machine> {
-    const machine = new Machine(`rm${name}${process.pid}`);
-    await run([script, "up", "1"], machine.#env);
-    await run([script, "exec", "1", "mkdir", "-p", "/run/home"], machine.#env);
+    const [machine] = (await Machines.start(name, 1)).all;
+    if (machine === undefined) throw new Error("no machine was started");
     return machine;
+  }
+
+  /** Its host name, and so the default name of its Node. */
+  get name(): string {
+    return `node${this.index}`;
+  }
+
+  get address(): string {
+    return `172.30.0.${this.index}`;
+  }
+
+  get address6(): string {
+    return `fd00:30::${this.index}`;
+  }
+
+  /** Where a directory of the machine lies on this one: `/run`, `/var/lib/remora` and others are kept per machine. */
+  path(inside: string): string {
+    return `${this.#state}/${this.name}${inside}`;
   }
 
   /** A directory of this machine that is `/run` there. */
   get shared(): string {
-    return `${this.#state}/node1/run`;
+    return this.path("/run");
   }
 
   get dockerSocket(): string {
-    return `${this.#state}/node1/run/docker.sock`;
+    return this.path("/run/docker.sock");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -93,7 +162,11 @@ export class Machine {
 
   /** Runs a command on the machine to its end. */
   async exec(argv: readonly string[], options?: RunOptions): Promise<CommandResult> {
-    return run([script, "exec", "1", "env", "HOME=/run/home", ...argv], this.#env, options);
+    return run(
+      [script, "exec", String(this.index), "env", "HOME=/run/home", ...argv],
+      this.#env,
+      options,
+    );
   }
 
   /** kubectl as the machine's root would call it. */
@@ -109,7 +182,7 @@ export class Machine {
       script,
       [
         "exec",
-        "1",
+        String(this.index),
         "env",
         "HOME=/run/home",
         ...assignments,
@@ -129,21 +202,56 @@ export class Machine {
       child,
       output: () => output,
       signal: async (name) => {
-        const pid = (await readFile(`${this.#state}/node1${pidFile}`, "utf8")).trim();
+        const pid = (await readFile(this.path(pidFile), "utf8")).trim();
         await this.exec(["kill", `-${name}`, pid], { allowFailure: true });
       },
       exited,
     };
   }
 
+  async #switch(command: string, ...args: readonly string[]): Promise<void> {
+    await run([script, command, String(this.index), ...args], this.#env);
+  }
+
+  /** Pulls the network cable: the machine sees its carrier go. */
+  async cut(): Promise<void> {
+    await this.#switch("cut");
+  }
+
+  /** Plugs the cable in again. */
+  async restore(): Promise<void> {
+    await this.#switch("restore");
+  }
+
+  /** The switch drops all frames from and to the machine, which notices nothing. */
+  async mute(): Promise<void> {
+    await this.#switch("mute");
+  }
+
+  async unmute(): Promise<void> {
+    await this.#switch("unmute");
+  }
+
+  /** A power cut: every process of the machine is gone, its disks are kept. */
+  async powerOff(): Promise<void> {
+    await this.#switch("poweroff");
+  }
+
+  /** Power is back, and so is dockerd; the network is as on a fresh machine. */
+  async boot(): Promise<void> {
+    await this.#switch("boot");
+    await this.exec(["mkdir", "-p", "/run/home"]);
+    await this.startDockerd();
+  }
+
   /** kill -9 to dockerd and its containerd; containers live on. */
   async crashDockerd(): Promise<void> {
-    await run([script, "crash", "1"], this.#env);
+    await this.#switch("crash");
   }
 
   /** Starts dockerd again and waits until it answers. `options` replace the usual ones, live-restore among them. */
   async startDockerd(options: readonly string[] = []): Promise<void> {
-    await run([script, "dockerd", "1", ...options], this.#env);
+    await this.#switch("dockerd", ...options);
   }
 
   /** One request to the machine's Docker Engine. */

@@ -17,20 +17,24 @@ export function cannotRun(): string | undefined {
 
 const program = `${root}/bin/remora`;
 
+/** Waits until the process has said `what`; one that ends before is a failure at once. */
+async function hasSaid(process: MachineProcess, what: RegExp): Promise<MachineProcess> {
+  let ended = false;
+  void process.exited.then(() => (ended = true));
+  const said = await eventually(
+    async () => (what.test(process.output()) ? true : ended ? false : undefined),
+    { timeoutMs: 60_000, describe: () => process.output() },
+  );
+  if (!said) throw new Error(`remora ended before it was ready:\n${process.output()}`);
+  return process;
+}
+
 /** Starts `remora up` on the machine and waits until it says that the node is ready. */
 export async function remoraUp(
   machine: Machine,
   env: Readonly<Record<string, string>> = {},
 ): Promise<MachineProcess> {
-  const process = startRemora(machine, env);
-  await eventually(
-    async () => (/^Next: kubectl .*get nodes$/m.test(process.output()) ? true : undefined),
-    {
-      timeoutMs: 60_000,
-      describe: () => process.output(),
-    },
-  );
-  return process;
+  return hasSaid(startRemora(machine, env), /^Next: kubectl .*get nodes$/m);
 }
 
 /** Starts `remora up` without waiting: for tests in which it dies on the way. */
@@ -41,9 +45,22 @@ export function startRemora(
   return machine.spawn([program, "up"], env);
 }
 
+/** Starts the node agent on a machine that `args` join to a cluster, without waiting. */
+export function startAgent(machine: Machine, args: readonly string[]): MachineProcess {
+  return machine.spawn([program, "run", ...args]);
+}
+
+/** Starts the node agent and waits until it says that its node is ready. */
+export async function remoraJoin(
+  machine: Machine,
+  args: readonly string[],
+): Promise<MachineProcess> {
+  return hasSaid(startAgent(machine, args), /"msg":"node ready"/);
+}
+
 /** Runs `remora down` to its end and returns what it printed. */
-export async function remoraDown(machine: Machine): Promise<string> {
-  const result = await machine.exec([program, "down"]);
+export async function remoraDown(machine: Machine, args: readonly string[] = []): Promise<string> {
+  const result = await machine.exec([program, "down", ...args]);
   return result.stdout + result.stderr;
 }
 
