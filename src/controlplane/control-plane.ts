@@ -14,6 +14,7 @@ import { createAdmission } from "./admission/admission.ts";
 import { createAuthenticator, userOfToken } from "./auth/authenticator.ts";
 import type { ControlPlaneAuthorizer } from "./auth/authorizer.ts";
 import { createAuthorizer } from "./auth/authorizer.ts";
+import { userOfBootstrapToken } from "./auth/bootstrap-tokens.ts";
 import { ServiceAccountTokens } from "./auth/tokens.ts";
 import { bootstrapCluster } from "./bootstrap.ts";
 import type { Identity } from "./controllers/controllers.ts";
@@ -24,6 +25,7 @@ import type { VersionInfo } from "./http/plain-paths.ts";
 import type { HttpServer } from "./http/server.ts";
 import { startHttpServer } from "./http/server.ts";
 import { createInProcessClient } from "./in-process-client.ts";
+import { publishJoinConfiguration } from "./join-configuration.ts";
 import { createKinds } from "./kinds/kinds.ts";
 import type { RulesReader } from "./kinds/reviews.ts";
 import type { KeyPair, PKI } from "./pki/ensure-pki.ts";
@@ -116,6 +118,10 @@ function parseNetworks(options: ControlPlaneOptions): Networks {
   return { service, cluster };
 }
 
+function gitVersionOf(options: ControlPlaneOptions): string {
+  return options.gitVersion ?? "v1.36.2+remora";
+}
+
 function versionInfo(gitVersion: string): VersionInfo {
   const [, major = "1", minor = "36"] = /^v(\d+)\.(\d+)/.exec(gitVersion) ?? [];
   return {
@@ -194,7 +200,9 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
   };
   const authorizer = createAuthorizer(source);
   const tokens = new ServiceAccountTokens({ privateKeyPEM: pki.serviceAccountKeyPEM, issuer });
-  const authentication = { objects: store, tokens, audiences: [issuer], now };
+  const otherToken = (token: string): UserInfo | undefined =>
+    userOfBootstrapToken(token, store, now());
+  const authentication = { objects: store, tokens, audiences: [issuer], now, otherToken };
   const authenticator = createAuthenticator(authentication);
   const randomInt = (bound: number): number => Math.floor(random() * bound);
   const kinds = createKinds({
@@ -206,7 +214,13 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
     authorizer,
     authenticator,
     rules: rulesReader(authorizer),
-    tokenUser: (token, audiences) => userOfToken(token, { ...authentication, audiences }),
+    tokenUser: (token, audiences) =>
+      userOfToken(token, {
+        ...authentication,
+        audiences,
+        // Bootstrap tokens name no audience: they are for this server and for nobody else.
+        otherToken: (other) => (audiences.includes(issuer) ? otherToken(other) : undefined),
+      }),
   });
   const randomSuffix = (): string =>
     Array.from({ length: 5 }, () => nameCharacters[randomInt(nameCharacters.length)]).join("");
@@ -225,7 +239,7 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
     clock,
     logger: logger.child({ component: "apiserver" }),
     random,
-    version: versionInfo(options.gitVersion ?? "v1.36.2+remora"),
+    version: versionInfo(gitVersionOf(options)),
     documents: { "/openid/v1/jwks": tokens.jwks() },
   });
   return { registry, handler, authenticator, authorizer };
@@ -235,6 +249,10 @@ function loopbackFor(bindAddress: string): string {
   if (bindAddress === "0.0.0.0") return "127.0.0.1";
   if (bindAddress === "::") return "[::1]";
   return ipFamily(bindAddress) === "IPv6" ? `[${bindAddress}]` : bindAddress;
+}
+
+function urlOf(host: string, port: number): string {
+  return `https://${ipFamily(host) === "IPv6" ? `[${host}]` : host}:${port}`;
 }
 
 async function writeKubeconfigs(
@@ -303,12 +321,8 @@ export async function startControlPlane(
   try {
     const pki = await preparePKI();
     const server = buildServer(options, store, pki);
-    bootstrapCluster(server.registry, {
-      user: serverUser,
-      dryRun: false,
-      now: clock.now(),
-      warn: () => undefined,
-    });
+    const own = { user: serverUser, dryRun: false, now: clock.now(), warn: () => undefined };
+    bootstrapCluster(server.registry, own);
     listener = await startHttpServer({
       handler: server.handler,
       authenticator: server.authenticator,
@@ -324,6 +338,16 @@ export async function startControlPlane(
       },
     });
     const url = `https://${loopbackFor(options.bindAddress)}:${listener.port}`;
+    publishJoinConfiguration(server.registry, own, {
+      server: urlOf(options.advertiseAddress, listener.port),
+      caPEM: pki.caPEM,
+      kubernetesVersion: gitVersionOf(options).replace(/\+.*$/, ""),
+      // The cluster's name server has the tenth address, as everywhere.
+      clusterDNS: cidrAddress(networks.service, 10),
+      clusterDomain: "cluster.local",
+      podSubnet: options.clusterCIDR,
+      serviceSubnet: options.serviceCIDR,
+    });
     const kubeconfigs = await writeKubeconfigs(dataDir, url, pki);
     const stop = new AbortController();
     const ending = AbortSignal.any([signal, stop.signal]);
@@ -378,6 +402,7 @@ async function runParts(
     nodePrefix,
     caPEM: pki.caPEM,
     kubernetesService: reachable ? { clusterIP, advertiseAddress, port: listener.port } : undefined,
+    signingAuthority: pki.authority,
     clock,
     logger,
     random,

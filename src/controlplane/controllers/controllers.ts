@@ -4,6 +4,11 @@ import type { Cidr } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Scheduler } from "../scheduler/scheduler.ts";
+import { clusterInfoSigner } from "./bootstrap-tokens/cluster-info-signer.ts";
+import { tokenCleaner } from "./bootstrap-tokens/token-cleaner.ts";
+import { kubeletClientApprover, kubeletServingApprover } from "./certificates/approver.ts";
+import { certificateCleaner } from "./certificates/cleaner.ts";
+import { certificateSigner, type SigningAuthority } from "./certificates/signer.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
 import { GarbageCollector } from "./garbage-collector/garbage-collector.ts";
@@ -44,6 +49,8 @@ export interface ControllersOptions {
   readonly caPEM: string;
   /** Undefined where the server itself keeps `kubernetes.default`. */
   readonly kubernetesService: KubernetesServiceOptions | undefined;
+  /** Signs certificates of nodes and users; absent where another control plane does. */
+  readonly signingAuthority?: SigningAuthority;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
@@ -114,6 +121,17 @@ export function createControllers(options: ControllersOptions): {
         options.kubernetesService,
       ),
     );
+  if (options.signingAuthority !== undefined) {
+    const certificates = account("certificate-controller");
+    controllers.push(
+      kubeletClientApprover(certificates),
+      certificateSigner(certificates, options.signingAuthority),
+      certificateCleaner(certificates),
+      kubeletServingApprover(account("kubelet-serving-approver")),
+      clusterInfoSigner(account("bootstrap-signer")),
+      tokenCleaner(account("token-cleaner")),
+    );
+  }
   const scheduler = new Scheduler(context({ kind: "user", name: "system:kube-scheduler" }));
   parts.push(...controllers.map((each) => (signal: AbortSignal) => each.run(signal)), (signal) =>
     scheduler.run(signal),
