@@ -8,9 +8,12 @@ import type { Resource } from "../../../api/resource.ts";
 import {
   CERTIFICATE_SIGNING_REQUESTS,
   CONFIG_MAPS,
+  CONTROLLER_REVISIONS,
+  DAEMON_SETS,
   DEPLOYMENTS,
   ENDPOINTS,
   ENDPOINT_SLICES,
+  JOBS,
   LEASES,
   NAMESPACES,
   NODES,
@@ -24,9 +27,12 @@ import {
 import type {
   CertificateSigningRequest,
   ConfigMap,
+  ControllerRevision,
+  DaemonSet,
   Deployment,
   Endpoints,
   EndpointSlice,
+  Job,
   Lease,
   Namespace,
   Node,
@@ -51,6 +57,9 @@ export interface Informers {
   readonly replicationControllers: Informer<Stored<ReplicationController>>;
   readonly replicaSets: Informer<Stored<ReplicaSet>>;
   readonly deployments: Informer<Stored<Deployment>>;
+  readonly daemonSets: Informer<Stored<DaemonSet>>;
+  readonly controllerRevisions: Informer<Stored<ControllerRevision>>;
+  readonly jobs: Informer<Stored<Job>>;
   readonly serviceAccounts: Informer<Stored<ServiceAccount>>;
   /** Only those of kube-node-lease. */
   readonly nodeLeases: Informer<Stored<Lease>>;
@@ -101,6 +110,9 @@ export function createInformers(options: InformerOptions): {
     replicationControllers: informer(REPLICATION_CONTROLLERS),
     replicaSets: informer(REPLICA_SETS),
     deployments: informer(DEPLOYMENTS),
+    daemonSets: informer(DAEMON_SETS),
+    controllerRevisions: informer(CONTROLLER_REVISIONS),
+    jobs: informer(JOBS),
     serviceAccounts: informer(SERVICE_ACCOUNTS),
     nodeLeases: informer(LEASES, { namespace: "kube-node-lease" }),
     rootCAs: informer(CONFIG_MAPS, { fieldSelector: "metadata.name=kube-root-ca.crt" }),

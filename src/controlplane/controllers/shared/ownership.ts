@@ -72,6 +72,8 @@ export interface ClaimOptions<T> {
   /** The kind of what is claimed. */
   readonly resource: Resource<T>;
   readonly objects: Iterable<Stored<T>>;
+  /** Added to what is adopted, taken from what is released. */
+  readonly finalizer?: string;
 }
 
 /**
@@ -85,8 +87,13 @@ export async function claimObjects<T>(
 ): Promise<readonly Stored<T>[]> {
   const { client, claimant, ownerResource } = options;
   const claims = sortClaims(claimant, options.objects);
-  for (const object of claims.release)
-    await patchOwner(options, object, { $patch: "delete", uid: claimant.uid }, signal);
+  const { finalizer } = options;
+  for (const object of claims.release) {
+    const reference = { $patch: "delete", uid: claimant.uid };
+    const rest =
+      finalizer === undefined ? {} : { "$deleteFromPrimitiveList/finalizers": [finalizer] };
+    await patchOwner(options, object, { ownerReferences: [reference], ...rest }, signal);
+  }
   if (claims.adopt.length === 0) return claims.owned;
   // Asked live: a cached claimant may have been deleted and made anew under the same name.
   const { namespace, name } = claimant;
@@ -95,18 +102,19 @@ export async function claimObjects<T>(
     return claims.owned;
   const adopted: Stored<T>[] = [];
   for (const object of claims.adopt) {
-    const reference = controllerReference(ownerResource, claimant);
-    const patched = await patchOwner(options, object, reference, signal);
+    const ownerReferences = [controllerReference(ownerResource, claimant)];
+    const rest = finalizer === undefined ? {} : { finalizers: [finalizer] };
+    const patched = await patchOwner(options, object, { ownerReferences, ...rest }, signal);
     if (patched !== undefined) adopted.push(patched);
   }
   return [...claims.owned, ...adopted];
 }
 
-/** Merges one owner reference into the object; undefined when it is gone or no longer the same. */
+/** Merges metadata into the object; undefined when it is gone or no longer the same. */
 async function patchOwner<T>(
   options: Pick<ClaimOptions<T>, "client" | "resource">,
   object: Stored<T>,
-  reference: object,
+  metadata: object,
   signal: AbortSignal,
 ): Promise<Stored<T> | undefined> {
   const { namespace, name, uid } = object.metadata;
@@ -114,7 +122,7 @@ async function patchOwner<T>(
     return await patchObject(
       options.client,
       { resource: options.resource, namespace, name },
-      { metadata: { uid, ownerReferences: [reference] } },
+      { metadata: { uid, ...metadata } },
       signal,
     );
   } catch (error) {
