@@ -15,6 +15,8 @@ export interface UpFlags extends NodeFlags {
   readonly apiPort: string;
   readonly serviceCidr: string;
   readonly clusterCidr: string;
+  readonly demo?: boolean;
+  readonly exit?: boolean;
 }
 
 export interface RunFlags extends NodeFlags {

@@ -81,6 +81,8 @@ withNodeOptions(program.command("up"))
   .option("--api-port <port>", "port of the API server", "6443")
   .option("--service-cidr <cidr>", "addresses of Services", "10.96.0.0/16")
   .option("--cluster-cidr <cidr>", "addresses of pods", "10.244.0.0/16")
+  .option("--demo", "when the node is ready, play with examples/shop.yaml and remove it again")
+  .option("--exit", "with --demo: end behind it; the last line of stdout is its figures as JSON")
   .addOption(logLevel("warn"))
   .addOption(logFormat("text"))
   .action(async (options: UpFlags) => {

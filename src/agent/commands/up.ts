@@ -13,6 +13,7 @@ import { errorMessage, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { startControlPlaneThread } from "../control-plane-host.ts";
 import { crashHook } from "../crash-hook.ts";
+import type { DemoRunner } from "../demo/demo-runner.ts";
 import type { UpFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
 import { describeMemory, processMemory } from "../memory.ts";
@@ -92,11 +93,33 @@ async function offerKubeconfig(files: ControlPlaneFiles, logger: Logger): Promis
   }
 }
 
+/** What `--demo` asks for, if it was given. */
+async function loadDemo(
+  flags: UpFlags,
+  files: ControlPlaneFiles,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<DemoRunner | undefined> {
+  if (flags.demo !== true) return undefined;
+  const { createDemoRunner } = await import("../demo/demo-runner.ts");
+  return createDemoRunner({
+    dockerSocket: flags.dockerSocket,
+    kubeconfig: files.adminKubeconfig,
+    exit: flags.exit === true,
+    clock: systemClock,
+    logger,
+    signal,
+  });
+}
+
 /** `remora up`: the control plane in its own thread, and the code of `remora run` beside it. */
 export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): Promise<void> {
   const started = performance.now();
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   const apiPort = portNumber(flags.apiPort);
+  if (flags.exit === true && flags.demo !== true) {
+    throw new SetupError("--exit ends behind the demo; give --demo too");
+  }
   await checkMachine(flags.dockerSocket, signal);
   const lock = await acquireLocks(flags.stateDir, "--state-dir");
   try {
@@ -123,6 +146,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
       logFormat: flags.logFormat,
     });
     const { files } = controlPlane;
+    const demo = await loadDemo(flags, files, logger, signal);
     const announce = async (config: AgentConfig, kubectl: string): Promise<void> => {
       const seconds = ((performance.now() - started) / 1000).toFixed(1);
       const memory = describeMemory(await processMemory("self"));
@@ -130,6 +154,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
         `node ${config.nodeName} is ready (${seconds} s); API server: ${files.url}; memory: ${memory}`,
       );
       say(`Next: ${kubectl} get nodes`);
+      demo?.begin(kubectl);
     };
     const runNode = async (inner: AbortSignal): Promise<void> => {
       const config = upConfig(flags, files, nodeIPs);
@@ -142,13 +167,14 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
     };
     await superviseAll(
       // From here on the control plane runs: whatever fails must end it too.
-      [controlPlane.runner, { name: "agent", run: runNode }],
+      [controlPlane.runner, { name: "agent", run: runNode }, ...(demo === undefined ? [] : [demo])],
       logger,
-      signal,
+      demo?.stop ?? signal,
     );
     say(
       "stopped. Pods keep running; `remora up` takes them over, `remora down` removes everything.",
     );
+    demo?.conclude(say);
   } finally {
     await lock.release();
   }

@@ -1,0 +1,69 @@
+import { type Clock, deadline } from "../../lib/clock.ts";
+import { errorMessage } from "../../lib/errors.ts";
+import type { LineSession } from "./cluster-tool.ts";
+import { type Answer, parseAnswer, Tally } from "./tally.ts";
+
+/** Longer than `ask` in the frontend waits for an answer. */
+const answerMs = 15_000;
+/** Between two requests of the background: about fifty a second leave a small machine room for the rest. */
+const pauseMs = 10;
+
+/** Requests from inside the frontend, one at a time, each by the Service's name and on a connection of its own. */
+export class Traffic {
+  readonly #session: LineSession;
+  readonly #clock: Clock;
+
+  constructor(session: LineSession, clock: Clock) {
+    this.#session = session;
+    this.#clock = clock;
+  }
+
+  /** One request. @throws when the session itself is gone, which is no answer of the backend. */
+  async ask(signal: AbortSignal): Promise<Answer> {
+    return parseAnswer(await this.#session.exchange("", deadline(signal, answerMs)));
+  }
+
+  /**
+   * Goes on asking while `work` runs, and one request beyond it.
+   *
+   * @param each Called after every answer.
+   * @returns the tally, and what `work` returned.
+   * @throws what `work` threw, or what ended the session.
+   */
+  async during<T>(
+    work: (signal: AbortSignal) => Promise<T>,
+    each: (answer: Answer, tally: Tally) => void,
+    signal: AbortSignal,
+  ): Promise<{ readonly tally: Tally; readonly value: T }> {
+    const tally = new Tally();
+    const broken = new AbortController();
+    const both = AbortSignal.any([signal, broken.signal]);
+    const over = new AbortController();
+    const asking = async (): Promise<void> => {
+      try {
+        do {
+          const answer = await this.ask(signal);
+          tally.add(answer);
+          each(answer, tally);
+          await this.#clock.sleep(pauseMs, signal);
+        } while (!over.signal.aborted);
+      } catch (error) {
+        // The work must not go on without those who watch it.
+        broken.abort(error);
+        throw error;
+      }
+    };
+    const background = asking();
+    // Awaited below in every case; this keeps an early failure from counting as unhandled.
+    background.catch((error: unknown) => errorMessage(error));
+    try {
+      const value = await work(both);
+      over.abort();
+      await background;
+      return { tally, value };
+    } finally {
+      over.abort();
+      await background.catch(() => undefined);
+    }
+  }
+}
