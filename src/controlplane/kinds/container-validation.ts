@@ -9,7 +9,6 @@ import {
   invalidAll,
   invalidValue,
   notFoundValue,
-  notSupported,
   required,
   tooMany,
 } from "./field-error.ts";
@@ -168,15 +167,17 @@ function restartRules(container: Readonly<JsonObject>, path: string): FieldError
   if (rules.length > 20) out.push(tooMany(field, rules.length, 20));
   rules.forEach((rule, index) => {
     const rulePath = at(field, index);
-    if (rule["action"] !== "Restart") {
-      out.push(notSupported(`${rulePath}.action`, rule["action"], ["Restart"]));
-    }
+    out.push(
+      ...enumeration(`${rulePath}.action`, rule["action"], ["Restart", "RestartAllContainers"]),
+    );
     if (rule["exitCodes"] === undefined) {
       out.push(required(`${rulePath}.exitCodes`, "must be specified"));
       return;
     }
     const codes = record(rule["exitCodes"]);
     out.push(...enumeration(`${rulePath}.exitCodes.operator`, codes["operator"], ["In", "NotIn"]));
+    const values = Array.isArray(codes["values"]) ? codes["values"].length : 0;
+    if (values > 255) out.push(tooMany(`${rulePath}.exitCodes.values`, values, 255));
   });
   return out;
 }

@@ -9,7 +9,7 @@ import { qosClass } from "../spec/resources.ts";
 import { hostPorts, sandboxConfig } from "../spec/sandbox-config.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
-import type { PodAction } from "./compute-actions.ts";
+import type { PodAction } from "./pod-action.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
 import { StartError, startContainer } from "./start-container.ts";
@@ -110,11 +110,14 @@ async function stopSandbox(
 }
 
 /** A failed probe may bring its own grace; everything else has the pod's. */
+const shortestGraceSeconds = 2;
+
 function killGrace(
   run: Execution,
   record: ContainerRecord,
   action: Extract<PodAction, { kind: "killContainer" }>,
 ): number {
+  if (action.cause === "restartAll") return shortestGraceSeconds;
   const container = findPodContainer(run.pod, record.name)?.container;
   const own =
     action.cause === "liveness"
@@ -132,7 +135,8 @@ async function killContainer(
   const { deps, observed, pod, signal, state } = run;
   const { record } = action;
   const graceSeconds = killGrace(run, record, action);
-  const request: StopRequest = { deps, state, pod, observed, graceSeconds };
+  const hooks = action.cause !== "restartAll";
+  const request: StopRequest = { deps, state, pod, observed, graceSeconds, hooks };
   await stopContainer(request, record, action.message, signal);
   if (record.state.kind === "unknown") {
     await deps.step("removeContainer");

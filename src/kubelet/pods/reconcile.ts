@@ -6,13 +6,14 @@ import { allocatedPod } from "../spec/resize.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { VolumeError } from "../volumes/payload.ts";
-import { computeActions, pruneActions } from "./compute-actions.ts";
+import { computeActions } from "./compute-actions.ts";
 import { podTarget } from "./event-target.ts";
 import { executeActions } from "./execute-actions.ts";
 import { observePod, publishStatus } from "./observe.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
 import { stopContainers } from "./stop-containers.ts";
+import { pruneActions } from "./prune-actions.ts";
 import { deletePodObject, removePod, tearDownPod } from "./tear-down.ts";
 
 /** What the pod's loop does after one look. */

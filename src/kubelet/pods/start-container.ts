@@ -18,7 +18,7 @@ import { serviceEnvironment } from "../spec/service-env.ts";
 import { recordsOf, type ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { podFileMounts, writePodFiles } from "../volumes/pod-files.ts";
-import type { PodAction } from "./compute-actions.ts";
+import type { PodAction } from "./pod-action.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { runHook } from "./hooks.ts";
 import type { PodDeps } from "./pod-deps.ts";

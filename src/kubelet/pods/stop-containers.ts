@@ -18,6 +18,8 @@ export interface StopRequest {
   readonly pod: AssignedPod | undefined;
   readonly observed: ObservedPod;
   readonly graceSeconds: number;
+  /** False: no preStop hooks. */
+  readonly hooks?: boolean;
 }
 
 function isAlive(record: ContainerRecord): boolean {
@@ -33,6 +35,7 @@ async function preStop(
   const entry = pod === undefined ? undefined : findPodContainer(pod, record.name);
   const handler = entry?.container.lifecycle?.preStop;
   if (pod === undefined || entry === undefined || handler === undefined) return;
+  if (request.hooks === false) return;
   if (record.state.kind !== "running" || state.preStopped.has(record.id)) return;
   state.preStopped.add(record.id);
   const limit = new AbortController();

@@ -73,10 +73,6 @@ function unsupportedContainerField(
       "its container engine lacks the capabilities itself",
     );
   }
-  const rules = container.restartPolicyRules ?? [];
-  if (rules.some(({ action }) => action === "RestartAllContainers")) {
-    return refuse(`${at}restartPolicyRules action RestartAllContainers`, "use action Restart");
-  }
   const recursive = (container.volumeMounts ?? []).some(
     (mount) => mount.recursiveReadOnly === "Enabled",
   );

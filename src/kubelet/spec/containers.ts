@@ -1,4 +1,4 @@
-import type { Container, Pod } from "../../api/types.gen.ts";
+import type { Container, ContainerRestartRule, Pod } from "../../api/types.gen.ts";
 
 export type RestartPolicy = "Always" | "OnFailure" | "Never";
 
@@ -74,17 +74,24 @@ export function containerRestartPolicy(pod: Pod, container: Container): RestartP
   return own === "Always" || own === "OnFailure" || own === "Never" ? own : podRestartPolicy(pod);
 }
 
+/** The first rule that the exit code matches (ContainerRestartRules): it decides before any policy. */
+export function matchingRestartRule(
+  container: Container,
+  exitCode: number,
+): ContainerRestartRule | undefined {
+  return (container.restartPolicyRules ?? []).find(({ exitCodes }) => {
+    if (exitCodes === undefined) return false;
+    const listed = (exitCodes.values ?? []).includes(exitCode);
+    return exitCodes.operator === "In" ? listed : !listed;
+  });
+}
+
 /** Whether a container that ended with `exitCode` by itself is to run again. */
 export function shouldRestart(pod: Pod, entry: PodContainer, exitCode: number): boolean {
   if (entry.role === "ephemeral") return false;
   if (entry.role === "sidecar") return true;
   const { container } = entry;
-  for (const rule of container.restartPolicyRules ?? []) {
-    const codes = rule.exitCodes;
-    if (codes === undefined || rule.action !== "Restart") continue;
-    const listed = (codes.values ?? []).includes(exitCode);
-    if (codes.operator === "In" ? listed : !listed) return true;
-  }
+  if (matchingRestartRule(container, exitCode) !== undefined) return true;
   const policy = containerRestartPolicy(pod, container);
   // An init container that succeeded is done for good, also under Always.
   if (entry.role === "init" && exitCode === 0) return false;

@@ -14,6 +14,7 @@ import { apiTime, containerStatus, type ContainerStatusInput } from "./container
 import { isResizing } from "./resizing.ts";
 import { hasInitialized, liveSandbox, networkedSandbox, newestSandbox } from "./observed.ts";
 import { podPhase, type PodPhase } from "./phase.ts";
+import { isRestartingAll, restartsAllContainers } from "./restarting-all.ts";
 
 /** Why a pod ends that its containers alone would not end: rejection, deadline, eviction. */
 export interface PodVerdict {
@@ -23,7 +24,7 @@ export interface PodVerdict {
   readonly conditions: readonly PodCondition[];
 }
 
-export interface ComputeStatusInput extends ContainerStatusInput {
+export interface ComputeStatusInput extends Omit<ContainerStatusInput, "restartingAll"> {
   /** The status last written or read: what cannot be recomputed comes from it. */
   readonly old: PodStatus;
   readonly verdict: PodVerdict | undefined;
@@ -34,7 +35,7 @@ export interface ComputeStatusInput extends ContainerStatusInput {
 }
 
 function statusesOf(
-  input: ComputeStatusInput,
+  input: ContainerStatusInput,
   entries: readonly PodContainer[],
   old: readonly ContainerStatus[] | undefined,
   initialized: boolean,
@@ -55,15 +56,32 @@ function anyRunning(input: ComputeStatusInput): boolean {
   );
 }
 
+/** How far a restart of all containers in place is (KEP-5532). */
+interface RestartAll {
+  /** Containers of before are still there. */
+  readonly held: boolean;
+  /** It goes on, or the last of them has just gone. */
+  readonly begun: boolean;
+}
+
+function restartAllOf({ observed, old, pod, terminating }: ComputeStatusInput): RestartAll {
+  if (terminating) return { held: false, begun: false };
+  const held = restartsAllContainers(pod, observed.record, old.conditions);
+  return { held, begun: held || isRestartingAll(old.conditions) };
+}
+
 /** The terminal phase waits until nothing runs; before that the pod keeps the phase it had. */
 function phaseOf(
   input: ComputeStatusInput,
   statuses: readonly ContainerStatus[],
-  initialized: boolean,
+  context: { readonly initialized: boolean; readonly held: boolean },
 ): PodPhase {
   const { pod, old } = input;
+  const { initialized } = context;
   const known = old.phase === "Unknown" ? undefined : old.phase;
   if (known !== undefined && isTerminalPhase(known)) return known;
+  // Containers that are killed on the way must not count as failed.
+  if (context.held && known !== undefined) return known;
   const computed = podPhase({ pod, statuses, terminal: input.terminating, initialized });
   if (!input.terminating) return computed;
   if (anyRunning(input)) return isTerminalPhase(computed) ? (known ?? "Running") : computed;
@@ -124,20 +142,22 @@ export function computeStatus(input: ComputeStatusInput): PodStatus {
   const { pod, observed, old } = input;
   const sandbox = liveSandbox(pod, observed.record);
   const initialized = sandbox !== undefined && hasInitialized(pod, observed.record, sandbox.id);
-  const init = statusesOf(input, initContainers(pod), old.initContainerStatuses, initialized);
+  const restart = restartAllOf(input);
+  const view = { ...input, restartingAll: restart.begun };
+  const init = statusesOf(view, initContainers(pod), old.initContainerStatuses, initialized);
   const regular = statusesOf(
-    input,
+    view,
     regularContainers(pod),
     old.containerStatuses,
     initialized,
   ).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const ephemeral = statusesOf(
-    input,
+    view,
     ephemeralContainers(pod),
     old.ephemeralContainerStatuses,
     initialized,
   );
-  const phase = phaseOf(input, [...init, ...regular], initialized);
+  const phase = phaseOf(input, [...init, ...regular], { initialized, held: restart.held });
   const { generation } = pod.metadata;
   // A pod that this node never took on has no containers to speak of: clients then show its reason.
   const never =
@@ -156,6 +176,7 @@ export function computeStatus(input: ComputeStatusInput): PodStatus {
             resizePending: input.resizePending,
             resizing: isResizing(pod, observed) ? { error: input.resizeError ?? "" } : undefined,
           }),
+      restartingAll: restart.held,
       sandboxReady: networkedSandbox(pod, observed) !== undefined,
       extra: phase === "Failed" ? (input.verdict?.conditions ?? []) : [],
       now: observed.now,

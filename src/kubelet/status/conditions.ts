@@ -3,6 +3,7 @@ import { initContainers, regularContainers } from "../spec/containers.ts";
 import type { AssignedPod } from "../types.ts";
 import { apiTime } from "./container-status.ts";
 import type { PodPhase } from "./phase.ts";
+import { allContainersRestarting, couldRestartAll } from "./restarting-all.ts";
 
 interface Verdict {
   readonly type: string;
@@ -27,6 +28,7 @@ const owned = new Set([
   "PodScheduled",
   "PodResizePending",
   "PodResizeInProgress",
+  allContainersRestarting,
 ]);
 
 /** Conditions that somebody else writes, such as those of readiness gates. */
@@ -99,6 +101,7 @@ function initialized(
   pod: AssignedPod,
   statuses: ReadonlyMap<string, ContainerStatus>,
   phase: PodPhase,
+  before: boolean,
 ): Verdict {
   const type = "Initialized";
   const entries = initContainers(pod);
@@ -116,7 +119,8 @@ function initialized(
       status?.lastState?.terminated !== undefined
     );
   });
-  if (began) return { type, status: "True" };
+  // What was initialised once stays so, also while its init containers run again.
+  if (began || before) return { type, status: "True" };
   const incomplete = entries
     .filter((entry) => {
       const status = statuses.get(entry.container.name);
@@ -141,6 +145,8 @@ export interface ConditionsInput {
   readonly resizePending?: ResizePending | undefined;
   /** Granted resources are being applied; the text says why that fails. */
   readonly resizing?: { readonly error: string } | undefined;
+  /** All containers are being removed, to be started again (KEP-5532). */
+  readonly restartingAll: boolean;
   /** Conditions to add, such as DisruptionTarget. */
   readonly extra: readonly PodCondition[];
   readonly now: number;
@@ -163,6 +169,14 @@ function stamp(input: ConditionsInput, verdict: Verdict): PodCondition {
   };
 }
 
+function restartingVerdict({ phase, restartingAll }: ConditionsInput): Verdict {
+  const type = allContainersRestarting;
+  if (phase === "Succeeded" || phase === "Failed") return terminalVerdict(type, phase);
+  if (!restartingAll) return { type, status: "False" };
+  const message = "container exited with restart policy rule";
+  return { type, status: "True", reason: "RestartAllContainersStarted", message };
+}
+
 /** All conditions of the pod: the kubelet's five, and everybody else's untouched. Pure. */
 export function podConditions(input: ConditionsInput): PodCondition[] {
   const statuses = new Map(input.statuses.map((status) => [status.name, status]));
@@ -171,13 +185,17 @@ export function podConditions(input: ConditionsInput): PodCondition[] {
     ({ type }) => !extraTypes.has(type),
   );
   const containers = containersReady(input.pod, statuses, input.phase);
+  const wasInitialized = input.old.some(
+    ({ status, type }) => type === "Initialized" && status === "True",
+  );
   const verdicts: Verdict[] = [
     { type: "PodReadyToStartContainers", status: input.sandboxReady ? "True" : "False" },
-    initialized(input.pod, statuses, input.phase),
+    initialized(input.pod, statuses, input.phase, wasInitialized),
     ready(input.pod, containers, [...foreign, ...input.extra]),
     containers,
     { type: "PodScheduled", status: "True" },
   ];
+  if (couldRestartAll(input.pod)) verdicts.push(restartingVerdict(input));
   const { resizePending, resizing } = input;
   if (resizePending !== undefined) {
     verdicts.push({ type: "PodResizePending", status: "True", ...resizePending });

@@ -10,6 +10,7 @@ import { type PodContainer, shouldRestart } from "../spec/containers.ts";
 import { podLabel } from "../spec/pod-name.ts";
 import { unappliedResources } from "../spec/resize.ts";
 import type { AssignedPod } from "../types.ts";
+import { restartingAllContainers } from "./restarting-all.ts";
 import { crashBackoff, type ObservedPod, recordsOf } from "./observed.ts";
 
 /** Why a container does not run yet; reasons are the kubelet's. */
@@ -28,6 +29,8 @@ export interface ContainerStatusInput {
   readonly messages: ReadonlyMap<string, string>;
   /** `docker-pullable://repo@sha256:...` by the runtime's image id. */
   readonly imageRefs: ReadonlyMap<string, string>;
+  /** All containers are being removed, or have just been, to be started again (KEP-5532). */
+  readonly restartingAll: boolean;
   /** No container of this pod will be started any more. */
   readonly terminating: boolean;
 }
@@ -92,6 +95,28 @@ function volumeMounts(entry: PodContainer): readonly VolumeMountStatus[] {
     mountPath: mount.mountPath,
     ...(mount.readOnly === true ? { readOnly: true, recursiveReadOnly: "Disabled" } : {}),
   }));
+}
+
+/** A container that ran and was removed because all are restarted. */
+function removedForRestart(
+  entry: PodContainer,
+  old: ContainerStatus | undefined,
+  input: ContainerStatusInput,
+): ContainerStatus | undefined {
+  if (!input.restartingAll || entry.role === "ephemeral") return undefined;
+  if (old === undefined || old.state?.waiting !== undefined) return undefined;
+  const reason = restartingAllContainers;
+  const message = "The container is removed because RestartAllContainers in place";
+  return {
+    name: old.name,
+    image: old.image,
+    imageID: old.imageID,
+    ready: false,
+    started: false,
+    restartCount: old.restartCount + 1,
+    state: { waiting: { reason, message } },
+    lastState: { terminated: { exitCode: 137, reason, message } },
+  };
 }
 
 /** The status before anything ran, or after what ran has vanished from the runtime. */
@@ -233,7 +258,7 @@ export function containerStatus(
   const [newest, ...older] = recordsOf(input.observed.record, container.name);
   const status =
     newest === undefined
-      ? withoutRecord(entry, old, input, initialized)
+      ? (removedForRestart(entry, old, input) ?? withoutRecord(entry, old, input, initialized))
       : fromRecords(entry, [newest, ...older], old, input);
   const retry = retryState(entry, newest, input);
   if (retry !== undefined && !(newest === undefined && status.state?.terminated !== undefined)) {

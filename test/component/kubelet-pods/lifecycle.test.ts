@@ -216,6 +216,51 @@ test("a lost sandbox is made anew with everything in it, and counts as a restart
   });
 });
 
+test("an exit that asks for it restarts all containers in place: same sandbox, counts go on", async () => {
+  await withWorld(async (world) => {
+    world.start();
+    const rule = {
+      action: "RestartAllContainers",
+      exitCodes: { operator: "In", values: [42] },
+    };
+    world.api.put(
+      PODS,
+      podManifest("web", {
+        restartPolicy: "Never",
+        initContainers: [{ name: "side", image: "app:1", restartPolicy: "Always" }],
+        containers: [
+          { name: "web", image: "app:1", restartPolicy: "Never", restartPolicyRules: [rule] },
+          { name: "other", image: "app:1" },
+        ],
+      }),
+    );
+    await world.until("ready", () => condition(world, "web", "Ready") === "True");
+    assert.equal(condition(world, "web", "AllContainersRestarting"), "False");
+    world.runtime.exit("web", 42);
+    await world.until("all started again", () =>
+      ["web", "other", "side"].every((name) => world.runtime.starts.get(name) === 2),
+    );
+    const status = await world.until("ready again", () =>
+      condition(world, "web", "Ready") === "True" &&
+      condition(world, "web", "AllContainersRestarting") === "False"
+        ? world.pod("web")?.status
+        : undefined,
+    );
+    const all = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
+    assert.deepEqual(
+      all.map(({ name, restartCount, lastState }) => [
+        name,
+        restartCount,
+        lastState?.terminated?.reason,
+      ]),
+      ["side", "other", "web"].map((name) => [name, 1, "RestartingAllContainers"]),
+    );
+    assert.equal(status.phase, "Running");
+    assert.equal(condition(world, "web", "Initialized"), "True");
+    assert.equal(world.runtime.calls.filter((call) => call.startsWith("runPodSandbox")).length, 1);
+  });
+});
+
 test("a successor of the same name waits until its predecessor is gone", async () => {
   await withWorld(async (world) => {
     world.start();

@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 /** Files that decide and do nothing: the same input always gives the same output, and nothing is awaited. */
 const pure = [
-  "src/kubelet/pods/{compute-actions,admission,unsupported}.ts",
+  "src/kubelet/pods/{compute-actions,container-rules,prune-actions,admission,unsupported}.ts",
   "src/kubelet/status/{compute-status,conditions,container-status,phase,status-patch}.ts",
   "src/kubelet/spec/*.ts",
   "src/kubelet/node/{allocatable,choose-node-ips,conditions,hardware-labels,node-status}.ts",

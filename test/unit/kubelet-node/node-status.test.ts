@@ -318,7 +318,10 @@ describe("node status", () => {
       ["", "runc"],
     );
     assert.deepEqual(status.features, { supplementalGroupsPolicy: true });
-    assert.deepEqual(status.declaredFeatures, ["ExtendWebSocketsToKubelet"]);
+    assert.deepEqual(status.declaredFeatures, [
+      "ExtendWebSocketsToKubelet",
+      "RestartAllContainersOnContainerExits",
+    ]);
     assert.equal(status.daemonEndpoints?.kubeletEndpoint?.Port, 10250);
   });
 

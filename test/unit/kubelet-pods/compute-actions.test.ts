@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import {
-  computeActions,
-  type PodAction,
-  pruneActions,
-} from "../../../src/kubelet/pods/compute-actions.ts";
+import { computeActions, podRules } from "../../../src/kubelet/pods/compute-actions.ts";
+import { containerRules } from "../../../src/kubelet/pods/container-rules.ts";
+import type { PodAction } from "../../../src/kubelet/pods/pod-action.ts";
+import { pruneActions } from "../../../src/kubelet/pods/prune-actions.ts";
 import { computeStatus } from "../../../src/kubelet/status/compute-status.ts";
 import type { ObservedPod } from "../../../src/kubelet/status/observed.ts";
 import type { AssignedPod } from "../../../src/kubelet/types.ts";
@@ -68,6 +67,19 @@ const held = { cpuShares: 102, cpuQuotaMicros: 10_000, memoryLimitBytes: 0 };
 const init = [container("one"), container("two")];
 const sidecar = container("side", { restartPolicy: "Always" });
 const two = [container("a"), container("b")];
+
+/** Ends with 42: all containers of its pod start anew. */
+const resetting = container("a", {
+  restartPolicy: "Never",
+  restartPolicyRules: [
+    { action: "RestartAllContainers", exitCodes: { operator: "In", values: [42] } },
+  ],
+});
+const resetPod = pod({
+  restartPolicy: "Never",
+  initContainers: [container("one"), sidecar],
+  containers: [resetting, container("b")],
+});
 
 const table: readonly {
   readonly name: string;
@@ -346,6 +358,67 @@ const table: readonly {
     observed: observed([record("web", running), record("debug", exited(1))]),
     plan: [],
   },
+  {
+    name: "RestartAllContainers: all are removed, the one that asked for it last, the sandbox stays",
+    pod: resetPod,
+    observed: observed([
+      record("a", exited(42)),
+      record("b", running, { attempt: 1 }),
+      record("b", exited(1)),
+      record("one", exited(0)),
+      record("side", running),
+    ]),
+    plan: [
+      "kill b-1 restartAll",
+      "remove b-1",
+      "remove b-0",
+      "remove one-0",
+      "kill side-0 restartAll",
+      "remove side-0",
+      "remove a-0",
+    ],
+  },
+  {
+    name: "RestartAllContainers: another exit code asks for nothing",
+    pod: resetPod,
+    observed: observed([
+      record("a", exited(41)),
+      record("b", running),
+      record("one", exited(0)),
+      record("side", running),
+    ]),
+    plan: [],
+  },
+  {
+    name: "RestartAllContainers goes on after a crash of the agent, by the condition",
+    pod: {
+      ...resetPod,
+      status: { conditions: [{ type: "AllContainersRestarting", status: "True" }] },
+    },
+    observed: observed([record("b", exited(137))]),
+    plan: ["remove b-0"],
+  },
+  {
+    name: "RestartAllContainers: once all are gone, init containers run again and counts go on",
+    pod: {
+      ...resetPod,
+      status: {
+        conditions: [{ type: "AllContainersRestarting", status: "True" }],
+        initContainerStatuses: [
+          {
+            name: "one",
+            image: "app:1",
+            imageID: "",
+            ready: true,
+            restartCount: 0,
+            state: { terminated: { exitCode: 0 } },
+          },
+        ],
+      },
+    },
+    observed: observed([]),
+    plan: ["start one 1 then 0"],
+  },
 ];
 
 describe("computeActions", () => {
@@ -354,6 +427,11 @@ describe("computeActions", () => {
       assert.deepEqual(plan(row.pod, row.observed), row.plan);
     });
   }
+});
+
+test("every rule has a name of its own", () => {
+  const names = [...podRules, ...containerRules].map(({ name }) => name);
+  assert.equal(new Set(names).size, names.length);
 });
 
 test("the API's restart count is the floor when the runtime has forgotten the container", () => {

@@ -1,0 +1,219 @@
+import { isDeepStrictEqual } from "node:util";
+
+import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
+import { specHash } from "../spec/container-config.ts";
+import {
+  type ContainerRole,
+  containerRestartPolicy,
+  type PodContainer,
+  shouldRestart,
+} from "../spec/containers.ts";
+import { needsRestart, unappliedResources } from "../spec/resize.ts";
+import { cgroupLimits } from "../spec/resources.ts";
+import { crashBackoff, recordsOf } from "../status/observed.ts";
+import type { ActionsInput, KillCause, PodAction } from "./pod-action.ts";
+
+/** One container of the spec and what became of it in the runtime. */
+export interface ContainerView {
+  readonly input: ActionsInput;
+  readonly entry: PodContainer;
+  readonly sandbox: SandboxRecord;
+  /** Its newest container; of init containers and sidecars, the newest in this sandbox. */
+  readonly last: ContainerRecord | undefined;
+}
+
+/**
+ * How far it is. `pending`: something has to happen first; `up`: as it should be; `succeeded` and `failed`: it ended
+ * and will not run again in this sandbox.
+ */
+export type Progress = "pending" | "up" | "succeeded" | "failed";
+
+export interface ContainerPlan {
+  readonly progress: Progress;
+  readonly actions: readonly PodAction[];
+}
+
+interface ContainerRule {
+  /** The kubelet's behaviour that it stands for. */
+  readonly name: string;
+  /** Roles it is for; all where it is left out. */
+  readonly roles?: readonly ContainerRole[];
+  /** States of the newest container it is for; `none` = there is none. */
+  readonly states: readonly (ContainerRecord["state"]["kind"] | "none")[];
+  /** Undefined when it does not apply: the next rule is asked. */
+  plan(view: ContainerView): ContainerPlan | undefined;
+}
+
+const long: readonly ContainerRole[] = ["regular", "sidecar"];
+const restartable: readonly ContainerRole[] = ["init", "sidecar", "regular"];
+
+/** In order: the first that applies decides. */
+export const containerRules: readonly ContainerRule[] = [
+  { name: "never ran, or created and never started", states: ["none", "created"], plan: start },
+  {
+    name: "an ephemeral container is never restarted",
+    roles: ["ephemeral"],
+    states: ["running", "exited", "unknown"],
+    plan: () => ({ progress: "up", actions: [] }),
+  },
+  {
+    name: "in an unknown state: killed before its restart",
+    states: ["unknown"],
+    plan: (view) =>
+      start(
+        view,
+        kill(view, "unknown", `Container is in "unknown" state, try killing it before restart`),
+      ),
+  },
+  {
+    name: "definition changed",
+    roles: restartable,
+    states: ["running"],
+    plan: (view) =>
+      view.last?.specHash === specHash(view.entry.container)
+        ? undefined
+        : pending(kill(view, "definition", `${label(view)} definition changed, will be restarted`)),
+  },
+  {
+    name: "liveness probe failed",
+    roles: restartable,
+    states: ["running"],
+    plan: (view) => failedProbe(view, "liveness"),
+  },
+  {
+    name: "startup probe failed",
+    roles: restartable,
+    states: ["running"],
+    plan: (view) => failedProbe(view, "startup"),
+  },
+  {
+    name: "resize with resizePolicy RestartContainer",
+    roles: long,
+    states: ["running"],
+    plan: restartForResize,
+  },
+  { name: "resize in place", roles: long, states: ["running"], plan: resize },
+  {
+    name: "an init container runs",
+    roles: ["init"],
+    states: ["running"],
+    plan: () => pending([]),
+  },
+  {
+    name: "a sidecar is started once its hook and its startup probe are through",
+    roles: ["sidecar"],
+    states: ["running"],
+    plan: (view) => ({ progress: isStarted(view) ? "up" : "pending", actions: [] }),
+  },
+  { name: "runs", states: ["running"], plan: () => ({ progress: "up", actions: [] }) },
+  { name: "ended for good", states: ["exited"], plan: ended },
+  { name: "crash loop", states: ["exited"], plan: start },
+];
+
+/** What to do about one container. Pure. */
+export function planContainer(view: ContainerView): ContainerPlan {
+  const state = view.last?.state.kind ?? "none";
+  for (const rule of containerRules) {
+    if (!rule.states.includes(state)) continue;
+    if (rule.roles !== undefined && !rule.roles.includes(view.entry.role)) continue;
+    const plan = rule.plan(view);
+    if (plan !== undefined) return plan;
+  }
+  return { progress: "up", actions: [] };
+}
+
+function pending(actions: readonly PodAction[]): ContainerPlan {
+  return { progress: "pending", actions };
+}
+
+function label({ entry }: ContainerView): string {
+  return `${entry.role === "sidecar" ? "Init container" : "Container"} ${entry.container.name}`;
+}
+
+function kill({ last }: ContainerView, cause: KillCause, message: string): readonly PodAction[] {
+  return last === undefined ? [] : [{ kind: "killContainer", record: last, cause, message }];
+}
+
+/** The restart itself is decided by the next look, from the exit that the kill leaves behind. */
+function failedProbe(view: ContainerView, kind: "liveness" | "startup"): ContainerPlan | undefined {
+  const { entry, input, last } = view;
+  const { container } = entry;
+  const probe = kind === "liveness" ? container.livenessProbe : container.startupProbe;
+  if (probe === undefined || last === undefined) return undefined;
+  if (input.observed.probes[kind](last.id) !== false) return undefined;
+  const again =
+    entry.role === "sidecar" || containerRestartPolicy(input.pod, container) !== "Never";
+  const text = `${label(view)} failed ${kind} probe`;
+  return pending(kill(view, kind, again ? `${text}, will be restarted` : text));
+}
+
+function restartForResize(view: ContainerView): ContainerPlan | undefined {
+  const { container } = view.entry;
+  const changed = unappliedResources(container, view.last?.limits);
+  if (changed.length === 0 || !needsRestart(container, changed)) return undefined;
+  return pending(kill(view, "resize", `Container ${container.name} resize requires restart`));
+}
+
+function resize(view: ContainerView): ContainerPlan | undefined {
+  const { entry, input, last } = view;
+  if (last === undefined || unappliedResources(entry.container, last.limits).length === 0) {
+    return undefined;
+  }
+  const limits = cgroupLimits(entry.container);
+  if (isDeepStrictEqual(input.observed.updated?.get(last.id), limits)) return undefined;
+  const started = entry.role !== "sidecar" || isStarted(view);
+  return {
+    progress: started ? "up" : "pending",
+    actions: [{ kind: "updateContainer", entry, record: last, limits }],
+  };
+}
+
+function isStarted({ entry, input, last }: ContainerView): boolean {
+  const statuses = input.status.initContainerStatuses ?? [];
+  const status = statuses.find((candidate) => candidate.name === entry.container.name);
+  return status?.containerID === `docker://${last?.id ?? ""}` && status.started === true;
+}
+
+function ended({ entry, input, last }: ContainerView): ContainerPlan | undefined {
+  if (last?.state.kind !== "exited") return undefined;
+  const { exitCode } = last.state;
+  if (shouldRestart(input.pod, entry, exitCode)) return undefined;
+  return { progress: exitCode === 0 ? "succeeded" : "failed", actions: [] };
+}
+
+function floorOfAttempts({ entry, input }: ContainerView): number {
+  const statuses = [
+    ...(input.status.initContainerStatuses ?? []),
+    ...(input.status.containerStatuses ?? []),
+  ];
+  const status = statuses.find((candidate) => candidate.name === entry.container.name);
+  if (status === undefined) return 0;
+  return status.restartCount + (status.state?.terminated === undefined ? 0 : 1);
+}
+
+/** Attempt of the next container of this name. One that was created and never started gives its number back. */
+function nextAttempt(view: ContainerView, newest: ContainerRecord | undefined): number {
+  if (newest === undefined) return floorOfAttempts(view);
+  return newest.state.kind === "created" ? newest.attempt : newest.attempt + 1;
+}
+
+/** Starts the container after `before`, or says until when its crash loop has to wait. */
+function start(view: ContainerView, before: readonly PodAction[] = []): ContainerPlan {
+  const { entry, input, sandbox } = view;
+  const { container } = entry;
+  const [newest, second] = recordsOf(input.observed.record, container.name);
+  const half = newest?.state.kind === "created" ? newest : undefined;
+  const backoff = crashBackoff(half === undefined ? newest : second, specHash(container));
+  if (backoff.dueAt > input.observed.now) {
+    return pending([{ kind: "backOff", entry, dueAt: backoff.dueAt }]);
+  }
+  const removal: readonly PodAction[] =
+    half === undefined ? [] : [{ kind: "removeContainer", record: half }];
+  const attempt = nextAttempt(view, newest);
+  const { nextDelayMs: backoffMs } = backoff;
+  return pending([
+    ...before,
+    ...removal,
+    { kind: "startContainer", entry, sandbox, attempt, backoffMs },
+  ]);
+}
