@@ -1,4 +1,5 @@
-// npm run build: dist/remora.cjs (agent and command line), dist/control-plane-worker.cjs, dist/hardware-child.cjs.
+// npm run build: dist/remora.cjs (agent and command line), dist/control-plane-worker.cjs, dist/dns-worker.cjs,
+// dist/hardware-child.cjs.
 import { readFile, rm } from "node:fs/promises";
 import { build, type Plugin } from "esbuild";
 
@@ -18,6 +19,7 @@ const result = await build({
   entryPoints: {
     remora: "src/agent/main.ts",
     "control-plane-worker": "src/agent/control-plane-worker.ts",
+    "dns-worker": "src/agent/dns-worker.ts",
     "hardware-child": "src/kubelet/node/hardware-child.ts",
   },
   outdir: "dist",

@@ -1,6 +1,8 @@
 import type { Level } from "../lib/log.ts";
 import type { LogFormat } from "./stderr-logger.ts";
 
+export type DnsFlag = "auto" | "local" | "off";
+
 /** Flags that `up`, `run` and `down` share. */
 export interface NodeFlags {
   readonly hostnameOverride?: string;
@@ -14,6 +16,7 @@ export interface UpFlags extends NodeFlags {
   readonly stateDir: string;
   readonly apiPort: string;
   readonly serviceCidr: string;
+  readonly dns: DnsFlag;
   readonly clusterCidr: string;
   readonly demo?: boolean;
   readonly exit?: boolean;
@@ -27,6 +30,7 @@ export interface RunFlags extends NodeFlags {
   readonly clusterCidr?: readonly string[];
   readonly clusterDns?: readonly string[];
   readonly clusterDomain: string;
+  readonly dns: DnsFlag;
   readonly clientCaFile?: string;
   readonly tlsCertFile?: string;
   readonly tlsPrivateKeyFile?: string;

@@ -53,6 +53,15 @@ function logFormat(fallback: LogFormat): Option {
     .default(fallback);
 }
 
+function dns(): Option {
+  return new Option(
+    "--dns <mode>",
+    "answer the cluster's DNS on this node: auto = while the cluster's DNS Service leaves it to nodes",
+  )
+    .choices(["auto", "local", "off"])
+    .default("auto");
+}
+
 function list(value: string): string[] {
   return value.split(",").filter((item) => item !== "");
 }
@@ -81,6 +90,7 @@ withNodeOptions(program.command("up"))
   .option("--api-port <port>", "port of the API server", "6443")
   .option("--service-cidr <cidr>", "addresses of Services", "10.96.0.0/16")
   .option("--cluster-cidr <cidr>", "addresses of pods", "10.244.0.0/16")
+  .addOption(dns())
   .option("--demo", "when the node is ready, play with examples/shop.yaml and remove it again")
   .option("--exit", "with --demo: end behind it; the last line of stdout is its figures as JSON")
   .addOption(logLevel("warn"))
@@ -105,6 +115,7 @@ withNodeOptions(program.command("run"))
   .option("--cluster-cidr <cidrs>", "addresses of all pods of the cluster: not masqueraded", list)
   .option("--cluster-dns <addresses>", "name servers of pods with dnsPolicy ClusterFirst", list)
   .option("--cluster-domain <domain>", "domain of the cluster", "cluster.local")
+  .addOption(dns())
   .option("--client-ca-file <file>", "CA of clients of port 10250 (default: the kubeconfig's)")
   .option("--tls-cert-file <file>", "certificate of port 10250")
   .option("--tls-private-key-file <file>", "key of port 10250")

@@ -8,6 +8,7 @@ import type { AgentConfig } from "../config/types.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
+import { NamespaceNames } from "../dns/namespace-names.ts";
 import type { StepHook } from "../kubelet/steps.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
@@ -19,11 +20,14 @@ import { damagesNetwork } from "../network/rules.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
+import { dnsRunner } from "./dns-runner.ts";
+import { startDnsThread } from "./dns-thread.ts";
 import { EngineWatch } from "./engine-watch.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
 import { podNetworkRunner } from "./pod-network-runner.ts";
 import { random } from "./random.ts";
+import { createServiceInformers } from "./service-informers.ts";
 import { type Runner, superviseAll } from "./supervise.ts";
 import { kubeletVersion, remoraVersion } from "./version.ts";
 
@@ -155,7 +159,19 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "netfilter" }),
       random,
     });
+    const names = {
+      client: proxyClient,
+      clock,
+      logger: logger.child({ component: "dns" }),
+      random,
+    };
+    // Without a name server nobody needs the slices of headless Services, and the proxy's own informers leave them out.
+    const informers =
+      config.dns === "off" || config.clusterDNS.length === 0
+        ? undefined
+        : createServiceInformers({ client: proxyClient, clock, logger, random });
     const proxy = createProxy({
+      ...(informers === undefined ? {} : { informers: informers.proxy }),
       config,
       client: proxyClient,
       nodeName: config.nodeName,
@@ -177,6 +193,20 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         named("pods", pods),
         named("server", server),
         named("proxy", proxy),
+        ...(informers === undefined
+          ? []
+          : [
+              named("services", informers),
+              dnsRunner({
+                ...names,
+                ...informers.dns,
+                config,
+                namespaces: (onChange) => new NamespaceNames({ ...names, onChange }),
+                network,
+                startThread: startDnsThread,
+                events: proxyEvents,
+              }),
+            ]),
         named("rule deletions", deletions),
         named("events", events),
         named("proxy events", proxyEvents),

@@ -23,6 +23,7 @@ export const agentDefaults: Omit<AgentConfig, "nodeName" | "kubeconfig" | "proxy
   clusterCIDRs: [],
   clusterDNS: [],
   clusterDomain: "cluster.local",
+  dns: "auto",
   resolvConf: "/etc/resolv.conf",
   maxPods: 110,
   podPidsLimit: -1,

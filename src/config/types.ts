@@ -43,6 +43,8 @@ export interface AgentConfig {
   readonly serviceCIDRs?: readonly string[];
   readonly clusterDNS: readonly string[];
   readonly clusterDomain: string;
+  /** Whether this node answers `clusterDNS` itself: when the Service of that address says so (default), always, never. */
+  readonly dns?: "auto" | "local" | "off";
   readonly resolvConf: string;
   readonly maxPods: number;
   readonly podPidsLimit: number;

@@ -1,6 +1,9 @@
+import type { Cidr } from "../lib/cidr.ts";
 import { isRecord } from "../lib/guard.ts";
+import type { Logger } from "../lib/log.ts";
 import type { BootstrapObject } from "./auth/bootstrap-rbac.ts";
 import { bootstrapObjects } from "./bootstrap-objects.ts";
+import { ensureNameService } from "./name-service.ts";
 import type { JsonObject, ObjectRef, Registry, RequestContext } from "./types.ts";
 
 const autoUpdate = "rbac.authorization.kubernetes.io/autoupdate";
@@ -45,7 +48,11 @@ function refOf(wanted: BootstrapObject): ObjectRef {
  * Creates what every cluster holds and is missing, and completes the bootstrap roles of an older version. What people
  * added stays.
  */
-export function bootstrapCluster(registry: Registry, context: RequestContext): void {
+export function bootstrapCluster(
+  registry: Registry,
+  context: RequestContext,
+  cluster: { readonly serviceNetwork: Cidr; readonly logger: Logger },
+): void {
   for (const wanted of bootstrapObjects()) {
     const at = refOf(wanted);
     const current = registry.get(wanted.resource, at.namespace, at.name);
@@ -62,4 +69,5 @@ export function bootstrapCluster(registry: Registry, context: RequestContext): v
       { context, fieldManager: "kube-apiserver" },
     );
   }
+  ensureNameService(registry, context, cluster.serviceNetwork, cluster.logger);
 }

@@ -322,7 +322,7 @@ export async function startControlPlane(
     const pki = await preparePKI();
     const server = buildServer(options, store, pki);
     const own = { user: serverUser, dryRun: false, now: clock.now(), warn: () => undefined };
-    bootstrapCluster(server.registry, own);
+    bootstrapCluster(server.registry, own, { serviceNetwork: networks.service, logger });
     listener = await startHttpServer({
       handler: server.handler,
       authenticator: server.authenticator,

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   type Cidr,
   type IPFamily,
+  canonicalIP,
   cidrAddress,
   formatCidr,
   ipFamily,
@@ -41,7 +42,7 @@ import {
 } from "./rules.ts";
 import { NodeTable } from "./node-table.ts";
 import { ensureForwarding, ensureSysctl, readSysctl } from "./sysctls.ts";
-import type { PodNetwork, SandboxNetworkConfig } from "./types.ts";
+import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "./types.ts";
 
 /** The network was asked for before the node has a pod CIDR. */
 export class NetworkNotReadyError extends RemoraError {
@@ -81,11 +82,11 @@ interface NodeNetwork {
  * address, so packets between two pods of the node pass its netfilter whether or not br_netfilter is loaded: the
  * replies of Service backends need that. One interface pair per pod, named after the sandbox.
  */
-export function createBridgeNetwork(options: BridgeNetworkOptions): PodNetwork {
+export function createBridgeNetwork(options: BridgeNetworkOptions): PodNetwork & LocalAddresses {
   return new BridgeNetwork(options);
 }
 
-class BridgeNetwork implements PodNetwork {
+class BridgeNetwork implements PodNetwork, LocalAddresses {
   readonly #logger: Logger;
   readonly #clock: Clock;
   readonly #bridge: string;
@@ -99,6 +100,7 @@ class BridgeNetwork implements PodNetwork {
   readonly #configured = new Set<string>();
   #loaded: Promise<void> | undefined;
   #node: NodeNetwork | undefined;
+  #local: readonly string[] = [];
   /** Tail of the chain of changes to our table and bridge: they must not overtake one another. */
   #tail: Promise<void> = Promise.resolve();
 
@@ -233,7 +235,7 @@ class BridgeNetwork implements PodNetwork {
     const mac = bridgeMAC(node.gateways[0] ?? "0.0.0.0");
     if (found?.mac !== mac) lines.push(`link set dev ${this.#bridge} address ${mac}`);
     if (found?.mtu !== node.mtu) lines.push(`link set dev ${this.#bridge} mtu ${node.mtu}`);
-    lines.push(...bridgeAddressCommands(node.podCIDRs, found, this.#bridge));
+    lines.push(...this.#addressCommands(node, found));
     if (lines.length > 0) await ipBatch(lines, signal);
     if (found?.up === true) return;
     // Our addresses are ours alone; waiting a second to find that out would make the first packets of pods time out.
@@ -241,6 +243,20 @@ class BridgeNetwork implements PodNetwork {
       await ensureSysctl(`ipv6/conf/${this.#bridge}/accept_dad`, "0");
     }
     await ipBatch([`link set dev ${this.#bridge} up`], signal);
+  }
+
+  #addressCommands({ podCIDRs }: NodeNetwork, found: Link | undefined): readonly string[] {
+    return bridgeAddressCommands({ podCIDRs, local: this.#local }, found, this.#bridge);
+  }
+
+  async setLocalAddresses(addresses: readonly string[], signal: AbortSignal): Promise<void> {
+    await this.#inTurn(async () => {
+      this.#local = addresses.map((text) => canonicalIP(text));
+      const found = (await listLinks(signal)).find(({ name }) => name === this.#bridge);
+      if (this.#node === undefined || found === undefined) return;
+      const lines = this.#addressCommands(this.#node, found);
+      if (lines.length > 0) await ipBatch(lines, signal);
+    });
   }
 
   async #ensureSysctls(node: NodeNetwork): Promise<void> {

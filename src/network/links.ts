@@ -192,18 +192,29 @@ export function podCommands(ips: readonly string[], gateways: readonly string[])
   return lines;
 }
 
-/** Commands that give the bridge its gateway addresses and take away those of former pod CIDRs. */
+/** What the bridge is to hold: the gateways of pods, and what else the node answers on. */
+export interface BridgeAddresses {
+  readonly podCIDRs: readonly Cidr[];
+  readonly local: readonly string[];
+}
+
+/** Commands that give the bridge its addresses and take away those of former times. */
 export function bridgeAddressCommands(
-  podCIDRs: readonly Cidr[],
+  { podCIDRs, local }: BridgeAddresses,
   found: Link | undefined,
   bridge: string,
 ): readonly string[] {
   const lines: string[] = [];
-  const wanted = podCIDRs.map((cidr) => ({
+  const gateways = podCIDRs.map((cidr) => ({
     ip: cidrAddress(cidr, 1),
     prefix: cidr.prefix,
     family: cidr.family,
   }));
+  const others = local.map((ip) => {
+    const family = ipFamily(ip) ?? "IPv4";
+    return { ip, prefix: hostPrefix(family), family };
+  });
+  const wanted = [...gateways, ...others];
   for (const address of found?.addresses ?? []) {
     const keep =
       address.ip.startsWith("fe80:") ||

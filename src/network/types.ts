@@ -40,3 +40,12 @@ export interface PodNetwork {
   /** Removes everything this provider ever made on the host. */
   cleanUp(signal: AbortSignal): Promise<void>;
 }
+
+/** Addresses of the node itself that live as long as its pod network. */
+export interface LocalAddresses {
+  /**
+   * The node answers on exactly these besides the pods' gateways, as single addresses (/32, /128) on the bridge. At once
+   * where the bridge stands; else, and after damage, `ensureNode` puts them there.
+   */
+  setLocalAddresses(addresses: readonly string[], signal: AbortSignal): Promise<void>;
+}

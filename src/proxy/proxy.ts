@@ -2,7 +2,7 @@ import type { ApiClient } from "../api/client.ts";
 import type { EventRecorder } from "../api/event-types.ts";
 import { createInformer, type StreamingSupport } from "../api/informer.ts";
 import type { Informer } from "../api/informer-types.ts";
-import { ENDPOINT_SLICES, NODES, SERVICE_CIDRS, SERVICES } from "../api/resources.ts";
+import { NODES, SERVICE_CIDRS } from "../api/resources.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { jitteredBackoffMs } from "../lib/backoff.ts";
 import { type IPFamily, ipFamily, parseCidr } from "../lib/cidr.ts";
@@ -18,7 +18,8 @@ import type { ApplyResult } from "./nftables/apply.ts";
 import { type HealthState, rulesHealthy, serveHealth } from "./health.ts";
 import { ProxyMetrics } from "./metrics.ts";
 import { serveMetrics } from "./metrics-server.ts";
-import { parseService, parseSlice, type ServiceView, type SliceView } from "./parse.ts";
+import { ownInformers, type ProxyInformers } from "./own-informers.ts";
+import type { ServiceView, SliceView } from "./parse.ts";
 import { familiesOf, nodePortAddresses } from "./node-addresses.ts";
 import { type NodeCondition, parseNode } from "./node-condition.ts";
 import { ProblemReport } from "./problem-report.ts";
@@ -48,6 +49,8 @@ export interface ProxyOptions {
   /** Reports deletions in nftables and is run by who made it. Without it the proxy runs one of its own. */
   readonly deletions?: DeletionWatch;
   readonly streaming?: StreamingSupport;
+  /** Somebody else's, run by them. Default: its own. */
+  readonly informers?: ProxyInformers;
 }
 
 export interface ServiceProxy {
@@ -74,7 +77,7 @@ const garbageDelayMs = 1000;
 const servicePortRetryMs = 30_000;
 
 /** The node's own identity may not read these (Node authorizer), so this is what a lone kubeconfig runs into. */
-const missingBinding =
+export const missingBinding =
   "bind ClusterRole system:node-proxier to that user (kubectl create clusterrolebinding NAME --clusterrole=system:node-proxier --user=USER), or give --proxy-kubeconfig credentials that have it";
 
 /** The Service proxy: ClusterIPs, node ports and external addresses of Services in nftables. */
@@ -120,18 +123,9 @@ class Proxier implements ServiceProxy {
       ...(streaming === undefined ? {} : { streaming }),
       whenForbidden: missingBinding,
     };
-    this.#services = createInformer({
-      ...shared,
-      resource: SERVICES,
-      labelSelector: "!service.kubernetes.io/service-proxy-name",
-      project: parseService,
-    });
-    this.#slices = createInformer({
-      ...shared,
-      resource: ENDPOINT_SLICES,
-      labelSelector: "!service.kubernetes.io/headless",
-      project: parseSlice,
-    });
+    const { services, slices } = options.informers ?? ownInformers(shared);
+    this.#services = services;
+    this.#slices = slices;
     this.#node = createInformer({
       ...shared,
       resource: NODES,

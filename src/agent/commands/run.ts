@@ -53,6 +53,7 @@ export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal):
       clusterCIDRs: flags.clusterCidr ?? [],
       clusterDNS: flags.clusterDns ?? [],
       clusterDomain: flags.clusterDomain,
+      dns: flags.dns,
       clientCAFile: flags.clientCaFile ?? "",
       tlsCertFile: flags.tlsCertFile ?? serving?.certFile ?? "",
       tlsPrivateKeyFile: flags.tlsPrivateKeyFile ?? serving?.keyFile ?? "",

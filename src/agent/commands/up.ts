@@ -56,6 +56,7 @@ function upConfig(
     clusterCIDRs: [flags.clusterCidr],
     serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [dns],
+    dns: flags.dns,
     clientCAFile: files.clientCA,
     tlsCertFile: files.kubeletCert,
     tlsPrivateKeyFile: files.kubeletKey,

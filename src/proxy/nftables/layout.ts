@@ -45,8 +45,9 @@ export function fixedClaims(context: LayoutContext): Claims {
   const mark = `0x${context.mark.toString(16)}`;
   const toVIP = `${ip} daddr . meta l4proto . th dport`;
   const toNode = nodePortMatch(context);
+  // What the node itself answers on, as its name server may, goes to nobody else.
   const unallocated = context.serviceCIDRs.map(
-    (cidr) => `ct state new ${ip} daddr ${cidr} goto rej`,
+    (cidr) => `ct state new ${ip} daddr ${cidr} fib daddr type != local goto rej`,
   );
   const notPods = context.clusterCIDRs.map((cidr) => `${ip} saddr != ${cidr}`).join(" ");
   const vipVerdicts = (name: string): NftContainer => ({

@@ -1,0 +1,297 @@
+import type { EventRecorder } from "../api/event-types.ts";
+import type { Change, Informer } from "../api/informer-types.ts";
+import type { AgentConfig } from "../config/types.ts";
+import { decideDns } from "../dns/decide.ts";
+import type { NamespaceNames } from "../dns/namespace-names.ts";
+import type { DnsService, DnsSlice, NameServerSettings, RecordsUpdate } from "../dns/types.ts";
+import { jitteredBackoffMs } from "../lib/backoff.ts";
+import { canonicalIP } from "../lib/cidr.ts";
+import type { Clock } from "../lib/clock.ts";
+import { errorMessage, isAbort } from "../lib/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import type { LocalAddresses } from "../network/types.ts";
+import { Wake } from "../proxy/wake.ts";
+import type { DnsThread, DnsThreadOptions } from "./dns-thread.ts";
+import type { Runner } from "./supervise.ts";
+
+export interface DnsRunnerOptions {
+  readonly config: Pick<
+    AgentConfig,
+    | "nodeName"
+    | "dns"
+    | "clusterDNS"
+    | "clusterDomain"
+    | "clusterCIDRs"
+    | "serviceCIDRs"
+    | "podCIDRs"
+    | "resolvConf"
+  >;
+  readonly services: Informer<DnsService>;
+  readonly slices: Informer<DnsSlice>;
+  readonly namespaces: (onChange: () => void) => Pick<NamespaceNames, "names" | "run">;
+  readonly network: LocalAddresses;
+  readonly startThread: (options: DnsThreadOptions) => DnsThread;
+  readonly events: EventRecorder;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: () => number;
+}
+
+const restart = { baseMs: 200, maxMs: 30_000 };
+/** A thread that lived this long was healthy: the next crash is a first one. */
+const healthyMs = 60_000;
+
+/** Answers the cluster's DNS on this node, while the cluster says that nodes do (or the agent was told to). */
+export function dnsRunner(options: DnsRunnerOptions): Runner {
+  return { name: "dns", run: (signal) => new Dns(options).run(signal) };
+}
+
+/** What changed since the thread was last told. */
+interface Pending {
+  readonly services: Set<string>;
+  readonly slices: Set<string>;
+  namespaces: boolean;
+}
+
+interface RunningThread {
+  readonly thread: DnsThread;
+  readonly startedAt: number;
+  /** Whether it has had everything once. */
+  told: boolean;
+}
+
+class Dns {
+  readonly #options: DnsRunnerOptions;
+  readonly #logger: Logger;
+  readonly #addresses: readonly string[];
+  readonly #wake = new Wake();
+  readonly #pending: Pending = { services: new Set(), slices: new Set(), namespaces: false };
+  #namespaces: Pick<NamespaceNames, "names" | "run"> | undefined;
+  #running: RunningThread | undefined;
+  #serving: readonly string[] = [];
+  #refused = "";
+  #failures = 0;
+
+  constructor(options: DnsRunnerOptions) {
+    this.#options = options;
+    this.#logger = options.logger;
+    this.#addresses = options.config.clusterDNS.map((text) => canonicalIP(text));
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { services, slices, namespaces, config } = this.#options;
+    const wake = (): void => this.#wake.set();
+    const unsubscribe = [
+      services.subscribe((change) => this.#note(change, this.#pending.services)),
+      slices.subscribe((change) => this.#note(change, this.#pending.slices)),
+    ];
+    for (const informer of [services, slices]) {
+      informer.whenSynced(signal).then(wake, () => undefined);
+    }
+    const stop = new AbortController();
+    const all = AbortSignal.any([signal, stop.signal]);
+    let following: Promise<void> | undefined;
+    try {
+      wake();
+      while (!signal.aborted) {
+        await this.#wake.wait(signal);
+        await this.#decide(signal);
+        if (this.#serving.length > 0 && this.#namespaces === undefined) {
+          this.#namespaces = namespaces(() => {
+            this.#pending.namespaces = true;
+            wake();
+          });
+          following = this.#namespaces.run(all).catch((error: unknown) => {
+            if (!isAbort(error)) {
+              this.#logger.log("error", "namespaces are not followed any more", {
+                error: errorMessage(error),
+              });
+            }
+          });
+        }
+        this.#tell();
+        // In `off` nothing can change any more.
+        if (config.dns === "off") break;
+      }
+      if (!signal.aborted)
+        await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    } catch (error) {
+      if (!signal.aborted || !isAbort(error)) throw error;
+    } finally {
+      for (const end of unsubscribe) end();
+      stop.abort();
+      await Promise.all([following, this.#running?.thread.stop()]);
+    }
+  }
+
+  #note(change: Change<DnsService> | Change<DnsSlice>, dirty: Set<string>): void {
+    // Most changes of a slice or a Service say nothing new about names.
+    if (change.kind === "updated") {
+      if (JSON.stringify(change.object) === JSON.stringify(change.previous)) return;
+    }
+    if (this.#running?.told === true) dirty.add(change.key);
+    this.#wake.set();
+  }
+
+  async #decide(signal: AbortSignal): Promise<void> {
+    const { config, services, slices } = this.#options;
+    // What the cluster wants is not known before; `local` needs nobody's word.
+    const { dns: mode = "auto" } = config;
+    if (!services.synced && mode === "auto") return;
+    const { serve, refusals } = decideDns(mode, this.#addresses, services.values(), (service) =>
+      [...slices.values()].some((it) => it.service === service && it.endpoints.length > 0),
+    );
+    this.#tellRefusals(refusals.map(({ address, service }) => `${address} (Service ${service})`));
+    if (serve.join() !== this.#serving.join()) {
+      await this.#stopThread();
+      if (this.#serving.length > 0 && serve.length === 0) {
+        this.#logger.log("info", "cluster DNS is answered by others", {});
+      }
+      this.#serving = serve;
+      await this.#place(signal);
+    }
+    if (serve.length > 0 && this.#running === undefined) this.#startThread(signal);
+  }
+
+  /** Without the address nobody can be answered, with it nobody else is: so it comes and goes with the thread. */
+  async #place(signal: AbortSignal): Promise<void> {
+    const { network, clock } = this.#options;
+    for (let failures = 1; ; failures += 1) {
+      try {
+        await network.setLocalAddresses(this.#serving, signal);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#logger.log("error", "the address of cluster DNS could not be set, will retry", {
+          error: errorMessage(error),
+        });
+        await clock.sleep(jitteredBackoffMs(failures, restart, this.#options.random), signal);
+      }
+    }
+  }
+
+  #tellRefusals(refusals: readonly string[]): void {
+    const text = refusals.join(", ");
+    if (text === this.#refused) return;
+    this.#refused = text;
+    if (text === "") return;
+    const { nodeName } = this.#options.config;
+    const message = `cluster DNS is not answered on the node: ${text} has endpoints of its own`;
+    this.#logger.log("error", "cluster DNS is not answered here: its Service has endpoints", {
+      addresses: text,
+    });
+    this.#options.events.event(
+      { kind: "Node", apiVersion: "v1", namespace: "", name: nodeName, uid: nodeName },
+      "Warning",
+      "NodeDNSNotServed",
+      message,
+    );
+  }
+
+  #settings(): NameServerSettings {
+    const { config } = this.#options;
+    return {
+      domain: config.clusterDomain,
+      addresses: this.#serving,
+      port: 53,
+      ownNetworks: [...config.clusterCIDRs, ...(config.serviceCIDRs ?? []), ...config.podCIDRs],
+      resolvConf: config.resolvConf,
+    };
+  }
+
+  #startThread(signal: AbortSignal): void {
+    const { clock, startThread } = this.#options;
+    const addresses = this.#serving.join(" ");
+    const thread = startThread({
+      settings: this.#settings(),
+      logger: this.#logger,
+      onListening: () => this.#logger.log("info", "cluster DNS is answered here", { addresses }),
+    });
+    const running = { thread, startedAt: clock.monotonic(), told: false };
+    this.#running = running;
+    void thread.ended.then((failure) =>
+      failure === undefined ? undefined : this.#crashed(running, failure, signal),
+    );
+  }
+
+  async #crashed(running: RunningThread, failure: Error, signal: AbortSignal): Promise<void> {
+    const { clock, random } = this.#options;
+    const lived = clock.monotonic() - running.startedAt;
+    this.#failures = lived > healthyMs ? 1 : this.#failures + 1;
+    const delayMs = jitteredBackoffMs(this.#failures, restart, random);
+    this.#logger.log("error", "the name server's thread ended and is started again", {
+      error: failure.message,
+      failures: this.#failures,
+      delayMs: Math.round(delayMs),
+    });
+    await clock.sleep(delayMs, signal).catch(() => undefined);
+    if (this.#running === running) this.#running = undefined;
+    this.#wake.set();
+  }
+
+  async #stopThread(): Promise<void> {
+    const running = this.#running;
+    this.#running = undefined;
+    await running?.thread.stop();
+  }
+
+  /** Tells the thread what it does not know: everything once, then what changed. */
+  #tell(): void {
+    const running = this.#running;
+    const { services, slices } = this.#options;
+    const namespaces = this.#namespaces?.names();
+    if (running === undefined || !services.synced || !slices.synced || namespaces === undefined) {
+      return;
+    }
+    if (running.told && !this.#hasPending()) return;
+    const update = running.told ? this.#changes(namespaces) : this.#everything(namespaces);
+    running.told = true;
+    this.#pending.services.clear();
+    this.#pending.slices.clear();
+    this.#pending.namespaces = false;
+    running.thread.send({ kind: "records", update });
+  }
+
+  #hasPending(): boolean {
+    const { services, slices, namespaces } = this.#pending;
+    return services.size > 0 || slices.size > 0 || namespaces;
+  }
+
+  #everything(namespaces: RecordsUpdate["namespaces"]): RecordsUpdate {
+    return {
+      full: true,
+      services: [...this.#options.services.values()],
+      slices: [...this.#options.slices.values()],
+      removedServices: [],
+      removedSlices: [],
+      namespaces,
+    };
+  }
+
+  #changes(namespaces: RecordsUpdate["namespaces"]): RecordsUpdate {
+    const services = pick(this.#options.services, this.#pending.services);
+    const slices = pick(this.#options.slices, this.#pending.slices);
+    return {
+      full: false,
+      services: services.present,
+      slices: slices.present,
+      removedServices: services.absent,
+      removedSlices: slices.absent,
+      namespaces: this.#pending.namespaces ? namespaces : undefined,
+    };
+  }
+}
+
+function pick<T>(
+  informer: Informer<T>,
+  keys: Iterable<string>,
+): { readonly present: readonly T[]; readonly absent: readonly string[] } {
+  const present: T[] = [];
+  const absent: string[] = [];
+  for (const key of keys) {
+    const object = informer.get(key);
+    if (object === undefined) absent.push(key);
+    else present.push(object);
+  }
+  return { present, absent };
+}
