@@ -111,7 +111,7 @@ export function invalid(target: Target, name: string, errors: readonly FieldErro
   const joined = texts.length === 1 ? (texts[0] ?? "") : `[${texts.join(", ")}]`;
   const kind = target.group === "" ? target.kind : `${target.kind}.${target.group}`;
   return new StatusError(422, "Invalid", `${kind} "${name}" is invalid: ${joined}`, {
-    name,
+    ...(name === "" ? {} : { name }),
     ...withGroup(target.group),
     kind: target.kind,
     causes: errors.map(({ type, message, field }) => ({ reason: type, message, field })),

@@ -135,6 +135,22 @@ export interface CustomSubresource {
   readonly gvk: { readonly group: string; readonly version: string; readonly kind: string };
   /** Absent for streaming endpoints (log, exec, attach, portforward, proxy), which the HTTP layer routes itself. */
   handle?(request: SubresourceRequest): Promise<JsonObject> | JsonObject;
+  /** For a view of a part of the object (scale): its writes go by the kind's own strategy, and it can be applied. */
+  readonly view?: SubresourceView;
+}
+
+/** How a part of an object is read and applied in a form of its own. */
+export interface SubresourceView {
+  /** Schema of the form, for example `io.k8s.api.autoscaling.v1.Scale`. */
+  readonly schema: string;
+  /** The form of a stored object. */
+  read(object: Readonly<JsonObject>): JsonObject;
+  /** The configuration of the object that an applied configuration of the form stands for. */
+  configurationOf(applied: Readonly<JsonObject>): JsonObject;
+  /** Fills what an apply took out of the part with the form's zero values. */
+  complete(object: JsonObject): void;
+  /** Table of objects in the form. */
+  readonly table: TableDefinition;
 }
 
 export interface SubresourceRequest {

@@ -176,7 +176,7 @@ class Handler implements ApiHandler {
     if (routed === undefined) {
       if (path.kind === "resource") this.#authorizeUnknown(call, user, path);
       else this.#authorizePath(call, user);
-      return answerPlainPath(this.#plain, call) ?? plainNotFound();
+      return answerPlainPath(this.#plain, call) ?? this.#notServed(path);
     }
     return this.#resource(call, user, routed, warnings);
   }
@@ -190,6 +190,14 @@ class Handler implements ApiHandler {
     const verb = verbOf(call, path);
     if (verb === undefined) throw methodNotAllowed();
     return { path, kind, verb };
+  }
+
+  /** A resource or version that is not there in a group that is: the API says so as an object. */
+  #notServed(path: ReturnType<typeof parseApiPath>): ApiReply {
+    const groups = this.#options.kinds.map(({ group }) => group);
+    if (path.kind !== "resource" || !groups.includes(path.group)) return plainNotFound();
+    const message = "the server could not find the requested resource";
+    throw new StatusError(404, "NotFound", message, {});
   }
 
   #authorizePath(call: ApiCall, user: UserInfo): void {

@@ -139,7 +139,14 @@ function parseFields(kind: KindDefinition, text: string): readonly FieldRequirem
       field === "metadata.name" ||
       (field === "metadata.namespace" && kind.namespaced) ||
       Object.hasOwn(kind.fieldSelectors, field);
-    if (!known) throw badRequest(`field label not supported: ${field}`);
+    if (known) continue;
+    if (Object.keys(kind.fieldSelectors).length > 0)
+      throw badRequest(`field label not supported: ${field}`);
+    const version = kind.group === "" ? kind.version : `${kind.group}/${kind.version}`;
+    const names = ["metadata.name", ...(kind.namespaced ? ["metadata.namespace"] : [])];
+    throw badRequest(
+      `Unable to find "${version}, Resource=${kind.plural}" that match label selector "", field selector "${text}": "${field}" is not a known field selector: only ${names.map((name) => `"${name}"`).join(", ")}`,
+    );
   }
   return requirements;
 }

@@ -1,5 +1,5 @@
 import { readMetadata } from "../registry/object-meta.ts";
-import type { JsonObject, KindDefinition } from "../types.ts";
+import type { JsonObject, KindDefinition, TableDefinition } from "../types.ts";
 import { listObject, type Listed } from "./list.ts";
 import type { Representation } from "./negotiate.ts";
 import { parseIncludeObject, partialObject, tableOf } from "./table.ts";
@@ -12,6 +12,15 @@ interface Options {
 
 function isKind(object: Readonly<JsonObject>, kind: KindDefinition): boolean {
   return object["kind"] === kind.kind;
+}
+
+/** The Table of an object of the kind, or of a view of one. */
+function tableFor(kind: KindDefinition, object: Readonly<JsonObject>): TableDefinition | undefined {
+  if (isKind(object, kind)) return kind.table;
+  for (const subresource of Object.values(kind.subresources))
+    if (subresource.kind === "custom" && subresource.gvk.kind === object["kind"])
+      return subresource.view?.table;
+  return undefined;
 }
 
 function servedBy(kind: KindDefinition): (object: Readonly<JsonObject>) => Readonly<JsonObject> {
@@ -28,10 +37,11 @@ export function representObject(
   representation: Representation,
   options: Options,
 ): Readonly<JsonObject> {
-  if (representation === "object" || !isKind(object, kind)) return servedBy(kind)(object);
+  const table = tableFor(kind, object);
+  if (representation === "object" || table === undefined) return servedBy(kind)(object);
   if (representation === "partial") return partialObject(object);
   if (representation === "partial-list") return object;
-  return tableOf(kind.table, [object], {
+  return tableOf(table, [object], {
     metadata: { resourceVersion: readMetadata(object)["resourceVersion"] },
     include: parseIncludeObject(options.query.get("includeObject")),
     now: options.now,

@@ -205,9 +205,14 @@ async function update(deps: RequestDeps, request: ResourceRequest, name: string)
   return { status: 200, object };
 }
 
-async function apply(deps: RequestDeps, request: ResourceRequest, name: string): Promise<Answer> {
+async function apply(
+  deps: RequestDeps,
+  request: ResourceRequest,
+  name: string,
+  expected = expectedOf(request.kind),
+): Promise<Answer> {
   const { kind, context, call, subresource } = request;
-  const { configuration, manager, force } = await readApply(call, expectedOf(kind), context);
+  const { configuration, manager, force } = await readApply(call, expected, context);
   checkNamespace(request, configuration);
   checkName(name, configuration);
   const at = { namespace: request.namespace ?? "", name };
@@ -326,6 +331,7 @@ async function customBody(
     if (request.verb === "create" && request.call.body === undefined) return undefined;
     const body = await decodeBody(request, expected);
     checkNamespace(request, body);
+    if (request.verb === "update") checkName(request.name ?? "", body);
     return body;
   }
   if (request.verb === "patch") {
@@ -346,9 +352,17 @@ async function custom(
   subresource: CustomSubresource,
   handle: Handle,
 ): Promise<Answer> {
-  const { context, verb } = request;
+  const { context, verb, call } = request;
   const name = request.name ?? "";
   const namespace = request.namespace ?? "";
+  const { view } = subresource;
+  if (verb === "patch" && view !== undefined && isApply(call)) {
+    const { object, status } = await apply(deps, request, name, {
+      ...subresource.gvk,
+      schema: view.schema,
+    });
+    return { status, object: view.read(object) };
+  }
   const ask = (asked: Verb, body: JsonObject | undefined): Promise<JsonObject> =>
     Promise.resolve(
       handle({ verb: asked, namespace, name, body, context, registry: deps.registry }),

@@ -24,7 +24,9 @@ import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strate
 import { age, ageColumn, column, formatLabels, nameColumn, numberColumn } from "./table.ts";
 import {
   collisionCountErrors,
+  conditionDefaults,
   containerCells,
+  internalStrategy,
   nonNegativeStatus,
   templateMismatch,
   templateWarnings,
@@ -62,9 +64,10 @@ function setTemplateGeneration(object: JsonObject, value: number): void {
 function updateStrategyDefaults(spec: JsonObject): void {
   const strategy = ensureRecord(spec, "updateStrategy");
   defaultTo(strategy, "type", "RollingUpdate");
-  if (strategy["type"] !== "RollingUpdate") return;
+  const isRolling = strategy["type"] === "RollingUpdate";
+  if (!isRolling && strategy["rollingUpdate"] === undefined) return;
   const rolling = ensureRecord(strategy, "rollingUpdate");
-  rolling["maxUnavailable"] ??= 1;
+  rolling["maxUnavailable"] ??= isRolling ? 1 : 0;
   rolling["maxSurge"] ??= 0;
 }
 
@@ -98,9 +101,7 @@ function updateStrategyErrors(strategy: Readonly<JsonObject>, field: string): Fi
         ? [required(`${field}.rollingUpdate`)]
         : rollingUpdateErrors(record(rolling), `${field}.rollingUpdate`);
     default: {
-      // The API prints its own form of the strategy here, not the client's.
-      const shown = { Type: text(strategy["type"]), RollingUpdate: rolling ?? null };
-      return [notSupported(field, shown, updateTypes)];
+      return [notSupported(field, internalStrategy(strategy), updateTypes)];
     }
   }
 }
@@ -158,7 +159,9 @@ const strategy: Strategy = defineStrategy({
     podTemplateDefaults(ensureRecord(spec, "template"));
     updateStrategyDefaults(spec);
     spec["revisionHistoryLimit"] ??= 10;
-    daemonSet["status"] = { ...zeroStatus(), ...record(daemonSet["status"]) };
+    const status = { ...zeroStatus(), ...record(daemonSet["status"]) };
+    conditionDefaults(status, ["lastTransitionTime"]);
+    daemonSet["status"] = status;
   },
   prepareForCreate(daemonSet) {
     daemonSet["status"] = zeroStatus();

@@ -1,5 +1,5 @@
 import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.ts";
-import { defaultTo, ensureRecord, int, metadataOf, nameOf, record, text } from "./access.ts";
+import { defaultTo, ensureRecord, int, metadataOf, nameOf, record } from "./access.ts";
 import {
   forbiddenField,
   immutable,
@@ -21,7 +21,9 @@ import { defineStatusStrategy, defineStrategy, restore, subresourceVerbs } from 
 import { age, ageColumn, column, nameColumn } from "./table.ts";
 import {
   collisionCountErrors,
+  conditionDefaults,
   containerCells,
+  internalStrategy,
   nonNegativeStatus,
   podNameWarnings,
   templateWarnings,
@@ -71,9 +73,7 @@ function strategyErrors(strategy: Readonly<JsonObject>, field: string): FieldErr
         ? [required(`${field}.rollingUpdate`, "this should be defaulted and never be nil")]
         : rollingUpdateErrors(record(rolling), `${field}.rollingUpdate`);
     default: {
-      // The API prints its own form of the strategy here, not the client's.
-      const shown = { Type: text(strategy["type"]), RollingUpdate: rolling ?? null };
-      return [notSupported(field, shown, strategyTypes)];
+      return [notSupported(field, internalStrategy(strategy), strategyTypes)];
     }
   }
 }
@@ -140,7 +140,7 @@ const strategy: Strategy = defineStrategy({
     strategyDefaults(spec);
     spec["revisionHistoryLimit"] ??= 10;
     spec["progressDeadlineSeconds"] ??= 600;
-    ensureRecord(deployment, "status");
+    conditionDefaults(ensureRecord(deployment, "status"), ["lastUpdateTime", "lastTransitionTime"]);
   },
   prepareForCreate(deployment) {
     deployment["status"] = {};

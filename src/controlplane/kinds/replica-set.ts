@@ -8,6 +8,7 @@ import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, nameColumn, numberColumn } from "./table.ts";
 import {
+  conditionDefaults,
   containerCells,
   nonNegativeStatus,
   podNameWarnings,
@@ -52,7 +53,9 @@ const strategy: Strategy = defineStrategy({
     const spec = ensureRecord(replicaSet, "spec");
     spec["replicas"] ??= 1;
     podTemplateDefaults(ensureRecord(spec, "template"));
-    ensureRecord(replicaSet, "status")["replicas"] ??= 0;
+    const status = ensureRecord(replicaSet, "status");
+    status["replicas"] ??= 0;
+    conditionDefaults(status, ["lastTransitionTime"]);
   },
   prepareForCreate(replicaSet) {
     replicaSet["status"] = { replicas: 0 };
@@ -84,9 +87,6 @@ export const replicaSetKind: KindDefinition = defineKind({
       group: "apps",
       selectorText: labelSelectorText,
     }),
-  },
-  fieldSelectors: {
-    "status.replicas": (object) => String(int(record(object["status"])["replicas"]) ?? 0),
   },
   table: {
     columns: [

@@ -8,7 +8,7 @@ import {
   required,
 } from "./field-error.ts";
 import { isEmptySelector, isUsableSelector, selectorMatches } from "./label-selector.ts";
-import { dns1123Label } from "./names.ts";
+import { dns1123Label, dns1123Subdomain } from "./names.ts";
 import { validatePodTemplate } from "./pod-validation.ts";
 import { podSpecWarnings } from "./pod-warnings.ts";
 import { validateLabelSelector } from "./scheduling-validation.ts";
@@ -71,6 +71,20 @@ export function validateReplicaTemplate(spec: Readonly<JsonObject>): FieldError[
   ];
 }
 
+/** The form in which the API shows an update strategy that it refuses: its own, not the client's. */
+export function internalStrategy(strategy: Readonly<JsonObject>): JsonObject {
+  const { type, rollingUpdate } = strategy;
+  const { maxUnavailable = 0, maxSurge = 0 } = record(rollingUpdate);
+  const shown = { MaxUnavailable: maxUnavailable, MaxSurge: maxSurge };
+  return { Type: text(type), RollingUpdate: rollingUpdate === undefined ? null : shown };
+}
+
+/** The API always prints these times of a condition, null when they are unknown. */
+export function conditionDefaults(status: JsonObject, times: readonly string[]): void {
+  for (const condition of records(status["conditions"]))
+    for (const time of times) condition[time] ??= null;
+}
+
 /** An error per field of `status` that is below zero. */
 export function nonNegativeStatus(
   status: Readonly<JsonObject>,
@@ -107,11 +121,10 @@ export function collisionCountErrors(
   object: Readonly<JsonObject>,
   old: Readonly<JsonObject> | undefined,
 ): FieldError[] {
-  const count = (one: Readonly<JsonObject> | undefined): number =>
-    int(dig(one, "status", "collisionCount")) ?? 0;
-  return count(object) < count(old)
-    ? [invalidValue("status.collisionCount", count(object), "cannot be decremented")]
-    : [];
+  const count = int(dig(object, "status", "collisionCount"));
+  const before = int(dig(old, "status", "collisionCount"));
+  if (before === undefined || (count !== undefined && count >= before)) return [];
+  return [invalidValue("status.collisionCount", count ?? 0, "cannot be decremented")];
 }
 
 /** Warns of a new object whose name cannot be a host name. */
@@ -119,8 +132,10 @@ export function podNameWarnings(
   object: Readonly<JsonObject>,
   old: Readonly<JsonObject> | undefined,
 ): string[] {
-  if (old !== undefined) return [];
-  const messages = dns1123Label(nameOf(object));
+  const name = nameOf(object);
+  // A name that is no subdomain either is refused.
+  if (old !== undefined || dns1123Subdomain(name).length > 0) return [];
+  const messages = dns1123Label(name);
   return messages.length === 0
     ? []
     : [

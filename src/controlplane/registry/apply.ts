@@ -47,6 +47,8 @@ export interface ApplyRequest {
   readonly force: boolean;
   /** Top-level fields that this endpoint writes; the others are nobody's by this apply. */
   readonly writes: (field: string) => boolean;
+  /** API version of the form of a part (scale) that is applied, which conflicts name; undefined for a whole object. */
+  readonly viewVersion?: string;
 }
 
 interface Conflict {
@@ -54,7 +56,7 @@ interface Conflict {
   readonly fields: FieldSet;
 }
 
-function ownerText({ manager, subresource, operation, apiVersion }: Entry): string {
+function ownerText({ manager, subresource, operation, apiVersion }: Writer): string {
   const within =
     subresource === undefined ? "" : ` with subresource ${JSON.stringify(subresource)}`;
   const using = operation === "Update" ? ` using ${apiVersion}` : "";
@@ -139,14 +141,17 @@ function lastAppliedFields(live: Readonly<JsonObject>, schema: string): FieldSet
   return difference(appliedFields(last, reference), stale);
 }
 
-function checkConfiguration(request: ApplyRequest): void {
-  const { configuration, schema, writer } = request;
+function checkConfiguration(
+  configuration: Readonly<JsonObject>,
+  schema: string,
+  apiVersion: string,
+): void {
   if (readMetadata(configuration)["managedFields"] !== undefined)
     throw badRequest("metadata.managedFields must be nil");
   const kind = String(configuration["kind"]);
   const namespace = metaText(configuration, "namespace");
   const name = metaText(configuration, "name");
-  const object = `${namespace}/${name}; ${writer.apiVersion}, Kind=${kind}`;
+  const object = `${namespace}/${name}; ${apiVersion}, Kind=${kind}`;
   const refuse = (text: string): StatusError =>
     badRequest(`failed to create typed patch object (${object}): ${text}`);
   const faults = configurationFaults(configuration, { ref: schema });
@@ -189,11 +194,16 @@ function conflictsOf(
     .map((owner) => ({ owner, fields: intersection(owner.fields, changed) }))
     .filter(({ fields }) => fields.size > 0);
   if (request.force || conflicts.length === 0) return conflicts;
-  const { live, writer, schema } = request;
+  const { live, writer, schema, viewVersion } = request;
   const free =
-    live !== undefined && writer.manager === KUBECTL ? lastAppliedFields(live, schema) : new Map();
+    live !== undefined && writer.manager === KUBECTL && viewVersion === undefined
+      ? lastAppliedFields(live, schema)
+      : new Map();
   const refused = conflicts
-    .map(({ owner, fields }) => ({ owner, fields: difference(fields, free) }))
+    .map(({ owner, fields }) => ({
+      owner: viewVersion === undefined ? owner : { ...owner, apiVersion: viewVersion },
+      fields: difference(fields, free),
+    }))
     .filter(({ fields }) => fields.size > 0);
   if (refused.length > 0) throw conflictError(refused);
   return conflicts;
@@ -208,7 +218,7 @@ function conflictsOf(
  */
 export function applyConfiguration(request: ApplyRequest): JsonObject {
   const { configuration, schema, writer, writes } = request;
-  checkConfiguration(request);
+  checkConfiguration(configuration, schema, writer.apiVersion);
   const reference = { ref: schema };
   const live = withoutManagedFields(request.live ?? {});
   const entries = liveEntries(request);
@@ -239,7 +249,8 @@ export function applyConfiguration(request: ApplyRequest): JsonObject {
     isDeepStrictEqual(toFieldsV1(mine.fields), toFieldsV1(fields)) &&
     isDeepStrictEqual(object, live);
   const own: Entry = { ...writer, time: unmoved ? mine.time : writer.time, fields };
-  if (writer.manager === KUBECTL) refreshLastApplied(object, configuration);
+  if (writer.manager === KUBECTL && request.viewVersion === undefined)
+    refreshLastApplied(object, configuration);
   const managed = formatManagedFields([own, ...kept]);
   if (managed.length > 0) metadataOf(object)["managedFields"] = managed;
   return object;
@@ -265,6 +276,18 @@ export function configurationApplier(
     time: formatTime(context.now),
   };
   const writes = writableFields(kind, subresource);
-  return (live) =>
-    applyConfiguration({ live, configuration, schema: kind.schema, writer, force, writes });
+  const { schema } = kind;
+  const custom = subresource === undefined ? undefined : kind.subresources[subresource];
+  if (custom?.kind !== "custom" || custom.view === undefined)
+    return (live) => applyConfiguration({ live, configuration, schema, writer, force, writes });
+  const { view, gvk } = custom;
+  const viewVersion = apiVersionOf(gvk);
+  checkConfiguration(configuration, view.schema, viewVersion);
+  const part = view.configurationOf(configuration);
+  return (live) => {
+    const request = { live, configuration: part, schema, writer, force, writes, viewVersion };
+    const object = applyConfiguration(request);
+    view.complete(object);
+    return object;
+  };
 }

@@ -33,6 +33,7 @@ import {
   fillNewMetadata,
   inheritMetadata,
   resourceOf,
+  writableFields,
 } from "./write-rules.ts";
 
 export { resourceOf } from "./write-rules.ts";
@@ -280,12 +281,13 @@ class StoreRegistry implements ObjectRegistry {
     return kind;
   }
 
-  /** A stored subresource has its own strategy, a custom one and the system have none. */
+  /** A stored subresource has its own strategy, a view that of its kind; other custom ones and the system have none. */
   #strategyFor(kind: KindDefinition, options: UpdateOptions): Strategy | undefined {
     if (options.system === true) return undefined;
     if (options.subresource === undefined) return kind.strategy;
     const subresource = kind.subresources[options.subresource];
-    return subresource?.kind === "stored" ? subresource.strategy : undefined;
+    if (subresource?.kind === "stored") return subresource.strategy;
+    return subresource?.view === undefined ? undefined : kind.strategy;
   }
 
   #createOnce(
@@ -406,7 +408,9 @@ class StoreRegistry implements ObjectRegistry {
       subresource: options.subresource,
       time: formatTime(options.context.now),
     };
-    const entries = fieldsAfterUpdate(old, object, kind.schema, writer);
+    // What the strategy has put into a new object's status is nobody's.
+    const writes = old === undefined ? writableFields(kind, undefined) : undefined;
+    const entries = fieldsAfterUpdate(old, object, kind.schema, writer, writes);
     const metadata = metadataOf(object);
     if (entries.length === 0) delete metadata["managedFields"];
     else metadata["managedFields"] = entries;

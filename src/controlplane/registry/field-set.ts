@@ -92,6 +92,12 @@ function members(value: unknown, schema: FieldSchema | undefined): Map<string, M
   return new Map(memberList(value, schema).map((member) => [member.element, member]));
 }
 
+/** What is in the list more than once. */
+function repeated(elements: readonly string[]): string[] {
+  const seen = new Set<string>();
+  return elements.filter((element) => seen.size === seen.add(element).size);
+}
+
 function isItem(element: string): boolean {
   return element.startsWith("k:");
 }
@@ -111,7 +117,14 @@ function wholeNode(value: unknown, schema: FieldSchema | undefined, listed: bool
 /** All fields of a value. */
 export function fieldsOf(value: unknown, schema: FieldSchema | undefined): FieldSet {
   const out: FieldSet = new Map();
+  const list = memberList(value, schema);
+  const twice = new Set(repeated(list.map(({ element }) => element)));
   for (const [element, member] of members(value, schema)) {
+    // Items with the same key are one field together.
+    if (twice.has(element)) {
+      out.set(element, { owned: true, children: new Map() });
+      continue;
+    }
     const node = wholeNode(member.value, member.schema, isItem(element));
     // A list that the type requires exists in the empty object already: its items are owned, not the list itself.
     if (node.children.size > 0 && Array.isArray(member.value) && isRequired(schema, element))

@@ -145,18 +145,19 @@ export function removedFields(before: unknown, after: unknown, schema: string): 
 
 /**
  * What `metadata.managedFields` becomes when `writer` turns `before` into `after` by create or update: the changed
- * fields are the writer's, removed fields are nobody's.
+ * fields are the writer's, removed fields are nobody's. `writes` tells which top-level fields the writer can own.
  */
 export function fieldsAfterUpdate(
   before: Readonly<JsonObject> | undefined,
   after: JsonObject,
   schema: string,
   writer: Writer,
+  writes: (field: string) => boolean = () => true,
 ): JsonObject[] {
   const reference = { ref: schema };
-  const changed = ownable(
-    before === undefined ? fieldsOf(after, reference) : changedFields(before, after, reference),
-  );
+  const touched =
+    before === undefined ? fieldsOf(after, reference) : changedFields(before, after, reference);
+  const changed = ownable(new Map([...touched].filter(([element]) => writes(element.slice(2)))));
   const base = before === undefined ? [] : baseEntries(before, after, writer);
   // Somebody reset the list: nothing is tracked until the next apply.
   if (before !== undefined && base.length === 0) return [];

@@ -165,7 +165,7 @@ class Decoder {
     if (name === TIME || name === MICRO_TIME) return decodeTime(value, place, name === MICRO_TIME);
     if (name === INT_OR_STRING) {
       if (typeof value === "string" || Number.isInteger(value)) return value;
-      throw typeError(value, place, "intstr.IntOrString");
+      throw typeError(value, place, "int32");
     }
     const definition = definitionOf(name);
     if (definition?.fields !== undefined) return this.struct(value, name, place);

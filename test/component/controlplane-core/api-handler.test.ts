@@ -274,14 +274,15 @@ test("YAML bodies are read", async () => {
   assert.equal(at(reply.body, "spec.containers.0.image"), "i");
 });
 
-test("what is not served is a plain 404; a wrong method 405; no credentials 401", async () => {
+test("what is not served is a 404; a wrong method 405; no credentials 401", async () => {
   const { request, ask } = world();
-  for (const path of [
-    "/api/v1/unicorns",
-    "/apis/nope/v1/x",
-    "/frob",
-    "/api/v1/namespaces/default/pods/a/frob",
-  ]) {
+  for (const path of ["/api/v1/unicorns", `${PODS}/a/frob`, "/api/v2/pods"]) {
+    const reply = await ask("GET", path);
+    assert.equal(reply.status, 404, path);
+    assert.equal(reply.body["message"], "the server could not find the requested resource");
+    assert.deepEqual(reply.body["details"], {});
+  }
+  for (const path of ["/apis/nope/v1/x", "/frob"]) {
     const reply = await request("GET", path);
     assert.ok(reply.kind === "text" && reply.status === 404, path);
     assert.equal(reply.text, "404 page not found\n");
