@@ -1,5 +1,6 @@
 import type { ApiClient } from "../../api/client.ts";
 import { createEventRecorder } from "../../api/event-recorder.ts";
+import type { EventRecorder } from "../../api/event-types.ts";
 import type { Cidr } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -9,9 +10,12 @@ import { tokenCleaner } from "./bootstrap-tokens/token-cleaner.ts";
 import { kubeletClientApprover, kubeletServingApprover } from "./certificates/approver.ts";
 import { certificateCleaner } from "./certificates/cleaner.ts";
 import { certificateSigner, type SigningAuthority } from "./certificates/signer.ts";
+import { DeploymentController } from "./deployment/deployment-controller.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
 import { GarbageCollector } from "./garbage-collector/garbage-collector.ts";
+import { JobController } from "./job/job-controller.ts";
+import { ttlAfterFinishedController } from "./job/ttl-after-finished.ts";
 import type { KubernetesServiceOptions } from "./kubernetes-service/kubernetes-service-controller.ts";
 import { kubernetesServiceController } from "./kubernetes-service/kubernetes-service-controller.ts";
 import { namespaceController } from "./namespace/namespace-controller.ts";
@@ -20,7 +24,7 @@ import { nodeLifecycleController } from "./node-lifecycle/node-lifecycle-control
 import { taintEvictionController } from "./node-lifecycle/taint-eviction.ts";
 import { podGCController } from "./pod-gc/pod-gc-controller.ts";
 import { ReplicaController } from "./replication/replica-controller.ts";
-import { replicationControllerKind } from "./replication/workload.ts";
+import { replicaSetKind, replicationControllerKind } from "./replication/workload.ts";
 import { rootCAPublisher } from "./service-accounts/root-ca-publisher.ts";
 import { serviceAccountController } from "./service-accounts/service-account-controller.ts";
 import type { Controller, ControllerContext } from "./shared/controller.ts";
@@ -72,11 +76,10 @@ export function createControllers(options: ControllersOptions): {
   const { informers } = caches;
   const parts: ((signal: AbortSignal) => Promise<void>)[] = [(signal) => caches.run(signal)];
 
-  function context(identity: Identity): ControllerContext {
-    const client = clientFor(identity);
+  function recorderFor(client: ApiClient, component: string): EventRecorder {
     const recorder = createEventRecorder({
       client,
-      component: identity.name === "system:kube-scheduler" ? "default-scheduler" : identity.name,
+      component,
       // Controllers belong to the cluster, not to a node.
       host: "",
       clock,
@@ -84,9 +87,14 @@ export function createControllers(options: ControllersOptions): {
       random,
     });
     parts.push((signal) => recorder.run(signal));
+    return recorder;
+  }
+
+  function context(identity: Identity): ControllerContext {
+    const client = clientFor(identity);
     return {
       client,
-      recorder,
+      recorder: recorderFor(client, identity.name),
       informers,
       clock,
       random,
@@ -103,6 +111,15 @@ export function createControllers(options: ControllersOptions): {
       context: account("replication-controller"),
       workloads: informers.replicationControllers,
     }),
+    new ReplicaController({
+      name: "replicaset",
+      kind: replicaSetKind,
+      context: account("replicaset-controller"),
+      workloads: informers.replicaSets,
+    }),
+    new DeploymentController(account("deployment-controller")),
+    new JobController(account("job-controller")),
+    ttlAfterFinishedController(account("ttl-after-finished-controller")),
     endpointsController(account("endpoint-controller")),
     endpointSliceController(account("endpointslice-controller")),
     nodeIpamController(nodes, options),
@@ -132,7 +149,16 @@ export function createControllers(options: ControllersOptions): {
       tokenCleaner(account("token-cleaner")),
     );
   }
-  const scheduler = new Scheduler(context({ kind: "user", name: "system:kube-scheduler" }));
+  const scheduling = clientFor({ kind: "user", name: "system:kube-scheduler" });
+  const scheduler = new Scheduler({
+    client: scheduling,
+    informers,
+    owners: new Map([["apps/v1/ReplicaSet", informers.replicaSets]]),
+    recorderFor: (profile) => recorderFor(scheduling, profile),
+    clock,
+    random,
+    logger: logger.child({ component: "scheduler" }),
+  });
   parts.push(...controllers.map((each) => (signal: AbortSignal) => each.run(signal)), (signal) =>
     scheduler.run(signal),
   );

@@ -1,133 +1,183 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+
 import type { ApiClient } from "../../api/client.ts";
 import { ApiError } from "../../api/errors.ts";
 import type { EventRecorder } from "../../api/event-types.ts";
+import type { Informer } from "../../api/informer-types.ts";
 import { keyOf } from "../../api/object.ts";
 import { objectPath } from "../../api/resource.ts";
 import { NODES, PODS } from "../../api/resources.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { patchObject } from "../controllers/shared/calls.ts";
 import { eventTarget } from "../controllers/shared/controller.ts";
 import type { Informers } from "../controllers/shared/informers.ts";
 import type { StoredPod } from "../controllers/shared/pod-state.ts";
-import {
-  formatTime,
-  isPodTerminal,
-  isTerminating,
-  podCondition,
-} from "../controllers/shared/pod-state.ts";
-import type { Profile } from "./place-pod.ts";
-import { defaultProfile, placePod } from "./place-pod.ts";
+import { isPodTerminal, isTerminating } from "../controllers/shared/pod-state.ts";
+import { ClusterCache } from "./cluster-cache.ts";
+import type { ClusterEvent } from "./cluster-events.ts";
+import { nodeEvents, podEvents } from "./cluster-events.ts";
+import { evictVictims } from "./evict.ts";
+import { Nominations } from "./nominations.ts";
+import type { FitFailure } from "./place-pod.ts";
+import { fitMessage, placePod } from "./place-pod.ts";
+import type { PodInfo } from "./pod-info.ts";
+import { podInfo } from "./pod-info.ts";
+import type { DisruptionBudget } from "./preemption.ts";
+import { findPreemption } from "./preemption.ts";
+import type { Profile } from "./profiles.ts";
+import { profiles } from "./profiles.ts";
+import { eventMessage, patchStatus, reportUnschedulable } from "./report.ts";
 import { SchedulingQueue } from "./scheduling-queue.ts";
-import type { StoredNode } from "./snapshot.ts";
-import { ClusterCache } from "./snapshot.ts";
+import type { Snapshot } from "./snapshot.ts";
+import type { WorkloadSources } from "./workload-selectors.ts";
+import { WorkloadSelectors } from "./workload-selectors.ts";
 
 export interface SchedulerOptions {
   readonly client: ApiClient;
-  readonly informers: Pick<Informers, "pods" | "nodes" | "namespaces">;
-  readonly recorder: EventRecorder;
+  readonly informers: Pick<
+    Informers,
+    "pods" | "nodes" | "namespaces" | "services" | "replicationControllers"
+  >;
+  /** Other owners of copies, see {@link WorkloadSources}. */
+  readonly owners?: WorkloadSources["owners"];
+  /** What PodDisruptionBudgets allow at the moment. */
+  readonly budgets?: () => readonly DisruptionBudget[];
+  /** Events of a profile are reported under its name. */
+  readonly recorderFor: (profile: string) => EventRecorder;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
   readonly random: () => number;
-  /** Profiles by `spec.schedulerName`; pods that name another one are left alone. */
-  readonly profiles?: ReadonlyMap<string, Profile>;
+  /** Ways to place pods; a pod whose `spec.schedulerName` is none of them is left alone. */
+  readonly profiles?: readonly Profile[];
 }
 
-/** What of a node matters to pods that wait; heartbeats do not. */
-function schedulingFacts(node: StoredNode): string {
-  return JSON.stringify([
-    node.metadata.labels,
-    node.spec?.taints,
-    node.spec?.unschedulable,
-    node.status?.allocatable,
-  ]);
+interface RunningProfile {
+  readonly profile: Profile;
+  readonly recorder: EventRecorder;
+  /** The node chosen last. */
+  previous: string | undefined;
 }
+
+/** How long decisions may follow one another before others get a turn, milliseconds. */
+const sliceMs = 5;
+/** Writes under way; more wait. */
+const maxWrites = 16;
 
 /** Gives pods a node through pods/binding. */
 export class Scheduler {
   readonly #options: SchedulerOptions;
-  readonly #profiles: ReadonlyMap<string, Profile>;
+  readonly #profiles: ReadonlyMap<string, RunningProfile>;
   readonly #cache = new ClusterCache();
+  readonly #nominations = new Nominations();
   readonly #queue: SchedulingQueue;
-  readonly #bindings = new Set<Promise<void>>();
+  readonly #writes = new Set<Promise<void>>();
+  readonly #selectors: WorkloadSelectors;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
-    this.#profiles = options.profiles ?? new Map([["default-scheduler", defaultProfile]]);
+    this.#profiles = new Map(
+      (options.profiles ?? profiles).map((profile) => [
+        profile.name,
+        { profile, recorder: options.recorderFor(profile.name), previous: undefined },
+      ]),
+    );
     this.#queue = new SchedulingQueue(options.clock);
+    this.#selectors = new WorkloadSelectors({
+      ...options.informers,
+      owners: options.owners ?? new Map(),
+    });
   }
 
   /** Schedules until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { pods, nodes, namespaces } = this.#options.informers;
+    const { clock, informers } = this.#options;
+    const { pods, nodes, namespaces, services, replicationControllers } = informers;
+    const caches: Pick<Informer<unknown>, "whenSynced">[] = [
+      pods,
+      nodes,
+      namespaces,
+      services,
+      replicationControllers,
+      ...(this.#options.owners?.values() ?? []),
+    ];
     try {
-      await Promise.all([pods, nodes, namespaces].map((each) => each.whenSynced(signal)));
+      await Promise.all(caches.map((each) => each.whenSynced(signal)));
     } catch (error) {
       if (signal.aborted) return;
       throw error;
     }
     const unsubscribe = this.#subscribe();
+    let sliceEnd = clock.monotonic() + sliceMs;
     while (!signal.aborted) {
       const key = await this.#queue.next(signal);
-      if (key !== undefined) await this.#scheduleOne(key, signal);
+      if (key !== undefined) this.#scheduleOne(key, signal);
+      while (this.#writes.size >= maxWrites) await Promise.race(this.#writes);
+      if (clock.monotonic() < sliceEnd) continue;
+      await nextTurn();
+      sliceEnd = clock.monotonic() + sliceMs;
     }
     for (const end of unsubscribe) end();
-    await Promise.all(this.#bindings);
+    await Promise.all(this.#writes);
   }
 
   #subscribe(): readonly (() => void)[] {
-    const { pods, nodes } = this.#options.informers;
+    const { pods, nodes, namespaces } = this.#options.informers;
     return [
+      () => this.#selectors.close(),
       nodes.subscribe((change) => {
         if (change.kind === "deleted") {
           this.#cache.removeNode(change.key);
+          this.#queue.happened(["node-removed"]);
           return;
         }
         this.#cache.setNode(change.object);
-        if (
-          change.kind === "added" ||
-          schedulingFacts(change.object) !== schedulingFacts(change.previous)
-        ) {
-          this.#queue.clusterChanged();
-        }
+        this.#queue.happened(
+          change.kind === "added" ? ["node-added"] : nodeEvents(change.object, change.previous),
+        );
+      }),
+      namespaces.subscribe((change) => {
+        if (change.kind === "updated") this.#queue.happened(["namespace-labels"]);
       }),
       pods.subscribe((change) => {
-        if (change.kind === "deleted") {
-          this.#queue.remove(change.key);
-          this.#cache.removePod(change.key);
-          if ((change.previous.spec?.nodeName ?? "") !== "") this.#queue.clusterChanged();
-          return;
-        }
-        const before = change.kind === "updated" ? change.previous : undefined;
-        this.#podChanged(change.object, before);
+        if (change.kind === "deleted") this.#podDeleted(change.key, change.previous);
+        else
+          this.#podChanged(change.object, change.kind === "updated" ? change.previous : undefined);
       }),
     ];
   }
 
+  #podDeleted(key: string, previous: StoredPod): void {
+    this.#queue.remove(key);
+    this.#cache.removePod(key);
+    const nominated = this.#nominations.nodeOf(previous) !== undefined;
+    this.#nominations.remove(key);
+    // Who hoped for a node kept others from it.
+    if (nominated || (previous.spec?.nodeName ?? "") !== "") this.#queue.happened(["pod-left"]);
+  }
+
   #podChanged(pod: StoredPod, before: StoredPod | undefined): void {
     const key = keyOf(pod);
+    const wasAssumed = this.#cache.isAssumed(pod);
     this.#cache.setPod(pod);
-    if (!this.#isWaiting(pod)) {
+    this.#nominations.observe(pod, before);
+    if ((pod.spec?.nodeName ?? "") !== "") {
       this.#queue.remove(key);
-      const wasBound = (before?.spec?.nodeName ?? "") !== "";
-      // A pod arrived (affinity), stopped (room) or was relabelled (affinity).
-      if (
-        !wasBound ||
-        (before !== undefined && isPodTerminal(pod) !== isPodTerminal(before)) ||
-        JSON.stringify(pod.metadata.labels) !== JSON.stringify(before?.metadata.labels)
-      ) {
-        this.#queue.clusterChanged();
-      }
+      const events = podEvents(pod, before);
+      this.#queue.happened(events);
       return;
     }
-    if (this.#cache.isAssumed(pod)) return;
+    if (!this.#isWaiting(pod)) {
+      this.#queue.remove(key);
+      this.#nominations.remove(key);
+      return;
+    }
+    if (wasAssumed) return;
     // Our own status writes come back as updates; only a changed pod deserves another try at once.
     const same =
       before !== undefined &&
       before.metadata.uid === pod.metadata.uid &&
-      before.metadata.generation === pod.metadata.generation &&
       JSON.stringify(before.metadata.labels) === JSON.stringify(pod.metadata.labels) &&
       JSON.stringify(before.spec) === JSON.stringify(pod.spec);
     if (!same || !this.#queue.has(key)) this.#queue.add(key, pod.spec?.priority ?? 0);
@@ -139,37 +189,156 @@ export class Scheduler {
       !isTerminating(pod) &&
       !isPodTerminal(pod) &&
       (pod.spec?.schedulingGates ?? []).length === 0 &&
-      this.#profiles.has(pod.spec?.schedulerName ?? "default-scheduler")
+      this.#profileOf(pod) !== undefined
     );
   }
 
-  async #scheduleOne(key: string, signal: AbortSignal): Promise<void> {
-    const { informers, random } = this.#options;
+  #profileOf(pod: StoredPod): RunningProfile | undefined {
+    return this.#profiles.get(pod.spec?.schedulerName ?? "default-scheduler");
+  }
+
+  #snapshot(): Snapshot {
+    const { clock, informers } = this.#options;
+    for (const key of this.#cache.expire(clock.monotonic())) {
+      const pod = informers.pods.get(key);
+      if (pod !== undefined && this.#isWaiting(pod)) this.#queue.add(key, pod.spec?.priority ?? 0);
+    }
+    return {
+      nodes: this.#cache.nodes(),
+      nominated: this.#nominations.byNode(),
+      namespaceLabels: (name) => {
+        const namespace = informers.namespaces.get(name);
+        return namespace === undefined ? undefined : (namespace.metadata.labels ?? {});
+      },
+      workloadSelector: (pod) => this.#selectors.selectorOf(pod),
+      nodesWithImage: (name) => this.#cache.nodesWithImage(name),
+    };
+  }
+
+  #scheduleOne(key: string, signal: AbortSignal): void {
+    const { informers, random, logger } = this.#options;
     const pod = informers.pods.get(key);
-    const profile = this.#profiles.get(pod?.spec?.schedulerName ?? "default-scheduler");
-    if (pod === undefined || profile === undefined || !this.#isWaiting(pod)) {
+    const running = pod === undefined ? undefined : this.#profileOf(pod);
+    if (pod === undefined || running === undefined || !this.#isWaiting(pod)) {
       this.#queue.remove(key);
       return;
     }
-    const snapshot = this.#cache.snapshot(
-      (name) => informers.namespaces.get(name)?.metadata.labels ?? {},
-    );
-    const placement = placePod(pod, snapshot, profile, random);
-    if (placement.kind === "unschedulable") {
-      this.#queue.unschedulable(key);
-      await this.#reportUnschedulable(pod, placement.message, signal);
-      return;
+    if (this.#cache.isAssumed(pod)) return;
+    try {
+      const snapshot = this.#snapshot();
+      const info = podInfo(pod);
+      const nominated = this.#nominations.nodeOf(pod);
+      const turn = { random, previous: running.previous };
+      const placement = placePod(info, snapshot, running.profile, turn, nominated);
+      if (placement.kind === "node") {
+        running.previous = placement.node;
+        this.#cache.assume(info, placement.node);
+        this.#nominations.remove(key);
+        // Binding may wait for the disk; the next pod need not.
+        this.#write(this.#bind(pod, placement.node, running.recorder, signal));
+      } else if (placement.kind === "no-nodes") {
+        this.#nominations.remove(key);
+        this.#queue.unschedulable(key, new Set(["node-added"]));
+        const message = "no nodes available to schedule pods";
+        this.#report(running, pod, { message, nominated: "" }, signal);
+      } else this.#makeRoom(running, info, { snapshot, failure: placement.failure }, signal);
+    } catch (error) {
+      // A pod or a node that cannot be read must not keep the others from being scheduled.
+      logger.log("error", "scheduling failed, will retry", {
+        pod: key,
+        error: errorMessage(error),
+      });
+      this.#queue.retry(key);
     }
-    this.#cache.assume(pod, placement.node);
-    // Binding may wait for the disk; the next pod need not.
-    const binding = this.#bind(pod, placement.node, signal).finally(() => {
-      this.#bindings.delete(binding);
-    });
-    this.#bindings.add(binding);
   }
 
-  async #bind(pod: StoredPod, node: string, signal: AbortSignal): Promise<void> {
-    const { client, recorder, logger } = this.#options;
+  /** Nothing fits: other pods may have to leave. */
+  #makeRoom(
+    running: RunningProfile,
+    info: PodInfo,
+    found: { readonly snapshot: Snapshot; readonly failure: FitFailure },
+    signal: AbortSignal,
+  ): void {
+    const { random, clock, budgets } = this.#options;
+    const { pod } = info;
+    const key = keyOf(pod);
+    const { snapshot, failure } = found;
+    const preemption = findPreemption({
+      pod: info,
+      snapshot,
+      failure,
+      nominated: this.#nominations.nodeOf(pod),
+      budgets: budgets?.() ?? [],
+      random,
+      now: clock.now(),
+    });
+    const helpedBy = helpers(running.profile, failure);
+    const message = fitMessage(failure);
+    if (preemption.kind === "node") {
+      const { node, victims } = preemption;
+      this.#nominations.set(info, node);
+      this.#report(running, pod, { message, nominated: node }, signal);
+      this.#write(this.#evict(running, info, { node, victims, helpedBy }, signal));
+      return;
+    }
+    if (preemption.renounce) this.#nominations.remove(key);
+    this.#queue.unschedulable(key, helpedBy);
+    const report = {
+      message: `${message} ${preemption.message}`,
+      nominated: preemption.renounce ? "" : undefined,
+    };
+    this.#report(running, pod, report, signal);
+  }
+
+  async #evict(
+    running: RunningProfile,
+    info: PodInfo,
+    plan: {
+      readonly node: string;
+      readonly victims: readonly PodInfo[];
+      readonly helpedBy: ReadonlySet<ClusterEvent>;
+    },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { node, victims, helpedBy } = plan;
+    const { recorder, profile } = running;
+    const key = keyOf(info.pod);
+    const { client, logger } = this.#options;
+    try {
+      // They hoped for the same room; without it they may find another.
+      for (const other of this.#nominations.lessImportant(node, info.priority)) {
+        this.#nominations.remove(keyOf(other.pod));
+        await patchStatus(client, other.pod, { nominatedNodeName: null }, signal);
+        if (this.#queue.has(keyOf(other.pod))) this.#queue.add(keyOf(other.pod), other.priority);
+      }
+      const eviction = { preemptor: info, scheduler: profile.name, node, victims };
+      await evictVictims({ ...this.#options, recorder }, eviction, signal);
+      this.#queue.unschedulable(key, helpedBy);
+    } catch (error) {
+      if (isAbort(error) && signal.aborted) return;
+      logger.log("warn", "preemption failed, will retry", { pod: key, error: errorMessage(error) });
+      this.#queue.retry(key);
+    }
+  }
+
+  #report(
+    running: RunningProfile,
+    pod: StoredPod,
+    report: { readonly message: string; readonly nominated: string | undefined },
+    signal: AbortSignal,
+  ): void {
+    const target = eventTarget(PODS, pod);
+    running.recorder.event(target, "Warning", "FailedScheduling", eventMessage(report.message));
+    this.#write(reportUnschedulable(this.#options, pod, report, signal));
+  }
+
+  async #bind(
+    pod: StoredPod,
+    node: string,
+    recorder: EventRecorder,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { client, clock, logger } = this.#options;
     const { namespace, name, uid } = pod.metadata;
     const key = keyOf(pod);
     try {
@@ -184,6 +353,7 @@ export class Scheduler {
         },
         signal,
       });
+      this.#cache.bound(pod, clock.monotonic());
       recorder.event(
         eventTarget(PODS, pod),
         "Normal",
@@ -193,57 +363,31 @@ export class Scheduler {
     } catch (error) {
       this.#cache.forget(pod);
       if (isAbort(error) && signal.aborted) return;
-      // Gone, or bound by somebody else: its watch event says so.
-      if (error instanceof ApiError && [404, 409].includes(error.status)) {
-        this.#queue.retry(key);
-        return;
-      }
-      logger.log("warn", "binding failed, will retry", { pod: key, error: errorMessage(error) });
       this.#queue.retry(key);
+      // The room it held is free again.
+      this.#queue.happened(["pod-left"]);
+      // Gone, or bound by somebody else: its watch event says so.
+      if (error instanceof ApiError && [404, 409].includes(error.status)) return;
+      logger.log("warn", "binding failed, will retry", { pod: key, error: errorMessage(error) });
       recorder.event(
         eventTarget(PODS, pod),
         "Warning",
         "FailedScheduling",
-        `binding rejected: ${errorMessage(error)}`,
+        eventMessage(`binding rejected: ${errorMessage(error)}`),
       );
     }
   }
 
-  async #reportUnschedulable(pod: StoredPod, message: string, signal: AbortSignal): Promise<void> {
-    const { client, clock, logger, recorder } = this.#options;
-    recorder.event(eventTarget(PODS, pod), "Warning", "FailedScheduling", message);
-    const current = podCondition(pod, "PodScheduled");
-    if (
-      current?.status === "False" &&
-      current.reason === "Unschedulable" &&
-      current.message === message
-    ) {
-      return;
-    }
-    const { namespace, name, uid, generation } = pod.metadata;
-    const condition = {
-      type: "PodScheduled",
-      status: "False",
-      reason: "Unschedulable",
-      message,
-      lastTransitionTime:
-        current?.status === "False" ? current.lastTransitionTime : formatTime(clock.now()),
-      ...(generation === undefined ? {} : { observedGeneration: generation }),
-    };
-    try {
-      await patchObject(
-        client,
-        { resource: PODS, namespace, name, subresource: "status" },
-        { metadata: { uid }, status: { conditions: [condition] } },
-        signal,
-      );
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error instanceof ApiError && [404, 409].includes(error.status)) return;
-      logger.log("warn", "pod condition not written", {
-        pod: keyOf(pod),
-        error: errorMessage(error),
-      });
-    }
+  /** Keeps a write that is under way in sight; it must not reject. */
+  #write(write: Promise<void>): void {
+    const known = write.finally(() => this.#writes.delete(known));
+    this.#writes.add(known);
   }
+}
+
+/** What may help a pod that these rules refused. */
+function helpers(profile: Profile, { plugins }: FitFailure): ReadonlySet<ClusterEvent> {
+  const refusing = profile.filters.filter(({ name }) => plugins.has(name));
+  // A rule that nothing helps waits for the flush, or for a node that is new.
+  return new Set(["node-added" as const, ...refusing.flatMap(({ helpedBy }) => helpedBy)]);
 }

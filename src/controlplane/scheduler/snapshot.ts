@@ -1,119 +1,81 @@
 import type { Stored } from "../../api/object.ts";
-import { keyOf } from "../../api/object.ts";
+import { amounts } from "../../api/pod-requests.ts";
+import type { Amounts } from "../../api/pod-requests.ts";
 import type { Node } from "../../api/types.gen.ts";
 import type { StoredPod } from "../controllers/shared/pod-state.ts";
-import { isPodTerminal } from "../controllers/shared/pod-state.ts";
-import type { Amounts } from "../../api/pod-requests.ts";
-import { addAmounts, amounts, podRequests } from "../../api/pod-requests.ts";
+import type { LabelMatcher, Labels } from "./label-matcher.ts";
+import type { PodInfo, ScoringRequest } from "./pod-info.ts";
 
 export type StoredNode = Stored<Node>;
 
 /** A node with the pods on it, those included whose binding is still under way. */
 export interface NodeInfo {
+  readonly name: string;
   readonly node: StoredNode;
-  readonly pods: readonly StoredPod[];
+  readonly pods: readonly PodInfo[];
   readonly allocatable: Amounts;
   readonly requested: Amounts;
+  /** As `requested`, with an assumed amount for containers that ask for nothing. */
+  readonly scoring: ScoringRequest;
+  /** Bytes by image name. */
+  readonly images: ReadonlyMap<string, number>;
 }
 
 /** What one scheduling decision looks at. Never changes. */
 export interface Snapshot {
   readonly nodes: readonly NodeInfo[];
+  /** Pods that wait for room on a node, by its name: their preemption made or makes it. */
+  readonly nominated: ReadonlyMap<string, readonly PodInfo[]>;
   /** Labels of a namespace; undefined when it does not exist. */
-  namespaceLabels(name: string): Readonly<Record<string, string>> | undefined;
+  readonly namespaceLabels: (name: string) => Labels;
+  /**
+   * Which pods of its namespace are copies of the same thing: the selectors of the Services that select the pod and of
+   * the ReplicationController, ReplicaSet or StatefulSet that owns it, together. Undefined when there are none.
+   */
+  readonly workloadSelector: (pod: StoredPod) => LabelMatcher | undefined;
+  /** On how many nodes an image is. */
+  readonly nodesWithImage: (name: string) => number;
 }
 
-/** A NodeInfo from its parts. */
-export function nodeInfo(node: StoredNode, pods: readonly StoredPod[]): NodeInfo {
-  const requested = new Map<string, number>();
-  for (const pod of pods) addAmounts(requested, podRequests(pod));
-  return { node, pods, allocatable: amounts(node.status?.allocatable), requested };
+/** A NodeInfo without pods. */
+export function emptyNode(node: StoredNode): NodeInfo {
+  const images = new Map<string, number>();
+  for (const image of node.status?.images ?? [])
+    for (const name of image.names ?? []) images.set(name, image.sizeBytes ?? 0);
+  return {
+    name: node.metadata.name,
+    node,
+    pods: [],
+    allocatable: amounts(node.status?.allocatable),
+    requested: new Map(),
+    scoring: { cpu: 0, memory: 0 },
+    images,
+  };
 }
 
-/**
- * Nodes and the pods on them, kept up to date by the informers and, ahead of them, by the scheduler's own decisions
- * ("assumed" pods): the next pod must not be given the same room.
- */
-export class ClusterCache {
-  readonly #nodes = new Map<string, StoredNode>();
-  readonly #podsByNode = new Map<string, Map<string, StoredPod>>();
-  readonly #nodeOfPod = new Map<string, string>();
-  readonly #assumed = new Map<string, string>();
-  /** Sums are worked out again only for nodes whose pods changed. */
-  readonly #infos = new Map<string, NodeInfo>();
-
-  setNode(node: StoredNode): void {
-    this.#nodes.set(node.metadata.name, node);
-    this.#infos.delete(node.metadata.name);
+function totals(
+  info: NodeInfo,
+  pods: readonly PodInfo[],
+  sign: 1 | -1,
+): Pick<NodeInfo, "requested" | "scoring"> {
+  const requested = new Map(info.requested);
+  let { cpu, memory } = info.scoring;
+  for (const pod of pods) {
+    for (const [name, value] of pod.requests)
+      requested.set(name, (requested.get(name) ?? 0) + sign * value);
+    cpu += sign * pod.scoring.cpu;
+    memory += sign * pod.scoring.memory;
   }
+  return { requested, scoring: { cpu, memory } };
+}
 
-  removeNode(name: string): void {
-    this.#nodes.delete(name);
-    this.#infos.delete(name);
-  }
+/** The node as if `pods` were on it too. */
+export function withPods(info: NodeInfo, pods: readonly PodInfo[]): NodeInfo {
+  return { ...info, pods: [...info.pods, ...pods], ...totals(info, pods, 1) };
+}
 
-  /** A pod as the API has it. */
-  setPod(pod: StoredPod): void {
-    const key = keyOf(pod);
-    const node = pod.spec?.nodeName ?? "";
-    const assumed = this.#assumed.get(key);
-    if (node === "" && assumed === pod.metadata.uid) return;
-    this.#assumed.delete(key);
-    this.#drop(key);
-    if (node !== "" && !isPodTerminal(pod)) this.#place(key, pod, node);
-  }
-
-  removePod(key: string): void {
-    this.#assumed.delete(key);
-    this.#drop(key);
-  }
-
-  /** Counts the pod on `node` before the API shows it there. */
-  assume(pod: StoredPod, node: string): void {
-    const key = keyOf(pod);
-    this.#assumed.set(key, pod.metadata.uid);
-    this.#drop(key);
-    this.#place(key, pod, node);
-  }
-
-  /** The binding failed. */
-  forget(pod: StoredPod): void {
-    const key = keyOf(pod);
-    if (this.#assumed.get(key) !== pod.metadata.uid) return;
-    this.#assumed.delete(key);
-    this.#drop(key);
-  }
-
-  isAssumed(pod: StoredPod): boolean {
-    return this.#assumed.get(keyOf(pod)) === pod.metadata.uid;
-  }
-
-  snapshot(namespaceLabels: Snapshot["namespaceLabels"]): Snapshot {
-    const nodes = [...this.#nodes].map(([name, node]) => {
-      const known = this.#infos.get(name);
-      if (known !== undefined) return known;
-      const info = nodeInfo(node, [...(this.#podsByNode.get(name)?.values() ?? [])]);
-      this.#infos.set(name, info);
-      return info;
-    });
-    return { nodes, namespaceLabels };
-  }
-
-  #place(key: string, pod: StoredPod, node: string): void {
-    const pods = this.#podsByNode.get(node) ?? new Map<string, StoredPod>();
-    pods.set(key, pod);
-    this.#podsByNode.set(node, pods);
-    this.#nodeOfPod.set(key, node);
-    this.#infos.delete(node);
-  }
-
-  #drop(key: string): void {
-    const node = this.#nodeOfPod.get(key);
-    if (node === undefined) return;
-    this.#nodeOfPod.delete(key);
-    const pods = this.#podsByNode.get(node);
-    pods?.delete(key);
-    if (pods?.size === 0) this.#podsByNode.delete(node);
-    this.#infos.delete(node);
-  }
+/** The node as if `gone` had left it. */
+export function withoutPods(info: NodeInfo, gone: ReadonlySet<PodInfo>): NodeInfo {
+  const pods = info.pods.filter((each) => !gone.has(each));
+  return { ...info, pods, ...totals(info, [...gone], -1) };
 }

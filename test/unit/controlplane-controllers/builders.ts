@@ -114,6 +114,7 @@ export interface NodeParts {
   readonly createdAgo?: number;
   readonly spec?: Stored<Node>["spec"];
   readonly allocatable?: Record<string, string>;
+  readonly images?: { names: string[]; sizeBytes: number }[];
 }
 
 export function node(parts: NodeParts = {}): Stored<Node> {
@@ -129,6 +130,7 @@ export function node(parts: NodeParts = {}): Stored<Node> {
     status: {
       conditions: parts.conditions ?? [{ type: "Ready", status: "True", reason: "KubeletReady" }],
       allocatable: parts.allocatable ?? { cpu: "4", memory: "8Gi", pods: "110" },
+      images: parts.images,
     },
   };
 }

@@ -1,33 +1,66 @@
-import type { StoredPod } from "../../controllers/shared/pod-state.ts";
+import type { ClusterEvent } from "../cluster-events.ts";
+import type { PodInfo } from "../pod-info.ts";
 import type { NodeInfo, Snapshot } from "../snapshot.ts";
+
+/** Why a node does not take the pod. */
+export interface Objection {
+  readonly reasons: readonly string[];
+  /** True when no pod could leave the node to change that (upstream's UnschedulableAndUnresolvable). */
+  readonly final: boolean;
+}
+
+/** An objection with one reason. */
+export function objection(reason: string, final: boolean): Objection {
+  return { reasons: [reason], final };
+}
+
+/** A rule made ready for one pod. */
+export interface NodeFilter {
+  /** What speaks against the node, undefined when it passes. */
+  check(node: NodeInfo): Objection | undefined;
+  /** The same rule as if `pod` had come to `node` (1) or left it (-1). Absent where a rule looks at one node only. */
+  after?(pod: PodInfo, node: NodeInfo, sign: 1 | -1): NodeFilter;
+}
 
 /** A scheduling rule. All of it is pure: what is worked out once per pod comes from `prepare`. */
 export interface FilterPlugin {
   readonly name: string;
+  /** What may happen in the cluster that makes the rule think again. */
+  readonly helpedBy: readonly ClusterEvent[];
   /** A reason why the pod fits nowhere, whatever the nodes are (upstream's PreFilter). */
-  rejects?(pod: StoredPod, snapshot: Snapshot): string | undefined;
-  /** Returns the check of one node: the reasons against it, none when it passes. */
-  prepare(pod: StoredPod, snapshot: Snapshot): (node: NodeInfo) => readonly string[];
+  rejects?(pod: PodInfo): string | undefined;
+  /** The only nodes that can pass, by name; undefined = any. */
+  restricts?(pod: PodInfo): ReadonlySet<string> | undefined;
+  /** Returns the check of one node, undefined when the rule does not concern the pod. */
+  prepare(pod: PodInfo, snapshot: Snapshot): NodeFilter | undefined;
 }
 
 /** A scheduling preference. */
 export interface ScorePlugin {
   readonly name: string;
-  readonly weight: number;
-  /** Returns the score of one node that passed all filters, 0 to 100. `candidates` are all that passed. */
-  prepare(
-    pod: StoredPod,
+  /**
+   * The scores, 0 to 100, of the nodes that passed all filters, in their order; undefined when the preference does not
+   * concern the pod.
+   */
+  score(
+    pod: PodInfo,
     snapshot: Snapshot,
     candidates: readonly NodeInfo[],
-  ): (node: NodeInfo) => number;
+  ): readonly number[] | undefined;
 }
 
-/** Scales raw numbers so that the highest becomes 100; all zero stays zero. */
-export function normalised(
-  candidates: readonly NodeInfo[],
-  raw: (node: NodeInfo) => number,
-): (node: NodeInfo) => number {
-  const values = new Map(candidates.map((node) => [node, raw(node)]));
-  const highest = Math.max(0, ...values.values());
-  return (node) => (highest === 0 ? 0 : ((values.get(node) ?? 0) * 100) / highest);
+export const maxScore = 100;
+
+/** Scales raw numbers so that the highest becomes 100, or 0 when `reverse`; all zero means all equal. */
+export function normalised(raw: readonly number[], reverse = false): readonly number[] {
+  const highest = Math.max(0, ...raw);
+  return raw.map((value) => {
+    const score = highest === 0 ? 0 : Math.trunc((value * maxScore) / highest);
+    return reverse ? maxScore - score : score;
+  });
+}
+
+/** The value of a node's label. */
+export function domainOf(info: NodeInfo, topologyKey: string): string | undefined {
+  return info.node.metadata.labels?.[topologyKey];
 }

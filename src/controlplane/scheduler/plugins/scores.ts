@@ -1,72 +1,58 @@
-import { controllerOf } from "../../../api/object.ts";
-import { podRequests } from "../../../api/pod-requests.ts";
 import { matchesNodeTerm } from "../../../api/selectors.ts";
 import { tolerates } from "../../../api/tolerations.ts";
-import type { StoredPod } from "../../controllers/shared/pod-state.ts";
-import { isTerminating } from "../../controllers/shared/pod-state.ts";
 import type { NodeInfo } from "../snapshot.ts";
 import type { ScorePlugin } from "./plugin.ts";
-import { normalised } from "./plugin.ts";
+import { maxScore, normalised } from "./plugin.ts";
 
-/** What a container that asks for nothing is counted with, so that such pods spread too. */
-const assumedCpuMillicores = 100;
-const assumedMemoryBytes = 200 * 1024 * 1024;
-
-function scoringRequest(pod: StoredPod, name: "cpu" | "memory"): number {
-  const requested = podRequests(pod).get(name) ?? 0;
-  if (requested > 0) return requested;
-  const containers = pod.spec?.containers.length ?? 1;
-  return containers * (name === "cpu" ? assumedCpuMillicores : assumedMemoryBytes);
-}
-
-/** Share of cpu and memory in use once the pod is there, 0 to 1 each. */
-function shares(pod: StoredPod): (node: NodeInfo) => readonly number[] {
-  const own = { cpu: scoringRequest(pod, "cpu"), memory: scoringRequest(pod, "memory") };
-  return (info) =>
-    (["cpu", "memory"] as const).flatMap((name) => {
-      const allocatable = info.allocatable.get(name) ?? 0;
-      if (allocatable === 0) return [];
-      const used = info.pods.reduce((sum, each) => sum + scoringRequest(each, name), own[name]);
-      return [Math.min(used / allocatable, 1)];
-    });
-}
-
-function mean(values: readonly number[]): number {
-  return values.length === 0 ? 0 : values.reduce((sum, each) => sum + each, 0) / values.length;
-}
+const resources = ["cpu", "memory"] as const;
 
 /** Prefers nodes with more room (NodeResourcesFit, LeastAllocated). */
 export const leastAllocated: ScorePlugin = {
   name: "NodeResourcesFit",
-  weight: 1,
-  prepare: (pod) => {
-    const share = shares(pod);
-    return (node) => 100 * (1 - mean(share(node)));
-  },
+  score: (pod, _snapshot, candidates) =>
+    candidates.map(({ allocatable, scoring }) => {
+      const scores = resources.flatMap((name) => {
+        const capacity = allocatable.get(name) ?? 0;
+        if (capacity === 0) return [];
+        const free = Math.max(capacity - scoring[name] - pod.scoring[name], 0);
+        return [Math.trunc((free * maxScore) / capacity)];
+      });
+      if (scores.length === 0) return 0;
+      return Math.trunc(scores.reduce((sum, each) => sum + each, 0) / scores.length);
+    }),
 };
 
-/** Prefers nodes where cpu and memory fill evenly. */
+/** 100 when cpu and memory are used to the same share, less the more they differ. */
+function balance(info: NodeInfo, more: (name: "cpu" | "memory") => number): number {
+  const [first, second] = resources.flatMap((name) => {
+    const capacity = info.allocatable.get(name) ?? 0;
+    if (capacity === 0) return [];
+    return [Math.min(((info.requested.get(name) ?? 0) + more(name)) / capacity, 1)];
+  });
+  const deviation =
+    first === undefined || second === undefined ? 0 : Math.abs((first - second) / 2);
+  return Math.trunc((1 - deviation) * maxScore);
+}
+
+/** Prefers nodes whose cpu and memory the pod brings into balance: 75 when it changes nothing. */
 export const balancedAllocation: ScorePlugin = {
   name: "NodeResourcesBalancedAllocation",
-  weight: 1,
-  prepare: (pod) => {
-    const share = shares(pod);
-    return (node) => {
-      const [cpu, memory] = share(node);
-      if (cpu === undefined || memory === undefined) return 100;
-      return 100 * (1 - Math.abs(cpu - memory) / 2);
-    };
+  score: ({ requests }, _snapshot, candidates) => {
+    // All nodes would look alike to a pod that asks for nothing, and the scores would hide other preferences.
+    if (resources.every((name) => (requests.get(name) ?? 0) === 0)) return undefined;
+    return candidates.map((info) => {
+      const gain = balance(info, (name) => requests.get(name) ?? 0) - balance(info, () => 0);
+      return maxScore / 2 + Math.trunc((maxScore / 2 + gain) / 2);
+    });
   },
 };
 
 /** Avoids PreferNoSchedule taints. */
 export const taintPreference: ScorePlugin = {
   name: "TaintToleration",
-  weight: 3,
-  prepare: (pod, _snapshot, candidates) => {
+  score: ({ pod }, _snapshot, candidates) => {
     const tolerations = pod.spec?.tolerations ?? [];
-    const bad = normalised(
-      candidates,
+    const untolerated = candidates.map(
       ({ node }) =>
         (node.spec?.taints ?? []).filter(
           (taint) =>
@@ -74,48 +60,50 @@ export const taintPreference: ScorePlugin = {
             !tolerations.some((each) => tolerates(each, taint)),
         ).length,
     );
-    return (node) => 100 - bad(node);
+    return normalised(untolerated, true);
   },
 };
 
 /** The preferred part of node affinity. */
-export const affinityPreference: ScorePlugin = {
+export const nodePreference: ScorePlugin = {
   name: "NodeAffinity",
-  weight: 2,
-  prepare: (pod, _snapshot, candidates) => {
+  score: ({ pod }, _snapshot, candidates) => {
     const preferred =
       pod.spec?.affinity?.nodeAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? [];
-    return normalised(candidates, ({ node }) =>
+    if (preferred.length === 0) return undefined;
+    const weights = candidates.map(({ node }) =>
       preferred
         .filter(({ preference }) => matchesNodeTerm(preference, node.metadata))
         .reduce((sum, { weight }) => sum + weight, 0),
     );
+    return normalised(weights);
   },
 };
 
-/** Spreads the pods of one owner over nodes and zones. */
-export const ownerSpread: ScorePlugin = {
-  name: "PodTopologySpread",
-  weight: 2,
-  prepare: (pod, snapshot, candidates) => {
-    const owner = controllerOf(pod.metadata)?.uid;
-    if (owner === undefined) return () => 0;
-    const sibling = (other: StoredPod): boolean =>
-      controllerOf(other.metadata)?.uid === owner && !isTerminating(other);
-    const zoneOf = ({ node }: NodeInfo): string | undefined =>
-      node.metadata.labels?.["topology.kubernetes.io/zone"];
-    const perNode = new Map(
-      snapshot.nodes.map((info) => [info, info.pods.filter((each) => sibling(each)).length]),
-    );
-    const perZone = new Map<string | undefined, number>();
-    for (const [info, count] of perNode)
-      perZone.set(zoneOf(info), (perZone.get(zoneOf(info)) ?? 0) + count);
-    const crowd = normalised(
-      candidates,
-      (info) =>
-        (perNode.get(info) ?? 0) +
-        (zoneOf(info) === undefined ? 0 : (perZone.get(zoneOf(info)) ?? 0) / 2),
-    );
-    return (node) => 100 - crowd(node);
+const smallImageBytes = 23 * 1024 * 1024;
+const bigImageBytes = 1000 * 1024 * 1024;
+
+/** With a tag, as nodes report images. */
+function imageName(name: string): string {
+  return name.lastIndexOf(":") <= name.lastIndexOf("/") ? `${name}:latest` : name;
+}
+
+/** Prefers nodes that have big images of the pod already, more so the more nodes have them. */
+export const imageLocality: ScorePlugin = {
+  name: "ImageLocality",
+  score: ({ pod }, snapshot, candidates) => {
+    const containers = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])];
+    const volumes = (pod.spec?.volumes ?? []).flatMap(({ image }) => image?.reference ?? []);
+    const names = [...containers.map(({ image = "" }) => image), ...volumes].map(imageName);
+    const most = bigImageBytes * containers.length;
+    return candidates.map(({ images }) => {
+      const bytes = names.reduce((sum, name) => {
+        const size = images.get(name) ?? 0;
+        if (size === 0) return sum;
+        return sum + Math.trunc((size * snapshot.nodesWithImage(name)) / snapshot.nodes.length);
+      }, 0);
+      const bounded = Math.min(Math.max(bytes, smallImageBytes), most);
+      return Math.trunc((maxScore * (bounded - smallImageBytes)) / (most - smallImageBytes));
+    });
   },
 };
