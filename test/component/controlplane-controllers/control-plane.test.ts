@@ -315,7 +315,7 @@ describe("the control plane over TLS", () => {
     assert.equal(condition.reason, "Unschedulable");
     assert.equal(
       condition.message,
-      "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
+      "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
     );
     await eventually("the event", async () => {
       const { items } = await listObjects(client, EVENTS, {
