@@ -1,4 +1,4 @@
 #!/bin/sh
-echo "Content-Type: text/plain"
-echo
+# The backend's answer: who it is.
+printf 'Content-Type: text/plain\r\n\r\n'
 echo "hello from $(hostname) $VERSION"

@@ -1,6 +1,5 @@
 #!/bin/sh
-# The page of the shop: what the backend says.
-echo "Content-Type: text/plain"
-echo
+# The page of the shop: what a backend says.
+printf 'Content-Type: text/plain\r\n\r\n'
 echo "frontend $(hostname) asked http://backend-service and was told:"
 echo | ask
