@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 
 import { isRecord, type JsonRecord } from "../../lib/guard.ts";
-import { definitionOf, memberSchema, type FieldSchema } from "../schema/schema-table.ts";
+import { definitionOf, isPresent, memberSchema, type FieldSchema } from "../schema/schema-table.ts";
 
 /**
  * A set of field paths (meta/v1 FieldsV1). Keys are path elements: `f:name`, `k:{"name":"c"}` for items of associative
@@ -107,15 +107,26 @@ function isRequired(parent: FieldSchema | undefined, element: string): boolean {
   return required.includes(element.slice(2));
 }
 
-function wholeNode(value: unknown, schema: FieldSchema | undefined, listed: boolean): FieldNode {
-  const { kind } = shapeOf(value, schema);
-  if (kind === "leaf") return { owned: true, children: new Map() };
-  const children = fieldsOf(value, schema);
-  return { owned: children.size === 0 || listed || kind !== "struct", children };
+/** Whether the empty value of the parent has the member already: then only what is in it is new. */
+function wasThere(parent: FieldSchema | undefined, { element, value }: Member): boolean {
+  if (Array.isArray(value)) return isRequired(parent, element);
+  return parent?.ref !== undefined && isPresent(parent.ref, element.slice(2));
 }
 
-/** All fields of a value. */
-export function fieldsOf(value: unknown, schema: FieldSchema | undefined): FieldSet {
+function wholeNode(member: Member, parent: FieldSchema | undefined, isNew: boolean): FieldNode {
+  const { value, schema } = member;
+  if (shapeOf(value, schema).kind === "leaf") return { owned: true, children: new Map() };
+  const fresh = isNew || isItem(member.element) || !wasThere(parent, member);
+  const children = fieldsOf(value, schema, fresh);
+  return { owned: fresh || children.size === 0, children };
+}
+
+/**
+ * All fields of a value. A new structure, map or list is itself a field, one that the type's empty value has is not.
+ *
+ * @param isNew The value as a whole was absent, not empty.
+ */
+export function fieldsOf(value: unknown, schema: FieldSchema | undefined, isNew = false): FieldSet {
   const out: FieldSet = new Map();
   const list = memberList(value, schema);
   const twice = new Set(repeated(list.map(({ element }) => element)));
@@ -125,11 +136,7 @@ export function fieldsOf(value: unknown, schema: FieldSchema | undefined): Field
       out.set(element, { owned: true, children: new Map() });
       continue;
     }
-    const node = wholeNode(member.value, member.schema, isItem(element));
-    // A list that the type requires exists in the empty object already: its items are owned, not the list itself.
-    if (node.children.size > 0 && Array.isArray(member.value) && isRequired(schema, element))
-      node.owned = false;
-    out.set(element, node);
+    out.set(element, wholeNode(member, schema, isNew));
   }
   return out;
 }

@@ -1,4 +1,5 @@
 import kubernetes from "./kubernetes-1.36.json" with { type: "json" };
+import presentStructs from "./present-structs-1.36.json" with { type: "json" };
 import zeroValues from "./zero-values-1.36.json" with { type: "json" };
 
 /** One field, list item or map value. Exactly one of `type` and `ref` is there, or neither for free-form JSON. */
@@ -38,6 +39,14 @@ const dropped = new Map(
   ),
 );
 
+const present = new Map(
+  Object.entries(presentStructs as Readonly<Record<string, readonly string[]>>).map(
+    ([name, fields]) => [name, new Set(fields)] as const,
+  ),
+);
+/** What an object that has metadata has as well, as empty as it may be. */
+const objectParts = new Set(["metadata", "spec", "status"]);
+
 /** The definition of a type of the published API, such as `io.k8s.api.core.v1.Pod`. */
 export function definitionOf(name: string): Definition | undefined {
   return definitions.get(name);
@@ -51,6 +60,13 @@ export function allDefinitions(): ReadonlyMap<string, Definition> {
 /** Whether the API leaves this field out of a reply when it holds "", 0, false, [] or {}. */
 export function dropsZero(definition: string, field: string): boolean {
   return dropped.get(definition)?.has(field) ?? false;
+}
+
+/** Whether a structure is there in the type's empty value: one that the API never leaves out. */
+export function isPresent(definition: string, field: string): boolean {
+  if (objectParts.has(field))
+    return definitions.get(definition)?.fields?.["metadata"] !== undefined;
+  return present.get(definition)?.has(field) ?? false;
 }
 
 /** The schema of a member of a value with schema `schema`: a struct field or a map value. */
