@@ -23,17 +23,37 @@ export interface UpFlags extends NodeFlags {
 }
 
 export interface RunFlags extends NodeFlags {
-  readonly kubeconfig: string;
+  readonly kubeconfig?: string;
+  readonly join?: string;
+  readonly token?: string;
+  readonly tokenFile?: string;
+  readonly caHash?: readonly string[];
+  readonly unsafeSkipCaVerification?: boolean;
   readonly proxyKubeconfig?: string;
   readonly rootDir: string;
   readonly podCidr?: readonly string[];
   readonly clusterCidr?: readonly string[];
   readonly clusterDns?: readonly string[];
-  readonly clusterDomain: string;
+  readonly clusterDomain?: string;
   readonly dns: DnsFlag;
   readonly clientCaFile?: string;
   readonly tlsCertFile?: string;
   readonly tlsPrivateKeyFile?: string;
+}
+
+/** Flags that all subcommands of `token` share. */
+export interface TokenFlags {
+  readonly stateDir: string;
+  readonly kubeconfig?: string;
+  readonly logLevel: Level;
+  readonly logFormat: LogFormat;
+}
+
+export interface TokenCreateFlags extends TokenFlags {
+  readonly ttl: string;
+  readonly description?: string;
+  readonly groups: readonly string[];
+  readonly printJoinCommand?: boolean;
 }
 
 export interface DownFlags extends NodeFlags {

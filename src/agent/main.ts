@@ -3,7 +3,7 @@ import { Command, Option } from "commander";
 import type { Level } from "../lib/log.ts";
 import { errorMessage, isAbort, isSystemError, RemoraError } from "../lib/errors.ts";
 import { type LogFormat, stderrLogger } from "./stderr-logger.ts";
-import type { DownFlags, RunFlags, UpFlags } from "./flags.ts";
+import type { DownFlags, RunFlags, TokenCreateFlags, TokenFlags, UpFlags } from "./flags.ts";
 import { kubernetesVersion, remoraVersion } from "./version.ts";
 
 const shutdown = new AbortController();
@@ -102,10 +102,18 @@ withNodeOptions(program.command("up"))
 
 withNodeOptions(program.command("run"))
   .description("the node agent alone, joined to a Kubernetes API server")
-  .requiredOption(
+  .option(
     "--kubeconfig <file>",
     "credentials of this node (system:node:NAME in group system:nodes)",
   )
+  .option("--join <url>", "API server to get credentials from, with a token, at the first start")
+  .option(
+    "--token <token>",
+    "bootstrap token; every user of this machine sees it in the process list",
+  )
+  .option("--token-file <file>", "file with the bootstrap token (or set REMORA_TOKEN)")
+  .option("--ca-hash <hashes>", "sha256:HEX of the cluster's CA, or several", list)
+  .option("--unsafe-skip-ca-verification", "join without --ca-hash")
   .option(
     "--proxy-kubeconfig <file>",
     "credentials that may read Services and EndpointSlices (system:kube-proxy)",
@@ -114,7 +122,7 @@ withNodeOptions(program.command("run"))
   .option("--pod-cidr <cidrs>", "pod addresses to use while the Node object has none", list)
   .option("--cluster-cidr <cidrs>", "addresses of all pods of the cluster: not masqueraded", list)
   .option("--cluster-dns <addresses>", "name servers of pods with dnsPolicy ClusterFirst", list)
-  .option("--cluster-domain <domain>", "domain of the cluster", "cluster.local")
+  .option("--cluster-domain <domain>", "domain of the cluster (default: what the cluster says)")
   .addOption(dns())
   .option("--client-ca-file <file>", "CA of clients of port 10250 (default: the kubeconfig's)")
   .option("--tls-cert-file <file>", "certificate of port 10250")
@@ -141,6 +149,45 @@ program
   .action(async (options: DownFlags) => {
     const { down } = await import("./commands/down.ts");
     await down(options, stderrLogger(options), shutdownSignal());
+  });
+
+const token = program
+  .command("token")
+  .description("bootstrap tokens, with which other machines join this cluster");
+
+function withTokenOptions(command: Command): Command {
+  return command
+    .option("--state-dir <path>", "state directory of `remora up`", "/var/lib/remora")
+    .option("--kubeconfig <file>", "an administrator's credentials for another control plane")
+    .addOption(logLevel("warn"))
+    .addOption(logFormat("text"));
+}
+
+withTokenOptions(token.command("create"))
+  .description("make a token and print the command that joins a machine")
+  .option("--ttl <duration>", "how long it is good, such as 30m or 24h; 0 = for ever", "24h")
+  .option("--description <text>", "what it is for")
+  .option("--groups <groups>", "groups of whoever comes with it", list, [
+    "system:bootstrappers:kubeadm:default-node-token",
+  ])
+  .option("--print-join-command", "print the command and nothing else")
+  .action(async (options: TokenCreateFlags) => {
+    const { createToken } = await import("./commands/token.ts");
+    await createToken(options, stderrLogger(options), shutdownSignal());
+  });
+
+withTokenOptions(token.command("list"))
+  .description("show all tokens, without their secrets")
+  .action(async (options: TokenFlags) => {
+    const { listTokens } = await import("./commands/token.ts");
+    await listTokens(options, stderrLogger(options), shutdownSignal());
+  });
+
+withTokenOptions(token.command("delete <ids...>"))
+  .description("delete tokens; machines that have joined stay")
+  .action(async (ids: readonly string[], options: TokenFlags) => {
+    const { deleteTokens } = await import("./commands/token.ts");
+    await deleteTokens(ids, options, stderrLogger(options), shutdownSignal());
   });
 
 program
