@@ -10,6 +10,7 @@ import { tokenCleaner } from "./bootstrap-tokens/token-cleaner.ts";
 import { kubeletClientApprover, kubeletServingApprover } from "./certificates/approver.ts";
 import { certificateCleaner } from "./certificates/cleaner.ts";
 import { certificateSigner, type SigningAuthority } from "./certificates/signer.ts";
+import { DaemonSetController } from "./daemon-set/daemon-set-controller.ts";
 import { DeploymentController } from "./deployment/deployment-controller.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
@@ -118,6 +119,7 @@ export function createControllers(options: ControllersOptions): {
       workloads: informers.replicaSets,
     }),
     new DeploymentController(account("deployment-controller")),
+    new DaemonSetController(account("daemon-set-controller")),
     new JobController(account("job-controller")),
     ttlAfterFinishedController(account("ttl-after-finished-controller")),
     endpointsController(account("endpoint-controller")),
