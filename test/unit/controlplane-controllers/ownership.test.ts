@@ -42,7 +42,7 @@ describe("garbage collection", () => {
     title: string;
     object?: Partial<OwnedMeta>;
     owners: readonly OwnerVerdict[];
-    dependents?: boolean;
+    dependents?: readonly OwnedMeta[];
     want: ReturnType<typeof decideCollection>;
   }[] = [
     { title: "without owners it stays", owners: [], want: { kind: "keep" } },
@@ -64,9 +64,20 @@ describe("garbage collection", () => {
       want: { kind: "delete", policy: "Orphan", unblock: false },
     },
     {
-      title: "under an owner in foreground deletion, with dependents: foreground too, unblocked",
+      title:
+        "under an owner in foreground deletion, with dependents: foreground too, and its owner waits for it",
       owners: verdicts("waiting-for-dependents"),
-      dependents: true,
+      dependents: [meta("child")],
+      want: { kind: "delete", policy: "Foreground", unblock: false },
+    },
+    {
+      title:
+        "with a dependent that waits for its own dependents: a cycle, which must not block itself",
+      owners: verdicts("waiting-for-dependents"),
+      dependents: [
+        meta("child"),
+        meta("ring", { deleting: true, finalizers: ["foregroundDeletion"] }),
+      ],
       want: { kind: "delete", policy: "Foreground", unblock: true },
     },
     {
@@ -77,7 +88,7 @@ describe("garbage collection", () => {
   ];
   for (const { title, object, owners, dependents, want } of cases) {
     test(title, () => {
-      assert.deepEqual(decideCollection(meta("x", object), owners, dependents ?? false), want);
+      assert.deepEqual(decideCollection(meta("x", object), owners, dependents ?? []), want);
     });
   }
 

@@ -1,5 +1,6 @@
 import type { OwnerReference } from "../../../api/types.gen.ts";
 import type { OwnedMeta } from "./graph.ts";
+import { isDeletingDependents } from "./graph.ts";
 
 /** How one owner reference stands. */
 export type OwnerState = "solid" | "absent" | "waiting-for-dependents";
@@ -23,12 +24,12 @@ export type Collection =
 /**
  * What becomes of an object in the light of its owners. It goes when no owner is left; how, its own finalizers say.
  *
- * @param hasDependents Whether objects name it as their owner.
+ * @param dependents The objects that name it as their owner.
  */
 export function decideCollection(
   meta: OwnedMeta,
   verdicts: readonly OwnerVerdict[],
-  hasDependents: boolean,
+  dependents: readonly OwnedMeta[],
 ): Collection {
   if (verdicts.length === 0) return { kind: "keep" };
   const gone = verdicts.filter(({ state }) => state !== "solid");
@@ -36,7 +37,11 @@ export function decideCollection(
   if (gone.length < verdicts.length)
     return { kind: "drop-references", uids: gone.map(({ reference }) => reference.uid) };
   const waiting = verdicts.some(({ state }) => state === "waiting-for-dependents");
-  if (waiting && hasDependents) return { kind: "delete", policy: "Foreground", unblock: true };
+  if (waiting && dependents.length > 0) {
+    // Only what may be a cycle: everybody else waits for its own dependents, and its owner for it.
+    const unblock = dependents.some((dependent) => isDeletingDependents(dependent));
+    return { kind: "delete", policy: "Foreground", unblock };
+  }
   return { kind: "delete", policy: policyOf(meta), unblock: false };
 }
 

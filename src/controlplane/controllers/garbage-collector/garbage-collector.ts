@@ -199,8 +199,8 @@ export class GarbageCollector implements Controller {
     const verdicts: OwnerVerdict[] = [];
     for (const reference of meta.owners)
       verdicts.push({ reference, state: await this.#ownerState(reference, node, signal) });
-    const hasDependents = this.#graph.dependents(meta.uid).length > 0;
-    const decision = decideCollection(meta, verdicts, hasDependents);
+    const dependents = this.#graph.dependents(meta.uid).map((dependent) => dependent.meta);
+    const decision = decideCollection(meta, verdicts, dependents);
     if (decision.kind === "keep") return;
     if (decision.kind === "drop-references") {
       await this.#patchOwners(node, live, signal, (owners) =>
