@@ -135,18 +135,16 @@ function fieldValue(kind: KindDefinition, object: Readonly<JsonObject>, field: s
 function parseFields(kind: KindDefinition, text: string): readonly FieldRequirement[] {
   const requirements = parseFieldSelector(text);
   for (const { field } of requirements) {
-    const known =
+    const isKnown =
       field === "metadata.name" ||
       (field === "metadata.namespace" && kind.namespaced) ||
       Object.hasOwn(kind.fieldSelectors, field);
-    if (known) continue;
+    if (isKnown) continue;
     if (Object.keys(kind.fieldSelectors).length > 0)
       throw badRequest(`field label not supported: ${field}`);
-    const version = kind.group === "" ? kind.version : `${kind.group}/${kind.version}`;
     const names = ["metadata.name", ...(kind.namespaced ? ["metadata.namespace"] : [])];
-    throw badRequest(
-      `Unable to find "${version}, Resource=${kind.plural}" that match label selector "", field selector "${text}": "${field}" is not a known field selector: only ${names.map((name) => `"${name}"`).join(", ")}`,
-    );
+    const known = names.map((name) => JSON.stringify(name)).join(", ");
+    throw badRequest(`"${field}" is not a known field selector: only ${known}`);
   }
   return requirements;
 }

@@ -1,3 +1,4 @@
+import { isRecord } from "../../lib/guard.ts";
 import type { FieldError, JsonObject, KindDefinition } from "../types.ts";
 import { int, metadataOf, nameOf, records, text } from "./access.ts";
 import { immutable, nonNegative, required } from "./field-error.ts";
@@ -10,11 +11,11 @@ function revisionErrors(
   old: Readonly<JsonObject> | undefined,
 ): FieldError[] {
   const data = revision["data"];
-  return [
-    ...nonNegative("revision", revision["revision"]),
-    ...(data === undefined && old === undefined ? [required("data", "data is mandatory")] : []),
-    ...(old === undefined ? [] : immutable("data", data, old["data"])),
-  ];
+  const out = nonNegative("revision", revision["revision"]);
+  if (old === undefined && data === undefined) out.push(required("data", "data is mandatory"));
+  else if (old === undefined && !isRecord(data))
+    out.push(required("data", "data must be a valid JSON object"));
+  return [...out, ...(old === undefined ? [] : immutable("data", data, old["data"]))];
 }
 
 /** The owner that controls an object, as `daemonset.apps/web`; `<none>` when there is none. */

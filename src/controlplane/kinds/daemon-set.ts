@@ -10,14 +10,20 @@ import {
   semanticEqual,
   text,
 } from "./access.ts";
-import { immutable, invalidValue, nonNegative, notSupported, required } from "./field-error.ts";
+import { invalidValue, nonNegative, notSupported, required } from "./field-error.ts";
 import {
   isZeroIntOrPercent,
   validateAtMost100Percent,
   validateIntOrPercent,
 } from "./int-or-percent.ts";
 import { defineKind } from "./kind-builder.ts";
-import { isEmptySelector, isUsableSelector, labelSelectorText } from "./label-selector.ts";
+import {
+  immutableSelector,
+  isEmptySelector,
+  isUsableSelector,
+  labelSelectorText,
+  shownSelector,
+} from "./label-selector.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { validateLabelSelector } from "./scheduling-validation.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
@@ -114,12 +120,18 @@ function specErrors(
   const selector = spec["selector"];
   const out: FieldError[] = [];
   if (old !== undefined) {
-    out.push(...immutable("spec.selector", selector, record(old["spec"])["selector"]));
+    out.push(...immutableSelector(daemonSet, old));
   }
   out.push(...validateLabelSelector(selector, "spec.selector"));
   if (isUsableSelector(selector)) out.push(...templateMismatch(spec));
   if (selector !== undefined && isEmptySelector(selector)) {
-    out.push(invalidValue("spec.selector", selector, "empty selector is invalid for daemonset"));
+    out.push(
+      invalidValue(
+        "spec.selector",
+        shownSelector(selector),
+        "empty selector is invalid for daemonset",
+      ),
+    );
   }
   return [
     ...out,

@@ -2,7 +2,6 @@ import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.
 import { defaultTo, ensureRecord, int, metadataOf, nameOf, record } from "./access.ts";
 import {
   forbiddenField,
-  immutable,
   invalidValue,
   nonNegative,
   notSupported,
@@ -14,7 +13,7 @@ import {
   validateIntOrPercent,
 } from "./int-or-percent.ts";
 import { defineKind } from "./kind-builder.ts";
-import { labelSelectorText } from "./label-selector.ts";
+import { immutableSelector, labelSelectorText } from "./label-selector.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, restore, subresourceVerbs } from "./strategy.ts";
@@ -101,8 +100,7 @@ function specErrors(
       ),
     );
   }
-  if (old === undefined) return out;
-  return [...out, ...immutable("spec.selector", spec["selector"], record(old["spec"])["selector"])];
+  return old === undefined ? out : [...out, ...immutableSelector(deployment, old)];
 }
 
 const counts = [

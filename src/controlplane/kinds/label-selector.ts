@@ -1,5 +1,6 @@
-import type { JsonObject } from "../types.ts";
+import type { FieldError, JsonObject } from "../types.ts";
 import { isEmpty, mapOf, record, records, strings, text } from "./access.ts";
+import { immutable } from "./field-error.ts";
 import { validateLabelSelector } from "./scheduling-validation.ts";
 
 interface Expression {
@@ -65,6 +66,35 @@ export function selectorMatches(value: unknown, labels: unknown): boolean {
 export function isEmptySelector(value: unknown): boolean {
   const selector = record(value);
   return isEmpty(selector["matchLabels"]) && isEmpty(selector["matchExpressions"]);
+}
+
+/** A `LabelSelector` with its members in the order in which the API shows them in messages. */
+export function shownSelector(value: unknown): unknown {
+  if (value === undefined) return undefined;
+  const { matchLabels, matchExpressions } = record(value);
+  return {
+    ...(isEmpty(matchLabels) ? {} : { matchLabels }),
+    ...(isEmpty(matchExpressions)
+      ? {}
+      : {
+          matchExpressions: records(matchExpressions).map(({ key, operator, values }) => ({
+            key,
+            operator,
+            ...(isEmpty(values) ? {} : { values }),
+          })),
+        }),
+  };
+}
+
+/** An error when the selector of an object changes: its pods are found by it. */
+export function immutableSelector(
+  object: Readonly<JsonObject>,
+  old: Readonly<JsonObject>,
+): FieldError[] {
+  const [after, before] = [object, old].map((one) =>
+    shownSelector(record(one["spec"])["selector"]),
+  );
+  return immutable("spec.selector", after, before);
 }
 
 /** The text form of a `LabelSelector`, in the order of its keys: `app=web,tier in (a,b),!old`; "" when it has none. */

@@ -1,8 +1,8 @@
 import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.ts";
 import { ensureRecord, int, nameOf, record } from "./access.ts";
-import { immutable, nonNegative } from "./field-error.ts";
+import { nonNegative } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
-import { labelSelectorText } from "./label-selector.ts";
+import { immutableSelector, labelSelectorText } from "./label-selector.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
@@ -27,8 +27,7 @@ function specErrors(
     ...nonNegative("spec.minReadySeconds", spec["minReadySeconds"]),
     ...validateReplicaTemplate(spec),
   ];
-  if (old === undefined) return out;
-  return [...out, ...immutable("spec.selector", spec["selector"], record(old["spec"])["selector"])];
+  return old === undefined ? out : [...out, ...immutableSelector(replicaSet, old)];
 }
 
 const parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];

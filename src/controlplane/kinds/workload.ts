@@ -7,7 +7,12 @@ import {
   notSupported,
   required,
 } from "./field-error.ts";
-import { isEmptySelector, isUsableSelector, selectorMatches } from "./label-selector.ts";
+import {
+  isEmptySelector,
+  isUsableSelector,
+  selectorMatches,
+  shownSelector,
+} from "./label-selector.ts";
 import { dns1123Label, dns1123Subdomain } from "./names.ts";
 import { validatePodTemplate } from "./pod-validation.ts";
 import { podSpecWarnings } from "./pod-warnings.ts";
@@ -57,11 +62,20 @@ export function validateReplicaTemplate(spec: Readonly<JsonObject>): FieldError[
   else {
     out.push(...validateLabelSelector(selector, "spec.selector"));
     if (isEmptySelector(selector)) {
-      out.push(invalidValue("spec.selector", selector, "empty selector is invalid for deployment"));
+      out.push(
+        invalidValue(
+          "spec.selector",
+          shownSelector(selector),
+          "empty selector is invalid for deployment",
+        ),
+      );
     }
   }
   if (!isUsableSelector(selector)) {
-    return [...out, invalidValue("spec.selector", selector, "invalid label selector")];
+    return [
+      ...out,
+      invalidValue("spec.selector", shownSelector(selector), "invalid label selector"),
+    ];
   }
   const isEmpty = selector !== undefined && isEmptySelector(selector);
   return [

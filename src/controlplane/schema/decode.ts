@@ -7,6 +7,7 @@ import {
   INT_OR_STRING,
   MICRO_TIME,
   QUANTITY,
+  RAW_EXTENSION,
   TIME,
   type FieldSchema,
 } from "./schema-table.ts";
@@ -169,6 +170,8 @@ class Decoder {
     }
     const definition = definitionOf(name);
     if (definition?.fields !== undefined) return this.struct(value, name, place);
+    // A RawExtension is any JSON; what it has to be is the kind's to say.
+    if (name === RAW_EXTENSION) return structuredClone(value);
     if (definition?.type === "object" && !isRecord(value)) throw typeError(value, place, "object");
     return structuredClone(value);
   }

@@ -26,6 +26,7 @@ export interface Definition extends FieldSchema {
 
 export const QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 export const INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+export const RAW_EXTENSION = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 export const TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
 export const MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 
