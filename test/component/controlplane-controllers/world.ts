@@ -54,6 +54,8 @@ export interface World {
   readonly clock: LeapingClock;
   readonly dataDir: string;
   readonly signal: AbortSignal;
+  /** Ends the control plane and leaves its directory for the next one. */
+  stop(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -77,9 +79,9 @@ export function options(
   };
 }
 
-/** A whole control plane on a directory of its own, and an administrator's client over TLS. */
-export async function startWorld(): Promise<World> {
-  const dataDir = await mkdtemp(join(tmpdir(), "remora-controlplane-"));
+/** A whole control plane on a directory of its own or a former one's, and an administrator's client over TLS. */
+export async function startWorld(formerDir?: string): Promise<World> {
+  const dataDir = formerDir ?? (await mkdtemp(join(tmpdir(), "remora-controlplane-")));
   const clock = new LeapingClock();
   const abort = new AbortController();
   const controlPlane = await startControlPlane(options(dataDir, clock), abort.signal);
@@ -89,16 +91,20 @@ export async function startWorld(): Promise<World> {
     clock: systemClock,
     logger: silentLogger,
   });
+  const stop = async (): Promise<void> => {
+    await client.close();
+    abort.abort();
+    await controlPlane.done;
+  };
   return {
     controlPlane,
     client,
     clock,
     dataDir,
     signal: abort.signal,
+    stop,
     close: async () => {
-      await client.close();
-      abort.abort();
-      await controlPlane.done;
+      await stop();
       await rm(dataDir, { recursive: true, force: true });
     },
   };

@@ -20,6 +20,8 @@ import { isDeletingDependents, isOrphaning, OwnerGraph } from "./graph.ts";
 
 /** Milliseconds between two looks at which kinds are served. */
 const discoveryPeriodMs = 30_000;
+/** Milliseconds until the next look while a kind has not been listed completely. */
+const unsyncedRetryMs = 100;
 const retryLimits = { baseMs: 50, maxMs: 60_000 };
 
 /** Kinds whose objects come and go by the thousand and neither own nor are owned. */
@@ -171,6 +173,12 @@ export class GarbageCollector implements Controller {
   async #sync(uid: string, queue: KeyedQueue, signal: AbortSignal): Promise<void> {
     const node = this.#graph.get(uid);
     if (node?.resource === undefined) return;
+    // Dependents that nobody has listed yet are not dependents that are gone: an owner would be let go before them, or
+    // without orphaning them.
+    if (![...this.#monitors.values()].every(({ informer }) => informer.synced)) {
+      queue.addAfter(uid, unsyncedRetryMs);
+      return;
+    }
     if (isOrphaning(node.meta)) {
       await this.#orphanDependents(node, signal);
       return;
