@@ -1,0 +1,373 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+
+import { encode } from "dns-packet";
+
+import { dnsRunner, type DnsRunnerOptions } from "../../../src/agent/dns-runner.ts";
+import { type DnsThread, startDnsThread } from "../../../src/agent/dns-thread.ts";
+import { ObjectCache } from "../../../src/api/object-cache.ts";
+import type { Informer } from "../../../src/api/informer-types.ts";
+import { informerView } from "../../../src/api/informer-view.ts";
+import { nodeDnsProxyName } from "../../../src/dns/decide.ts";
+import { askUDP } from "../../../src/dns/exchange.ts";
+import { parseDnsService, parseDnsSlice, proxyNameLabel } from "../../../src/dns/parse.ts";
+import type {
+  DnsService,
+  DnsSlice,
+  NameServerSettings,
+  RecordsUpdate,
+  ToNameServer,
+} from "../../../src/dns/types.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { freePort } from "../../fakes/name-server.ts";
+
+const address = "10.96.0.10";
+
+/** An informer that holds what it is told. */
+class FakeInformer<T extends { readonly key: string }> implements Informer<T> {
+  readonly #cache = new ObjectCache<T>((error) => {
+    throw error;
+  });
+  readonly #sync = Promise.withResolvers<void>();
+  #version = 0;
+  synced = false;
+
+  set(object: T): void {
+    this.#version += 1;
+    const state = { key: object.key, uid: object.key, resourceVersion: String(this.#version) };
+    this.#cache.upsert({ state, object });
+  }
+
+  delete(key: string): void {
+    this.#cache.remove({ key, uid: key });
+  }
+
+  sync(): void {
+    this.synced = true;
+    this.#sync.resolve();
+  }
+
+  get size(): number {
+    return this.#cache.size;
+  }
+
+  get(key: string): T | undefined {
+    return this.#cache.get(key);
+  }
+
+  values(): IterableIterator<T> {
+    return this.#cache.values();
+  }
+
+  subscribe(listener: Parameters<Informer<T>["subscribe"]>[0]): () => void {
+    return this.#cache.subscribe(listener);
+  }
+
+  async run(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  whenSynced(): Promise<void> {
+    return this.#sync.promise;
+  }
+}
+
+class FakeThread implements DnsThread {
+  readonly settings: NameServerSettings;
+  readonly updates: RecordsUpdate[] = [];
+  readonly #ended = Promise.withResolvers<Error | undefined>();
+  readonly ended = this.#ended.promise;
+  stopped = false;
+
+  constructor(settings: NameServerSettings) {
+    this.settings = settings;
+  }
+
+  send(message: ToNameServer): void {
+    if (message.kind === "records") this.updates.push(message.update);
+  }
+
+  crash(): void {
+    this.#ended.resolve(new Error("out of memory"));
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.#ended.resolve(undefined);
+    await this.ended;
+  }
+}
+
+function nameService(labelled: boolean): DnsService {
+  const labels = labelled ? { [proxyNameLabel]: nodeDnsProxyName } : {};
+  return parseDnsService({
+    metadata: { namespace: "kube-system", name: "kube-dns", labels },
+    spec: { clusterIP: address, clusterIPs: [address] },
+  });
+}
+
+function service(name: string, ip: string): DnsService {
+  const metadata = { namespace: "default", name };
+  return parseDnsService({ metadata, spec: { clusterIP: ip, clusterIPs: [ip] } });
+}
+
+function slice(name: string, of: string, ready = true): DnsSlice {
+  const [namespace = "", owner = ""] = of.split("/");
+  return parseDnsSlice({
+    metadata: { namespace, name, labels: { "kubernetes.io/service-name": owner } },
+    addressType: "IPv4",
+    endpoints: [{ addresses: ["10.244.0.5"], conditions: { ready } }],
+  });
+}
+
+class Fixture implements AsyncDisposable {
+  readonly services = new FakeInformer<DnsService>();
+  readonly slices = new FakeInformer<DnsSlice>();
+  readonly threads: FakeThread[] = [];
+  readonly placed: string[] = [];
+  readonly events: string[] = [];
+  names: readonly string[] | "unknown" | undefined = ["default"];
+  placeFailures = 0;
+  readonly #stop = new AbortController();
+  readonly #done: Promise<void>;
+
+  constructor(dns: NonNullable<DnsRunnerOptions["config"]["dns"]> = "auto") {
+    const runner = dnsRunner({
+      config: {
+        nodeName: "node1",
+        dns,
+        clusterDNS: [address],
+        clusterDomain: "cluster.local",
+        clusterCIDRs: ["10.244.0.0/16"],
+        serviceCIDRs: ["10.96.0.0/16"],
+        podCIDRs: [],
+        resolvConf: "/etc/resolv.conf",
+      },
+      services: this.services,
+      slices: this.slices,
+      namespaces: () => ({ names: () => this.names, run: async () => undefined }),
+      network: {
+        setLocalAddresses: async (addresses) => {
+          this.placeFailures -= 1;
+          if (this.placeFailures >= 0) throw new Error("no bridge");
+          this.placed.push(addresses.join(" "));
+        },
+      },
+      startThread: ({ settings }) => {
+        const thread = new FakeThread(settings);
+        this.threads.push(thread);
+        return thread;
+      },
+      events: { event: (_target, _type, reason) => this.events.push(reason) },
+      // Back-offs cost nothing.
+      clock: { ...systemClock, sleep: (_ms, signal) => systemClock.sleep(0, signal) },
+      logger: silentLogger,
+      random: () => 0.5,
+    });
+    this.#done = runner.run(this.#stop.signal);
+  }
+
+  sync(): void {
+    this.services.sync();
+    this.slices.sync();
+  }
+
+  async until(check: () => boolean): Promise<void> {
+    for (let turn = 0; !check(); turn += 1) {
+      assert.ok(turn < 500, "did not happen");
+      await systemClock.sleep(1, this.#stop.signal);
+    }
+  }
+
+  /** Long enough for anything that was going to happen. */
+  async settle(): Promise<void> {
+    for (let turn = 0; turn < 5; turn += 1) await systemClock.sleep(0, this.#stop.signal);
+  }
+
+  get thread(): FakeThread {
+    const thread = this.threads.at(-1);
+    assert.ok(thread !== undefined);
+    return thread;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+    for (const thread of this.threads) await thread.ended;
+  }
+}
+
+describe("DNS on the node", () => {
+  it("waits for the cluster's word, then answers with everything there is", async () => {
+    await using fixture = new Fixture();
+    fixture.services.set(nameService(true));
+    fixture.slices.set(slice("web-1", "default/web"));
+    await fixture.settle();
+    assert.equal(fixture.threads.length, 0);
+    fixture.sync();
+    await fixture.until(() => fixture.threads[0]?.updates.length === 1);
+    assert.deepEqual(fixture.placed, [address]);
+    assert.deepEqual(fixture.thread.settings.addresses, [address]);
+    const [update] = fixture.thread.updates;
+    assert.ok(update?.full);
+    assert.deepEqual(
+      [update.services.length, update.slices.length, update.namespaces],
+      [1, 1, ["default"]],
+    );
+  });
+
+  it("tells what changed, and only that", async () => {
+    await using fixture = new Fixture();
+    fixture.services.set(nameService(true));
+    fixture.sync();
+    await fixture.until(() => fixture.threads[0]?.updates.length === 1);
+    fixture.services.set(service("web", "10.96.0.7"));
+    fixture.slices.set(slice("web-1", "default/web"));
+    await fixture.until(() => fixture.thread.updates.length === 2);
+    const change = fixture.thread.updates[1];
+    assert.deepEqual(
+      [change?.full, change?.services.map(({ key }) => key), change?.slices.map(({ key }) => key)],
+      [false, ["default/web"], ["default/web-1"]],
+    );
+    // The same once more, as a slice of which only an annotation changed.
+    fixture.slices.set(slice("web-1", "default/web"));
+    await fixture.settle();
+    assert.equal(fixture.thread.updates.length, 2);
+    fixture.services.delete("default/web");
+    await fixture.until(() => fixture.thread.updates.length === 3);
+    assert.deepEqual(fixture.thread.updates[2]?.removedServices, ["default/web"]);
+  });
+
+  it("starts a thread that died again, with everything", async () => {
+    await using fixture = new Fixture();
+    fixture.services.set(nameService(true));
+    fixture.sync();
+    await fixture.until(() => fixture.threads[0]?.updates.length === 1);
+    fixture.thread.crash();
+    await fixture.until(() => fixture.threads[1]?.updates.length === 1);
+    assert.equal(fixture.thread.updates[0]?.full, true);
+    assert.deepEqual(fixture.placed, [address]);
+  });
+
+  it("gives the address up when the Service is given to pods, and takes it again", async () => {
+    await using fixture = new Fixture();
+    fixture.services.set(nameService(true));
+    fixture.sync();
+    await fixture.until(() => fixture.threads.length === 1);
+    fixture.services.set(nameService(false));
+    await fixture.until(() => fixture.placed.length === 2);
+    assert.ok(fixture.thread.stopped);
+    assert.deepEqual(fixture.placed, [address, ""]);
+    fixture.services.set(nameService(true));
+    await fixture.until(() => fixture.threads[1]?.updates.length === 1);
+  });
+
+  it("never takes an address that pods answer, and says so when told to", async () => {
+    await using auto = new Fixture();
+    auto.services.set(nameService(false));
+    auto.sync();
+    await using local = new Fixture("local");
+    local.services.set(nameService(false));
+    local.slices.set(slice("kube-dns-1", "kube-system/kube-dns"));
+    // Nothing is known yet, so it starts; what it learns then ends it.
+    local.sync();
+    await local.until(() => local.events.length === 1);
+    await local.settle();
+    assert.deepEqual(local.events, ["NodeDNSNotServed"]);
+    assert.ok(local.threads.every(({ stopped }) => stopped));
+    assert.deepEqual([auto.threads.length, auto.placed, auto.events], [0, [], []]);
+    local.slices.set(slice("kube-dns-1", "kube-system/kube-dns", false));
+    await local.until(() => local.threads.some(({ stopped }) => !stopped));
+  });
+
+  it("answers without the API server when told to, but denies nothing", async () => {
+    await using fixture = new Fixture("local");
+    await fixture.until(() => fixture.threads.length === 1);
+    await fixture.settle();
+    assert.deepEqual(fixture.thread.updates, []);
+    fixture.sync();
+    await fixture.until(() => fixture.thread.updates.length === 1);
+  });
+
+  it("off is off", async () => {
+    await using fixture = new Fixture("off");
+    fixture.services.set(nameService(true));
+    fixture.sync();
+    await fixture.settle();
+    assert.deepEqual([fixture.threads.length, fixture.placed], [0, []]);
+  });
+
+  it("tries again when the address cannot be set", async () => {
+    await using fixture = new Fixture();
+    fixture.placeFailures = 3;
+    fixture.services.set(nameService(true));
+    fixture.sync();
+    await fixture.until(() => fixture.threads.length === 1);
+    assert.deepEqual(fixture.placed, [address]);
+  });
+});
+
+describe("the name server's thread", () => {
+  it("answers from what it is told, and ends when asked", async () => {
+    const port = await freePort();
+    const listening = Promise.withResolvers<void>();
+    const thread = startDnsThread({
+      settings: {
+        domain: "cluster.local",
+        addresses: ["127.0.0.1"],
+        port,
+        ownNetworks: [],
+        resolvConf: "",
+      },
+      logger: silentLogger,
+      onListening: listening.resolve,
+    });
+    thread.send({
+      kind: "records",
+      update: {
+        full: true,
+        services: [service("web", "10.96.0.7")],
+        slices: [],
+        removedServices: [],
+        removedSlices: [],
+        namespaces: "unknown",
+      },
+    });
+    await listening.promise;
+    const name = "web.default.svc.cluster.local";
+    const message = encode({ type: "query", id: 3, questions: [{ name, type: "A" }] });
+    const reply = await askUDP(
+      { address: "127.0.0.1", port },
+      { message, id: 3, question: message.subarray(12) },
+      AbortSignal.timeout(5000),
+    );
+    assert.ok(reply.includes(Buffer.from([10, 96, 0, 7])));
+    await thread.stop();
+    assert.equal(await thread.ended, undefined);
+  });
+});
+
+describe("a view of an informer", () => {
+  it("shows a part, and turns changes of the whole into changes of the part", () => {
+    const whole = new FakeInformer<DnsService>();
+    const view = informerView(whole, (it) => (it.proxyName === "" ? it.name : undefined));
+    const seen: string[] = [];
+    whole.set(nameService(false));
+    const end = view.subscribe(({ kind, key }) => seen.push(`${kind} ${key}`));
+    whole.set(nameService(true));
+    whole.set(nameService(true));
+    assert.deepEqual([view.size, view.get("kube-system/kube-dns")], [0, undefined]);
+    whole.set(nameService(false));
+    whole.set(nameService(false));
+    assert.deepEqual([...view.values()], ["kube-dns"]);
+    whole.delete("kube-system/kube-dns");
+    end();
+    whole.set(nameService(false));
+    const key = "kube-system/kube-dns";
+    assert.deepEqual(
+      seen,
+      ["added", "deleted", "added", "updated", "deleted"].map((kind) => `${kind} ${key}`),
+    );
+  });
+});

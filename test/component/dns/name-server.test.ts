@@ -1,0 +1,404 @@
+import assert from "node:assert/strict";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+
+import { type Answer, decode, type DecodedPacket, encode, type RecordType } from "dns-packet";
+
+import { ClusterRecords } from "../../../src/dns/cluster-records.ts";
+import { askTCP, askUDP, framed, FrameReader } from "../../../src/dns/exchange.ts";
+import { Forwarder, type ForwarderOptions } from "../../../src/dns/forwarder.ts";
+import { HostServers } from "../../../src/dns/host-servers.ts";
+import { LoopCheck } from "../../../src/dns/loop-check.ts";
+import { parseDnsService } from "../../../src/dns/parse.ts";
+import { Resolver } from "../../../src/dns/resolver.ts";
+import { DnsServer } from "../../../src/dns/server.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { FakeNameServer, freePort, type Script } from "../../fakes/name-server.ts";
+
+const loopback = "127.0.0.1";
+let random = 0;
+/** Different each time, the same in each run. */
+const nextRandom = (): number => (random = (random + 0.618_034) % 1);
+
+function a(name: string, data: string, ttl = 300): Answer {
+  return { name, type: "A", ttl, data };
+}
+
+const names = {
+  web: "web.default.svc.cluster.local",
+  far: "far.default.svc.cluster.local",
+  alias: "alias.default.svc.cluster.local",
+  circle: "circle.default.svc.cluster.local",
+} as const;
+
+function clusterRecords(): ClusterRecords {
+  const records = new ClusterRecords({
+    domain: "cluster.local",
+    serverIPs: [loopback],
+    ownNetworks: [],
+  });
+  const service = (name: string, spec: Record<string, unknown>) =>
+    parseDnsService({ metadata: { namespace: "default", name }, spec });
+  records.apply({
+    full: true,
+    services: [
+      service("web", { clusterIP: "10.96.0.7", clusterIPs: ["10.96.0.7"], ports: [] }),
+      service("far", { type: "ExternalName", externalName: "www.example.test" }),
+      service("alias", { type: "ExternalName", externalName: names.web }),
+      service("circle", { type: "ExternalName", externalName: names.circle }),
+    ],
+    slices: [],
+    removedServices: [],
+    removedSlices: [],
+    namespaces: ["default"],
+  });
+  return records;
+}
+
+/** A name server on loopback with the cluster of {@link clusterRecords}, asking `upstreams`. */
+class Running implements AsyncDisposable {
+  readonly #stop = new AbortController();
+  #done: Promise<void> = Promise.resolve();
+  port = 0;
+
+  static async start(
+    upstreams: ForwarderOptions["servers"],
+    more: Partial<ForwarderOptions> = {},
+  ): Promise<Running> {
+    const running = new Running();
+    running.port = await freePort();
+    const forwarder = new Forwarder({
+      servers: upstreams,
+      clock: systemClock,
+      logger: silentLogger,
+      random: nextRandom,
+      tryMs: 60,
+      totalMs: 300,
+      ...more,
+    });
+    const listening = Promise.withResolvers<void>();
+    const server = new DnsServer({
+      resolver: new Resolver({ records: clusterRecords(), forwarder }),
+      addresses: [loopback],
+      port: running.port,
+      clock: systemClock,
+      logger: silentLogger,
+      onListening: listening.resolve,
+      retryMs: 5,
+    });
+    running.#done = server.run(running.#stop.signal);
+    await listening.promise;
+    return running;
+  }
+
+  async ask(
+    name: string,
+    type: RecordType = "A",
+    transport: "udp" | "tcp" = "udp",
+  ): Promise<DecodedPacket & { readonly rcode: string }> {
+    const message = encode({ type: "query", id: 7, flags: 0x100, questions: [{ name, type }] });
+    const outgoing = { message, id: 7, question: message.subarray(12) };
+    const server = { address: loopback, port: this.port };
+    const ask = transport === "udp" ? askUDP : askTCP;
+    const reply = await ask(server, outgoing, AbortSignal.timeout(5000));
+    return decode(reply) as DecodedPacket & { readonly rcode: string };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+  }
+}
+
+function data(packet: DecodedPacket): unknown[] {
+  return (packet.answers ?? []).map((answer) => ("data" in answer ? answer.data : undefined));
+}
+
+function at(server: FakeNameServer): { readonly address: string; readonly port: number } {
+  return { address: loopback, port: server.port };
+}
+
+describe("the name server", () => {
+  it("answers cluster names by UDP and TCP without asking anybody", async () => {
+    await using upstream = await FakeNameServer.start(() => ({ rcode: 3 }));
+    await using server = await Running.start(() => [at(upstream)]);
+    for (const transport of ["udp", "tcp"] as const) {
+      assert.deepEqual(data(await server.ask(names.web, "A", transport)), ["10.96.0.7"]);
+    }
+    assert.deepEqual(data(await server.ask(names.alias)), [names.web, "10.96.0.7"]);
+    const gone = await server.ask("no.default.svc.cluster.local");
+    assert.equal(gone.rcode, "NXDOMAIN");
+    assert.equal(gone.authorities?.[0]?.type, "SOA");
+    assert.deepEqual(upstream.asked, []);
+  });
+
+  it("an alias in a circle ends", async () => {
+    await using server = await Running.start(() => []);
+    assert.equal((await server.ask(names.circle)).rcode, "SERVFAIL");
+  });
+
+  it("passes other names on, and remembers the answer", async () => {
+    const script: Script = ({ name }) => ({ answers: [a(name, "192.0.2.1")] });
+    await using upstream = await FakeNameServer.start(script);
+    await using server = await Running.start(() => [at(upstream)]);
+    const [first, second] = [await server.ask("example.test"), await server.ask("EXAMPLE.test")];
+    assert.deepEqual(data(first), ["192.0.2.1"]);
+    assert.equal(second.questions?.[0]?.name, "EXAMPLE.test");
+    const [answer] = second.answers ?? [];
+    assert.ok(answer !== undefined && "ttl" in answer && answer.ttl === 30, "capped");
+    assert.deepEqual(upstream.asked, ["UDP A example.test"]);
+    await server.ask("example.test", "AAAA");
+    assert.equal(upstream.asked.length, 2);
+  });
+
+  it("asks once for many who ask at the same time, from another port each time", async () => {
+    await using upstream = await FakeNameServer.start(({ name }) => ({
+      answers: [a(name, "192.0.2.1", 0)],
+    }));
+    await using server = await Running.start(() => [at(upstream)]);
+    await Promise.all(Array.from({ length: 20 }, () => server.ask("example.test")));
+    assert.ok(upstream.asked.length < 5, String(upstream.asked.length));
+    for (let turn = 0; turn < 8; turn += 1) await server.ask(`${turn}.test`);
+    assert.ok(new Set(upstream.sources.map(({ port }) => port)).size > 4, "source ports");
+    assert.ok(new Set(upstream.sources.map(({ id }) => id)).size > 4, "ids");
+  });
+
+  it("follows an ExternalName", async () => {
+    await using upstream = await FakeNameServer.start(({ name, type }) =>
+      type === "A"
+        ? {
+            answers: [
+              { name, type: "CNAME", ttl: 9, data: "host.example.test" },
+              a("host.example.test", "192.0.2.9"),
+            ],
+          }
+        : {},
+    );
+    await using server = await Running.start(() => [at(upstream)]);
+    const reply = await server.ask(names.far);
+    assert.deepEqual(data(reply), ["www.example.test", "host.example.test", "192.0.2.9"]);
+    assert.equal(reply.rcode, "NOERROR");
+    assert.deepEqual(data(await server.ask(names.far, "AAAA")), ["www.example.test"]);
+    assert.deepEqual(data(await server.ask(names.far, "SRV")), ["www.example.test"]);
+  });
+
+  it("goes to TCP for what does not fit, and cuts it for who asked by UDP", async () => {
+    const many = (name: string): Answer[] =>
+      Array.from({ length: 40 }, (_, index) => a(name, `192.0.2.${index}`));
+    await using upstream = await FakeNameServer.start(({ name }, transport) =>
+      transport === "tcp" ? { answers: many(name) } : { truncated: true },
+    );
+    await using server = await Running.start(() => [at(upstream)]);
+    const short = await server.ask("big.test");
+    assert.ok(short.flag_tc && data(short).length > 0 && data(short).length < 40);
+    assert.equal(data(await server.ask("big.test", "A", "tcp")).length, 40);
+    assert.deepEqual(upstream.asked, ["UDP A big.test", "TCP A big.test"]);
+  });
+
+  it("goes on to the next server, and asks a silent one last afterwards", async () => {
+    await using silent = await FakeNameServer.start(() => undefined);
+    await using broken = await FakeNameServer.start(() => ({ rcode: 2 }));
+    await using good = await FakeNameServer.start(({ name }) => ({
+      answers: [a(name, "192.0.2.2")],
+    }));
+    await using server = await Running.start(() => [at(silent), at(broken), at(good)]);
+    assert.deepEqual(data(await server.ask("one.test")), ["192.0.2.2"]);
+    assert.deepEqual(data(await server.ask("two.test")), ["192.0.2.2"]);
+    assert.equal(silent.asked.length, 1);
+    assert.equal(broken.asked.length, 2);
+  });
+
+  it("says SERVFAIL when nobody answers, nobody is there, or nobody is known", async () => {
+    await using silent = await FakeNameServer.start(() => undefined);
+    await using one = await Running.start(() => [at(silent)]);
+    assert.equal((await one.ask("a.test")).rcode, "SERVFAIL");
+    const port = await freePort();
+    await using two = await Running.start(() => [{ address: loopback, port }], { tryMs: 30_000 });
+    assert.equal((await two.ask("a.test")).rcode, "SERVFAIL");
+    await using three = await Running.start(() => []);
+    assert.equal((await three.ask("a.test")).rcode, "SERVFAIL");
+    assert.deepEqual(data(await three.ask(names.web)), ["10.96.0.7"]);
+  });
+
+  it("refuses questions beyond those that may be under way", async () => {
+    await using silent = await FakeNameServer.start(() => undefined);
+    await using server = await Running.start(() => [at(silent)], { mostUnderWay: 3 });
+    const asked = Array.from({ length: 6 }, (_, index) => server.ask(`${index}.test`));
+    await Promise.all(asked);
+    assert.equal(silent.asked.length, 3);
+  });
+
+  it("takes no answer from anybody but whom it asked, and none to another question", async () => {
+    await using upstream = await FakeNameServer.start(() => undefined);
+    await using server = await Running.start(() => [at(upstream)], { tryMs: 100 });
+    const asking = server.ask("victim.test");
+    while (upstream.sources.length === 0) await systemClock.sleep(1, AbortSignal.timeout(5000));
+    const [{ port, id } = { port: 0, id: 0 }] = upstream.sources;
+    const forger = createSocket("udp4");
+    const forged = encode({
+      type: "response",
+      id,
+      questions: [{ name: "victim.test", type: "A" }],
+      answers: [a("victim.test", "203.0.113.1")],
+    });
+    forger.send(forged, port, loopback);
+    assert.equal((await asking).rcode, "SERVFAIL");
+    forger.close();
+    await once(forger, "close");
+  });
+
+  it("serves many questions of one connection, and ends one that breaks the rules", async () => {
+    await using server = await Running.start(() => []);
+    const socket = connect(server.port, loopback);
+    const message = encode({ type: "query", id: 1, questions: [{ name: names.web, type: "A" }] });
+    const both = Buffer.concat([framed(message), framed(message)]);
+    // In pieces, as a slow network brings them.
+    socket.write(both.subarray(0, 1));
+    socket.write(both.subarray(1, 30));
+    socket.write(both.subarray(30));
+    const frames = new FrameReader(65_535);
+    const replies: Buffer[] = [];
+    for await (const chunk of socket) {
+      replies.push(...frames.push(chunk as Buffer));
+      if (replies.length < 2) continue;
+      socket.write(Buffer.from([0xff, 0xff, 0]));
+      break;
+    }
+    assert.equal(replies.length, 2);
+    socket.destroy();
+    const rude = connect(server.port, loopback);
+    rude.write(Buffer.from([0xff, 0xff, 0]));
+    rude.resume();
+    await once(rude, "close");
+  });
+
+  it("outlives nonsense", async () => {
+    await using server = await Running.start(() => []);
+    const socket = createSocket("udp4");
+    for (let turn = 0; turn < 200; turn += 1) {
+      const bytes = Buffer.from(
+        Array.from({ length: turn * 3 }, () => Math.floor(nextRandom() * 256)),
+      );
+      await new Promise((resolve) => socket.send(bytes, server.port, loopback, resolve));
+    }
+    socket.close();
+    assert.deepEqual(data(await server.ask(names.web)), ["10.96.0.7"]);
+  });
+
+  it("waits for an address that the machine does not have, and for a port that others have", async () => {
+    const port = await freePort();
+    const holder = await FakeNameServer.start(() => undefined, loopback, port);
+    const stop = new AbortController();
+    const listening = Promise.withResolvers<string>();
+    const server = new DnsServer({
+      resolver: { answer: () => undefined },
+      addresses: [loopback],
+      port,
+      clock: systemClock,
+      logger: silentLogger,
+      onListening: () => listening.resolve("listening"),
+      retryMs: 2,
+    });
+    const done = server.run(stop.signal);
+    const soon = systemClock.sleep(20, stop.signal).then(() => "not yet");
+    assert.equal(await Promise.race([listening.promise, soon]), "not yet");
+    await holder[Symbol.asyncDispose]();
+    await listening.promise;
+    stop.abort();
+    await done;
+  });
+});
+
+describe("the host's name servers", () => {
+  let directory = "";
+  let file = "";
+  let now = 0;
+  const clock = { ...systemClock, monotonic: () => now };
+  const changes: string[] = [];
+  const create = (ownIPs: readonly string[], resolved = ""): HostServers =>
+    new HostServers({
+      resolvConf: file,
+      ownIPs,
+      clock,
+      logger: silentLogger,
+      onChange: (servers) => changes.push(servers.map(({ address }) => address).join(" ")),
+      ...(resolved === ""
+        ? {}
+        : {
+            read: async (path) =>
+              path.startsWith("/run/systemd") ? resolved : "nameserver 127.0.0.53\n",
+          }),
+    });
+  const current = async (servers: HostServers): Promise<string> =>
+    (await servers.current()).map(({ address }) => address).join(" ");
+
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "remora-dns-"));
+    file = join(directory, "resolv.conf");
+  });
+  after(async () => rm(directory, { recursive: true }));
+  beforeEach(async () => {
+    changes.length = 0;
+    await writeFile(file, "# x\nnameserver 192.0.2.1\nnameserver  2001:DB8::1 \nnameserver bad\n");
+  });
+  afterEach(() => (now += 100_000));
+
+  it("are read from resolv.conf, and again when it changes", async () => {
+    const servers = create([]);
+    assert.equal(await current(servers), "192.0.2.1 2001:db8::1");
+    await writeFile(file, "nameserver 192.0.2.2\nnameserver fe80::1%eth0\n");
+    assert.equal(await current(servers), "192.0.2.1 2001:db8::1", "for a second");
+    now += 1001;
+    assert.equal(await current(servers), "192.0.2.2 fe80::1%eth0");
+    await rm(file);
+    now += 1001;
+    assert.equal(await current(servers), "");
+    assert.deepEqual(changes, ["192.0.2.1 2001:db8::1", "192.0.2.2 fe80::1%eth0", ""]);
+  });
+
+  it("are systemd-resolved's own where the file only names its stub", async () => {
+    assert.equal(await current(create([], "nameserver 192.0.2.53\n")), "192.0.2.53");
+    assert.equal(await current(create([], "# nothing\n")), "127.0.0.53");
+  });
+
+  it("are never ourselves, nor who turned out to ask us", async () => {
+    const servers = create(["192.0.2.1"]);
+    assert.equal(await current(servers), "2001:db8::1");
+    servers.exclude("2001:db8::1");
+    now += 1001;
+    assert.equal(await current(servers), "");
+    await writeFile(file, "nameserver 2001:db8::1\n");
+    now += 1001;
+    assert.equal(await current(servers), "2001:db8::1", "another file is another chance");
+  });
+});
+
+describe("a circle of name servers", () => {
+  it("is found by a question that comes back", async () => {
+    let seen: string | undefined;
+    const loops: string[] = [];
+    const check = new LoopCheck({
+      clock: systemClock,
+      logger: silentLogger,
+      random: nextRandom,
+      onLoop: (address) => loops.push(address),
+    });
+    await using local = await FakeNameServer.start(({ name }) => {
+      // As a forwarder would that asks us.
+      seen = name;
+      return check.recognise(name) ? { rcode: 5 } : { rcode: 3 };
+    });
+    await check.check(
+      [at(local), { address: "192.0.2.1", port: 53 }],
+      new AbortController().signal,
+    );
+    assert.deepEqual(loops, [loopback]);
+    assert.equal(check.recognise(seen ?? ""), false, "it means nothing afterwards");
+  });
+});
