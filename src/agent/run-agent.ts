@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { createEventRecorder } from "../api/event-recorder.ts";
 import { createHttpClient } from "../api/http-client.ts";
 import { loadKubeconfig } from "../api/kubeconfig.ts";
+import { Reachability } from "../api/reachability.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
@@ -71,10 +72,11 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     loadKubeconfig(config.kubeconfig),
     loadKubeconfig(config.proxyKubeconfig),
   ]);
-  const client = createHttpClient({ kubeconfig: nodeKubeconfig, userAgent, clock, logger });
+  const shared = { userAgent, clock, logger, reachability: new Reachability() };
+  const client = createHttpClient({ kubeconfig: nodeKubeconfig, ...shared });
   // The heartbeat must not wait behind anything else, so it has a connection of its own.
-  const leaseClient = createHttpClient({ kubeconfig: nodeKubeconfig, userAgent, clock, logger });
-  const proxyClient = createHttpClient({ kubeconfig: proxyKubeconfig, userAgent, clock, logger });
+  const leaseClient = createHttpClient({ kubeconfig: nodeKubeconfig, ...shared });
+  const proxyClient = createHttpClient({ kubeconfig: proxyKubeconfig, ...shared });
   await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
   const clientCA =
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);

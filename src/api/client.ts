@@ -48,4 +48,9 @@ export interface ApiClient {
    * @throws as {@link ApiClient.request}; {@link ApiUnavailableError} also for a stalled or torn stream.
    */
   watch(request: WatchRequest): AsyncIterable<unknown>;
+  /**
+   * Calls `listener` each time the server answers again after it did not for a while, so that whoever waits for a retry
+   * can make it. The listener must not throw. Returns the function that ends the subscription.
+   */
+  onReturn?(listener: () => void): () => void;
 }

@@ -8,6 +8,7 @@ import { type Credentials, type CredentialSource, createCredentialSource } from 
 import { ApiUnavailableError } from "./errors.ts";
 import type { Kubeconfig } from "./kubeconfig-types.ts";
 import { LineSplitter } from "./line-splitter.ts";
+import { Reachability } from "./reachability.ts";
 import { parseRetryAfter, responseToError } from "./response-error.ts";
 
 export interface HttpClientOptions {
@@ -20,6 +21,8 @@ export interface HttpClientOptions {
   readonly pluginEnvironment?: Readonly<Record<string, string>>;
   /** False: never offer HTTP/2. Each watch and each concurrent request then has its own connection. */
   readonly http2?: boolean;
+  /** Shared by the clients of one server; default one of its own. */
+  readonly reachability?: Reachability;
 }
 
 /** An {@link ApiClient} over the network. */
@@ -39,6 +42,10 @@ interface Transport {
   readonly retired: AbortController;
   /** Calls in a row that got no answer. */
   failures: number;
+  /** Monotonic milliseconds of the first of them. */
+  failingSince: number;
+  /** Monotonic milliseconds of the last byte; before the first, of the opening. */
+  heardAt: number;
 }
 
 const defaultDeadlineMs = 30_000;
@@ -72,13 +79,18 @@ class UndiciClient implements HttpClient {
   #transport: Transport | undefined;
   /** Pools that are being emptied. */
   readonly #closing = new Set<Promise<void>>();
+  readonly #reachability: Reachability;
+  readonly #unsubscribe: () => void;
   #closed = false;
-  /** No answer since the last one that came. */
-  #unreachable = false;
 
   constructor(options: HttpClientOptions) {
     const url = new URL(options.kubeconfig.cluster.server);
     this.#options = options;
+    this.#reachability = options.reachability ?? new Reachability();
+    this.#unsubscribe = this.#reachability.subscribe((lostAt) => {
+      // Silent since then: the other end may have given these connections up. TCP would find out in minutes.
+      if (this.#transport !== undefined && this.#transport.heardAt < lostAt) this.reset();
+    });
     this.#origin = url.origin;
     this.#prefix = url.pathname.replace(/\/+$/, "");
     this.#credentials = createCredentialSource(
@@ -117,7 +129,7 @@ class UndiciClient implements HttpClient {
       }
       this.#answered(transport);
       request.onOpen?.();
-      yield* readLines(what, response.body, transport);
+      yield* this.#readLines(what, response.body, transport);
     } catch (error) {
       request.signal.throwIfAborted();
       if (transport.retired.signal.aborted) return;
@@ -135,8 +147,13 @@ class UndiciClient implements HttpClient {
     this.#own(old.watches.destroy(reason));
   }
 
+  onReturn(listener: () => void): () => void {
+    return this.#reachability.subscribe(() => listener());
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
+    this.#unsubscribe();
     this.reset();
     await Promise.all(this.#closing);
   }
@@ -231,6 +248,8 @@ class UndiciClient implements HttpClient {
       tlsDigest: credentials.tlsDigest,
       retired: new AbortController(),
       failures: 0,
+      failingSince: 0,
+      heardAt: this.#options.clock.monotonic(),
     };
   }
 
@@ -271,6 +290,21 @@ class UndiciClient implements HttpClient {
     };
   }
 
+  async *#readLines(
+    what: string,
+    body: AsyncIterable<Buffer>,
+    transport: Transport,
+  ): AsyncGenerator<unknown, void, undefined> {
+    const splitter = new LineSplitter();
+    for await (const chunk of body) {
+      this.#heard(transport);
+      for (const line of splitter.push(chunk)) yield parseLine(what, line);
+    }
+    if (splitter.unfinished) {
+      throw new ApiUnavailableError(`${what}: the stream ended in the middle of an event`);
+    }
+  }
+
   async #refusal(
     what: string,
     response: Dispatcher.ResponseData,
@@ -288,8 +322,13 @@ class UndiciClient implements HttpClient {
   }
 
   #answered(transport: Transport): void {
+    this.#heard(transport);
+    this.#reachability.noteAnswer();
+  }
+
+  #heard(transport: Transport): void {
     transport.failures = 0;
-    this.#unreachable = false;
+    transport.heardAt = this.#options.clock.monotonic();
   }
 
   /** Turns a transport failure into {@link ApiUnavailableError} and counts it; other errors pass. */
@@ -297,10 +336,10 @@ class UndiciClient implements HttpClient {
     if (isAnswered(error)) return error;
     if (transport === this.#transport) {
       transport.failures += 1;
+      if (transport.failures === 1) transport.failingSince = this.#options.clock.monotonic();
       if (transport.failures >= failuresBeforeReset) {
         // Told once per outage: retries are no news.
-        const level = this.#unreachable ? "debug" : "warn";
-        this.#unreachable = true;
+        const level = this.#reachability.noteLoss(transport.failingSince) ? "warn" : "debug";
         this.#options.logger.log(level, "API server does not answer, connections reset", {
           failures: transport.failures,
         });
@@ -355,21 +394,6 @@ function parseLine(what: string, text: string): unknown {
     return value;
   } catch (error) {
     throw new ParseError(what, "JSON", { cause: error });
-  }
-}
-
-async function* readLines(
-  what: string,
-  body: AsyncIterable<Buffer>,
-  transport: Transport,
-): AsyncGenerator<unknown, void, undefined> {
-  const splitter = new LineSplitter();
-  for await (const chunk of body) {
-    transport.failures = 0;
-    for (const line of splitter.push(chunk)) yield parseLine(what, line);
-  }
-  if (splitter.unfinished) {
-    throw new ApiUnavailableError(`${what}: the stream ended in the middle of an event`);
   }
 }
 

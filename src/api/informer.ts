@@ -53,6 +53,17 @@ const pollMs = 10_000;
 /** Server-side end of a watch: between this and twice this, so that watches do not end all at once. */
 const watchTimeoutSeconds = 300;
 
+/** After an outage the first tries are spread over this. */
+const returnSpreadMs = 500;
+
+async function sleepUnlessAborted(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  try {
+    await clock.sleep(ms, signal);
+  } catch (error) {
+    if (!isAbort(error)) throw error;
+  }
+}
+
 /** How one watch went. */
 interface WatchRecord {
   /** Monotonic; undefined while no watch was asked for. */
@@ -81,6 +92,10 @@ class Reflector<T> implements Informer<T> {
   /** Troubles told since the last watch that held: the same one again is told at debug level only. */
   readonly #said = new Set<string>();
   #started = false;
+  /** How often the server has answered again after an outage. */
+  #returns = 0;
+  /** Ends the wait before the next try. */
+  #pause = new AbortController();
 
   constructor(options: InformerOptions<T>) {
     this.#options = options;
@@ -126,15 +141,30 @@ class Reflector<T> implements Informer<T> {
   async run(signal: AbortSignal): Promise<void> {
     if (this.#started) throw new Error("an informer runs once");
     this.#started = true;
-    while (!signal.aborted) {
-      const delayMs = await this.#follow(signal);
-      if (delayMs === 0 || signal.aborted) continue;
-      try {
-        await this.#options.clock.sleep(delayMs, signal);
-      } catch (error) {
-        if (!isAbort(error)) throw error;
-      }
+    const unsubscribe = this.#options.client.onReturn?.(() => {
+      this.#returns += 1;
+      this.#pause.abort();
+    });
+    try {
+      while (!signal.aborted) await this.#followOnce(signal);
+    } finally {
+      unsubscribe?.();
     }
+  }
+
+  /** One {@link #follow}, and the wait before the next. */
+  async #followOnce(signal: AbortSignal): Promise<void> {
+    const { clock, random } = this.#options;
+    const returns = this.#returns;
+    const delayMs = await this.#follow(signal);
+    this.#pause = new AbortController();
+    if (delayMs > 0 && returns === this.#returns) {
+      await sleepUnlessAborted(clock, delayMs, AbortSignal.any([signal, this.#pause.signal]));
+    }
+    if (returns === this.#returns) return;
+    // All informers of all nodes wake at once; what failed before says nothing any more.
+    this.#failures = 0;
+    await sleepUnlessAborted(clock, returnSpreadMs * random(), signal);
   }
 
   /** One list, if needed, and one watch. Returns the milliseconds to wait before the next. */

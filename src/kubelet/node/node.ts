@@ -183,7 +183,10 @@ class NodeWorker implements NodeAgent {
 
   async #follow(signal: AbortSignal): Promise<void> {
     const unsubscribe = this.#informer.subscribe((change) => {
-      if (change.kind !== "deleted") this.#accept(change.object);
+      if (change.kind === "deleted") return;
+      this.#accept(change.object);
+      // Given up while the network was away: each second of it keeps pods off a node that is well.
+      if (isDoubted(change.object)) this.refresh();
     });
     try {
       await this.#informer.run(signal);
@@ -287,6 +290,15 @@ class NodeWorker implements NodeAgent {
       logger.log("warn", "hardware labels could not be set", { error: errorMessage(error) });
     }
   }
+}
+
+/** Whether the control plane no longer believes that the node is alive. */
+function isDoubted(node: Stored<Node>): boolean {
+  return (
+    node.status?.conditions?.some(
+      ({ type, status }) => type === "Ready" && status === "Unknown",
+    ) === true
+  );
 }
 
 /** Resource versions of one object are comparable decimal numbers (KEP-5504). */
