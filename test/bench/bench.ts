@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 
 const marker = "REMORA_BENCH_HOST_NETNS";
-const names = ["proxy", "runtime"] as const;
+const names = ["proxy", "runtime", "scheduler"] as const;
 const [name = ""] = process.argv.slice(2);
 
 /** Runs this program again in a network namespace of its own, so that nothing touches the host's rules. */
@@ -43,6 +43,9 @@ if (name === "proxy") {
 } else if (name === "runtime") {
   process.argv.splice(2, 1);
   await import("./runtime.ts");
+} else if (name === "scheduler") {
+  process.argv.splice(2, 1);
+  await import("./scheduler.ts");
 } else {
   process.stderr.write(`bench: name one of ${names.join(", ")}\n`);
   process.exitCode = 2;

@@ -13,6 +13,8 @@ export type ClusterEvent =
   /** A pod was given a node. */
   | "pod-assigned"
   | "pod-labels"
+  /** A pod with a node is asked to go; it still holds its room. */
+  | "pod-terminating"
   /** A pod with a node went away or ended. */
   | "pod-left"
   /** A pod with a node asks for less than it did. */
@@ -43,9 +45,8 @@ export function podEvents(pod: StoredPod, before: StoredPod | undefined): readon
   if (isPodTerminal(pod)) return isPodTerminal(before) ? [] : ["pod-left"];
   const events: ClusterEvent[] = [];
   if (differ(pod.metadata.labels, before.metadata.labels)) events.push("pod-labels");
-  // Topology spread does not count pods that are on their way out.
-  else if (pod.metadata.deletionTimestamp !== before.metadata.deletionTimestamp)
-    events.push("pod-labels");
+  if (pod.metadata.deletionTimestamp !== before.metadata.deletionTimestamp)
+    events.push("pod-terminating");
   if (differ(pod.spec, before.spec)) {
     const now = podRequests(pod);
     if ([...podRequests(before)].some(([name, value]) => (now.get(name) ?? 0) < value))

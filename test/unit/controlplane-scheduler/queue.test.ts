@@ -218,6 +218,8 @@ describe("cluster events", () => {
     assert.deepEqual(podEvents(there, smaller), []);
     const relabelled = { ...there, metadata: { ...there.metadata, labels: { app: "x" } } };
     assert.deepEqual(podEvents(relabelled, there), ["pod-labels"]);
+    const leaving = { ...there, metadata: { ...there.metadata, deletionTimestamp: "x" } };
+    assert.deepEqual(podEvents(leaving, there), ["pod-terminating"]);
     const done = { ...there, status: { phase: "Failed" as const } };
     assert.deepEqual(podEvents(done, there), ["pod-left"]);
     assert.deepEqual(podEvents(done, done), []);

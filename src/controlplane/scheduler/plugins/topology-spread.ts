@@ -128,6 +128,8 @@ export const topologySpread: FilterPlugin = {
     "pod-assigned",
     "pod-left",
     "pod-labels",
+    // Pods on their way out do not count.
+    "pod-terminating",
   ],
   prepare: (pod, snapshot) => {
     const constraints = constraintsOf(pod, "DoNotSchedule");
