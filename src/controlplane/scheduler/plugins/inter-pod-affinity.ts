@@ -96,8 +96,18 @@ function satisfiesAffinity(
   return alone && matchesAll(terms, pod, namespaceLabels);
 }
 
+/** Whether the two pods have anything to say about one another. */
+function areRelated(pod: PodInfo, other: PodInfo, snapshot: Snapshot): boolean {
+  const { namespaceLabels } = snapshot;
+  return (
+    matchesAll(pod.affinity.required, other, namespaceLabels) ||
+    pod.antiAffinity.required.some((term) => termSelects(term, other, namespaceLabels)) ||
+    other.antiAffinity.required.some((term) => termSelects(term, pod, namespaceLabels))
+  );
+}
+
 function filter(pod: PodInfo, snapshot: Snapshot, state: State): NodeFilter {
-  return {
+  const self: NodeFilter = {
     check: (node) => {
       if (!satisfiesAffinity(pod, state, node, snapshot.namespaceLabels)) return affinityRefusal;
       const repelled = pod.antiAffinity.required.some(
@@ -109,8 +119,11 @@ function filter(pod: PodInfo, snapshot: Snapshot, state: State): NodeFilter {
       return undefined;
     },
     after: (other, node, sign) =>
-      filter(pod, snapshot, count(pod, snapshot, state, [[other, node, sign]])),
+      areRelated(pod, other, snapshot)
+        ? filter(pod, snapshot, count(pod, snapshot, state, [[other, node, sign]]))
+        : self,
   };
+  return self;
 }
 
 /** Required pod affinity and anti-affinity, of the new pod and of those already there. */

@@ -93,29 +93,33 @@ function filter(
     const perDomain = counts[index] ?? new Map<string, number>();
     return perDomain.size < minDomains ? 0 : Math.min(...perDomain.values());
   });
-  return {
+  const self: NodeFilter = {
     check: (node) => {
       for (const [index, { topologyKey, maxSkew, selector }] of constraints.entries()) {
         const value = domainOf(node, topologyKey);
         if (value === undefined) return labelRefusal;
         const there = counts[index]?.get(value) ?? 0;
-        const self = selector.matches(pod.pod.metadata.labels) ? 1 : 0;
-        if (there + self - (least[index] ?? 0) > maxSkew) return skewRefusal;
+        const own = selector.matches(pod.pod.metadata.labels) ? 1 : 0;
+        if (there + own - (least[index] ?? 0) > maxSkew) return skewRefusal;
       }
       return undefined;
     },
     after: (other, node, sign) => {
-      if (!hasAllKeys(constraints, node)) return filter(pod, constraints, counts);
-      const next = constraints.map((constraint, index) => {
-        const perDomain = new Map(counts[index]);
-        const value = domainOf(node, constraint.topologyKey) ?? "";
-        if (isCounted(constraint.selector, pod.namespace, other) && includes(constraint, pod, node))
-          perDomain.set(value, (perDomain.get(value) ?? 0) + sign);
-        return perDomain;
+      const counting = constraints.map(
+        (constraint) =>
+          isCounted(constraint.selector, pod.namespace, other) && includes(constraint, pod, node),
+      );
+      if (!counting.includes(true) || !hasAllKeys(constraints, node)) return self;
+      const next = constraints.map(({ topologyKey }, index) => {
+        const perDomain = counts[index] ?? new Map<string, number>();
+        if (counting[index] !== true) return perDomain;
+        const value = domainOf(node, topologyKey) ?? "";
+        return new Map(perDomain).set(value, (perDomain.get(value) ?? 0) + sign);
       });
       return filter(pod, constraints, next);
     },
   };
+  return self;
 }
 
 /** topologySpreadConstraints with whenUnsatisfiable DoNotSchedule. */
