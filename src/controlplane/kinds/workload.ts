@@ -1,4 +1,5 @@
 import type { FieldError, JsonObject } from "../types.ts";
+import { templateAnnotationWarnings } from "./annotation-warnings.ts";
 import { dig, int, metadataOf, nameOf, record, records, semanticEqual, text } from "./access.ts";
 import {
   forbiddenField,
@@ -162,9 +163,12 @@ export function templateWarnings(
   object: Readonly<JsonObject>,
   old: Readonly<JsonObject> | undefined,
 ): string[] {
-  const template = dig(object, "spec", "template", "spec");
-  if (old !== undefined && semanticEqual(template, dig(old, "spec", "template", "spec"))) return [];
-  return podSpecWarnings(template, "spec.template.spec");
+  const template = record(dig(object, "spec", "template"));
+  if (old !== undefined && semanticEqual(template, dig(old, "spec", "template"))) return [];
+  return [
+    ...templateAnnotationWarnings(template, "spec.template"),
+    ...podSpecWarnings(template["spec"], "spec.template.spec"),
+  ];
 }
 
 /** Cells for the wide columns Containers and Images: what is in each pod of the template. */
