@@ -228,6 +228,44 @@ function nodeAffinity(affinity: Readonly<JsonObject>, field: string): FieldError
   return out;
 }
 
+/**
+ * Rules for `matchLabelKeys` and `mismatchLabelKeys`, which add to the selector beside them. `owner` is the term or
+ * constraint that holds them.
+ */
+function labelKeys(owner: Readonly<JsonObject>, path: string): FieldError[] {
+  const out: FieldError[] = [];
+  const selector = owner["labelSelector"];
+  for (const member of ["matchLabelKeys", "mismatchLabelKeys"]) {
+    const keys = strings(owner[member]);
+    if (keys.length > 0 && selector === undefined) {
+      const detail = "must not be specified when labelSelector is not set";
+      out.push(forbiddenField(`${path}.${member}`, detail));
+      continue;
+    }
+    keys.forEach((key, index) => out.push(...labelKey(key, at(`${path}.${member}`, index))));
+  }
+  const selected = new Set([
+    ...Object.keys(record(record(selector)["matchLabels"])),
+    ...records(record(selector)["matchExpressions"]).map((each) => text(each["key"])),
+  ]);
+  const mismatched = strings(owner["mismatchLabelKeys"]);
+  const matched = strings(owner["matchLabelKeys"]);
+  matched.forEach((key, index) => {
+    // Upstream leaves the member's name out of this path.
+    if (selected.has(key)) {
+      const detail = "exists in both matchLabelKeys and labelSelector";
+      out.push(invalidValue(at(path, index), key, detail));
+    }
+  });
+  matched.forEach((key, index) => {
+    if (mismatched.includes(key)) {
+      const detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+      out.push(invalidValue(at(`${path}.matchLabelKeys`, index), key, detail));
+    }
+  });
+  return out;
+}
+
 function podAffinityTerm(term: Readonly<JsonObject>, path: string): FieldError[] {
   const out = validateLabelSelector(term["labelSelector"], `${path}.labelSelector`);
   out.push(...validateLabelSelector(term["namespaceSelector"], `${path}.namespaceSelector`));
@@ -235,6 +273,7 @@ function podAffinityTerm(term: Readonly<JsonObject>, path: string): FieldError[]
     // Upstream leaves the index out and calls the member by its Go name.
     out.push(...invalidAll(`${path}.namespace`, name, dns1123Label(name)));
   });
+  out.push(...labelKeys(term, path));
   const topologyKey = text(term["topologyKey"]);
   if (topologyKey === "") out.push(required(`${path}.topologyKey`, "can not be empty"));
   return [...out, ...invalidAll(`${path}.topologyKey`, topologyKey, qualifiedName(topologyKey))];
@@ -303,6 +342,7 @@ export function validateSpread(value: unknown, field: string): FieldError[] {
         out.push(notSupported(`${path}.${name}`, policy, ["Honor", "Ignore"]));
       }
     }
+    out.push(...labelKeys(constraint, path));
     out.push(...validateLabelSelector(constraint["labelSelector"], `${path}.labelSelector`));
   });
   return out;

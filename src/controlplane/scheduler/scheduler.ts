@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ApiClient } from "../../api/client.ts";
 import { ApiError } from "../../api/errors.ts";
 import type { EventRecorder } from "../../api/event-types.ts";
-import type { Informer } from "../../api/informer-types.ts";
+import type { Change, Informer } from "../../api/informer-types.ts";
 import { keyOf } from "../../api/object.ts";
 import { objectPath } from "../../api/resource.ts";
 import { NODES, PODS } from "../../api/resources.ts";
@@ -29,7 +29,7 @@ import type { Profile } from "./profiles.ts";
 import { profiles } from "./profiles.ts";
 import { eventMessage, patchStatus, reportUnschedulable } from "./report.ts";
 import { SchedulingQueue } from "./scheduling-queue.ts";
-import type { Snapshot } from "./snapshot.ts";
+import type { Snapshot, StoredNode } from "./snapshot.ts";
 import type { WorkloadSources } from "./workload-selectors.ts";
 import { WorkloadSelectors } from "./workload-selectors.ts";
 
@@ -126,26 +126,43 @@ export class Scheduler {
     const { pods, nodes, namespaces } = this.#options.informers;
     return [
       () => this.#selectors.close(),
-      nodes.subscribe((change) => {
-        if (change.kind === "deleted") {
-          this.#cache.removeNode(change.key);
-          this.#queue.happened(["node-removed"]);
-          return;
-        }
-        this.#cache.setNode(change.object);
-        this.#queue.happened(
-          change.kind === "added" ? ["node-added"] : nodeEvents(change.object, change.previous),
-        );
-      }),
+      nodes.subscribe((change) => this.#guarded(change.key, () => this.#nodeChanged(change))),
       namespaces.subscribe((change) => {
         if (change.kind === "updated") this.#queue.happened(["namespace-labels"]);
       }),
-      pods.subscribe((change) => {
-        if (change.kind === "deleted") this.#podDeleted(change.key, change.previous);
-        else
-          this.#podChanged(change.object, change.kind === "updated" ? change.previous : undefined);
-      }),
+      pods.subscribe((change) =>
+        this.#guarded(change.key, () => {
+          if (change.kind === "deleted") this.#podDeleted(change.key, change.previous);
+          else
+            this.#podChanged(
+              change.object,
+              change.kind === "updated" ? change.previous : undefined,
+            );
+        }),
+      ),
     ];
+  }
+
+  /** An object that cannot be read is left out; it must not end the stream that brought it. */
+  #guarded(key: string, apply: () => void): void {
+    try {
+      apply();
+    } catch (error) {
+      const fields = { key, error: errorMessage(error) };
+      this.#options.logger.log("error", "object not understood by the scheduler", fields);
+    }
+  }
+
+  #nodeChanged(change: Change<StoredNode>): void {
+    if (change.kind === "deleted") {
+      this.#cache.removeNode(change.key);
+      this.#queue.happened(["node-removed"]);
+      return;
+    }
+    this.#cache.setNode(change.object);
+    this.#queue.happened(
+      change.kind === "added" ? ["node-added"] : nodeEvents(change.object, change.previous),
+    );
   }
 
   #podDeleted(key: string, previous: StoredPod): void {
@@ -164,8 +181,7 @@ export class Scheduler {
     this.#nominations.observe(pod, before);
     if ((pod.spec?.nodeName ?? "") !== "") {
       this.#queue.remove(key);
-      const events = podEvents(pod, before);
-      this.#queue.happened(events);
+      this.#queue.happened(podEvents(pod, before));
       return;
     }
     if (!this.#isWaiting(pod)) {
