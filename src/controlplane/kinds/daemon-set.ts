@@ -174,6 +174,8 @@ const strategy: Strategy = defineStrategy({
     const status = { ...zeroStatus(), ...record(daemonSet["status"]) };
     conditionDefaults(status, ["lastTransitionTime"]);
     daemonSet["status"] = status;
+    const annotations = ensureRecord(ensureRecord(daemonSet, "metadata"), "annotations");
+    annotations[templateGeneration] ??= "0";
   },
   prepareForCreate(daemonSet) {
     daemonSet["status"] = zeroStatus();

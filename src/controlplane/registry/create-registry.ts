@@ -301,6 +301,8 @@ class StoreRegistry implements ObjectRegistry {
     const { strategy } = kind;
     fillNewMetadata(kind, namespace, object, context, this.#options);
     strategy.applyDefaults(object);
+    // What admission and strategy add below is nobody's.
+    this.#setManagedFields(kind, undefined, object, { context, fieldManager });
     const at = { namespace, name: metaText(object, "name") };
     const attributes = {
       operation: "CREATE",
@@ -321,7 +323,6 @@ class StoreRegistry implements ObjectRegistry {
     this.#admission.validate(kind, attributes);
     if (this.store.get(resource, namespace, at.name) !== undefined)
       throw alreadyExists(kind, at.name);
-    this.#setManagedFields(kind, undefined, object, { context, fieldManager });
     strategy.allocate?.(object, undefined, context);
     if (context.dryRun) return object;
     if (metaText(object, "resourceVersion") !== "") {
@@ -408,7 +409,6 @@ class StoreRegistry implements ObjectRegistry {
       subresource: options.subresource,
       time: formatTime(options.context.now),
     };
-    // What the strategy has put into a new object's status is nobody's.
     const writes = old === undefined ? writableFields(kind, undefined) : undefined;
     const entries = fieldsAfterUpdate(old, object, kind.schema, writer, writes);
     const metadata = metadataOf(object);
