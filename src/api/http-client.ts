@@ -33,10 +33,14 @@ export interface HttpClient extends ApiClient {
   close(): Promise<void>;
 }
 
+type Half = "requests" | "watches";
+const halves: readonly Half[] = ["requests", "watches"];
+
 /** One set of connections with one set of TLS credentials. */
 interface Transport {
-  readonly requests: Pool;
-  readonly watches: Pool;
+  /** Two, so that a burst of events cannot fill the window a heartbeat needs. */
+  readonly pools: Record<Half, Pool>;
+  readonly open: (half: Half) => Pool;
   readonly tlsDigest: string;
   /** Aborts when newer credentials replaced this transport: watches then end as if the server had closed them. */
   readonly retired: AbortController;
@@ -44,8 +48,8 @@ interface Transport {
   failures: number;
   /** Monotonic milliseconds of the first of them. */
   failingSince: number;
-  /** Monotonic milliseconds of the last byte; before the first, of the opening. */
-  heardAt: number;
+  /** Monotonic milliseconds of the last byte of each half; before the first, of its opening. */
+  readonly heardAt: Record<Half, number>;
 }
 
 const defaultDeadlineMs = 30_000;
@@ -81,6 +85,8 @@ class UndiciClient implements HttpClient {
   readonly #closing = new Set<Promise<void>>();
   readonly #reachability: Reachability;
   readonly #unsubscribe: () => void;
+  /** What calls are told that we cut off ourselves: it says nothing about the server. */
+  readonly #resets = new WeakSet<object>();
   #closed = false;
 
   constructor(options: HttpClientOptions) {
@@ -88,8 +94,7 @@ class UndiciClient implements HttpClient {
     this.#options = options;
     this.#reachability = options.reachability ?? new Reachability();
     this.#unsubscribe = this.#reachability.subscribe((lostAt) => {
-      // Silent since then: the other end may have given these connections up. TCP would find out in minutes.
-      if (this.#transport !== undefined && this.#transport.heardAt < lostAt) this.reset();
+      this.#dropSilent(lostAt);
     });
     this.#origin = url.origin;
     this.#prefix = url.pathname.replace(/\/+$/, "");
@@ -116,7 +121,7 @@ class UndiciClient implements HttpClient {
     const { transport, credentials } = await this.#connect(what, request.signal);
     const signal = AbortSignal.any([request.signal, transport.retired.signal]);
     try {
-      const response = await dispatch(transport.watches, {
+      const response = await dispatch(transport.pools.watches, {
         method: "GET",
         path: this.#target(request.path, { ...request.query, watch: true }),
         headers: this.#headers(credentials),
@@ -125,9 +130,9 @@ class UndiciClient implements HttpClient {
         bodyTimeout: request.stallMs,
       });
       if (response.statusCode !== 200) {
-        throw await this.#refusal(what, response, transport);
+        throw await this.#refusal(what, response, () => this.#answered(transport, "watches"));
       }
-      this.#answered(transport);
+      this.#answered(transport, "watches");
       request.onOpen?.();
       yield* this.#readLines(what, response.body, transport);
     } catch (error) {
@@ -142,9 +147,9 @@ class UndiciClient implements HttpClient {
     this.#transport = undefined;
     this.#credentials.invalidate();
     if (old === undefined) return;
-    const reason = new ApiUnavailableError("the connections to the API server were reset");
-    this.#own(old.requests.destroy(reason));
-    this.#own(old.watches.destroy(reason));
+    const reason = this.#resetReason();
+    this.#own(old.pools.requests.destroy(reason));
+    this.#own(old.pools.watches.destroy(reason));
   }
 
   onReturn(listener: () => void): () => void {
@@ -165,7 +170,7 @@ class UndiciClient implements HttpClient {
       const connected = await this.#connect(what, signal);
       ({ transport } = connected);
       const body = request.body === undefined ? undefined : JSON.stringify(request.body);
-      const response = await dispatch(transport.requests, {
+      const response = await dispatch(transport.pools.requests, {
         method: request.method,
         path: this.#target(request.path, request.query ?? {}),
         headers: this.#headers(
@@ -179,10 +184,11 @@ class UndiciClient implements HttpClient {
         bodyTimeout: 0,
       });
       if (response.statusCode < 200 || response.statusCode > 299) {
-        throw await this.#refusal(what, response, transport);
+        const answered = connected.transport;
+        throw await this.#refusal(what, response, () => this.#answered(answered, "requests"));
       }
       const text = await response.body.text();
-      this.#answered(transport);
+      this.#answered(transport, "requests");
       return parseBody(what, text, header(response, "content-type"));
     } catch (error) {
       request.signal.throwIfAborted();
@@ -232,8 +238,8 @@ class UndiciClient implements HttpClient {
     };
     // HTTP/2 for both, measured against kube-apiserver 1.36 with 20 watches and 1000 requests, 50 at a time: 370 ms,
     // 185 us of CPU each and one connection, against 510 ms, 278 us and 80 connections for keep-alive HTTP/1.1; 5 MB
-    // less memory afterwards; a single request takes 1.1 instead of 1.0 ms. Two pools, so that a burst of events
-    // cannot fill the window a heartbeat needs; the second connection costs 0.3 MB.
+    // less memory afterwards; a single request takes 1.1 instead of 1.0 ms. The second connection
+    // costs 0.3 MB.
     const pool = {
       allowH2: this.#options.http2 ?? true,
       h2Options: { maxConcurrentStreams: 1000, pingInterval: 30_000 },
@@ -241,15 +247,18 @@ class UndiciClient implements HttpClient {
       keepAliveMaxTimeout: idleMs,
       connect: { ...tls, preferH2: true },
     };
+    // The limit matters to servers without HTTP/2 only. Watches must not have one: each holds its connection.
+    const limits = { requests: { connections: maxConnections }, watches: {} };
+    const open = (half: Half): Pool => new Pool(this.#origin, { ...pool, ...limits[half] });
+    const now = this.#options.clock.monotonic();
     return {
-      // The limit matters to servers without HTTP/2 only. Watches must not have one: each holds its connection.
-      requests: new Pool(this.#origin, { ...pool, connections: maxConnections }),
-      watches: new Pool(this.#origin, pool),
+      pools: { requests: open("requests"), watches: open("watches") },
+      open,
       tlsDigest: credentials.tlsDigest,
       retired: new AbortController(),
       failures: 0,
       failingSince: 0,
-      heardAt: this.#options.clock.monotonic(),
+      heardAt: { requests: now, watches: now },
     };
   }
 
@@ -257,8 +266,8 @@ class UndiciClient implements HttpClient {
   #retire(transport: Transport): void {
     this.#options.logger.log("info", "API credentials changed, connections renewed");
     transport.retired.abort();
-    this.#own(transport.requests.close());
-    this.#own(transport.watches.close());
+    this.#own(transport.pools.requests.close());
+    this.#own(transport.pools.watches.close());
   }
 
   #own(closing: Promise<void>): void {
@@ -297,7 +306,7 @@ class UndiciClient implements HttpClient {
   ): AsyncGenerator<unknown, void, undefined> {
     const splitter = new LineSplitter();
     for await (const chunk of body) {
-      this.#heard(transport);
+      this.#heard(transport, "watches");
       for (const line of splitter.push(chunk)) yield parseLine(what, line);
     }
     if (splitter.unfinished) {
@@ -308,10 +317,10 @@ class UndiciClient implements HttpClient {
   async #refusal(
     what: string,
     response: Dispatcher.ResponseData,
-    transport: Transport,
+    answered: () => void,
   ): Promise<Error> {
     const body = await response.body.text();
-    this.#answered(transport);
+    answered();
     // A rotated token or certificate may already lie on disk.
     if (response.statusCode === 401) this.#credentials.invalidate();
     const retryAfterSeconds = parseRetryAfter(
@@ -321,20 +330,50 @@ class UndiciClient implements HttpClient {
     return responseToError(what, { status: response.statusCode, body, retryAfterSeconds });
   }
 
-  #answered(transport: Transport): void {
-    this.#heard(transport);
+  #answered(transport: Transport, half: Half): void {
+    this.#heard(transport, half);
     this.#reachability.noteAnswer();
   }
 
-  #heard(transport: Transport): void {
+  #heard(transport: Transport, half: Half): void {
     transport.failures = 0;
-    transport.heardAt = this.#options.clock.monotonic();
+    transport.heardAt[half] = this.#options.clock.monotonic();
+  }
+
+  /**
+   * Gives up connections on which nothing came since `lostAt`: the other end may have dropped them meanwhile, and TCP
+   * would find out in minutes.
+   */
+  #dropSilent(lostAt: number): void {
+    const transport = this.#transport;
+    if (transport === undefined) return;
+    const silent = halves.filter((half) => transport.heardAt[half] < lostAt);
+    if (silent.length === halves.length) {
+      this.reset();
+      return;
+    }
+    for (const half of silent) {
+      const old = transport.pools[half];
+      transport.pools[half] = transport.open(half);
+      transport.heardAt[half] = this.#options.clock.monotonic();
+      this.#own(old.destroy(this.#resetReason()));
+    }
+  }
+
+  #isReset(error: unknown): boolean {
+    return typeof error === "object" && error !== null && this.#resets.has(error);
+  }
+
+  #resetReason(): Error {
+    const reason = new ApiUnavailableError("the connections to the API server were reset");
+    this.#resets.add(reason);
+    return reason;
   }
 
   /** Turns a transport failure into {@link ApiUnavailableError} and counts it; other errors pass. */
   #classify(what: string, error: unknown, transport: Transport): unknown {
     if (isAnswered(error)) return error;
-    if (transport === this.#transport) {
+    if (transport === this.#transport && !this.#isReset(error)) {
       transport.failures += 1;
       if (transport.failures === 1) transport.failingSince = this.#options.clock.monotonic();
       if (transport.failures >= failuresBeforeReset) {

@@ -29,7 +29,10 @@ export interface Host {
   capacity(rootDir: string, maxPods: number): Promise<MachineCapacity>;
   /** Readings for {@link pressureNow}; `imageDir` is the runtime's directory when known. */
   signals(rootDir: string, imageDir: string | undefined): Promise<SignalReadings>;
+  /** Addresses of interfaces that run: one whose cable is out is left out. */
   addresses(): readonly HostAddress[];
+  /** Whether the address is this machine's, on an interface that runs or not. */
+  hasAddress?(address: string): Promise<boolean>;
   /** Source addresses that the default routes select. */
   routeSources(): Promise<Partial<Record<IPFamily, string>>>;
 }
@@ -147,6 +150,20 @@ async function routeSource(type: "udp4" | "udp6", target: string): Promise<strin
   }
 }
 
+/** Only an own address can be bound. */
+async function canBind(address: string): Promise<boolean> {
+  const socket = createSocket(ipFamily(address) === "IPv6" ? "udp6" : "udp4");
+  try {
+    socket.bind(0, address);
+    await once(socket, "listening");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.close();
+  }
+}
+
 /** The machine we run on. */
 export function systemHost(): Host {
   return {
@@ -174,6 +191,7 @@ export function systemHost(): Host {
       Object.entries(networkInterfaces()).flatMap(([interfaceName, list]) =>
         (list ?? []).map(({ address }) => ({ interfaceName, address })),
       ),
+    hasAddress: canBind,
     routeSources: async () => {
       const [v4, v6] = await Promise.all([
         // Documentation addresses: hardly ever on a link of this host, so the default route decides.

@@ -4,7 +4,7 @@ import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
-import { chooseNodeIPs, nodeAddresses } from "./choose-node-ips.ts";
+import { chooseNodeIPs, type HostAddress, nodeAddresses, refuseNodeIP } from "./choose-node-ips.ts";
 import { computeAllocatable, computeCapacity, type MachineCapacity } from "./allocatable.ts";
 import { computeConditions } from "./conditions.ts";
 import { apiTime, type Host, type HostIdentity } from "./host.ts";
@@ -121,12 +121,24 @@ export class StatusSource {
     const choice = chooseNodeIPs({
       configured: config.nodeIPs,
       nodeName: config.nodeName,
-      host: host.addresses(),
+      host: await this.#hostAddresses(),
       routeSources: config.nodeIPs.length > 0 ? {} : await host.routeSources(),
     });
     if (choice.kind === "none") return { ips: [], why: choice.why };
     onAddresses(choice.ips);
     return { ips: choice.ips };
+  }
+
+  /** With the configured ones that are there although their interface does not run: a cable that is out is no reason. */
+  async #hostAddresses(): Promise<readonly HostAddress[]> {
+    const { config, host } = this.#options;
+    const running = host.addresses();
+    const resting: HostAddress[] = [];
+    for (const address of config.nodeIPs) {
+      if (refuseNodeIP(address, running) === undefined || host.hasAddress === undefined) continue;
+      if (await host.hasAddress(address)) resting.push({ interfaceName: "", address });
+    }
+    return [...running, ...resting];
   }
 
   async #slowFacts(): Promise<SlowFacts> {

@@ -37,6 +37,12 @@ describe("this machine", () => {
       assert.ok(own.includes(ip), ip);
   });
 
+  test("knows its addresses apart from those of others, whether or not their interface runs", async () => {
+    assert.equal(await host.hasAddress?.("127.0.0.1"), true);
+    assert.equal(await host.hasAddress?.("192.0.2.77"), false);
+    assert.equal(await host.hasAddress?.("2001:db8::77"), false);
+  });
+
   test("tells its hardware through the child process", async () => {
     const hardware = await readHardware(AbortSignal.timeout(60_000));
     assert.ok(hardware.cpu.flags.length > 5);
