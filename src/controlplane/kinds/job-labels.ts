@@ -1,16 +1,5 @@
-import { formatRequirements, labelSelectorRequirements, SelectorError } from "../../api/labels.ts";
-import type { LabelSelector } from "../../api/types.gen.ts";
 import type { JsonObject } from "../types.ts";
-import {
-  ensureRecord,
-  mapOf,
-  metadataOf,
-  nameOf,
-  record,
-  records,
-  strings,
-  text,
-} from "./access.ts";
+import { ensureRecord, metadataOf, nameOf, record, text } from "./access.ts";
 
 /** Labels that tie pods to their Job. */
 export const jobLabels = {
@@ -44,29 +33,4 @@ export function labelsFromTemplate(job: JsonObject): void {
   if (Object.keys(record(metadata["labels"])).length > 0 || labels === undefined) return;
   // The same map on purpose: what is generated into the template's labels is then also in the Job's.
   metadata["labels"] = labels;
-}
-
-/** A LabelSelector in its generated type; what does not fit it is left out. */
-export function asSelector(value: unknown): LabelSelector {
-  const selector = record(value);
-  return {
-    matchLabels: mapOf(selector["matchLabels"]),
-    matchExpressions: records(selector["matchExpressions"]).map((expression) => ({
-      key: text(expression["key"]),
-      operator: text(expression["operator"]),
-      values: strings(expression["values"]),
-    })),
-  };
-}
-
-/** A LabelSelector as tables show it. */
-export function formatSelector(value: unknown): string {
-  try {
-    const requirements = labelSelectorRequirements(asSelector(value));
-    if (requirements.length === 0) return "<none>";
-    return formatRequirements(requirements.toSorted((a, b) => (a.key < b.key ? -1 : 1)));
-  } catch (error) {
-    if (error instanceof SelectorError) return "<error>";
-    throw error;
-  }
 }

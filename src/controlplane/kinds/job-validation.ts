@@ -1,4 +1,3 @@
-import { matchesSelector } from "../../api/selectors.ts";
 import type { FieldError, JsonObject } from "../types.ts";
 import { dig, int, mapOf, metadataOf, nameOf, record, text } from "./access.ts";
 import {
@@ -9,8 +8,9 @@ import {
   required,
   tooLong,
 } from "./field-error.ts";
-import { asSelector, jobLabels } from "./job-labels.ts";
+import { jobLabels } from "./job-labels.ts";
 import { validatePodFailurePolicy, validateSuccessPolicy } from "./job-policy-validation.ts";
+import { selectorMatches } from "./label-selector.ts";
 import { dns1123Label, dns1123Subdomain } from "./names.ts";
 import { validatePodTemplate } from "./pod-validation.ts";
 import { validateLabelSelector } from "./scheduling-validation.ts";
@@ -55,7 +55,7 @@ function generatedSelectorErrors(
     if (template[key] === undefined) out.push(required(field, `must be '${value}'`));
     else if (template[key] !== value) out.push(invalidValue(field, template, `must be '${value}'`));
   }
-  if (!matchesSelector(asSelector(spec["selector"]), expected))
+  if (!selectorMatches(spec["selector"], expected))
     out.push(invalidValue("spec.selector", spec["selector"], "`selector` not auto-generated"));
   return out;
 }
@@ -198,7 +198,7 @@ function specErrors(spec: Readonly<JsonObject>): FieldError[] {
   if (spec["selector"] === undefined) return [...out, required("spec.selector")];
   out.push(...validateLabelSelector(spec["selector"], "spec.selector"));
   const labels = metadataOf(template)["labels"];
-  if (!matchesSelector(asSelector(spec["selector"]), mapOf(labels))) {
+  if (!selectorMatches(spec["selector"], labels)) {
     out.push(
       invalidValue(
         "spec.template.metadata.labels",

@@ -1,6 +1,5 @@
 import type { JsonObject, KindDefinition, Strategy } from "../types.ts";
 import {
-  dig,
   ensureRecord,
   int,
   metadataOf,
@@ -10,16 +9,17 @@ import {
   semanticEqual,
   text,
 } from "./access.ts";
-import { formatSelector, generateSelector, labelsFromTemplate } from "./job-labels.ts";
+import { generateSelector, labelsFromTemplate } from "./job-labels.ts";
 import { validateJobStatus } from "./job-status-validation.ts";
 import { validateJobUpdate } from "./job-update.ts";
 import { validateJob } from "./job-validation.ts";
 import { defineKind } from "./kind-builder.ts";
+import { labelSelectorText } from "./label-selector.ts";
 import { dns1123Label } from "./names.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
-import { podSpecWarnings } from "./pod-warnings.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, humanDuration, nameColumn, since } from "./table.ts";
+import { containerCells, templateWarnings } from "./workload.ts";
 
 /** `backoffLimit` where `backoffLimitPerIndex` limits: none. */
 const noLimit = 2_147_483_647;
@@ -49,7 +49,6 @@ function warnings(
   old: Readonly<JsonObject> | undefined,
 ): readonly string[] {
   const spec = record(job["spec"]);
-  const template = dig(spec, "template", "spec");
   const out: string[] = [];
   if (old === undefined) {
     const messages = dns1123Label(nameOf(job));
@@ -65,9 +64,7 @@ function warnings(
       "spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail",
     );
   }
-  if (old === undefined || !semanticEqual(template, dig(old, "spec", "template", "spec")))
-    out.push(...podSpecWarnings(template, "spec.template.spec"));
-  return out;
+  return [...out, ...templateWarnings(job, old)];
 }
 
 const strategy: Strategy = {
@@ -123,12 +120,6 @@ function durationText(job: Readonly<JsonObject>, now: number): string {
   return humanDuration(Date.parse(text(completionTime)) - Date.parse(text(startTime)));
 }
 
-function containerTexts(job: Readonly<JsonObject>, key: "name" | "image"): string {
-  return records(dig(job, "spec", "template", "spec", "containers"))
-    .map((container) => text(container[key]))
-    .join(",");
-}
-
 export const jobKind: KindDefinition = defineKind({
   group: "batch",
   kind: "Job",
@@ -165,9 +156,8 @@ export const jobKind: KindDefinition = defineKind({
       completionsText(job),
       durationText(job, now),
       age(job, now),
-      containerTexts(job, "name"),
-      containerTexts(job, "image"),
-      formatSelector(record(job["spec"])["selector"]),
+      ...containerCells(job),
+      labelSelectorText(record(job["spec"])["selector"]) || "<none>",
     ],
   },
 });
