@@ -11,7 +11,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
 
-# Not what PATH finds: that may be busybox-static, which crashes when it looks up a name.
+# Not what PATH finds: that may be busybox-static, whose wget crashes when it looks up a name.
 program=${BUSYBOX:-$(dpkg -L busybox 2>/dev/null | grep '/bin/busybox$' || true)}
 if [ -z "$program" ]; then
   command -v dpkg-deb >/dev/null || die "needs Debian's package busybox; without apt give BUSYBOX=/path/to/busybox"

@@ -1,9 +1,9 @@
 import { type Clock, deadline } from "../../lib/clock.ts";
-import { errorMessage } from "../../lib/errors.ts";
+import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { LineSession } from "./cluster-tool.ts";
 import { type Answer, parseAnswer, Tally } from "./tally.ts";
 
-/** Longer than `ask` in the frontend waits for an answer. */
+/** No request takes that long that is answered at all: two tries of the resolver, or four of TCP. */
 const answerMs = 15_000;
 /** Between two requests of the background: about fifty a second leave a small machine room for the rest. */
 const pauseMs = 10;
@@ -18,9 +18,17 @@ export class Traffic {
     this.#clock = clock;
   }
 
-  /** One request. @throws when the session itself is gone, which is no answer of the backend. */
+  /** One request. @throws {SetupError} when it hangs, or when the session itself is gone. */
   async ask(signal: AbortSignal): Promise<Answer> {
-    return parseAnswer(await this.#session.exchange("", deadline(signal, answerMs)));
+    try {
+      return parseAnswer(await this.#session.exchange("", deadline(signal, answerMs)));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isAbort(error)) throw error;
+      throw new SetupError(`a request to the backend hangs for ${answerMs / 1000} s`, {
+        cause: error,
+      });
+    }
   }
 
   /**
