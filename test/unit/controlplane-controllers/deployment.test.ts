@@ -139,24 +139,24 @@ describe("annotations of the new ReplicaSet", () => {
     const found = newReplicaSetAnnotations(
       { kept: "x" },
       { note: "y", [revision]: "7", "kubectl.kubernetes.io/last-applied-configuration": "{}" },
-      3,
+      3n,
     );
     assert.deepEqual(found, { kept: "x", note: "y", [revision]: "3" });
   });
 
   test("remember the revisions it had, and never step back", () => {
-    const back = newReplicaSetAnnotations({ [revision]: "1" }, {}, 3);
+    const back = newReplicaSetAnnotations({ [revision]: "1" }, {}, 3n);
     assert.deepEqual(back, { [revision]: "3", [history]: "1" });
-    assert.deepEqual(newReplicaSetAnnotations(back, {}, 5), {
+    assert.deepEqual(newReplicaSetAnnotations(back, {}, 5n), {
       [revision]: "5",
       [history]: "1,3",
     });
-    assert.deepEqual(newReplicaSetAnnotations({ [revision]: "9" }, {}, 3), { [revision]: "9" });
+    assert.deepEqual(newReplicaSetAnnotations({ [revision]: "9" }, {}, 3n), { [revision]: "9" });
   });
 
   test("keep the history within its limit, losing the oldest", () => {
     const long = Array.from({ length: 600 }, (_, index) => String(1000 + index)).join(",");
-    const found = newReplicaSetAnnotations({ [revision]: "1600", [history]: long }, {}, 1601);
+    const found = newReplicaSetAnnotations({ [revision]: "1600", [history]: long }, {}, 1601n);
     const kept = found[history] ?? "";
     assert.ok(kept.length <= 2000);
     assert.ok(kept.endsWith(",1599,1600"));
@@ -177,6 +177,14 @@ describe("a rolling update", () => {
     assert.equal(reason(first.status.conditions, "Progressing"), "NewReplicaSetCreated");
     assert.equal(reason(first.status.conditions, "Available"), "MinimumReplicasUnavailable");
     assert.equal(first.status.unavailableReplicas, 3);
+  });
+
+  test("counts revisions beyond what a double can hold", () => {
+    const annotations = { [revision]: "3546343826724305832" };
+    const { revision: next } = plan(deployment(1, { image: "v2" }), [
+      replicaSet("v1", { replicas: 1, annotations }),
+    ]);
+    assert.equal(next, "3546343826724305833");
   });
 
   test("begins with the surge, and what may be unavailable goes at once", () => {
@@ -459,7 +467,7 @@ describe("rollback by annotation", () => {
   ];
   const outcome = (number: string): ReturnType<typeof planRollback> => {
     const view = viewDeployment(to(number));
-    return planRollback(view, views, wantedRollback(view) ?? -1);
+    return planRollback(view, views, wantedRollback(view) ?? -1n);
   };
 
   test("takes template and annotations of that revision, or of the one before", () => {

@@ -25,17 +25,27 @@ const ownAnnotations = new Set([
 
 const maxHistoryLength = 2000;
 
+const maxInt64 = 2n ** 63n - 1n;
+
+/** A revision as text, 64 bits long as in the API; undefined when it is no such number. */
+export function parseRevision(text: string): bigint | undefined {
+  if (!/^[+-]?\d+$/.test(text)) return undefined;
+  const value = BigInt(text.replace("+", ""));
+  return value > maxInt64 || value < -maxInt64 - 1n ? undefined : value;
+}
+
 /** The revision; 0 when there is none, undefined when it is no number. */
-export function revisionOf(annotations: Annotations): number | undefined {
-  const text = annotations[revisionAnnotation];
-  if (text === undefined) return 0;
-  return /^[+-]?\d+$/.test(text) ? Number(text) : undefined;
+export function revisionOf(annotations: Annotations): bigint | undefined {
+  return parseRevision(annotations[revisionAnnotation] ?? "0");
 }
 
 export function highestRevision(
   replicaSets: readonly { readonly annotations: Annotations }[],
-): number {
-  return Math.max(0, ...replicaSets.map(({ annotations }) => revisionOf(annotations) ?? 0));
+): bigint {
+  return replicaSets.reduce((highest, { annotations }) => {
+    const revision = revisionOf(annotations) ?? 0n;
+    return revision > highest ? revision : highest;
+  }, 0n);
 }
 
 /** A replica count in an annotation; undefined when absent or not one. */
@@ -71,12 +81,12 @@ function appendRevision(history: string | undefined, revision: string): string {
 export function newReplicaSetAnnotations(
   current: Annotations,
   deployment: Annotations,
-  revision: number,
+  revision: bigint,
 ): Annotations {
   const copied = Object.entries(deployment).filter(([key]) => !ownAnnotations.has(key));
   const annotations: Record<string, string> = { ...current, ...Object.fromEntries(copied) };
   const text = current[revisionAnnotation];
-  const before = revisionOf({ [revisionAnnotation]: text === "" ? "0" : (text ?? "0") });
+  const before = parseRevision(text === undefined || text === "" ? "0" : text);
   // Some old ones may be gone, so that its own may already be higher.
   if (before === undefined || before >= revision) return annotations;
   annotations[revisionAnnotation] = String(revision);

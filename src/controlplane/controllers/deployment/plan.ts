@@ -113,7 +113,7 @@ function startPlanning(
   if (current !== undefined) {
     fresh = draftOf(current);
     fresh.minReadySeconds = deployment.minReadySeconds;
-    const revision = highestRevision(old) + 1;
+    const revision = highestRevision(old) + 1n;
     fresh.annotations = newReplicaSetAnnotations(
       current.annotations,
       deployment.annotations,
@@ -165,7 +165,7 @@ function createFresh(planning: Planning): Draft {
     replicas: newReplicaSetSize(deployment, old, 0),
     minReadySeconds: deployment.minReadySeconds,
     annotations: {
-      ...newReplicaSetAnnotations({}, deployment.annotations, highestRevision(old) + 1),
+      ...newReplicaSetAnnotations({}, deployment.annotations, highestRevision(old) + 1n),
       ...replicaAnnotations(deployment),
     },
   };
@@ -201,7 +201,8 @@ function expiredReplicaSets(planning: Planning): readonly ReplicaSetView[] {
 
 function byRevision(left: ReplicaSetView, right: ReplicaSetView): number {
   const [a, b] = [revisionOf(left.annotations), revisionOf(right.annotations)];
-  return a === undefined || b === undefined || a === b ? byAge(left, right) : a - b;
+  if (a === undefined || b === undefined || a === b) return byAge(left, right);
+  return a < b ? -1 : 1;
 }
 
 /** Recreate: the new pods start when no old pod may run any more. */

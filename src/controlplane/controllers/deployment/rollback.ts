@@ -1,5 +1,10 @@
 import type { PodTemplateSpec } from "../../../api/types.gen.ts";
-import { revisionOf, rollbackAnnotation, rolledBackAnnotations } from "./annotations.ts";
+import {
+  parseRevision,
+  revisionOf,
+  rollbackAnnotation,
+  rolledBackAnnotations,
+} from "./annotations.ts";
 import { sameTemplate, templateHashLabel } from "./template.ts";
 import type { DeploymentView, ReplicaSetView } from "./view.ts";
 
@@ -15,17 +20,16 @@ export interface Rollback {
 }
 
 /** The revision asked for by the annotation that stands for the former `spec.rollbackTo`; 0 means the last one. */
-export function wantedRollback(deployment: DeploymentView): number | undefined {
-  const text = deployment.annotations[rollbackAnnotation] ?? "";
-  return /^[+-]?\d+$/.test(text) ? Number(text) : undefined;
+export function wantedRollback(deployment: DeploymentView): bigint | undefined {
+  return parseRevision(deployment.annotations[rollbackAnnotation] ?? "");
 }
 
 /** The second highest revision; 0 when there is none. */
-function lastRevision(replicaSets: readonly ReplicaSetView[]): number {
+function lastRevision(replicaSets: readonly ReplicaSetView[]): bigint {
   const revisions = replicaSets
     .flatMap(({ annotations }) => revisionOf(annotations) ?? [])
-    .toSorted((left, right) => right - left);
-  return Math.max(0, revisions[1] ?? 0);
+    .toSorted((left, right) => (left < right ? 1 : -1));
+  return revisions[1] ?? 0n;
 }
 
 /**
@@ -35,7 +39,7 @@ function lastRevision(replicaSets: readonly ReplicaSetView[]): number {
 export function planRollback(
   deployment: DeploymentView,
   replicaSets: readonly ReplicaSetView[],
-  revision: number,
+  revision: bigint,
 ): Rollback {
   const unchanged = (reason: string, message: string): Rollback => {
     const { [rollbackAnnotation]: _done, ...annotations } = deployment.annotations;
@@ -46,8 +50,8 @@ export function planRollback(
     };
   };
   const notFound = "DeploymentRollbackRevisionNotFound";
-  const wanted = revision === 0 ? lastRevision(replicaSets) : revision;
-  if (wanted === 0) return unchanged(notFound, "Unable to find last revision.");
+  const wanted = revision === 0n ? lastRevision(replicaSets) : revision;
+  if (wanted === 0n) return unchanged(notFound, "Unable to find last revision.");
   const target = replicaSets.find(({ annotations }) => revisionOf(annotations) === wanted);
   if (target === undefined)
     return unchanged(notFound, "Unable to find the revision to rollback to.");
