@@ -279,7 +279,7 @@ async function deleteOptions(
       {
         type: "FieldValueNotSupported",
         field: "propagationPolicy",
-        message: `Unsupported value: ${JSON.stringify(policy)}: supported values: "Background", "Foreground", "Orphan", "nil"`,
+        message: `Unsupported value: ${JSON.stringify(policy)}: supported values: "Foreground", "Background", "Orphan", "nil"`,
       },
     ]);
   }

@@ -205,7 +205,12 @@ export const daemonSetKind: KindDefinition = defineKind({
     status: {
       kind: "stored",
       verbs: subresourceVerbs,
-      strategy: defineStatusStrategy(strategy, { validate: statusErrors }),
+      strategy: defineStatusStrategy(strategy, {
+        prepareForUpdate(daemonSet, old) {
+          setTemplateGeneration(daemonSet, templateGenerationOf(old));
+        },
+        validate: statusErrors,
+      }),
     },
   },
   table: {

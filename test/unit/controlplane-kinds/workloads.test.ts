@@ -119,6 +119,7 @@ describe("generation", () => {
     assert.equal(of(write(set("2", "spec", "template", "spec", "hostname"))), "2");
     assert.equal(of(write(set(3, "spec", "minReadySeconds"))), "1");
     assert.equal(of(write(set({}, "metadata", "annotations"))), "1");
+    assert.equal(of(write(set({}, "metadata", "annotations"), "status")), "1");
     assert.equal(of(write(set({ [templateGeneration]: "7" }, "metadata", "annotations"))), "1");
     assert.throws(
       () => write(set({ [templateGeneration]: "seven" }, "metadata", "annotations")),
