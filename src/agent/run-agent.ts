@@ -24,6 +24,7 @@ import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
 import { dnsRunner } from "./dns-runner.ts";
 import { startDnsThread } from "./dns-thread.ts";
 import { EngineWatch } from "./engine-watch.ts";
+import { hostResolvConf } from "./host-resolv-conf.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
 import { podNetworkRunner } from "./pod-network-runner.ts";
@@ -66,7 +67,9 @@ async function connectRuntime(
  * @throws {SetupError} when configuration, credentials or the machine do not allow a start.
  */
 export async function runAgent(options: RunAgentOptions, signal: AbortSignal): Promise<void> {
-  const { config, clock, logger, step } = options;
+  const { clock, logger, step } = options;
+  const resolvConf = await hostResolvConf(options.config.resolvConf);
+  const config: AgentConfig = { ...options.config, resolvConf };
   const userAgent = `remora/${remoraVersion}`;
   const [nodeKubeconfig, proxyKubeconfig] = await Promise.all([
     loadKubeconfig(config.kubeconfig),

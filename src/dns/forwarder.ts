@@ -19,6 +19,8 @@ export interface ForwarderOptions {
   readonly totalMs?: number;
   /** Different questions under way at once, default 512; more are refused at once. */
   readonly mostUnderWay?: number;
+  /** Askers who wait at once, default 4096: many may wait for one question. */
+  readonly mostWaiting?: number;
 }
 
 /** Seconds that anything from upstream is kept, as in kubeadm's CoreDNS. */
@@ -42,6 +44,7 @@ export class Forwarder {
   readonly #underWay = new Map<string, Promise<UpstreamReply | undefined>>();
   /** Monotonic milliseconds until which a server is asked last. */
   readonly #avoid = new Map<string, number>();
+  #waiting = 0;
   #complained = -Infinity;
 
   constructor(options: ForwarderOptions) {
@@ -57,18 +60,25 @@ export class Forwarder {
   async forward(query: Query, signal: AbortSignal): Promise<Forwarded | undefined> {
     const cached = this.cached(query);
     if (cached !== undefined) return cached;
+    const { mostUnderWay = 512, mostWaiting = 4096 } = this.#options;
     const key = cacheKey(query);
     let asking = this.#underWay.get(key);
+    const full = asking === undefined && this.#underWay.size >= mostUnderWay;
+    if (full || this.#waiting >= mostWaiting) {
+      this.#complain("too many questions wait for an answer from upstream", {});
+      return undefined;
+    }
     if (asking === undefined) {
-      if (this.#underWay.size >= (this.#options.mostUnderWay ?? 512)) {
-        this.#complain("too many questions wait for an answer from upstream", {});
-        return undefined;
-      }
       asking = this.#ask(query, signal).finally(() => this.#underWay.delete(key));
       this.#underWay.set(key, asking);
     }
-    const reply = await asking;
-    return reply === undefined ? undefined : { reply, ageSeconds: 0 };
+    this.#waiting += 1;
+    try {
+      const reply = await asking;
+      return reply === undefined ? undefined : { reply, ageSeconds: 0 };
+    } finally {
+      this.#waiting -= 1;
+    }
   }
 
   /** Forgets all replies: other servers may say something else. */

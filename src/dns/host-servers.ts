@@ -8,7 +8,7 @@ import type { Logger } from "../lib/log.ts";
 import type { UpstreamServer } from "./exchange.ts";
 
 /** Where systemd-resolved writes the servers that it asks itself. */
-const resolvedFile = "/run/systemd/resolve/resolv.conf";
+export const resolvedFile = "/run/systemd/resolve/resolv.conf";
 /** systemd-resolved's own listeners: behind them there is only what is in its file, and maybe us. */
 const resolvedStubs: ReadonlySet<string> = new Set(["127.0.0.53", "127.0.0.54"]);
 const freshMs = 1000;

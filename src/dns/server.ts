@@ -27,10 +27,14 @@ const idleMs = 10_000;
 const maxUnreadBytes = 1024 * 1024;
 /** Questions of one connection that wait for upstream. */
 const maxPipelined = 64;
+/** Replies that the kernel does not take are dropped beyond this, as it would. */
+const maxUnsentBytes = 4 * 1024 * 1024;
+const complaintMs = 60_000;
 
 /** The sockets of the name server. An address that the node does not have yet is waited for. */
 export class DnsServer {
   readonly #options: DnsServerOptions;
+  #complained = -Infinity;
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
@@ -118,6 +122,7 @@ export class DnsServer {
     if (message.length > maxQueryBytes || from.port === 0) return;
     const send = (reply: Buffer | undefined): void => {
       if (reply === undefined || signal.aborted) return;
+      if (socket.getSendQueueSize() > maxUnsentBytes) return;
       // What cannot be sent is lost as any packet may be; the asker asks again.
       socket.send(reply, from.port, from.address, ignoreSendError);
     };
@@ -132,6 +137,9 @@ export class DnsServer {
     signal: AbortSignal,
   ): Buffer | undefined | Promise<Buffer | undefined> {
     const failed = (error: unknown): undefined => {
+      const now = this.#options.clock.monotonic();
+      if (now - this.#complained < complaintMs) return;
+      this.#complained = now;
       this.#options.logger.log("error", "a question could not be answered", {
         error: errorMessage(error),
       });

@@ -234,6 +234,20 @@ describe("the name server", () => {
     assert.equal(silent.asked.length, 3);
   });
 
+  it("lets no more wait for one question than it can hold", async () => {
+    await using silent = await FakeNameServer.start(() => undefined);
+    await using server = await Running.start(() => [at(silent)], { mostWaiting: 3, tryMs: 200 });
+    const replies = Array.from({ length: 6 }, async () => {
+      const started = performance.now();
+      await server.ask("same.test");
+      return performance.now() - started < 100 ? "refused" : "waited";
+    });
+    assert.deepEqual((await Promise.all(replies)).toSorted(), [
+      ...Array.from({ length: 3 }, () => "refused"),
+      ...Array.from({ length: 3 }, () => "waited"),
+    ]);
+  });
+
   it("takes no answer from anybody but whom it asked, and none to another question", async () => {
     await using upstream = await FakeNameServer.start(() => undefined);
     await using server = await Running.start(() => [at(upstream)], { tryMs: 100 });
