@@ -1,6 +1,6 @@
 import { WebSocket } from "ws";
 
-import type { Kubeconfig } from "../../api/kubeconfig-types.ts";
+import type { Kubeconfig, PemSource } from "../../api/kubeconfig-types.ts";
 import { SetupError } from "../../lib/errors.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { pemText } from "../pem.ts";
@@ -24,39 +24,19 @@ function statusText(payload: Buffer): string {
   return payload.toString("utf8");
 }
 
-async function connect(
-  kubeconfig: Kubeconfig,
-  path: string,
-  signal: AbortSignal,
-): Promise<WebSocket> {
-  const { cluster, user } = kubeconfig;
-  const pem = async (source: Parameters<typeof pemText>[0] | undefined) =>
+async function credentials({ cluster, user }: Kubeconfig) {
+  const pem = async (source: PemSource | undefined): Promise<string | undefined> =>
     source === undefined ? undefined : pemText(source);
   const [ca, cert, key] = await Promise.all([
     pem(cluster.ca),
     pem(user.clientCertificate),
     pem(user.clientKey),
   ]);
-  signal.throwIfAborted();
-  const socket = new WebSocket(cluster.server.replace(/^http/, "ws") + path, subProtocol, {
-    handshakeTimeout: handshakeMs,
-    perMessageDeflate: false,
+  return {
     ...(ca === undefined ? {} : { ca }),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
-  });
-  await new Promise<void>((resolve, reject) => {
-    const abort = (): void => socket.terminate();
-    signal.addEventListener("abort", abort, { once: true });
-    socket.once("open", () => {
-      signal.removeEventListener("abort", abort);
-      resolve();
-    });
-    socket.once("error", (error) => {
-      reject(signal.aborted ? (signal.reason as Error) : new SetupError(`exec: ${error.message}`));
-    });
-  });
-  return socket;
+  };
 }
 
 /** `kubectl exec -i POD -- ARGV` by a WebSocket to the API server. */
@@ -72,9 +52,27 @@ export async function openExec(
   const query = new URLSearchParams({ stdin: "true", stdout: "true", stderr: "true" });
   for (const argument of target.argv) query.append("command", argument);
   const path = `/api/v1/namespaces/${target.namespace}/pods/${target.pod}/exec?${query.toString()}`;
-  const socket = await connect(kubeconfig, path, signal);
+  const tls = await credentials(kubeconfig);
+  signal.throwIfAborted();
+  const socket = new WebSocket(
+    kubeconfig.cluster.server.replace(/^http/, "ws") + path,
+    subProtocol,
+    {
+      handshakeTimeout: handshakeMs,
+      perMessageDeflate: false,
+      ...tls,
+    },
+  );
   const lines = new LineQueue();
   let said = "";
+  const terminate = (): void => socket.terminate();
+  signal.addEventListener("abort", terminate, { once: true });
+  const opened = new Promise<void>((resolve, reject) => {
+    socket.once("open", resolve);
+    socket.once("error", (error) => {
+      reject(signal.aborted ? (signal.reason as Error) : new SetupError(`exec: ${error.message}`));
+    });
+  });
   const closed = new Promise<void>((resolve) => {
     socket.once("close", () => {
       signal.removeEventListener("abort", terminate);
@@ -82,16 +80,16 @@ export async function openExec(
       resolve();
     });
   });
-  const terminate = (): void => socket.terminate();
-  signal.addEventListener("abort", terminate, { once: true });
   // Followed by close, which ends the session.
   socket.on("error", (error) => (said ||= error.message));
+  // From the start on: the first messages may come together with the end of the handshake.
   socket.on("message", (message: Buffer) => {
     const payload = message.subarray(1);
     if (message[0] === stream.stdout) lines.push(payload);
     if (message[0] === stream.stderr) said += payload.toString("utf8");
     if (message[0] === stream.error) said ||= statusText(payload);
   });
+  await opened;
   return {
     exchange: (line, inner) => {
       socket.send(Buffer.concat([Buffer.of(stream.stdin), Buffer.from(`${line}\n`)]));
