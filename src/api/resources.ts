@@ -13,6 +13,7 @@ import type {
   Namespace,
   Node,
   Pod,
+  PodDisruptionBudget,
   ReplicaSet,
   ReplicationController,
   RuntimeClass,
@@ -92,4 +93,11 @@ export const CERTIFICATE_SIGNING_REQUESTS: Resource<CertificateSigningRequest> =
   kind: "CertificateSigningRequest",
   plural: "certificatesigningrequests",
   namespaced: false,
+};
+export const POD_DISRUPTION_BUDGETS: Resource<PodDisruptionBudget> = {
+  group: "policy",
+  version: "v1",
+  kind: "PodDisruptionBudget",
+  plural: "poddisruptionbudgets",
+  namespaced: true,
 };

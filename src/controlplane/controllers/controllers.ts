@@ -4,6 +4,7 @@ import type { EventRecorder } from "../../api/event-types.ts";
 import type { Cidr } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
+import { disruptionBudgets } from "../scheduler/preemption.ts";
 import { Scheduler } from "../scheduler/scheduler.ts";
 import { clusterInfoSigner } from "./bootstrap-tokens/cluster-info-signer.ts";
 import { tokenCleaner } from "./bootstrap-tokens/token-cleaner.ts";
@@ -12,6 +13,7 @@ import { certificateCleaner } from "./certificates/cleaner.ts";
 import { certificateSigner, type SigningAuthority } from "./certificates/signer.ts";
 import { DaemonSetController } from "./daemon-set/daemon-set-controller.ts";
 import { DeploymentController } from "./deployment/deployment-controller.ts";
+import { disruptionController } from "./disruption/disruption-controller.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
 import { GarbageCollector } from "./garbage-collector/garbage-collector.ts";
@@ -127,6 +129,7 @@ export function createControllers(options: ControllersOptions): {
     nodeIpamController(nodes, options),
     nodeLifecycleController(nodes),
     taintEvictionController(nodes),
+    disruptionController(account("disruption-controller")),
     podGCController(account("pod-garbage-collector")),
     namespaceController(account("namespace-controller")),
     new GarbageCollector(account("generic-garbage-collector")),
@@ -156,6 +159,8 @@ export function createControllers(options: ControllersOptions): {
     client: scheduling,
     informers,
     owners: new Map([["apps/v1/ReplicaSet", informers.replicaSets]]),
+    budgets: () => disruptionBudgets(informers.podDisruptionBudgets.values()),
+    waitFor: [informers.podDisruptionBudgets],
     recorderFor: (profile) => recorderFor(scheduling, profile),
     clock,
     random,

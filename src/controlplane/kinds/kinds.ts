@@ -10,6 +10,7 @@ import { eventKind } from "./event.ts";
 import { jobKind } from "./job.ts";
 import { namespaceKind } from "./namespace.ts";
 import { nodeKind } from "./node.ts";
+import { podDisruptionBudgetKind } from "./pod-disruption-budget.ts";
 import { bindingKind, podKind } from "./pod.ts";
 import { rbacKinds } from "./rbac.ts";
 import { replicaSetKind } from "./replica-set.ts";
@@ -44,6 +45,7 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     namespaceKind,
     nodeKind,
     podKind,
+    podDisruptionBudgetKind,
     replicationControllerKind,
     secretKind,
     createServiceAccountKind(deps.signToken),

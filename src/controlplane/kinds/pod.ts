@@ -1,15 +1,16 @@
-import { badRequest, conflict, invalid, notFound } from "../status-error.ts";
+import { badRequest, conflict, invalid } from "../status-error.ts";
 import type {
   CustomSubresource,
   FieldError,
   JsonObject,
   KindDefinition,
-  Registry,
   StoredSubresource,
   Strategy,
   SubresourceRequest,
 } from "../types.ts";
 import { ensureRecord, int, mapOf, metadataOf, nameOf, record, records, text } from "./access.ts";
+import { setCondition } from "./condition.ts";
+import { evictionSubresource } from "./eviction.ts";
 import { notSupported, required } from "./field-error.ts";
 import { podDefaults } from "./pod-defaults.ts";
 import { qosClass } from "./pod-qos.ts";
@@ -24,8 +25,6 @@ import {
   restore,
   subresourceVerbs,
 } from "./strategy.ts";
-
-const target = { plural: "pods", kind: "Pod", group: "" };
 
 function isTerminal(pod: Readonly<JsonObject>): boolean {
   const phase = record(pod["status"])["phase"];
@@ -147,25 +146,6 @@ function stored(strategy: Strategy): StoredSubresource {
   return { kind: "stored", verbs: subresourceVerbs, strategy };
 }
 
-/** Sets a condition; the transition time moves only when the status does. */
-export function setCondition(
-  status: JsonObject,
-  condition: Readonly<Record<string, unknown>> & { readonly type: string; readonly status: string },
-  now: number,
-): void {
-  const conditions = records(status["conditions"]);
-  const index = conditions.findIndex((item) => item["type"] === condition.type);
-  const before = conditions[index];
-  const lastTransitionTime =
-    before?.["status"] === condition.status
-      ? before["lastTransitionTime"]
-      : new Date(now).toISOString().replace(/\.\d+Z$/, "Z");
-  const next: JsonObject = { ...condition, lastProbeTime: null, lastTransitionTime };
-  if (index < 0) conditions.push(next);
-  else conditions[index] = next;
-  status["conditions"] = conditions;
-}
-
 function bind(request: SubresourceRequest, name: string): JsonObject {
   const binding = request.body ?? {};
   const metadata = metadataOf(binding);
@@ -240,39 +220,6 @@ const bindingSubresource: CustomSubresource = {
   },
 };
 
-function evict(request: SubresourceRequest): JsonObject {
-  const body = request.body ?? {};
-  const name = nameOf(body);
-  if (name !== "" && name !== request.name) {
-    throw badRequest("name in URL does not match name in Eviction object");
-  }
-  const pod = request.registry.get("pods", request.namespace, request.name);
-  if (pod === undefined) throw notFound(target, request.name);
-  const options = record(body["deleteOptions"]);
-  const preconditions = record(options["preconditions"]);
-  if (!request.context.dryRun) deleteEvicted(request.registry, request, options, preconditions);
-  return { kind: "Status", apiVersion: "v1", metadata: {}, status: "Success", code: 201 };
-}
-
-function deleteEvicted(
-  registry: Registry,
-  request: SubresourceRequest,
-  options: Readonly<JsonObject>,
-  preconditions: Readonly<JsonObject>,
-): void {
-  registry.delete(
-    "pods",
-    { namespace: request.namespace, name: request.name },
-    {
-      gracePeriodSeconds: int(options["gracePeriodSeconds"]),
-      propagationPolicy: undefined,
-      uid: text(preconditions["uid"]) || undefined,
-      resourceVersion: text(preconditions["resourceVersion"]) || undefined,
-    },
-    request.context,
-  );
-}
-
 function streaming(kind: string, verbs: CustomSubresource["verbs"]): CustomSubresource {
   return { kind: "custom", verbs, gvk: { group: "", version: "v1", kind } };
 }
@@ -294,12 +241,7 @@ export const podKind: KindDefinition = {
     status: stored(statusStrategy),
     ephemeralcontainers: stored(ephemeralStrategy),
     binding: bindingSubresource,
-    eviction: {
-      kind: "custom",
-      verbs: ["create"],
-      gvk: { group: "policy", version: "v1", kind: "Eviction" },
-      handle: evict,
-    },
+    eviction: evictionSubresource,
     log: streaming("Pod", ["get"]),
     exec: streaming("PodExecOptions", ["create", "get"]),
     attach: streaming("PodAttachOptions", ["create", "get"]),

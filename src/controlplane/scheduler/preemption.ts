@@ -1,5 +1,8 @@
+import type { Stored } from "../../api/object.ts";
+import type { PodDisruptionBudget } from "../../api/types.gen.ts";
 import { podCondition, timeMs, isTerminating } from "../controllers/shared/pod-state.ts";
 import type { LabelMatcher } from "./label-matcher.ts";
+import { labelMatcher } from "./label-matcher.ts";
 import type { FitFailure } from "./place-pod.ts";
 import { checkNode, filtersAfter, fitMessage } from "./place-pod.ts";
 import type { Objection } from "./plugins/plugin.ts";
@@ -15,6 +18,18 @@ export interface DisruptionBudget {
   readonly disruptionsAllowed: number;
   /** Names of pods whose disruption is granted already and in the number. */
   readonly disruptedPods: ReadonlySet<string>;
+}
+
+/** Budgets as preemption looks at them. One without a selector, or with an empty one, protects nothing from it. */
+export function disruptionBudgets(
+  budgets: Iterable<Stored<PodDisruptionBudget>>,
+): readonly DisruptionBudget[] {
+  return [...budgets].map(({ metadata, spec, status }) => ({
+    namespace: metadata.namespace ?? "",
+    selector: labelMatcher(spec?.selector),
+    disruptionsAllowed: status?.disruptionsAllowed ?? 0,
+    disruptedPods: new Set(Object.keys(status?.disruptedPods ?? {})),
+  }));
 }
 
 export interface PreemptionContext {

@@ -43,6 +43,8 @@ export interface SchedulerOptions {
   readonly owners?: WorkloadSources["owners"];
   /** What PodDisruptionBudgets allow at the moment. */
   readonly budgets?: () => readonly DisruptionBudget[];
+  /** Must be filled before the first pod is placed, beside the caches above. */
+  readonly waitFor?: readonly Pick<Informer<unknown>, "whenSynced">[];
   /** Events of a profile are reported under its name. */
   readonly recorderFor: (profile: string) => EventRecorder;
   readonly clock: Clock;
@@ -101,6 +103,7 @@ export class Scheduler {
       services,
       replicationControllers,
       ...(this.#options.owners?.values() ?? []),
+      ...(this.#options.waitFor ?? []),
     ];
     try {
       await Promise.all(caches.map((each) => each.whenSynced(signal)));

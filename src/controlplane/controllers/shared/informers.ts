@@ -18,6 +18,7 @@ import {
   NAMESPACES,
   NODES,
   PODS,
+  POD_DISRUPTION_BUDGETS,
   REPLICATION_CONTROLLERS,
   REPLICA_SETS,
   SECRETS,
@@ -37,6 +38,7 @@ import type {
   Namespace,
   Node,
   Pod,
+  PodDisruptionBudget,
   ReplicaSet,
   ReplicationController,
   Secret,
@@ -60,6 +62,7 @@ export interface Informers {
   readonly daemonSets: Informer<Stored<DaemonSet>>;
   readonly controllerRevisions: Informer<Stored<ControllerRevision>>;
   readonly jobs: Informer<Stored<Job>>;
+  readonly podDisruptionBudgets: Informer<Stored<PodDisruptionBudget>>;
   readonly serviceAccounts: Informer<Stored<ServiceAccount>>;
   /** Only those of kube-node-lease. */
   readonly nodeLeases: Informer<Stored<Lease>>;
@@ -113,6 +116,7 @@ export function createInformers(options: InformerOptions): {
     daemonSets: informer(DAEMON_SETS),
     controllerRevisions: informer(CONTROLLER_REVISIONS),
     jobs: informer(JOBS),
+    podDisruptionBudgets: informer(POD_DISRUPTION_BUDGETS),
     serviceAccounts: informer(SERVICE_ACCOUNTS),
     nodeLeases: informer(LEASES, { namespace: "kube-node-lease" }),
     rootCAs: informer(CONFIG_MAPS, { fieldSelector: "metadata.name=kube-root-ca.crt" }),
