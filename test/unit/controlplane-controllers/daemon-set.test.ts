@@ -340,6 +340,13 @@ describe("the history of templates", () => {
     assert.equal(sortHistory(image("4"), revisions).number, 4);
   });
 
+  test("the text of a revision has its members in the order of their names", () => {
+    assert.equal(
+      JSON.stringify(revisionData(image("1"))),
+      '{"spec":{"template":{"$patch":"replace","metadata":{"labels":{"app":"d"}},"spec":{"containers":[{"image":"1","name":"c"}]}}}}',
+    );
+  });
+
   test("beyond the limit the oldest go, never one that a pod is of", () => {
     const old = [4, 1, 2, 3].map((number) => revision(number, image(String(number))));
     const gone = revisionsToDelete(old, 2, new Set(["h1"]));

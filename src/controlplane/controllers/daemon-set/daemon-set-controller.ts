@@ -98,6 +98,8 @@ export class DaemonSetController implements Controller {
       }),
       controllerRevisions.subscribe((change) => {
         const revision = change.kind === "deleted" ? change.previous : change.object;
+        // One that comes with its owner is ours, or was made by hand to be looked at.
+        if (change.kind === "added" && controllerOf(revision.metadata) !== undefined) return;
         this.#wakeOwners(revision, queue);
       }),
       nodes.subscribe((change) => this.#wakeForNode(change, queue)),

@@ -11,9 +11,20 @@ import { revisionLabel } from "./pods.ts";
 
 type StoredRevision = Stored<ControllerRevision>;
 
+/** Members in the order of their names: other readers of revisions compare the text. */
+function inOrder(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map((each) => inOrder(each));
+  if (!isRecord(value)) return value;
+  return Object.fromEntries(
+    Object.keys(value)
+      .toSorted()
+      .map((key) => [key, inOrder(value[key])]),
+  );
+}
+
 /** The patch that brings a DaemonSet back to its template of now: what a revision holds, and what an undo sends. */
 export function revisionData(object: Stored<DaemonSet>): RawExtension {
-  return { spec: { template: { ...object.spec?.template, $patch: "replace" } } };
+  return { spec: { template: inOrder({ ...object.spec?.template, $patch: "replace" }) } };
 }
 
 function templateOf(revision: StoredRevision): PodTemplateSpec | undefined {
