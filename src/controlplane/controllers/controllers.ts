@@ -93,18 +93,20 @@ export function createControllers(options: ControllersOptions): {
     return recorder;
   }
 
-  function context(identity: Identity): ControllerContext {
+  function context(identity: Identity, component: string = identity.name): ControllerContext {
     const client = clientFor(identity);
     return {
       client,
-      recorder: recorderFor(client, identity.name),
+      recorder: recorderFor(client, component),
       informers,
       clock,
       random,
       logger: logger.child({ component: identity.name }),
     };
   }
-  const account = (name: string): ControllerContext => context({ kind: "service-account", name });
+  /** `component` is how its events are signed. */
+  const account = (name: string, component = name): ControllerContext =>
+    context({ kind: "service-account", name }, component);
 
   const nodes = account("node-controller");
   const controllers: Controller[] = [
@@ -121,7 +123,7 @@ export function createControllers(options: ControllersOptions): {
       workloads: informers.replicaSets,
     }),
     new DeploymentController(account("deployment-controller")),
-    new DaemonSetController(account("daemon-set-controller")),
+    new DaemonSetController(account("daemon-set-controller", "daemonset-controller")),
     new JobController(account("job-controller")),
     ttlAfterFinishedController(account("ttl-after-finished-controller")),
     endpointsController(account("endpoint-controller")),
