@@ -77,7 +77,7 @@ function nameService(clusterIP: string): BootstrapObject["object"] {
  * as it is: who runs a name server of their own has changed it. Whoever else has the address keeps it.
  */
 export function ensureNameService(
-  registry: Registry,
+  registry: Pick<Registry, "get" | "create">,
   context: RequestContext,
   serviceNetwork: Cidr,
   logger: Logger,
