@@ -105,6 +105,15 @@ describe("order of removal", () => {
     assert.equal(chosen?.spec?.nodeName, "n1");
   });
 
+  test("pods of related workloads count on their node, ready or not", () => {
+    const [here, there] = ["n1", "n2"].map((nodeName) =>
+      pod({ name: `mine-${nodeName}`, ready: true, spec: { nodeName } }),
+    );
+    assert.ok(here !== undefined && there !== undefined);
+    const sibling = pod({ name: "sibling", ready: false, spec: { nodeName: "n2" } });
+    assert.deepEqual(podsToRemove([here, there], [here, there, sibling], 1, now), [there]);
+  });
+
   test("is the same whatever the order of the list", () => {
     fc.assert(
       fc.property(
