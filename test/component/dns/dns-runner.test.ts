@@ -348,6 +348,25 @@ describe("the name server's thread", () => {
   });
 });
 
+describe("a thread that dies", () => {
+  it("says why", async () => {
+    const thread = startDnsThread({
+      settings: {
+        domain: "cluster.local",
+        addresses: ["127.0.0.1"],
+        port: 0,
+        ownNetworks: ["no network"],
+        resolvConf: "",
+      },
+      logger: silentLogger,
+      onListening: () => undefined,
+    });
+    assert.match((await thread.ended)?.message ?? "", /expected a CIDR/);
+    // Whoever stops it afterwards does not wait.
+    await thread.stop();
+  });
+});
+
 describe("a view of an informer", () => {
   it("shows a part, and turns changes of the whole into changes of the part", () => {
     const whole = new FakeInformer<DnsService>();
