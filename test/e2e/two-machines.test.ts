@@ -2,9 +2,15 @@ import assert from "node:assert/strict";
 import { after, before, describe, test, type TestContext } from "node:test";
 
 import { Cluster, DoubleWatch, isReady, podContainers, type PodItem } from "./lib/cluster.ts";
-import { credentialsFor } from "./lib/join.ts";
 import { eventually, type Machine, Machines, type MachineProcess } from "./lib/machine.ts";
-import { cannotRun, remoraDown, remoraJoin, remoraUp, startAgent } from "./lib/remora.ts";
+import {
+  cannotRun,
+  joinArguments,
+  remoraDown,
+  remoraJoin,
+  remoraUp,
+  startAgent,
+} from "./lib/remora.ts";
 
 const skip = cannotRun();
 const copies = 4;
@@ -274,7 +280,7 @@ describe("two machines", { skip: skip ?? false, concurrency: false }, () => {
     cluster = new Cluster(one);
     up = await remoraUp(one);
     cluster.processes.push(up);
-    joinArgs = await credentialsFor(two, one);
+    joinArgs = await joinArguments(one);
     agent = await remoraJoin(two, joinArgs);
     cluster.processes.push(agent);
     await cluster.create(service, workload);

@@ -45,6 +45,12 @@ export function startRemora(
   return machine.spawn([program, "up"], env);
 }
 
+/** Makes a token on the control plane's machine; returns the arguments of `remora run` that it prints. */
+export async function joinArguments(control: Machine): Promise<string[]> {
+  const { stdout } = await control.exec([program, "token", "create"]);
+  return stdout.trim().split(" ").slice(2);
+}
+
 /** Starts the node agent on a machine that `args` join to a cluster, without waiting. */
 export function startAgent(machine: Machine, args: readonly string[]): MachineProcess {
   return machine.spawn([program, "run", ...args]);
