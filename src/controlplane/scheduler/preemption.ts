@@ -151,15 +151,14 @@ function victimsOn(
 
 /**
  * The candidate that costs least: budgets violated, then the priority of the most important victim, then the sum of
- * priorities, then how many, then whose most important victims started last.
+ * priorities, which also prefers fewer, then whose most important victims started last.
  */
 function cheapest(candidates: readonly Candidate[], now: number): Candidate | undefined {
   const costs: readonly ((candidate: Candidate) => number)[] = [
     ({ violations }) => violations,
     ({ victims }) => victims[0]?.priority ?? 0,
-    // Shifted, so that more pods of a negative priority cost more.
+    // Shifted, so that every further pod costs more, also of a negative priority.
     ({ victims }) => victims.reduce((sum, { priority }) => sum + priority + 2 ** 31, 0),
-    ({ victims }) => victims.length,
     ({ victims }) => {
       const top = victims.filter(({ priority }) => priority === victims[0]?.priority);
       return -Math.min(...top.map((each) => startedAt(each, now)));

@@ -253,6 +253,12 @@ describe("node affinity", () => {
       want: "n2",
     },
     {
+      title: "one of several nodes by their names",
+      pod: affine(named("n1", "n2")),
+      world: { nodes: [...two.slice(0, 1), { name: "n2", spec: { unschedulable: true } }] },
+      want: "n1",
+    },
+    {
       title: "a node by its name that has no room; the others are not looked at",
       pod: asking({ cpu: "64" }, { spec: { affinity: named("n2") } }),
       world: { nodes: two },
@@ -579,7 +585,7 @@ describe("topology spread", () => {
     },
     {
       title: "pods of other namespaces, other labels or on their way out do not count",
-      pod: spread({}, { spec: { nodeSelector: { zone: "a" } } }),
+      pod: spread({ nodeAffinityPolicy: "Ignore" }, { spec: { nodeSelector: { zone: "a" } } }),
       world: {
         nodes: two,
         pods: [
@@ -592,11 +598,11 @@ describe("topology spread", () => {
     },
     {
       title: "a pod that its own constraint does not select adds nothing",
-      pod: spread({ labelSelector: { matchLabels: { app: "db" } } }),
-      world: {
-        nodes: two,
-        pods: [on("n1", { labels: { app: "db" } }), on("n2", { labels: { app: "db" } })],
-      },
+      pod: spread(
+        { labelSelector: { matchLabels: { app: "db" } }, nodeAffinityPolicy: "Ignore" },
+        { spec: { nodeSelector: { zone: "a" } } },
+      ),
+      world: { nodes: two, pods: [on("n1", { labels: { app: "db" } })] },
       want: "n1",
     },
     {
@@ -648,6 +654,12 @@ describe("nominated pods", () => {
     {
       title: "the room of a more important one is kept",
       pod: asking({ cpu: "2" }),
+      world: { nodes: [{}], nominated: { n1: [big(10)] } },
+      want: "0/1 nodes are available: 1 Insufficient cpu.",
+    },
+    {
+      title: "the room of an equal one is kept too: it was first",
+      pod: asking({ cpu: "2" }, { spec: { priority: 10 } }),
       world: { nodes: [{}], nominated: { n1: [big(10)] } },
       want: "0/1 nodes are available: 1 Insufficient cpu.",
     },

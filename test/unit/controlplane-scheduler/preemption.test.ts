@@ -351,6 +351,14 @@ describe("nominations", () => {
     assert.equal(nominations.nodeOf(shown(undefined)), "n1");
   });
 
+  test("an update that still shows the nomination before leaves the new one", () => {
+    const nominations = new Nominations();
+    nominations.observe(shown("n1"), undefined);
+    nominations.set(podInfo(shown("n1")), "n2");
+    nominations.observe(shown("n1"), shown("n1"));
+    assert.equal(nominations.nodeOf(shown("n1")), "n2");
+  });
+
   test("what others write holds: set, changed, taken back, bound", () => {
     const nominations = new Nominations();
     nominations.observe(shown("n1"), undefined);
