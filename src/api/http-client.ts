@@ -27,6 +27,7 @@ export interface HttpClientOptions {
 
 /** An {@link ApiClient} over the network. */
 export interface HttpClient extends ApiClient {
+  onReturn(listener: () => void): () => void;
   /** Drops all connections and reads the credentials again; what is under way fails as unavailable. */
   reset(): void;
   /** Ends all connections; afterwards every call fails. */
