@@ -5,7 +5,7 @@ import { formatTime, timeMs } from "../shared/pod-state.ts";
 export type StoredNode = Stored<Node>;
 
 /** Silence after which a node counts as lost, milliseconds (--node-monitor-grace-period). */
-export const monitorGraceMs = 40_000;
+export const monitorGraceMs = 50_000;
 /** The same for a node that has never posted a status (--node-startup-grace-period). */
 export const startupGraceMs = 60_000;
 
