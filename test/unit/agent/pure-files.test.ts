@@ -15,6 +15,7 @@ const pure = [
   "src/proxy/{categorize,diff,plan,service-model,slice-index}.ts",
   "src/proxy/nftables/{layout,render}.ts",
   "src/netfilter/transaction.ts",
+  "src/network/route-plan.ts",
   "src/runtime/docker/{container-config,records,reference,demux}.ts",
   "src/controlplane/patch/*.ts",
   "src/controlplane/scheduler/plugins/*.ts",
