@@ -25,7 +25,7 @@ function lease(renewTime: string): Stored<Lease> {
 describe("node health", () => {
   const first = assessNode(node(), lease("a"), undefined, { now, monotonic: 1000 });
 
-  test("a node is believed for forty seconds after its last sign of life", () => {
+  test("a node is believed for fifty seconds after its last sign of life", () => {
     assert.equal(first.ready, "True");
     const later = assessNode(node(), lease("a"), first.heartbeat, { now, monotonic: 51_000 });
     assert.equal(later.conditions, undefined);
