@@ -19,6 +19,8 @@ const pure = [
   "src/runtime/docker/{container-config,records,reference,demux}.ts",
   "src/controlplane/patch/*.ts",
   "src/controlplane/scheduler/plugins/*.ts",
+  "src/controlplane/controllers/deployment/{annotations,conditions,draft,plan,rollback,scale,status,template,view}.ts",
+  "src/controlplane/controllers/{replication,garbage-collector}/decide.ts",
   "src/controlplane/auth/{rules,node-references,node-authorizer}.ts",
   "src/api/{quantity,labels,names,pod-requests,selectors,tolerations}.ts",
   "src/lib/{cidr,der,guard,backoff}.ts",

@@ -380,6 +380,7 @@ describe("progress", () => {
   test("of a finished rollout is not judged again, nor while paused", () => {
     const lost = stuck(10_000, "NewReplicaSetAvailable");
     assert.equal(reason(lost.status.conditions, "Progressing"), "NewReplicaSetAvailable");
+    assert.equal(lost.recheckMs, undefined);
     const resumed = stuck(10_000, "DeploymentPaused");
     assert.equal(reason(resumed.status.conditions, "Progressing"), "DeploymentResumed");
   });

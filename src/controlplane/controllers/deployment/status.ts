@@ -194,9 +194,11 @@ export function progressCheckMs(
   status: DeploymentState,
   now: number,
 ): number | undefined {
-  const current = findCondition(status.conditions, "Progressing");
-  if (current?.reason === "ProgressDeadlineExceeded" || isComplete(deployment, status))
+  const reason = findCondition(status.conditions, "Progressing")?.reason;
+  // Judged already, or not to be judged before something happens.
+  if (reason === "ProgressDeadlineExceeded" || reason === "NewReplicaSetAvailable")
     return undefined;
+  if (isComplete(deployment, status)) return undefined;
   const due = deadlineOf(deployment, status.conditions);
   // A second more: the deadline is over only when its second is.
   return due === undefined ? undefined : Math.max(due - now, 0) + 1000;
