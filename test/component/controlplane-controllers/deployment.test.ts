@@ -300,6 +300,27 @@ describe("Deployments against the real API server", () => {
     assert.equal(released?.metadata.uid, before.metadata.uid);
   });
 
+  test("a name that is taken is a collision, counted and got round", async () => {
+    const { client, signal } = world;
+    await make(DEPLOYMENTS, body("clash", 1));
+    await rolledOut("clash", 1);
+    const { name } = (await replicaSetOf("clash", "v1")).metadata;
+    await deleteObject(client, DEPLOYMENTS, { namespace, name: "clash" }, { signal });
+    await eventually("the name is free", async () =>
+      (await find(REPLICA_SETS, name)) === undefined ? true : undefined,
+    );
+    const foreign = template("foreign", "v1");
+    await make(REPLICA_SETS, {
+      metadata: { namespace, name },
+      spec: { replicas: 0, selector: { matchLabels: { app: "foreign" } }, template: foreign },
+    });
+    await make(DEPLOYMENTS, body("clash", 1));
+    const { status } = await rolledOut("clash", 1);
+    assert.equal(status?.collisionCount, 1);
+    assert.notEqual((await replicaSetOf("clash", "v1")).metadata.name, name);
+    assert.equal((await find(REPLICA_SETS, name))?.metadata.ownerReferences, undefined);
+  });
+
   for (const policy of ["Background", "Foreground"] as const) {
     test(`${policy} deletion takes ReplicaSets and pods along`, async () => {
       const name = `gone-${policy.toLowerCase()}`;
