@@ -173,12 +173,14 @@ function checkSignature(
 ): void {
   const [algorithm, signature] = proof;
   const [oid] = readElements(expectTag(algorithm, tags.sequence, "signature algorithm").content);
-  const name = objectIdentifierText(oid?.content ?? Buffer.alloc(0));
+  const found = expectTag(oid, tags.objectIdentifier, "signature algorithm");
+  const name = objectIdentifierText(found.content);
   const hash = hashes[name];
   if (hash === undefined) {
     throw new ParseError("signature algorithm", `one that is secure and known, not ${name}`);
   }
   const bits = expectTag(signature, tags.bitString, "signature").content;
+  if (bits[0] !== 0) throw new ParseError("signature", "whole bytes");
   let good: boolean;
   try {
     const key = createPublicKey({ key: publicKey.raw, format: "der", type: "spki" });

@@ -1,3 +1,5 @@
+import { errorMessage } from "../../lib/errors.ts";
+import { parseCertificationRequest } from "../../lib/pkcs10.ts";
 import {
   mapOf,
   metadataOf,
@@ -8,6 +10,7 @@ import {
   strings,
   text,
 } from "../kinds/access.ts";
+import { requestPEM } from "../kinds/certificate-signing-request-validation.ts";
 import { forbidden } from "../status-error.ts";
 import type { AdmissionAttributes, AdmissionPlugin, JsonObject, UserInfo } from "../types.ts";
 import { apiObjectReference } from "./pod-references.ts";
@@ -16,6 +19,10 @@ import { isMirrorPod, mirrorAnnotation } from "./service-account.ts";
 const userPrefix = "system:node:";
 const nodeGroup = "system:nodes";
 const leaseNamespace = "kube-node-lease";
+const nodeSigners = new Set([
+  "kubernetes.io/kube-apiserver-client-kubelet",
+  "kubernetes.io/kubelet-serving",
+]);
 
 /** The node behind a user: its name, "" when it claims to be a node without one, undefined for everybody else. */
 export function nodeIdentity(user: UserInfo): string | undefined {
@@ -254,6 +261,22 @@ class Restriction {
     }
   }
 
+  /** A node asks for certificates in its own name only; what else must be right, the signer looks at. */
+  certificateRequest(): void {
+    const { operation, object, subresource } = this.#attributes;
+    if (operation !== "CREATE" || subresource !== undefined || object === undefined) return;
+    const signer = text(record(object["spec"])["signerName"]);
+    if (!nodeSigners.has(signer)) return;
+    let commonName: string;
+    try {
+      ({ commonName } = parseCertificationRequest(requestPEM(object)));
+    } catch (error) {
+      this.#refuse(`unable to parse csr: ${errorMessage(error)}`);
+    }
+    if (commonName !== `${userPrefix}${this.#node}`)
+      this.#refuse(`can only create a node CSR with CN=${userPrefix}${this.#node}`);
+  }
+
   check(): void {
     const { kind, subresource } = this.#attributes;
     switch (`${kind.group}/${kind.plural}`) {
@@ -267,6 +290,8 @@ class Restriction {
         return this.lease();
       case "storage.k8s.io/csinodes":
         return this.csiNode();
+      case "certificates.k8s.io/certificatesigningrequests":
+        return this.certificateRequest();
       default:
         return undefined;
     }
