@@ -161,6 +161,10 @@ describe("two machines", { skip: skip ?? false, concurrency: false }, () => {
     await one.kubectl(["scale", "rc", "who", `--replicas=${copies}`]);
     const pods = await settled();
     assert.deepEqual([on(pods, one).length, on(pods, two).length], [2, 2], "pods are spread");
+    // The API server reaches the agent, whatever happened to it before.
+    for (const { metadata } of on(pods, two)) {
+      await one.kubectl(["exec", metadata.name, "--", "true"]);
+    }
     return pods;
   };
 
