@@ -6,6 +6,7 @@ export type StepHook = (name: StepName) => void | Promise<void>;
 
 /** Every mutating step, in the order a pod meets them. Extended together with the executor; tests walk the list. */
 export const STEP_NAMES = [
+  "makePodCgroup",
   "makePodDirectories",
   "setUpVolume",
   "runPodSandbox",

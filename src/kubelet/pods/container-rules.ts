@@ -149,17 +149,20 @@ function failedProbe(view: ContainerView, kind: "liveness" | "startup"): Contain
 
 function restartForResize(view: ContainerView): ContainerPlan | undefined {
   const { container } = view.entry;
-  const changed = unappliedResources(container, view.last?.limits);
+  const changed = unappliedResources(view.input.pod, container, view.last?.limits);
   if (changed.length === 0 || !needsRestart(container, changed)) return undefined;
   return pending(kill(view, "resize", `Container ${container.name} resize requires restart`));
 }
 
 function resize(view: ContainerView): ContainerPlan | undefined {
   const { entry, input, last } = view;
-  if (last === undefined || unappliedResources(entry.container, last.limits).length === 0) {
+  if (
+    last === undefined ||
+    unappliedResources(input.pod, entry.container, last.limits).length === 0
+  ) {
     return undefined;
   }
-  const limits = cgroupLimits(entry.container);
+  const limits = cgroupLimits(input.pod, entry.container);
   if (isDeepStrictEqual(input.observed.updated?.get(last.id), limits)) return undefined;
   const started = entry.role !== "sidecar" || isStarted(view);
   return {

@@ -3,9 +3,7 @@ import type { ContainerRecord } from "../../runtime/types.ts";
 import { findPodContainer, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { podLabel } from "../spec/pod-name.ts";
-import { podCgroup, type PodCgroup } from "../spec/pod-cgroup.ts";
 import { resizeMessage } from "../spec/resize.ts";
-import { qosClass } from "../spec/resources.ts";
 import { hostPorts, sandboxConfig } from "../spec/sandbox-config.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
@@ -33,13 +31,6 @@ interface Execution {
   readonly signal: AbortSignal;
 }
 
-function cgroupOf({ deps, pod }: Execution): PodCgroup | undefined {
-  const { cgroupRoot, cgroupsPerQOS } = deps.config;
-  if (!cgroupsPerQOS) return undefined;
-  const driver = deps.runtimeInfo().cgroupDriver;
-  return podCgroup(pod.metadata.uid, qosClass(pod), { cgroupRoot, driver });
-}
-
 async function createSandbox(
   run: Execution,
   action: Extract<PodAction, { kind: "createSandbox" }>,
@@ -51,11 +42,13 @@ async function createSandbox(
     deps.events.event(target, "Normal", "SandboxChanged", text);
   }
   try {
+    // A reboot takes the cgroup with it.
+    if (action.recreated) await deps.cgroups.ensure(pod);
     const config = sandboxConfig(pod, {
       attempt: action.attempt,
       clusterDomain: deps.config.clusterDomain,
       nodeName: deps.config.nodeName,
-      cgroup: cgroupOf(run),
+      cgroup: deps.cgroups.of(pod),
       runtimeHandler: await deps.runtimeClasses.handler(pod.spec?.runtimeClassName, signal),
     });
     await deps.step("runPodSandbox");

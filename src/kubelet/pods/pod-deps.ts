@@ -5,6 +5,7 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
+import type { PodCgroups } from "../cgroups/pod-cgroups.ts";
 import type { ImagePuller } from "../images/puller.ts";
 import type { RuntimeClasses } from "../objects/runtime-classes.ts";
 import type { ReferencedObjects } from "../objects/referenced-objects.ts";
@@ -14,7 +15,6 @@ import type { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { NodeView } from "../types.ts";
 import type { Volumes } from "../volumes/volumes.ts";
-import type { CgroupTree } from "./cgroup-tree.ts";
 import type { Prober } from "./prober.ts";
 
 /** Everything the loop of one pod works with. */
@@ -36,7 +36,7 @@ export interface PodDeps {
   readonly puller: ImagePuller;
   readonly prober: Prober;
   readonly writer: StatusWriter;
-  readonly cgroups: CgroupTree;
+  readonly cgroups: PodCgroups;
   /** What the runtime last said about itself and its host. */
   readonly runtimeInfo: () => RuntimeInfo;
   /** All Services; undefined until they were listed once. */

@@ -10,6 +10,8 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
+import { cgroupTree, type CgroupTree } from "../cgroups/cgroup-tree.ts";
+import { PodCgroups } from "../cgroups/pod-cgroups.ts";
 import { ImagePuller } from "../images/puller.ts";
 import { ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
@@ -20,7 +22,6 @@ import type { AssignedPod, NodeView, PodView } from "../types.ts";
 import { type Mounter, systemMounter } from "../volumes/mounter.ts";
 import { ServiceAccountTokens } from "../volumes/service-account-token.ts";
 import { Volumes } from "../volumes/volumes.ts";
-import { cgroupTree, type CgroupTree } from "./cgroup-tree.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { PodLoop } from "./pod-loop.ts";
 import { findContainer } from "./pod-view.ts";
@@ -177,7 +178,13 @@ class PodHalf implements Pods {
       allocatable,
       objects,
       runtimeClasses: new RuntimeClasses(client),
-      cgroups: options.cgroups ?? cgroupTree("/sys/fs/cgroup"),
+      cgroups: new PodCgroups({
+        config,
+        tree: options.cgroups ?? cgroupTree("/sys/fs/cgroup"),
+        runtimeInfo,
+        capacity: () => node.node()?.status?.capacity ?? {},
+        logger,
+      }),
       services: () => (this.#services.synced ? this.#services.values() : undefined),
       volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),
       puller: new ImagePuller({ config, images, events, clock, step }),

@@ -1,6 +1,7 @@
 import type { PodStatus } from "../../api/types.gen.ts";
 import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
 import { RuntimeError } from "../../runtime/errors.ts";
+import { CgroupError } from "../cgroups/cgroup-tree.ts";
 import { isHostNetwork, isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
 import { allocatedPod } from "../spec/resize.ts";
 import type { ObservedPod } from "../status/observed.ts";
@@ -92,6 +93,22 @@ async function publish(
   return publishStatus(deps, state, pod, { observed, terminating, refs }, signal);
 }
 
+/** The pod's cgroup as its resources are now. Returns why it cannot be. */
+async function ensureCgroup(look: Look, pod: AssignedPod): Promise<CgroupError | undefined> {
+  const { deps } = look;
+  if (deps.cgroups.isCurrent(pod)) return undefined;
+  await deps.step("makePodCgroup");
+  try {
+    await deps.cgroups.ensure(pod);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof CgroupError)) throw error;
+    const text = `unable to ensure pod container exists: ${error.message}`;
+    deps.events.event(podTarget(pod), "Warning", "FailedToCreatePodContainer", text);
+    return error;
+  }
+}
+
 /** Directories and volumes. Returns false when the pod has to wait for them. */
 async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<boolean> {
   const { deps, signal, state } = look;
@@ -133,6 +150,8 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     deps.events.event(podTarget(pod), "Warning", "NetworkNotReady", message);
     return { requeueMs: networkRetryMs, finished: false };
   }
+  const refused = await ensureCgroup(look, pod);
+  if (refused !== undefined) return failure(look, refused);
   if (!(await prepare(look, pod, observed))) return failure(look);
   for (let round = 0; round < maxRounds; round += 1) {
     const actions = computeActions({ pod, observed, status });

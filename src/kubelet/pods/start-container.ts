@@ -259,6 +259,7 @@ async function run(start: Start): Promise<void> {
   await withReason("RunContainerError", signal, async () => {
     await deps.runtime.startContainer(created.id, signal);
   });
+  await deps.cgroups.adjustContainer(pod, entry.container, created.id);
   deps.events.event(target, "Normal", "Started", "Container started");
   await postStart(start, created.id);
 }

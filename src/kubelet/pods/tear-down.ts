@@ -26,9 +26,8 @@ export async function tearDownPod(
   }
   await step("tearDownVolume");
   await volumes.tearDown(record.uid, signal);
-  for (const sandbox of record.sandboxes) {
-    await cgroups.remove(parseSandboxNote(sandbox.record).cgroupPath);
-  }
+  const paths = record.sandboxes.map((sandbox) => parseSandboxNote(sandbox.record).cgroupPath);
+  await cgroups.remove(record.uid, paths);
 }
 
 /** Removes what is left of a pod that was torn down: containers, sandboxes, directories. */

@@ -21,14 +21,6 @@ function unsupportedPodField(
       "its container engine cannot give a pod its own user namespace",
     );
   }
-  const { limits, requests } = spec?.resources ?? {};
-  if (Object.keys({ ...limits, ...requests }).length > 0) {
-    return {
-      reason: "PodLevelResourcesNotSupported",
-      message:
-        "Pod-level resources (spec.resources) are not supported by this node: give each container its own",
-    };
-  }
   if ((spec?.resourceClaims ?? []).length > 0) {
     return refuse(
       "spec.resourceClaims",
@@ -39,11 +31,6 @@ function unsupportedPodField(
     return refuse("spec.securityContext.windowsOptions", "it runs Linux");
   }
   return undefined;
-}
-
-function hugePages(container: Container): string | undefined {
-  const { limits, requests } = container.resources ?? {};
-  return Object.keys({ ...limits, ...requests }).find((name) => name.startsWith("hugepages-"));
 }
 
 function unsupportedContainerField(
@@ -57,9 +44,6 @@ function unsupportedContainerField(
       `${at}volumeDevices`,
       "raw block volumes need a volume driver that it does not run",
     );
-  }
-  if (hugePages(container) !== undefined) {
-    return refuse(`${at}${hugePages(container) ?? ""}`, "it does not hand out huge pages");
   }
   if ((container.resources?.claims ?? []).length > 0) {
     return refuse(

@@ -6,7 +6,7 @@ import type { AssignedPod } from "../types.ts";
 import { nanoUnits } from "./quantities.ts";
 import { cgroupLimits } from "./resources.ts";
 
-/** What the node has granted to each container of a pod, by name (KEP-1287). */
+/** What the node has granted to each container of a pod, by name; the empty name is the pod as a whole (KEP-1287). */
 export type Allocation = ReadonlyMap<string, ResourceRequirements>;
 
 const resizable = ["cpu", "memory"] as const;
@@ -15,9 +15,20 @@ function containersOf(pod: AssignedPod): readonly Container[] {
   return [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])];
 }
 
+interface Sized {
+  readonly name: string;
+  readonly resources?: ResourceRequirements | undefined;
+}
+
+/** Everything that has resources of its own: the pod where it has some, and its containers. */
+function sized(pod: AssignedPod): readonly Sized[] {
+  const whole = pod.spec?.resources;
+  return [...(whole === undefined ? [] : [{ name: "", resources: whole }]), ...containersOf(pod)];
+}
+
 /** What the spec asks for. */
 export function wantedAllocation(pod: AssignedPod): Allocation {
-  return new Map(containersOf(pod).map(({ name, resources }) => [name, resources ?? {}]));
+  return new Map(sized(pod).map(({ name, resources }) => [name, resources ?? {}]));
 }
 
 /** What the status says was granted, for an agent that has just started; the spec where it says nothing. */
@@ -29,6 +40,7 @@ export function recordedAllocation(pod: AssignedPod): Allocation {
       resources,
     ]),
   );
+  granted.set("", pod.status?.resources);
   return new Map(
     [...wantedAllocation(pod)].map(([name, wanted]) => [name, granted.get(name) ?? wanted]),
   );
@@ -45,7 +57,7 @@ function comparable(resources: ResourceRequirements | undefined): unknown {
 
 /** Whether the spec asks for other cpu or memory than was granted. */
 export function wantsResize(pod: AssignedPod, allocation: Allocation): boolean {
-  return containersOf(pod).some(
+  return sized(pod).some(
     ({ name, resources }) =>
       allocation.has(name) &&
       !isDeepStrictEqual(comparable(resources), comparable(allocation.get(name))),
@@ -62,10 +74,12 @@ export function allocatedPod(pod: AssignedPod, allocation: Allocation | undefine
   const { spec } = pod;
   if (spec === undefined) return pod;
   const { initContainers } = spec;
+  const whole = allocation.get("");
   return {
     ...pod,
     spec: {
       ...spec,
+      ...(whole === undefined ? {} : { resources: whole }),
       containers: spec.containers.map(granted),
       ...(initContainers === undefined ? {} : { initContainers: initContainers.map(granted) }),
     },
@@ -74,11 +88,12 @@ export function allocatedPod(pod: AssignedPod, allocation: Allocation | undefine
 
 /** Resources whose limits the engine does not hold yet. Nothing, where it is not known what it holds. */
 export function unappliedResources(
+  pod: AssignedPod,
   container: Container,
   held: ContainerLimits | undefined,
 ): readonly ("cpu" | "memory")[] {
   if (held === undefined) return [];
-  const wanted = cgroupLimits(container);
+  const wanted = cgroupLimits(pod, container);
   const cpu =
     wanted.cpuShares !== held.cpuShares ||
     (wanted.cpuQuotaMicros !== 0 && wanted.cpuQuotaMicros !== held.cpuQuotaMicros);
@@ -98,7 +113,9 @@ export function needsRestart(container: Container, changed: readonly string[]): 
 export function resizeMessage(prefix: string, pod: AssignedPod, error = ""): string {
   const list = (containers: readonly Container[] | undefined): unknown =>
     containers?.map(({ name, resources = {} }) => ({ name, resources }));
+  const whole = pod.spec?.resources;
   const summary = {
+    ...(whole === undefined ? {} : { podResources: whole }),
     initContainers: list(pod.spec?.initContainers),
     containers: list(pod.spec?.containers),
     generation: pod.metadata.generation,

@@ -1,4 +1,4 @@
-import { containerRequests } from "../../api/pod-requests.ts";
+import { containerRequests, containersRequests } from "../../api/pod-requests.ts";
 import type { Container, Pod, ResourceRequirements } from "../../api/types.gen.ts";
 import type { ContainerLimits, LinuxResources } from "../../runtime/types.ts";
 import { allContainers, isSidecar } from "./containers.ts";
@@ -46,8 +46,19 @@ export function cpuShares(milli: number): number {
 
 const cpuPeriodMicros = 100_000;
 
-function cpuQuotaMicros(milliLimit: number): number {
+/** Microseconds of each 100 ms from thousandths of a cpu; 0 = no limit. */
+export function cpuQuotaMicros(milliLimit: number): number {
   return milliLimit === 0 ? 0 : Math.max(Math.floor((milliLimit * cpuPeriodMicros) / 1000), 1000);
+}
+
+/** Bytes for each container of what the pod asks for and no container does (KEP-2837). */
+function spareMemory(pod: Pod): number {
+  const shared = pod.spec?.resources?.requests?.["memory"];
+  if (shared === undefined) return 0;
+  const { containers = [], initContainers = [] } = pod.spec ?? {};
+  const own = containersRequests(pod).get("memory") ?? 0;
+  const count = Math.max(containers.length + initContainers.length, 1);
+  return Math.floor((wholeUnits(shared) - own) / count);
 }
 
 function oomScoreOf(pod: Pod, container: Container, nodeMemoryBytes: number): number {
@@ -56,7 +67,7 @@ function oomScoreOf(pod: Pod, container: Container, nodeMemoryBytes: number): nu
     return -997;
   }
   if (quality === "BestEffort") return 1000;
-  const request = containerRequests(container).get("memory") ?? 0;
+  const request = (containerRequests(container).get("memory") ?? 0) + spareMemory(pod);
   const score = 1000 - Math.floor((1000 * request) / Math.max(nodeMemoryBytes, 1));
   if (score < 3) return 3;
   return score >= 1000 ? 999 : score;
@@ -75,9 +86,18 @@ export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: num
   return Math.min(own, ...regular);
 }
 
+/** A container without a limit of its own is held to that of its pod (KEP-2837). */
+function limitsOf(pod: Pod, container: Container): ResourceRequirements["limits"] {
+  const shared = pod.spec?.resources?.limits;
+  return shared === undefined
+    ? container.resources?.limits
+    : { ...shared, ...container.resources?.limits };
+}
+
 /** The settings of one container that may change while it runs. */
-export function cgroupLimits(container: Container): ContainerLimits {
-  const { limits, requests } = container.resources ?? {};
+export function cgroupLimits(pod: Pod, container: Container): ContainerLimits {
+  const requests = container.resources?.requests;
+  const limits = limitsOf(pod, container);
   const milliLimit = limits?.["cpu"] === undefined ? 0 : milliUnits(limits["cpu"]);
   const milliRequest = requests?.["cpu"] === undefined ? milliLimit : milliUnits(requests["cpu"]);
   return {
@@ -94,7 +114,7 @@ export function linuxResources(
   node: { readonly memoryBytes: number; readonly podPidsLimit: number },
 ): LinuxResources {
   return {
-    ...cgroupLimits(container),
+    ...cgroupLimits(pod, container),
     cpuPeriodMicros,
     oomScoreAdj: oomScoreAdj(pod, container, node.memoryBytes),
     pidsLimit: Math.max(node.podPidsLimit, 0),

@@ -9,6 +9,7 @@ import {
   regularContainers,
 } from "../spec/containers.ts";
 import { qosClass } from "../spec/resources.ts";
+import type { AssignedPod } from "../types.ts";
 import { podConditions, type ResizePending } from "./conditions.ts";
 import { apiTime, containerStatus, type ContainerStatusInput } from "./container-status.ts";
 import { isResizing } from "./resizing.ts";
@@ -134,6 +135,14 @@ function reasonFields(input: ComputeStatusInput, phase: PodPhase): PodStatus {
   };
 }
 
+/** What the pod as a whole was granted (KEP-2837). */
+function podResources({ spec }: AssignedPod): PodStatus {
+  const resources = spec?.resources;
+  if (resources === undefined) return {};
+  const { requests } = resources;
+  return { resources, ...(requests === undefined ? {} : { allocatedResources: requests }) };
+}
+
 /**
  * The pod's whole status from what the API said last and what was observed now. Pure. Terminal phases are final, and
  * appear only once no container runs.
@@ -187,6 +196,7 @@ export function computeStatus(input: ComputeStatusInput): PodStatus {
     ...addressFields(input),
     startTime: old.startTime ?? apiTime(input.seenAt),
     qosClass: old.qosClass ?? qosClass(pod),
+    ...podResources(pod),
     ...(never || init.length === 0 ? {} : { initContainerStatuses: init }),
     ...(never ? {} : { containerStatuses: regular }),
     ...(never || ephemeral.length === 0 ? {} : { ephemeralContainerStatuses: ephemeral }),

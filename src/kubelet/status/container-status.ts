@@ -271,7 +271,8 @@ export function containerStatus(
   if (mounts.length > 0) status.volumeMounts = [...mounts];
   if (entry.role !== "ephemeral" && container.resources !== undefined) {
     const pending =
-      newest?.state.kind === "running" && unappliedResources(container, newest.limits).length > 0;
+      newest?.state.kind === "running" &&
+      unappliedResources(input.pod, container, newest.limits).length > 0;
     // What is in force: until the engine has taken the new limits, the old ones.
     status.resources = pending ? (old?.resources ?? container.resources) : container.resources;
     const { requests } = container.resources;

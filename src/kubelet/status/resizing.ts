@@ -9,6 +9,6 @@ export function isResizing(pod: AssignedPod, observed: ObservedPod): boolean {
     if (record.state.kind !== "running") return false;
     const entry = findPodContainer(pod, record.name);
     if (entry === undefined || entry.role === "init" || entry.role === "ephemeral") return false;
-    return unappliedResources(entry.container, record.limits).length > 0;
+    return unappliedResources(pod, entry.container, record.limits).length > 0;
   });
 }

@@ -190,6 +190,8 @@ export async function makeWorld(): Promise<World> {
         step,
         mounter,
         cgroups: {
+          ensure: async () => undefined,
+          adjust: async () => undefined,
           remove: async (path) => {
             removedCgroups.push(path);
           },

@@ -112,12 +112,6 @@ const table: readonly (readonly [string, AssignedPod, AdmissionInput, string | u
   ],
   ["user namespaces", pod({ hostUsers: false }), input(), "PodFeatureUnsupported"],
   [
-    "resources of the pod itself",
-    pod({ resources: { limits: { memory: "64Mi" } } }),
-    input(),
-    "PodLevelResourcesNotSupported",
-  ],
-  [
     "a resource claim",
     pod({ resourceClaims: [{ name: "gpu" }] }),
     input(),

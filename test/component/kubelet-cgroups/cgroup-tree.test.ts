@@ -1,0 +1,156 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { CgroupError, cgroupTree } from "../../../src/kubelet/cgroups/cgroup-tree.ts";
+import { PodCgroups } from "../../../src/kubelet/cgroups/pod-cgroups.ts";
+import { bestEffortSettings, kubepodsSettings } from "../../../src/kubelet/cgroups/settings.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { container, pod } from "../../unit/kubelet-pods/builders.ts";
+
+async function withRoot(work: (root: string) => Promise<void>): Promise<void> {
+  const root = await mkdtemp(join(tmpdir(), "remora-cgroup-"));
+  try {
+    await work(root);
+  } finally {
+    await rm(root, { recursive: true });
+  }
+}
+
+/** The kernel fills a new cgroup with its files; here they are laid out before. */
+async function lay(directory: string, files: Readonly<Record<string, string>>): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  for (const [name, text] of Object.entries(files)) await writeFile(join(directory, name), text);
+}
+
+test("v1: each hierarchy gets its own files, and one that is missing is left out", async () => {
+  await withRoot(async (root) => {
+    await lay(join(root, "cpu/kubepods"), { "cpu.shares": "1024\n", "cpu.cfs_quota_us": "-1\n" });
+    await lay(join(root, "memory/kubepods"), { "memory.limit_in_bytes": "9223372036854771712\n" });
+    await cgroupTree(root).ensure(
+      "kubepods",
+      kubepodsSettings({ cpuMilli: 2000, memoryBytes: 4096 }),
+    );
+    assert.equal(await readFile(join(root, "cpu/kubepods/cpu.shares"), "utf8"), "2048");
+    // What the kernel holds already is not written.
+    assert.equal(await readFile(join(root, "cpu/kubepods/cpu.cfs_quota_us"), "utf8"), "-1\n");
+    assert.equal(
+      await readFile(join(root, "memory/kubepods/memory.limit_in_bytes"), "utf8"),
+      "4096",
+    );
+    await assert.rejects(readFile(join(root, "pids/kubepods/pids.max")), { code: "ENOENT" });
+  });
+});
+
+test("v2: controllers are handed down on the way", async () => {
+  await withRoot(async (root) => {
+    const above = { "cgroup.controllers": "cpu memory io", "cgroup.subtree_control": "io" };
+    await lay(root, above);
+    await lay(join(root, "kubepods"), above);
+    await lay(join(root, "kubepods/besteffort"), { "cpu.weight": "100\n", "memory.max": "max\n" });
+    await cgroupTree(root).ensure("kubepods/besteffort", bestEffortSettings);
+    const control = (directory: string): Promise<string> =>
+      readFile(join(directory, "cgroup.subtree_control"), "utf8");
+    assert.equal(await control(root), "+cpu +memory");
+    assert.equal(await control(join(root, "kubepods")), "+cpu +memory");
+    assert.equal(await readFile(join(root, "kubepods/besteffort/cpu.weight"), "utf8"), "1");
+  });
+});
+
+test("a value that the kernel refuses is an error that names the file", async () => {
+  await withRoot(async (root) => {
+    await mkdir(join(root, "cpu/kubepods/cpu.shares"), { recursive: true });
+    await assert.rejects(
+      cgroupTree(root).ensure("kubepods", bestEffortSettings),
+      (error: unknown) =>
+        error instanceof CgroupError && /cannot set .*cpu\.shares to 2/.test(error.message),
+    );
+  });
+});
+
+test("pods and tiers: written once, changed with the pods, gone with them", async () => {
+  const writes: string[] = [];
+  const cgroups = new PodCgroups({
+    config: {
+      cgroupsPerQOS: true,
+      cgroupRoot: "/",
+      podPidsLimit: -1,
+      kubeReserved: { cpu: "500m" },
+      systemReserved: { memory: "1Ki" },
+    },
+    tree: {
+      ensure: async (path, { cpuShares, memoryLimitBytes }) => {
+        writes.push(`${path} ${cpuShares} ${memoryLimitBytes ?? "-"}`);
+      },
+      adjust: async (path, files) => {
+        const names = files(2).map(({ name }) => name);
+        writes.push(`${path} ${names.join(",")}`);
+      },
+      remove: async (path) => {
+        writes.push(`remove ${path}`);
+      },
+    },
+    runtimeInfo: () => ({ cgroupDriver: "cgroupfs", cgroupVersion: 2 }),
+    capacity: () => ({ cpu: "2", memory: "8Ki", "hugepages-2Mi": "0", pods: "110" }),
+    logger: silentLogger,
+  });
+  const taken = (): readonly string[] => writes.splice(0);
+  const light = pod({ containers: [container("web", { resources: { requests: { cpu: "1" } } })] });
+
+  assert.equal(cgroups.isCurrent(light), false);
+  await cgroups.ensure(light);
+  assert.deepEqual(taken(), [
+    "kubepods 1536 7168",
+    "kubepods/burstable 1024 -",
+    "kubepods/besteffort 2 -",
+    "kubepods/burstable/poduid-1 1024 -",
+  ]);
+  assert.equal(cgroups.isCurrent(light), true);
+
+  const heavy = pod({ containers: [container("web", { resources: { requests: { cpu: "2" } } })] });
+  assert.equal(cgroups.isCurrent(heavy), false);
+  await cgroups.ensure(heavy);
+  assert.deepEqual(taken().slice(1), [
+    "kubepods/burstable 2048 -",
+    "kubepods/besteffort 2 -",
+    "kubepods/burstable/poduid-1 2048 -",
+  ]);
+
+  await cgroups.adjustContainer(heavy, container("web"), "abc");
+  assert.deepEqual(taken(), ["kubepods/burstable/poduid-1/abc hugetlb.2MB.max,memory.oom.group"]);
+
+  await cgroups.remove("uid-1", ["kubepods/burstable/poduid-1"]);
+  assert.deepEqual(taken().slice(0, 3), [
+    "remove kubepods/burstable/poduid-1",
+    "kubepods 1536 7168",
+    "kubepods/burstable 2 -",
+  ]);
+});
+
+test("a host whose tree cannot be written lets pods run; a refused value does not", async () => {
+  const refusing = (code: string): PodCgroups =>
+    new PodCgroups({
+      config: {
+        cgroupsPerQOS: true,
+        cgroupRoot: "/",
+        podPidsLimit: -1,
+        kubeReserved: {},
+        systemReserved: {},
+      },
+      tree: {
+        ensure: async () => {
+          const cause = Object.assign(new Error(code), { code });
+          throw new CgroupError("cannot make the cgroup", { cause });
+        },
+        adjust: async () => undefined,
+        remove: async () => undefined,
+      },
+      runtimeInfo: () => ({ cgroupDriver: "cgroupfs", cgroupVersion: 1 }),
+      capacity: () => ({}),
+      logger: silentLogger,
+    });
+  await refusing("EROFS").ensure(pod());
+  await assert.rejects(refusing("EINVAL").ensure(pod()), CgroupError);
+});
