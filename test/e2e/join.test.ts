@@ -88,6 +88,16 @@ describe(
       );
       const down = await remoraDown(two, ["--root-dir", "/var/lib/kubelet"]);
       assert.match(down, /nothing is left/);
+      const left = await two.exec([
+        "find",
+        "/var/lib/kubelet",
+        "-name",
+        "*.pem",
+        "-o",
+        "-name",
+        "joined.*",
+      ]);
+      assert.equal(left.stdout, "", "no credentials stay behind");
       await up.signal("TERM");
       await up.exited;
     });

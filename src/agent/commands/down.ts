@@ -10,6 +10,7 @@ import { createBridgeNetwork } from "../../network/bridge.ts";
 import { cleanUpProxy } from "../../proxy/cleanup.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { DownFlags } from "../flags.ts";
+import { joinedFiles } from "../join/credential-files.ts";
 import { lockHolder, machineLockHolder } from "../instance-lock.ts";
 import {
   ownCgroups,
@@ -177,9 +178,12 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   const uids = new Set([...(await podUIDs(rootDir)), ...(await runtime.snapshot(limited)).keys()]);
   const files = ownsState
     ? [flags.stateDir]
-    : ["pods", "network", "pki/kubelet.crt", "pki/kubelet.key", "agent.sock"].map((name) =>
-        join(rootDir, name),
-      );
+    : [
+        ...["pods", "network", "pki/kubelet.crt", "pki/kubelet.key", "agent.sock"].map((name) =>
+          join(rootDir, name),
+        ),
+        ...joinedFiles(rootDir),
+      ];
   const total = await removeAll(
     [
       ownContainers(runtime),

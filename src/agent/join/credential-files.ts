@@ -30,9 +30,16 @@ export function credentialPaths(rootDir: string): CredentialPaths {
     ca: join(directory, "ca.crt"),
     client: join(directory, "kubelet-client-current.pem"),
     server: join(directory, "kubelet-server-current.pem"),
-    kubeconfig: join(rootDir, "kubeconfig"),
+    kubeconfig: join(rootDir, "joined.kubeconfig"),
     clusterConfiguration: join(rootDir, "cluster-configuration.json"),
   };
+}
+
+/** All files that joining leaves in a root directory, for whoever removes them. */
+export function joinedFiles(rootDir: string): string[] {
+  const { ca, client, server, kubeconfig, clusterConfiguration } = credentialPaths(rootDir);
+  const pairs = [client, server].flatMap((pair) => [pair, nextKeyPath(pair)]);
+  return [kubeconfig, clusterConfiguration, ca, ...pairs];
 }
 
 /** A certificate with its key. */
