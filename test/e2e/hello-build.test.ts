@@ -81,7 +81,7 @@ describe("pages whose commands a reader pastes", { skip: skip ?? false }, () => 
       );
     }
     assert.equal(printed.match(/greetings from greeting-/g)?.length, 2, printed);
-    assert.match(printed, /refused +0\/1 +ErrImagePull/);
+    assert.match(printed, /refused +0\/1 +(ErrImagePull|ImagePullBackOff)/);
     assert.match(printed, /unauthorized: authentication required/);
     assert.doesNotMatch(printed + prepared.remora.output(), /secret-word|guess/);
     await served?.signal("INT");
