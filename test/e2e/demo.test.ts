@@ -9,6 +9,9 @@ import { cannotRun, ownContainers, remoraUp } from "./lib/remora.ts";
 const busybox = fetchDebianPackage("busybox");
 const skip = cannotRun() ?? busybox.missing;
 
+/** The machine's own directory for temporary files: /tmp is shared with this one. */
+const scratch = "/run/scratch";
+
 interface Report {
   readonly requests: Readonly<Record<string, number>>;
   readonly failed: number;
@@ -22,6 +25,7 @@ interface Report {
 async function machineWithBusybox(name: string): Promise<Machine> {
   const machine = await Machine.start(name);
   const cache = "/run/apt-archives";
+  await mkdir(machine.path(scratch), { recursive: true });
   await mkdir(machine.path(cache), { recursive: true });
   await machine.exec(["cp", busybox.file, cache]);
   await machine.exec(["mount", "--bind", cache, "/var/cache/apt/archives"]);
@@ -49,7 +53,7 @@ function checkReport(report: Report, output: string): void {
 }
 
 async function runDemo(machine: Machine): Promise<{ report: Report; output: string }> {
-  const argv = [`${root}/bin/remora`, "up", "--demo", "--exit"];
+  const argv = ["env", `TMPDIR=${scratch}`, `${root}/bin/remora`, "up", "--demo", "--exit"];
   const { exitCode, stdout, stderr } = await machine.exec(argv, {
     timeoutMs: 400_000,
     allowFailure: true,
@@ -67,7 +71,7 @@ async function leftovers(machine: Machine): Promise<string> {
   }[];
   const tags = images.flatMap(({ RepoTags }) => RepoTags ?? ["<none>"]);
   const containers = [...(await ownContainers(machine)).keys()];
-  const files = await machine.exec(["sh", "-c", "ls -d /tmp/remora-demo-* 2>/dev/null || true"]);
+  const files = await machine.exec(["sh", "-c", `ls ${scratch}`]);
   return [
     ...tags.filter((tag) => !tag.startsWith("remora.local/")),
     ...containers,
@@ -116,7 +120,7 @@ describe("remora up --demo --exit", { skip: skip ?? false }, () => {
     const refused = await machine.exec([program, "up", "--exit"], { allowFailure: true });
     assert.equal(refused.exitCode, 1);
     assert.match(refused.stderr, /give --demo too/);
-    const demo = machine.spawn([program, "up", "--demo", "--exit"]);
+    const demo = machine.spawn([program, "up", "--demo", "--exit"], { TMPDIR: scratch });
     const deadline = performance.now() + 120_000;
     while (!demo.output().includes("4. Kill a backend")) {
       assert.ok(performance.now() < deadline, demo.output());
