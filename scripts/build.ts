@@ -1,5 +1,5 @@
-// npm run build: dist/remora.cjs (agent and command line), dist/control-plane-worker.cjs, dist/dns-worker.cjs,
-// dist/hardware-child.cjs.
+// npm run build [-- --outdir DIR]: remora.cjs (agent and command line), control-plane-worker.cjs, dns-worker.cjs and
+// hardware-child.cjs, in dist/ unless told otherwise.
 import { readFile, rm } from "node:fs/promises";
 import { build, type Plugin } from "esbuild";
 
@@ -14,7 +14,9 @@ const parsedJson: Plugin = {
   },
 };
 
-await rm("dist", { recursive: true, force: true });
+const at = process.argv.indexOf("--outdir");
+const outdir = at < 0 ? "dist" : (process.argv[at + 1] ?? "dist");
+await rm(outdir, { recursive: true, force: true });
 const result = await build({
   entryPoints: {
     remora: "src/agent/main.ts",
@@ -22,7 +24,7 @@ const result = await build({
     "dns-worker": "src/agent/dns-worker.ts",
     "hardware-child": "src/kubelet/node/hardware-child.ts",
   },
-  outdir: "dist",
+  outdir,
   outExtension: { ".js": ".cjs" },
   bundle: true,
   platform: "node",

@@ -1,0 +1,140 @@
+// npm run bench -- pods [--quick]: how fast pods start and end, against the engine alone on the same machine in the same
+// minute, and what an idle node costs. Needs root: it makes a machine of namespaces with its own dockerd.
+import { spawnSync } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { eventually, Machine, type MachineProcess, root } from "../e2e/lib/machine.ts";
+import type { IdleOptions, IdleResult, SpeedOptions, SpeedResult } from "./pods-load.ts";
+
+interface Plan {
+  readonly speed: SpeedOptions;
+  readonly idle: Omit<IdleOptions, "pid">;
+}
+
+const full: Plan = {
+  speed: { singles: 60, rounds: 5, burst: 30, concurrencies: [2, 4, 8] },
+  idle: { pods: 110, settleMs: 30_000, measureMs: 120_000 },
+};
+const quick: Plan = {
+  speed: { singles: 15, rounds: 1, burst: 30, concurrencies: [2, 4] },
+  idle: { pods: 40, settleMs: 5000, measureMs: 20_000 },
+};
+
+/** A renewal is due 10 s after the last one, and up to 4 % later, so that nodes do not move in step. */
+const leaseDueMs = 10_400;
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.max(Math.ceil(sorted.length * share) - 1, 0)] ?? Number.NaN;
+}
+
+const median = (values: readonly number[]): number => quantile(values, 0.5);
+const round = (value: number, digits = 2): number => Number(value.toFixed(digits));
+
+function build(directory: string): void {
+  const argv = [`${root}/scripts/build.ts`, "--outdir", directory];
+  const { status } = spawnSync(process.execPath, argv, { cwd: root, stdio: "ignore" });
+  if (status !== 0) throw new Error("the bundle could not be built");
+}
+
+/** The bundle, started as bin/remora starts it. */
+async function start(machine: Machine, directory: string): Promise<MachineProcess> {
+  const argv = [process.execPath, "--max-semi-space-size=1", join(directory, "remora.cjs"), "up"];
+  const remora = machine.spawn(argv);
+  await eventually(async () => (/^Next: /m.test(remora.output()) ? true : undefined), {
+    timeoutMs: 60_000,
+    describe: () => remora.output(),
+  });
+  return remora;
+}
+
+async function load(machine: Machine, phase: string, options: object): Promise<unknown> {
+  const { stderr, stdout } = await machine.exec(
+    [
+      process.execPath,
+      `${root}/test/bench/pods-load.ts`,
+      "/run/home/.kube/config",
+      "/run/docker.sock",
+      phase,
+      JSON.stringify(options),
+    ],
+    { timeoutMs: 800_000 },
+  );
+  process.stderr.write(stderr);
+  return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "");
+}
+
+function line(what: string, text: string): void {
+  process.stdout.write(`${what.padEnd(36)} ${text}\n`);
+}
+
+function spread(values: readonly number[]): string {
+  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => round(quantile(values, share), 0));
+  return `p50 ${p50} ms  p90 ${p90} ms  p99 ${p99} ms  n=${values.length}`;
+}
+
+function report(speed: SpeedResult, idle: IdleResult): void {
+  line("create -> Ready", spread(speed.createToReadyMs));
+  line("  of which create -> node chosen", spread(speed.createToScheduledMs));
+  line("raw create + start of both", spread(speed.rawStartMs));
+  line("delete -> gone", spread(speed.deleteMs));
+  line("raw docker stop + rm of both", spread(speed.rawStopMs));
+  line("burst, create -> last Ready", spread(speed.burstMs));
+  const raw = Object.entries(speed.rawBurstMs);
+  for (const [concurrency, values] of raw) {
+    line(`burst, raw, ${concurrency} at a time`, spread(values));
+  }
+  line("gaps between lease renewals", spread(speed.leaseGapsMs));
+  line(
+    `idle with ${idle.pods} pods`,
+    `${round(idle.cpuPercent)} % of one CPU over ${round(idle.seconds, 0)} s, ${idle.rssMB} MB resident`,
+  );
+  line("  by thread", JSON.stringify(idle.threads));
+  line(
+    "load average (1, 5, 15 min)",
+    loadavg()
+      .map((value) => round(value))
+      .join(" "),
+  );
+  const best = Math.min(...raw.map(([, values]) => median(values)));
+  const late = speed.leaseGapsMs.map((gap) => Math.max(gap - leaseDueMs, 0));
+  const { createToReadyMs, deleteMs, rawStartMs, rawStopMs } = speed;
+  const result = {
+    start_ratio_p50: round(median(createToReadyMs) / median(rawStartMs)),
+    start_ratio_p99_over_p50: round(quantile(createToReadyMs, 0.99) / median(createToReadyMs)),
+    burst30_ratio: round(median(speed.burstMs) / best),
+    delete_over_docker_ms: round(median(deleteMs) - median(rawStopMs), 0),
+    idle_cpu_percent: round(idle.cpuPercent),
+    lease_late_p99_ms: round(quantile(late, 0.99), 0),
+    idle_pods: idle.pods,
+  };
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
+
+/** Runs it all; `argv` are the words after the benchmark's name. */
+export async function benchPods(argv: readonly string[]): Promise<void> {
+  const plan = argv.includes("--quick") ? quick : full;
+  const directory = await mkdtemp(join(tmpdir(), "remora-bench-"));
+  try {
+    build(directory);
+    await using machine = await Machine.start("pods");
+    await machine.loadBusybox();
+    const remora = await start(machine, directory);
+    try {
+      const speed = (await load(machine, "speed", plan.speed)) as SpeedResult;
+      const { stdout } = await machine.exec(["pgrep", "-f", "remora.cjs up"]);
+      const pid = Number(stdout.trim().split("\n")[0]);
+      const idle = (await load(machine, "idle", { ...plan.idle, pid })) as IdleResult;
+      report(speed, idle);
+    } catch (error) {
+      process.stderr.write(remora.output());
+      throw error;
+    }
+    await remora.signal("TERM");
+    await remora.exited;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
