@@ -11,8 +11,7 @@ import {
   parseCidr,
 } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
-import { ExecError, RemoraError, SetupError, errorCode } from "../lib/errors.ts";
-import { execResult } from "../lib/exec.ts";
+import { ExecError, RemoraError, SetupError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { NftError } from "../netfilter/errors.ts";
 import { ensureForwardAccept, removeForwardAccept } from "../netfilter/forward-accept.ts";
@@ -22,6 +21,7 @@ import { type Lease, Leases } from "./leases.ts";
 import {
   bridgeAddressCommands,
   bridgeMAC,
+  cutOff,
   deleteLink,
   ipBatch,
   ipBatchInside,
@@ -40,6 +40,7 @@ import {
   type RuleContext,
   sharesHostPort,
 } from "./rules.ts";
+import { forgetUDPFlows } from "./udp-flows.ts";
 import { NodeTable } from "./node-table.ts";
 import { ensureForwarding, ensureSysctl, readSysctl } from "./sysctls.ts";
 import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "./types.ts";
@@ -98,6 +99,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
   readonly #leases: Leases;
   readonly #tables: Readonly<Record<IPFamily, NodeTable>>;
   readonly #configured = new Set<string>();
+  /** Sandboxes with a lease whose interface others have taken away. */
+  #damaged = new Set<string>();
   #loaded: Promise<void> | undefined;
   #node: NodeNetwork | undefined;
   #local: readonly string[] = [];
@@ -276,7 +279,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       throw new NetworkNotReadyError("the node has no pod CIDR yet, so pods cannot get an address");
     }
     const known = this.#leases.get(config.sandboxID);
-    if (known !== undefined && this.#configured.has(config.sandboxID)) return { ips: known.ips };
+    const done = this.#configured.has(config.sandboxID) && this.isIntact(config.sandboxID);
+    if (known !== undefined && done) return { ips: known.ips };
     const startedAt = this.#clock.monotonic();
     const { sandboxID, podUID, podKey, hostPorts } = config;
     const lease = await this.#leases.acquire({ sandboxID, podUID, podKey, hostPorts });
@@ -287,6 +291,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       throw explainSetUpFailure(error, config);
     }
     this.#configured.add(sandboxID);
+    this.#damaged.delete(sandboxID);
     this.#logger.log("debug", "pod network is up", {
       sandboxID,
       pod: podKey,
@@ -348,6 +353,10 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     });
   }
 
+  isIntact(sandboxID: string): boolean {
+    return !this.#damaged.has(sandboxID);
+  }
+
   addresses(sandboxID: string): readonly string[] | undefined {
     return this.#leases.get(sandboxID)?.ips;
   }
@@ -404,7 +413,10 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       await this.tearDown(lease.sandboxID, signal);
     }
     const names = new Set([...this.#leases.values()].map((lease) => vethName(lease.sandboxID)));
-    for (const link of await listLinks(signal)) {
+    const leased = [...this.#leases.values()].map(({ sandboxID }) => sandboxID);
+    const links = await listLinks(signal);
+    this.#damaged = new Set(cutOff(leased, links, this.#bridge));
+    for (const link of links) {
       if (link.master === this.#bridge && link.name.startsWith("rmv") && !names.has(link.name)) {
         await deleteLink(link.name, signal);
       }
@@ -440,16 +452,4 @@ function explainSetUpFailure(error: unknown, config: SandboxNetworkConfig): unkn
     );
   }
   return error;
-}
-
-/** Flows to a pod that is gone would otherwise swallow datagrams for as long as the client keeps sending. */
-async function forgetUDPFlows(podIP: string, signal: AbortSignal): Promise<void> {
-  const family = ipFamily(podIP) === "IPv6" ? "ipv6" : "ipv4";
-  try {
-    await execResult(["conntrack", "-D", "-f", family, "-p", "udp", "--reply-src", podIP], {
-      signal,
-    });
-  } catch (error) {
-    if (errorCode(error) !== "ENOENT") throw error;
-  }
 }

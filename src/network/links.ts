@@ -119,6 +119,22 @@ function parseAddress(value: unknown): { ip: string; prefix: number }[] {
     : [];
 }
 
+/**
+ * Sandboxes whose interface is not on the bridge, or down. None while there is no bridge: that has to come first.
+ * Pure.
+ */
+export function cutOff(
+  sandboxIDs: readonly string[],
+  links: readonly Link[],
+  bridge: string,
+): readonly string[] {
+  if (!links.some(({ name }) => name === bridge)) return [];
+  const attached = new Set(
+    links.flatMap(({ master, name, up }) => (master === bridge && up ? [name] : [])),
+  );
+  return sandboxIDs.filter((id) => !attached.has(vethName(id)));
+}
+
 /** MTU of the interface with the default route; 1500 without one. */
 export async function uplinkMTU(links: readonly Link[]): Promise<number> {
   // Read from procfs, not asked of `ip`: this runs every half minute.

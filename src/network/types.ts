@@ -33,6 +33,11 @@ export interface PodNetwork {
   ): Promise<{ readonly ips: readonly string[] }>;
   /** The sandbox's addresses from its lease; undefined when it has none. */
   addresses(sandboxID: string): readonly string[] | undefined;
+  /**
+   * False when the last {@link collectGarbage} found that somebody took the sandbox's interface away, or off the bridge:
+   * then {@link setUp} mends it. A provider that does not look leaves it out.
+   */
+  isIntact?(sandboxID: string): boolean;
   /** Removes interface, host ports and lease. An unknown sandbox is success. */
   tearDown(sandboxID: string, signal: AbortSignal): Promise<void>;
   /** Frees the leases of all sandboxes that are not in `sandboxIDs` (they died while nobody looked). */

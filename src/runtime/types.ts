@@ -43,6 +43,8 @@ export interface Mount {
   readonly containerPath: string;
   readonly readOnly: boolean;
   readonly propagation: "private" | "hostToContainer" | "bidirectional";
+  /** With `readOnly`: also what is mounted below (CRI recursive_read_only). */
+  readonly recursiveReadOnly?: boolean;
 }
 
 export interface Device {
@@ -174,6 +176,8 @@ export interface SandboxRecord {
   readonly createdAt: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly record: string;
+  /** Somebody ended its process and started it again: its namespaces are not those that its containers are in. */
+  readonly restarted?: boolean;
 }
 
 export interface ContainerRecord {
@@ -193,6 +197,16 @@ export interface ContainerRecord {
   readonly record: string;
   /** What the engine holds it to now; undefined when that is not known. */
   readonly limits?: ContainerLimits | undefined;
+  /** As whom its first process starts (CRI ContainerUser); undefined when that is not known. */
+  readonly user?: LinuxUser | undefined;
+}
+
+/** Identity of a container's first process. */
+export interface LinuxUser {
+  readonly uid: number;
+  readonly gid: number;
+  /** The primary group is one of them. */
+  readonly supplementalGroups: readonly number[];
 }
 
 /** All that the runtime holds for one pod uid. Newest attempt first in both lists. */
@@ -211,6 +225,8 @@ export type RuntimeFeature =
   | "stopSignal"
   | "supplementalGroupsStrict"
   | "negativeOomScoreAdj"
+  | "appArmor"
+  | "seLinux"
   | "privileged";
 
 export interface RuntimeInfo {
@@ -224,6 +240,8 @@ export interface RuntimeInfo {
   /** Names of runtime handlers; the empty name is the default one. */
   readonly handlers: readonly string[];
   readonly features: ReadonlySet<RuntimeFeature>;
+  /** Handlers with recursive read-only mounts; without it, all of them as the feature says. */
+  readonly recursiveReadOnlyHandlers?: ReadonlySet<string>;
   /** Sentences about what this host cannot do, for `remora doctor` and node events. */
   readonly warnings: readonly string[];
 }
@@ -232,7 +250,8 @@ export interface RuntimeInfo {
 export type RuntimeEvent =
   | { readonly kind: "resync" }
   | {
-      readonly kind: "started" | "exited" | "oom" | "removed";
+      /** `updated`: somebody gave it other limits. */
+      readonly kind: "started" | "exited" | "oom" | "removed" | "updated";
       readonly podUID: string;
       readonly containerID: string;
     };

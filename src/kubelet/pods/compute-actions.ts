@@ -1,4 +1,4 @@
-import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
+import type { ContainerRecord, PodRecord, SandboxRecord } from "../../runtime/types.ts";
 import {
   ephemeralContainers,
   initContainers,
@@ -30,8 +30,8 @@ export const podRules: readonly PodRule[] = [
   { name: "RestartAllContainers: remove them all, keep the sandbox", plan: resetContainers },
   { name: "sandbox changed: all containers done", plan: endWithSandbox },
   { name: "sandbox changed: a new one", plan: replaceSandbox },
-  { name: "sandbox without its network", plan: setUpNetwork },
-  { name: "containers of an older sandbox", plan: killStrays },
+  { name: "sandbox without its network, or cut off from it", plan: setUpNetwork },
+  { name: "older sandboxes and containers that run beside the newest", plan: killStrays },
   { name: "initialization failed", plan: endAfterInit },
   { name: "initialization goes on", plan: initialize },
   { name: "nothing left to run", plan: endAfterRun },
@@ -91,8 +91,8 @@ function endWithSandbox({ observed, pod }: ActionsInput): readonly PodAction[] |
     // What still runs there is killed with its sandbox, which does not mean that it was done.
     return last?.state.kind === "running" || isRestartable(pod, entry, last);
   });
-  const once = podRestartPolicy(pod) === "Never" && newestSandbox(record) !== undefined;
-  const done = (once && record.containers.length > 0) || (toRun.length === 0 && ran.length > 0);
+  const once = podRestartPolicy(pod) === "Never" && record.containers.length > 0;
+  const done = once || (toRun.length === 0 && ran.length > 0);
   return done ? end : undefined;
 }
 
@@ -102,15 +102,25 @@ function replaceSandbox({ observed, pod }: ActionsInput): readonly PodAction[] |
   const newest = newestSandbox(record);
   return [
     ...sandboxKills(record.containers),
-    ...record.sandboxes
-      .filter(({ ready }) => ready)
-      .map((sandbox): PodAction => ({ kind: "stopSandbox", sandbox })),
+    ...[...readySandboxes(record.sandboxes), ...vanishedSandboxes(record)].map(
+      (sandboxID): PodAction => ({ kind: "stopSandbox", sandboxID }),
+    ),
     {
       kind: "createSandbox",
       attempt: newest === undefined ? 0 : newest.metadata.attempt + 1,
-      recreated: newest !== undefined,
+      recreated: newest !== undefined || record.containers.length > 0,
     },
   ];
+}
+
+function readySandboxes(sandboxes: readonly SandboxRecord[]): readonly string[] {
+  return sandboxes.filter(({ ready }) => ready).map(({ id }) => id);
+}
+
+/** Removed by somebody else: the network still holds an address for them. */
+function vanishedSandboxes({ containers, sandboxes }: PodRecord): readonly string[] {
+  const known = new Set(sandboxes.map(({ id }) => id));
+  return [...new Set(containers.map(({ sandboxID }) => sandboxID))].filter((id) => !known.has(id));
 }
 
 function sandboxKills(records: readonly ContainerRecord[]): readonly PodAction[] {
@@ -125,22 +135,42 @@ function sandboxKills(records: readonly ContainerRecord[]): readonly PodAction[]
 function setUpNetwork({ observed, pod }: ActionsInput): readonly PodAction[] | undefined {
   const sandbox = liveSandbox(pod, observed.record);
   if (sandbox === undefined || isHostNetwork(pod)) return undefined;
-  return observed.addresses(sandbox.id) === undefined
+  const missing = observed.addresses(sandbox.id) === undefined;
+  return missing || observed.disconnected?.(sandbox.id) === true
     ? [{ kind: "setUpNetwork", sandbox }]
     : undefined;
 }
 
+/** What somebody else started again beside its successor would write to the same volumes. */
 function killStrays({ observed, pod }: ActionsInput): readonly PodAction[] | undefined {
+  const { containers, sandboxes } = observed.record;
   const sandbox = liveSandbox(pod, observed.record);
-  const strays = observed.record.containers.filter(({ sandboxID }) => sandboxID !== sandbox?.id);
-  const kills = sandboxKills(strays);
+  const inOthers = containers.filter(({ sandboxID }) => sandboxID !== sandbox?.id);
+  const twins = containers.filter(
+    (container) =>
+      container.sandboxID === sandbox?.id &&
+      recordsOf(observed.record, container.name)[0]?.id !== container.id,
+  );
+  const kills: readonly PodAction[] = [
+    ...sandboxKills(inOthers),
+    ...twins.filter(isAlive).map((record): PodAction => ({
+      kind: "killContainer",
+      record,
+      cause: "stray",
+      message: `Stopping container ${record.name}`,
+    })),
+    ...readySandboxes(sandboxes.slice(1)).map((sandboxID): PodAction => ({
+      kind: "stopSandbox",
+      sandboxID,
+    })),
+  ];
   return kills.length > 0 ? kills : undefined;
 }
 
 /** Plans of the init containers and sidecars that count now, in spec order; the last may be a pending one. */
 function initPlans(input: ActionsInput, sandbox: SandboxRecord): readonly ContainerPlan[] {
   const { observed, pod } = input;
-  const initialized = hasInitialized(pod, observed.record, sandbox.id);
+  const initialized = hasInitialized(pod, observed, sandbox.id);
   const entries = initContainers(pod);
   const here = observed.record.containers.filter(({ sandboxID }) => sandboxID === sandbox.id);
   const latest = (entry: PodContainer): ContainerRecord | undefined =>
@@ -184,7 +214,7 @@ function stageOf(input: ActionsInput): Stage | undefined {
   return {
     ephemeral: plansOf(input, ephemeralContainers(pod), sandbox),
     init: initPlans(input, sandbox),
-    initialized: hasInitialized(pod, observed.record, sandbox.id),
+    initialized: hasInitialized(pod, observed, sandbox.id),
     regular: plansOf(input, regularContainers(pod), sandbox),
   };
 }

@@ -10,7 +10,7 @@ import {
 } from "../spec/containers.ts";
 import { needsRestart, unappliedResources } from "../spec/resize.ts";
 import { cgroupLimits } from "../spec/resources.ts";
-import { crashBackoff, recordsOf } from "../status/observed.ts";
+import { crashBackoff, lostEnd, recordsOf } from "../status/observed.ts";
 import type { ActionsInput, KillCause, PodAction } from "./pod-action.ts";
 
 /** One container of the spec and what became of it in the runtime. */
@@ -49,6 +49,7 @@ const restartable: readonly ContainerRole[] = ["init", "sidecar", "regular"];
 
 /** In order: the first that applies decides. */
 export const containerRules: readonly ContainerRule[] = [
+  { name: "ended for good, and others removed it", states: ["none"], plan: endedAndLost },
   { name: "never ran, or created and never started", states: ["none", "created"], plan: start },
   {
     name: "an ephemeral container is never restarted",
@@ -184,6 +185,16 @@ function ended({ entry, input, last }: ContainerView): ContainerPlan | undefined
   return { progress: exitCode === 0 ? "succeeded" : "failed", actions: [] };
 }
 
+function endedAndLost(view: ContainerView): ContainerPlan | undefined {
+  const { entry, input, sandbox } = view;
+  const last = lostEnd(input.observed, entry.container.name);
+  // Another sandbox initialises anew.
+  if (last === undefined || (entry.role === "init" && last.sandboxID !== sandbox.id)) {
+    return undefined;
+  }
+  return entry.role === "ephemeral" ? { progress: "up", actions: [] } : ended({ ...view, last });
+}
+
 function floorOfAttempts({ entry, input }: ContainerView): number {
   const statuses = [
     ...(input.status.initContainerStatuses ?? []),
@@ -206,7 +217,9 @@ function start(view: ContainerView, before: readonly PodAction[] = []): Containe
   const { container } = entry;
   const [newest, second] = recordsOf(input.observed.record, container.name);
   const half = newest?.state.kind === "created" ? newest : undefined;
-  const backoff = crashBackoff(half === undefined ? newest : second, specHash(container));
+  const last = half === undefined ? newest : second;
+  const lost = lostEnd(input.observed, container.name);
+  const backoff = crashBackoff(last ?? lost, specHash(container));
   if (backoff.dueAt > input.observed.now) {
     return pending([{ kind: "backOff", entry, dueAt: backoff.dueAt }]);
   }

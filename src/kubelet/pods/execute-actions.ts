@@ -97,9 +97,9 @@ async function stopSandbox(
 ): Promise<void> {
   const { network, runtime, step } = run.deps;
   await step("tearDownNetwork");
-  await network.tearDown(action.sandbox.id, run.signal);
+  await network.tearDown(action.sandboxID, run.signal);
   await step("stopPodSandbox");
-  await runtime.stopPodSandbox(action.sandbox.id, run.signal);
+  await runtime.stopPodSandbox(action.sandboxID, run.signal);
 }
 
 /** A failed probe may bring its own grace; everything else has the pod's. */
@@ -167,6 +167,11 @@ async function updateContainer(
   }
 }
 
+/** What is removed on purpose starts anew. */
+function forget({ ended }: PodEntry, { id, name }: ContainerRecord): void {
+  if (ended?.get(name)?.id === id) ended.delete(name);
+}
+
 async function executeOne(run: Execution, action: PodAction): Promise<void> {
   const { deps, observed, pod, signal, state } = run;
   switch (action.kind) {
@@ -188,6 +193,7 @@ async function executeOne(run: Execution, action: PodAction): Promise<void> {
     case "removeContainer":
       await deps.step("removeContainer");
       await deps.runtime.removeContainer(action.record.id, signal);
+      forget(state, action.record);
       return;
     case "removeSandbox":
       await deps.step("removePodSandbox");

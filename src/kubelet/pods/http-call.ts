@@ -18,20 +18,32 @@ export interface HttpAnswer {
   readonly body: string;
 }
 
-function headersOf(call: HttpCall): Record<string, string | string[]> {
-  const out: Record<string, string | string[]> = {
-    "User-Agent": call.userAgent,
-    Accept: "*/*",
-    Connection: "close",
-  };
+/** As Go's client sends them: repeated names are kept, an empty User-Agent or Accept asks for none at all. */
+function headersOf(call: HttpCall): Record<string, string[]> {
+  const out = new Map<string, { readonly name: string; readonly values: string[] }>();
   for (const { name, value } of call.headers) {
-    const key =
-      Object.keys(out).find((known) => known.toLowerCase() === name.toLowerCase()) ?? name;
-    // An empty Accept asks for none at all.
-    if (key === "Accept" && value === "") delete out[key];
-    else out[key] = value;
+    const key = name.toLowerCase();
+    const known = out.get(key);
+    if (known === undefined) out.set(key, { name, values: [value] });
+    // There is one name to ask for.
+    else if (key !== "host") known.values.push(value);
   }
-  return out;
+  const defaults = { "User-Agent": call.userAgent, Accept: "*/*" };
+  for (const [name, value] of Object.entries(defaults)) {
+    const own = out.get(name.toLowerCase());
+    if (own === undefined) out.set(name.toLowerCase(), { name, values: [value] });
+    else if (own.values[0] === "") out.delete(name.toLowerCase());
+  }
+  if (out.get("host")?.values[0] === "") out.delete("host");
+  out.set("connection", { name: "Connection", values: ["close"] });
+  return Object.fromEntries([...out.values()].map(({ name, values }) => [name, values]));
+}
+
+/** What a request line may hold: the API accepts any text as a path. */
+function requestPath(path: string): string {
+  const [visible = ""] = path.split("#");
+  const escaped = visible.replace(/[^\x21-\x7e]/gu, (character) => encodeURIComponent(character));
+  return escaped.startsWith("/") ? escaped : `/${escaped}`;
 }
 
 /**
@@ -43,7 +55,7 @@ export async function httpGet(call: HttpCall, signal: AbortSignal): Promise<Http
   const options = {
     host: call.host,
     port: call.port,
-    path: call.path === "" || !call.path.startsWith("/") ? `/${call.path}` : call.path,
+    path: requestPath(call.path),
     method: "GET",
     headers: headersOf(call),
     agent: false as const,

@@ -15,7 +15,8 @@ import type { AssignedPod } from "../types.ts";
 import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { fingerprintOf, type PodEntry } from "./pod-entry.ts";
-import type { ProbeTarget } from "./prober.ts";
+import type { ProbeTarget } from "./probe-types.ts";
+import { recallEnds, rememberEnds } from "./remember-ends.ts";
 
 const maxMessageBytes = 4096;
 const maxLogBytes = 2048;
@@ -72,6 +73,19 @@ async function terminationMessage(
   return path === undefined ? "" : logText(await readPart(path, maxLogBytes * 8, true));
 }
 
+function endsOf(
+  deps: PodDeps,
+  entry: PodEntry,
+  record: PodRecord,
+): ReadonlyMap<string, ContainerRecord> {
+  const first = entry.ended === undefined;
+  const ends = (entry.ended ??= new Map<string, ContainerRecord>());
+  rememberEnds(ends, record);
+  const { pod } = entry;
+  if (first && pod !== undefined) recallEnds(ends, pod, deps.writer.current(entry.uid) ?? {});
+  return ends;
+}
+
 /** One look at the pod through the runtime, the network and the prober. */
 export async function observePod(
   deps: PodDeps,
@@ -80,6 +94,7 @@ export async function observePod(
 ): Promise<ObservedPod> {
   const record = await deps.runtime.podRecord(entry.uid, signal);
   entry.fingerprint = fingerprintOf(record);
+  const ended = endsOf(deps, entry, record);
   const count = Math.max((entry.pod?.spec?.containers ?? []).length, 1);
   for (const container of record.containers) {
     if (container.state.kind !== "exited" || entry.messages.has(container.id)) continue;
@@ -89,10 +104,12 @@ export async function observePod(
   return {
     record,
     addresses: (sandboxID) => deps.network.addresses(sandboxID),
+    disconnected: (sandboxID) => deps.network.isIntact?.(sandboxID) === false,
     hostIPs: deps.node.hostIPs(),
     probes: deps.prober,
     starting: entry.starting,
     updated: entry.updated,
+    ended,
     now: deps.clock.now(),
   };
 }
@@ -172,12 +189,21 @@ function syncProbes(
   const sandbox = newestSandbox(observed.record);
   const own = sandbox === undefined ? undefined : observed.addresses(sandbox.id)?.[0];
   const podIP = own ?? observed.hostIPs[0] ?? "127.0.0.1";
+  const { containerStatuses = [], initContainerStatuses = [] } =
+    deps.writer.current(pod.metadata.uid) ?? pod.status ?? {};
+  const known = new Map(
+    [...containerStatuses, ...initContainerStatuses].map((each) => [
+      each.containerID,
+      each.started,
+    ]),
+  );
   const targets = observed.record.containers.flatMap((record): readonly ProbeTarget[] => {
     const entry = findPodContainer(pod, record.name);
     if (record.state.kind !== "running" || observed.starting.has(record.id)) return [];
     if (entry === undefined || entry.role === "init" || entry.role === "ephemeral") return [];
     const { startedAt } = record.state;
-    return [{ pod, entry, containerID: record.id, startedAt, podIP }];
+    const started = known.get(`docker://${record.id}`) === true;
+    return [{ pod, entry, containerID: record.id, startedAt, podIP, started }];
   });
   deps.prober.sync(pod.metadata.uid, targets, terminating);
 }

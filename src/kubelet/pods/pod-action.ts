@@ -12,13 +12,15 @@ export type KillCause =
   | "resize"
   | "unknown"
   | "sandbox"
+  | "stray"
   | "restartAll";
 
 /** One thing to do for a pod, as data. The executor does them in order. */
 export type PodAction =
   /** Nothing will run any more: stop what does and publish the terminal phase. */
   | { readonly kind: "endPod" }
-  | { readonly kind: "stopSandbox"; readonly sandbox: SandboxRecord }
+  /** Also of one that the runtime does not hold any more: then its network is what is left. */
+  | { readonly kind: "stopSandbox"; readonly sandboxID: string }
   | { readonly kind: "createSandbox"; readonly attempt: number; readonly recreated: boolean }
   | { readonly kind: "setUpNetwork"; readonly sandbox: SandboxRecord }
   | {

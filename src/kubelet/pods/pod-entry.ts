@@ -1,6 +1,6 @@
 import type { WaitingReason } from "../status/container-status.ts";
 import type { PodVerdict } from "../status/compute-status.ts";
-import type { ContainerLimits, PodRecord } from "../../runtime/types.ts";
+import type { ContainerLimits, ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import type { Allocation } from "../spec/resize.ts";
 import type { ResizePending } from "../status/conditions.ts";
 import type { AssignedPod } from "../types.ts";
@@ -48,6 +48,8 @@ export interface PodEntry {
   readonly preStopped: Set<string>;
   /** Termination messages by container id. */
   readonly messages: Map<string, string>;
+  /** How containers last ended, by name; undefined before the first look. */
+  ended: Map<string, ContainerRecord> | undefined;
   /** Cpu and memory that the containers were granted; undefined before the first look. */
   allocation: Allocation | undefined;
   /** Why the spec asks for more than that. */
@@ -85,6 +87,7 @@ export function newPodEntry(
     starting: new Set(),
     preStopped: new Set(),
     messages: new Map(),
+    ended: undefined,
     allocation: undefined,
     resizePending: undefined,
     resizing: false,

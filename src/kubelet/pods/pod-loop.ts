@@ -230,6 +230,10 @@ export class PodLoop {
       }
       const live = [...snapshot.values()].flatMap(({ sandboxes }) => sandboxes.map(({ id }) => id));
       await network.collectGarbage(new Set(live), signal);
+      for (const { sandboxes, uid } of snapshot.values()) {
+        if (sandboxes.some(({ id, ready }) => ready && network.isIntact?.(id) === false))
+          this.wake(uid);
+      }
     } catch (error) {
       if (signal.aborted) return;
       logger.log("warn", "relist failed, will retry", { error: errorMessage(error) });

@@ -188,7 +188,14 @@ class PodHalf implements Pods {
       services: () => (this.#services.synced ? this.#services.values() : undefined),
       volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),
       puller: new ImagePuller({ config, images, events, clock, step }),
-      prober: new Prober({ runtime, events, clock, signal, wake: (uid) => this.#wake(uid) }),
+      prober: new Prober({
+        runtime,
+        events,
+        clock,
+        random,
+        signal,
+        wake: (uid) => this.#wake(uid),
+      }),
       writer: new StatusWriter({
         client,
         clock,

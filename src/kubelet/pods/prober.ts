@@ -1,85 +1,70 @@
-import { connect } from "node:net";
-
 import type { EventRecorder } from "../../api/event-types.ts";
 import type { Probe } from "../../api/types.gen.ts";
-import { type Clock, deadline } from "../../lib/clock.ts";
-import { errorMessage, isAbort } from "../../lib/errors.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { isAbort } from "../../lib/errors.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
-import { expandReferences } from "../spec/expand.ts";
-import type { PodContainer } from "../spec/containers.ts";
 import type { ProbeView } from "../status/observed.ts";
-import type { AssignedPod } from "../types.ts";
 import { containerTarget } from "./event-target.ts";
-import { grpcProbe } from "./grpc-probe.ts";
-import { type HttpAnswer, type HttpCall, httpGet } from "./http-call.ts";
-import { resolvePort } from "./ports.ts";
-
-export type ProbeKind = "startup" | "readiness" | "liveness";
+import { type ProbeKind, type ProbeOutcome, probeOf, type ProbeTarget } from "./probe-types.ts";
+import { ProbeWheel } from "./probe-wheel.ts";
+import { runProbe } from "./run-probe.ts";
 
 export interface ProberOptions {
   readonly runtime: Pick<ContainerRuntime, "execSync">;
   readonly events: EventRecorder;
   readonly clock: Clock;
+  /** In [0, 1). */
+  readonly random: () => number;
   readonly signal: AbortSignal;
   /** A result has flipped. */
   readonly wake: (uid: string) => void;
 }
 
-/** One running container to probe. */
-export interface ProbeTarget {
-  readonly pod: AssignedPod;
-  readonly entry: PodContainer;
-  readonly containerID: string;
-  /** Milliseconds since the epoch. */
-  readonly startedAt: number;
-  readonly podIP: string;
-}
-
-type Outcome =
-  | { readonly kind: "success" }
-  | { readonly kind: "failure"; readonly output: string }
-  | { readonly kind: "error"; readonly message: string };
-
 interface Worker {
+  readonly key: string;
   readonly kind: ProbeKind;
   readonly uid: string;
+  readonly probe: Probe;
   readonly stop: AbortController;
+  /** As last told: events name the pod as it is now. */
+  target: ProbeTarget;
   result: boolean | undefined;
+  /** How often in a row it went as last time. */
+  streak: number;
+  last: boolean | undefined;
+  /** A probe is under way. */
+  busy: boolean;
 }
 
-const maxOutputBytes = 10 * 1024;
-const userAgent = "kube-probe/1.36";
+const tickMs = 100;
+const maxTries = 3;
 const labels: Readonly<Record<ProbeKind, string>> = {
   startup: "Startup",
   readiness: "Readiness",
   liveness: "Liveness",
 };
 
-function probeOf(entry: PodContainer, kind: ProbeKind): Probe | undefined {
-  const { startupProbe, readinessProbe, livenessProbe } = entry.container;
-  return { startup: startupProbe, readiness: readinessProbe, liveness: livenessProbe }[kind];
-}
-
-/** Environment that exec probes may refer to: literal values only, as the API documents. */
-function literalEnvironment(entry: PodContainer): ReadonlyMap<string, string> {
-  return new Map(
-    (entry.container.env ?? []).flatMap(({ name, value }) =>
-      value === undefined ? [] : [[name, value] as const],
-    ),
-  );
+function periodMs({ periodSeconds = 10 }: Probe): number {
+  return Math.max(periodSeconds, 1) * 1000;
 }
 
 /**
- * Probes running containers: one loop per container and kind, results by container id. Liveness and readiness wait for
- * the startup probe. A failed liveness or startup probe holds until its container is gone.
+ * Probes running containers, results by container id. Liveness and readiness wait for the startup probe. A failed
+ * liveness probe, and a startup probe that has decided, hold until their container is gone.
  */
 export class Prober implements ProbeView {
   readonly #options: ProberOptions;
   readonly #workers = new Map<string, Worker>();
   readonly #running = new Set<Promise<void>>();
+  readonly #wheel: ProbeWheel;
+  /** When this process began to probe, milliseconds since the epoch. */
+  readonly #startedAt: number;
 
   constructor(options: ProberOptions) {
     this.#options = options;
+    const { clock, signal } = options;
+    this.#wheel = new ProbeWheel({ clock, signal, tickMs });
+    this.#startedAt = clock.now();
   }
 
   startup(containerID: string): boolean | undefined {
@@ -102,232 +87,140 @@ export class Prober implements ProbeView {
       : ["startup", "readiness", "liveness"];
     for (const target of targets) {
       for (const kind of kinds) {
-        if (probeOf(target.entry, kind) === undefined) continue;
+        const probe = probeOf(target.entry, kind);
+        if (probe === undefined) continue;
         const key = `${kind} ${target.containerID}`;
         wanted.add(key);
-        if (!this.#workers.has(key)) this.#start(key, kind, target);
+        const known = this.#workers.get(key);
+        if (known === undefined) this.#start(key, kind, probe, target);
+        else known.target = target;
       }
     }
-    for (const [key, worker] of this.#workers) {
-      if (worker.uid !== uid || wanted.has(key)) continue;
-      worker.stop.abort();
-      this.#workers.delete(key);
+    for (const worker of this.#workers.values()) {
+      if (worker.uid === uid && !wanted.has(worker.key)) this.#drop(worker);
     }
   }
 
-  /** Resolves when no probe runs any more. */
+  /** Resolves when no probe runs any more; call after the signal has aborted. */
   async idle(): Promise<void> {
-    await Promise.all(this.#running);
+    await Promise.all([...this.#running, this.#wheel.idle()]);
   }
 
-  #start(key: string, kind: ProbeKind, target: ProbeTarget): void {
-    const { uid } = target.pod.metadata;
-    const worker: Worker = { kind, uid, stop: new AbortController(), result: undefined };
+  #start(key: string, kind: ProbeKind, probe: Probe, target: ProbeTarget): void {
+    const { clock, random } = this.#options;
+    const worker: Worker = {
+      key,
+      kind,
+      uid: target.pod.metadata.uid,
+      probe,
+      stop: new AbortController(),
+      target,
+      // Proven once is proven: a container is not killed because a restarted agent asks again.
+      result: kind === "startup" && target.started ? true : undefined,
+      streak: 0,
+      last: undefined,
+      busy: false,
+    };
     this.#workers.set(key, worker);
-    const signal = AbortSignal.any([this.#options.signal, worker.stop.signal]);
-    const run = this.#loop(worker, target, signal).catch((error: unknown) => {
-      if (!isAbort(error) && !signal.aborted) throw error;
-    });
+    if (worker.result !== undefined) return;
+    const initialMs = (probe.initialDelaySeconds ?? 0) * 1000;
+    const delayMs = Math.max(target.startedAt + initialMs - clock.now(), 0);
+    // All that ran before this process did would otherwise be probed in the same moment.
+    const adopted = target.startedAt < this.#startedAt;
+    const spreadMs =
+      adopted && clock.now() - this.#startedAt < periodMs(probe) ? random() * periodMs(probe) : 0;
+    this.#set(worker, Math.max(delayMs, spreadMs));
+  }
+
+  #drop(worker: Worker): void {
+    worker.stop.abort();
+    this.#workers.delete(worker.key);
+    this.#wheel.clear(worker.key);
+  }
+
+  #set(worker: Worker, ms: number): void {
+    this.#wheel.set(worker.key, ms, () => this.#due(worker));
+  }
+
+  #due(worker: Worker): void {
+    if (worker.busy || worker.stop.signal.aborted) return;
+    if (!this.#mayProbe(worker)) {
+      // The startup probe's success sets it earlier where that matters.
+      this.#set(worker, periodMs(worker.probe));
+      return;
+    }
+    worker.busy = true;
+    const run = this.#probe(worker);
     this.#running.add(run);
     void run.finally(() => this.#running.delete(run));
   }
 
-  async #loop(worker: Worker, target: ProbeTarget, signal: AbortSignal): Promise<void> {
-    const { clock } = this.#options;
-    const probe = probeOf(target.entry, worker.kind);
-    if (probe === undefined) return;
-    const periodMs = Math.max(probe.periodSeconds ?? 10, 1) * 1000;
-    const initialMs = (probe.initialDelaySeconds ?? 0) * 1000;
-    await clock.sleep(Math.max(target.startedAt + initialMs - clock.now(), 0), signal);
-    let streak = 0;
-    let last: Outcome["kind"] | undefined;
-    while (!signal.aborted) {
-      if (this.#mayProbe(worker, target)) {
-        const outcome = await this.#attempt(worker.kind, probe, target, signal);
-        signal.throwIfAborted();
-        if (outcome.kind !== "error") {
-          streak = outcome.kind === last ? streak + 1 : 1;
-          last = outcome.kind;
-          if (this.#settle(worker, probe, outcome.kind, streak)) this.#options.wake(worker.uid);
-        }
-        if (worker.kind === "startup" && worker.result !== undefined) return;
-        if (worker.kind === "liveness" && worker.result === false) return;
-      }
-      await clock.sleep(periodMs, signal);
-    }
-  }
-
-  #mayProbe(worker: Worker, target: ProbeTarget): boolean {
-    if (worker.kind === "startup" || target.entry.container.startupProbe === undefined) return true;
+  #mayProbe({ kind, target }: Worker): boolean {
+    if (kind === "startup" || target.entry.container.startupProbe === undefined) return true;
     return this.startup(target.containerID) === true;
   }
 
-  /** Applies the thresholds; true when the result flipped. */
-  #settle(worker: Worker, probe: Probe, kind: "success" | "failure", streak: number): boolean {
-    const threshold =
-      kind === "success" ? (probe.successThreshold ?? 1) : (probe.failureThreshold ?? 3);
-    if (streak < threshold) return false;
-    const result = kind === "success";
-    const flipped = worker.result !== result;
-    worker.result = result;
-    return flipped;
+  async #probe(worker: Worker): Promise<void> {
+    const { clock, signal } = this.#options;
+    const startedAt = clock.monotonic();
+    const stop = AbortSignal.any([signal, worker.stop.signal]);
+    try {
+      const outcome = await this.#attempt(worker, stop);
+      stop.throwIfAborted();
+      if (outcome.kind !== "error") this.#note(worker, outcome.kind !== "failure");
+    } catch (error) {
+      if (!isAbort(error) && !stop.aborted) throw error;
+      return;
+    } finally {
+      worker.busy = false;
+    }
+    if (worker.kind === "startup" && worker.result !== undefined) return;
+    if (worker.kind === "liveness" && worker.result === false) return;
+    this.#set(worker, startedAt + periodMs(worker.probe) - clock.monotonic());
   }
 
-  async #attempt(
-    kind: ProbeKind,
-    probe: Probe,
-    target: ProbeTarget,
-    signal: AbortSignal,
-  ): Promise<Outcome> {
-    let outcome: Outcome = { kind: "error", message: "" };
-    for (let tries = 0; tries < 3 && outcome.kind === "error"; tries += 1) {
-      outcome = await this.#once(probe, target, signal);
+  /** Counts a result and applies the thresholds. */
+  #note(worker: Worker, success: boolean): void {
+    const { failureThreshold = 3, successThreshold = 1 } = worker.probe;
+    worker.streak = success === worker.last ? worker.streak + 1 : 1;
+    worker.last = success;
+    const threshold = success ? successThreshold : failureThreshold;
+    if (worker.streak < threshold || worker.result === success) return;
+    worker.result = success;
+    if (worker.kind === "startup" && success) this.#probeReadiness(worker.target.containerID);
+    this.#options.wake(worker.uid);
+  }
+
+  /** A container that has just started need not wait for its turn to become ready. */
+  #probeReadiness(containerID: string): void {
+    const worker = this.#workers.get(`readiness ${containerID}`);
+    if (worker === undefined) return;
+    const { clock } = this.#options;
+    const initialMs = (worker.probe.initialDelaySeconds ?? 0) * 1000;
+    this.#set(worker, Math.max(worker.target.startedAt + initialMs - clock.now(), 0));
+  }
+
+  async #attempt(worker: Worker, signal: AbortSignal): Promise<ProbeOutcome> {
+    const { events, runtime } = this.#options;
+    let outcome: ProbeOutcome = { kind: "error", message: "" };
+    for (let tries = 0; tries < maxTries && outcome.kind === "error"; tries += 1) {
+      outcome = await runProbe(runtime, worker.probe, worker.target, signal);
     }
-    const at = containerTarget(target.pod, target.entry);
-    if (outcome.kind === "failure") {
-      const text = `${labels[kind]} probe failed: ${outcome.output}`;
-      this.#options.events.event(at, "Warning", "Unhealthy", text);
-    } else if (outcome.kind === "error") {
-      const text = `${labels[kind]} probe errored and resulted in unknown state: ${outcome.message}`;
-      this.#options.events.event(at, "Warning", "Unhealthy", text);
+    if (signal.aborted || outcome.kind === "success") return outcome;
+    const at = containerTarget(worker.target.pod, worker.target.entry);
+    const label = `${labels[worker.kind]} probe`;
+    switch (outcome.kind) {
+      case "warning":
+        events.event(at, "Warning", "ProbeWarning", `${label} warning: ${outcome.output}`);
+        break;
+      case "failure":
+        events.event(at, "Warning", "Unhealthy", `${label} failed: ${outcome.output}`);
+        break;
+      case "error": {
+        const text = `${label} errored and resulted in unknown state: ${outcome.message}`;
+        events.event(at, "Warning", "Unhealthy", text);
+      }
     }
     return outcome;
   }
-
-  async #once(probe: Probe, target: ProbeTarget, signal: AbortSignal): Promise<Outcome> {
-    const timeoutMs = Math.max(probe.timeoutSeconds ?? 1, 1) * 1000;
-    try {
-      if (probe.exec !== undefined) return await this.#exec(probe, target, timeoutMs, signal);
-      if (probe.httpGet !== undefined)
-        return await httpProbe(probe.httpGet, target, deadline(signal, timeoutMs));
-      if (probe.tcpSocket !== undefined) {
-        return await tcpProbe(probe.tcpSocket, target, deadline(signal, timeoutMs));
-      }
-      if (probe.grpc !== undefined) {
-        const { port, service = "" } = probe.grpc;
-        const call = { host: target.podIP, port, service, userAgent, timeoutMs };
-        return await grpcProbe(call, deadline(signal, timeoutMs));
-      }
-      return { kind: "error", message: "missing probe handler" };
-    } catch (error) {
-      if (signal.aborted) throw error;
-      return { kind: "error", message: errorMessage(error) };
-    }
-  }
-
-  async #exec(
-    probe: Probe,
-    target: ProbeTarget,
-    timeoutMs: number,
-    signal: AbortSignal,
-  ): Promise<Outcome> {
-    const environment = literalEnvironment(target.entry);
-    const command = (probe.exec?.command ?? []).map((word) =>
-      expandReferences(word, (name) => environment.get(name)),
-    );
-    const limits = { timeoutMs, maxBytes: maxOutputBytes };
-    const { execSync } = this.#options.runtime;
-    const result = await execSync.call(
-      this.#options.runtime,
-      target.containerID,
-      command,
-      limits,
-      signal,
-    );
-    if (result.timedOut) {
-      const words = command.join(" ");
-      return {
-        kind: "failure",
-        output: `command timed out: "${words}" timed out after ${timeoutMs / 1000}s`,
-      };
-    }
-    if (result.exitCode === 0) return { kind: "success" };
-    const output = Buffer.concat([result.stdout, result.stderr]).subarray(0, maxOutputBytes);
-    return { kind: "failure", output: output.toString("utf8") };
-  }
-}
-
-async function httpProbe(
-  action: NonNullable<Probe["httpGet"]>,
-  target: ProbeTarget,
-  signal: AbortSignal,
-): Promise<Outcome> {
-  const host = action.host === undefined || action.host === "" ? target.podIP : action.host;
-  let call: HttpCall = {
-    scheme: action.scheme ?? "HTTP",
-    host,
-    port: resolvePort(target.entry.container, action.port),
-    path: action.path ?? "/",
-    headers: action.httpHeaders ?? [],
-    userAgent,
-    maxBytes: maxOutputBytes,
-  };
-  try {
-    for (let redirects = 0; redirects <= 10; redirects += 1) {
-      const answer = await httpGet(call, signal);
-      const next = redirectOf(answer, call);
-      if (next === undefined) return httpOutcome(answer);
-      // Off this host it is somebody else's health.
-      if (next.host !== call.host) return { kind: "success" };
-      call = next;
-    }
-    return { kind: "failure", output: "stopped after 10 redirects" };
-  } catch (error) {
-    const url = `${call.scheme.toLowerCase()}://${call.host}:${call.port}${call.path}`;
-    return { kind: "failure", output: `Get "${url}": ${transportMessage(error)}` };
-  }
-}
-
-function transportMessage(error: unknown): string {
-  return isAbort(error)
-    ? "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-    : errorMessage(error);
-}
-
-function httpOutcome(answer: HttpAnswer): Outcome {
-  if (answer.status >= 200 && answer.status < 400) return { kind: "success" };
-  return { kind: "failure", output: `HTTP probe failed with statuscode: ${answer.status}` };
-}
-
-function redirectOf(answer: HttpAnswer, call: HttpCall): HttpCall | undefined {
-  if (![301, 302, 303, 307, 308].includes(answer.status) || answer.location === undefined) {
-    return undefined;
-  }
-  const host = call.host.includes(":") ? `[${call.host}]` : call.host;
-  const base = `${call.scheme.toLowerCase()}://${host}:${call.port}${call.path}`;
-  const url = URL.canParse(answer.location, base) ? new URL(answer.location, base) : undefined;
-  if (url === undefined) return undefined;
-  const scheme = url.protocol === "https:" ? "HTTPS" : "HTTP";
-  return {
-    ...call,
-    scheme,
-    host: url.hostname.replace(/^\[|\]$/g, ""),
-    port: url.port === "" ? (scheme === "HTTPS" ? 443 : 80) : Number(url.port),
-    path: `${url.pathname}${url.search}`,
-  };
-}
-
-async function tcpProbe(
-  action: NonNullable<Probe["tcpSocket"]>,
-  target: ProbeTarget,
-  signal: AbortSignal,
-): Promise<Outcome> {
-  const host = action.host === undefined || action.host === "" ? target.podIP : action.host;
-  const port = resolvePort(target.entry.container, action.port);
-  return new Promise<Outcome>((resolve) => {
-    const socket = connect({ host, port });
-    const finish = (outcome: Outcome): void => {
-      signal.removeEventListener("abort", onAbort);
-      socket.destroy();
-      resolve(outcome);
-    };
-    const onAbort = (): void =>
-      finish({ kind: "failure", output: `dial tcp ${host}:${port}: i/o timeout` });
-    signal.addEventListener("abort", onAbort, { once: true });
-    socket.once("connect", () => finish({ kind: "success" }));
-    socket.once("error", (error) =>
-      finish({ kind: "failure", output: `dial tcp ${host}:${port}: ${error.message}` }),
-    );
-    if (signal.aborted) onAbort();
-  });
 }

@@ -150,7 +150,7 @@ function podResources({ spec }: AssignedPod): PodStatus {
 export function computeStatus(input: ComputeStatusInput): PodStatus {
   const { pod, observed, old } = input;
   const sandbox = liveSandbox(pod, observed.record);
-  const initialized = sandbox !== undefined && hasInitialized(pod, observed.record, sandbox.id);
+  const initialized = sandbox !== undefined && hasInitialized(pod, observed, sandbox.id);
   const restart = restartAllOf(input);
   const view = { ...input, restartingAll: restart.begun };
   const init = statusesOf(view, initContainers(pod), old.initContainerStatuses, initialized);

@@ -2,16 +2,16 @@ import type {
   ContainerState,
   ContainerStateTerminated,
   ContainerStatus,
-  VolumeMountStatus,
 } from "../../api/types.gen.ts";
 import type { ContainerRecord } from "../../runtime/types.ts";
+import { appliedFields } from "../spec/applied.ts";
 import { specHash } from "../spec/container-config.ts";
 import { type PodContainer, shouldRestart } from "../spec/containers.ts";
 import { podLabel } from "../spec/pod-name.ts";
 import { unappliedResources } from "../spec/resize.ts";
 import type { AssignedPod } from "../types.ts";
 import { restartingAllContainers } from "./restarting-all.ts";
-import { crashBackoff, type ObservedPod, recordsOf } from "./observed.ts";
+import { crashBackoff, lostEnd, type ObservedPod, recordsOf } from "./observed.ts";
 
 /** Why a container does not run yet; reasons are the kubelet's. */
 export interface WaitingReason {
@@ -89,14 +89,6 @@ function recordState(
   }
 }
 
-function volumeMounts(entry: PodContainer): readonly VolumeMountStatus[] {
-  return (entry.container.volumeMounts ?? []).map((mount) => ({
-    name: mount.name,
-    mountPath: mount.mountPath,
-    ...(mount.readOnly === true ? { readOnly: true, recursiveReadOnly: "Disabled" } : {}),
-  }));
-}
-
 /** A container that ran and was removed because all are restarted. */
 function removedForRestart(
   entry: PodContainer,
@@ -151,7 +143,7 @@ function withoutRecord(
     status.ready = true;
     return status;
   }
-  if (old?.state?.running === undefined || old.lastState?.terminated !== undefined) return status;
+  if (old?.state?.running === undefined) return status;
   status.lastState = {
     terminated: {
       exitCode: 137,
@@ -198,11 +190,12 @@ function retryState(
   input: ContainerStatusInput,
 ): WaitingReason | undefined {
   if (input.terminating || newest?.state.kind === "running") return undefined;
-  if (newest?.state.kind === "exited" && !shouldRestart(input.pod, entry, newest.state.exitCode)) {
+  const { name } = entry.container;
+  const last = newest ?? lostEnd(input.observed, name);
+  if (last?.state.kind === "exited" && !shouldRestart(input.pod, entry, last.state.exitCode)) {
     return undefined;
   }
-  const { name } = entry.container;
-  const backoff = crashBackoff(newest, specHash(entry.container));
+  const backoff = crashBackoff(last, specHash(entry.container));
   if (backoff.dueAt > input.observed.now) {
     return {
       reason: "CrashLoopBackOff",
@@ -231,7 +224,9 @@ function fromRecords(
     previous === undefined
       ? old?.containerID === id
         ? old.lastState
-        : (old?.lastState ?? old?.state)
+        : old?.state?.terminated === undefined
+          ? old?.lastState
+          : old.state
       : recordState(previous, undefined, input);
   const unchanged = newest.specHash === specHash(container);
   return {
@@ -267,8 +262,7 @@ export function containerStatus(
     }
     status.state = { waiting: { ...retry } };
   }
-  const mounts = volumeMounts(entry);
-  if (mounts.length > 0) status.volumeMounts = [...mounts];
+  Object.assign(status, appliedFields(container, newest));
   if (entry.role !== "ephemeral" && container.resources !== undefined) {
     const pending =
       newest?.state.kind === "running" &&

@@ -18,6 +18,8 @@ export interface ObservedPod {
   readonly record: PodRecord;
   /** Addresses of a sandbox, undefined while it has none. */
   readonly addresses: (sandboxID: string) => readonly string[] | undefined;
+  /** True when somebody took the sandbox's interface away. */
+  readonly disconnected?: (sandboxID: string) => boolean;
   /** Node addresses, primary first. */
   readonly hostIPs: readonly string[];
   readonly probes: ProbeView;
@@ -27,6 +29,8 @@ export interface ObservedPod {
   readonly now: number;
   /** Limits already asked for by container id, so that an engine that rounds them is not asked again and again. */
   readonly updated?: ReadonlyMap<string, ContainerLimits>;
+  /** How containers last ended, by name: also those that the runtime has lost since. */
+  readonly ended?: ReadonlyMap<string, ContainerRecord>;
 }
 
 /** Probe results by container id; undefined before the first one. */
@@ -46,10 +50,10 @@ export function newestSandbox(record: PodRecord): SandboxRecord | undefined {
   return record.sandboxes[0];
 }
 
-/** The sandbox that containers may run in: newest, alive, and of the network mode that the pod asks for. */
+/** The sandbox that containers may run in: newest, alive since its start, of the network mode that the pod asks for. */
 export function liveSandbox(pod: AssignedPod, record: PodRecord): SandboxRecord | undefined {
   const sandbox = newestSandbox(record);
-  if (sandbox === undefined || !sandbox.ready) return undefined;
+  if (sandbox === undefined || !sandbox.ready || sandbox.restarted === true) return undefined;
   return sandbox.network === (isHostNetwork(pod) ? "node" : "pod") ? sandbox : undefined;
 }
 
@@ -63,10 +67,19 @@ export function networkedSandbox(
   return observed.addresses(sandbox.id) === undefined ? undefined : sandbox;
 }
 
+/** How the container of this name last ended, where that is all that is left of it. */
+export function lostEnd({ ended, record }: ObservedPod, name: string): ContainerRecord | undefined {
+  return recordsOf(record, name).length === 0 ? ended?.get(name) : undefined;
+}
+
 /** True when a regular container was started in this sandbox: initialisation is then over for good. */
-export function hasInitialized(pod: AssignedPod, record: PodRecord, sandboxID: string): boolean {
+export function hasInitialized(
+  pod: AssignedPod,
+  { ended, record }: Pick<ObservedPod, "ended" | "record">,
+  sandboxID: string,
+): boolean {
   const names = new Set(regularContainers(pod).map((entry) => entry.container.name));
-  return record.containers.some(
+  return [...record.containers, ...(ended?.values() ?? [])].some(
     (container) => container.sandboxID === sandboxID && names.has(container.name),
   );
 }
@@ -74,6 +87,11 @@ export function hasInitialized(pod: AssignedPod, record: PodRecord, sandboxID: s
 const firstDelayMs = 10_000;
 const maxDelayMs = 300_000;
 const resetAfterMs = 2 * maxDelayMs;
+
+/** The wait before the next start of a container that was restarted so often and has ended again. */
+export function crashDelayMs(restarts: number): number {
+  return restarts === 0 ? 0 : Math.min(firstDelayMs * 2 ** (restarts - 1), maxDelayMs);
+}
 
 export interface CrashBackoff {
   /** When the container may start again, milliseconds since the epoch. */

@@ -11,11 +11,12 @@ import { LineSplitter } from "./lines.ts";
 /** Above this many unread events a single `resync` says the same for less. */
 const queueLimit = 2048;
 
-const kinds: Readonly<Record<string, "started" | "exited" | "oom" | "removed">> = {
+const kinds: Readonly<Record<string, Exclude<RuntimeEvent["kind"], "resync">>> = {
   start: "started",
   die: "exited",
   oom: "oom",
   destroy: "removed",
+  update: "updated",
 };
 
 /** One line of the engine's event stream; undefined when it is of no interest. Never throws. */

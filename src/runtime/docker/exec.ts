@@ -151,6 +151,31 @@ async function startExec(
   });
 }
 
+/** What comes of a command in a frozen container, had the engine let it begin. */
+const neverEnded: ExecResult = {
+  exitCode: 137,
+  stdout: new Uint8Array(),
+  stderr: new Uint8Array(),
+  timedOut: true,
+};
+
+/** Undefined when the container is paused: the engine refuses, where a process in it would wait for ever. */
+async function createUnlessFrozen(
+  context: DockerContext,
+  containerID: string,
+  options: ExecOptions,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    return await createExec(context, containerID, options, signal);
+  } catch (error) {
+    if (!isRuntimeFailure(error, "WrongState")) throw error;
+    const { status } = await context.observer.inspect(containerID, signal);
+    if (status === "paused") return undefined;
+    throw error;
+  }
+}
+
 /** Runs a command to its end or to its deadline; then it is killed on the host. Output beyond the cap is dropped. */
 export async function execSync(
   context: DockerContext,
@@ -160,7 +185,8 @@ export async function execSync(
   signal: AbortSignal,
 ): Promise<ExecResult> {
   const options: ExecOptions = { command, stdin: false, tty: false };
-  const execID = await createExec(context, containerID, options, signal);
+  const execID = await createUnlessFrozen(context, containerID, options, signal);
+  if (execID === undefined) return neverEnded;
   const session = await startExec(context, { containerID, execID }, options, signal);
   const ended = new AbortController();
   let timedOut = false;

@@ -11,6 +11,7 @@ import type {
   ContainerLimits,
   ContainerRecord,
   ContainerState,
+  LinuxUser,
   PodRecord,
   SandboxRecord,
 } from "../types.ts";
@@ -146,9 +147,11 @@ export function sandboxRecord(
   inspected: InspectedContainer | undefined,
 ): SandboxRecord {
   const { labels } = listed;
-  // The inspect is the later look of the two.
-  const ready = (inspected?.status ?? listed.state) === "running";
+  // The inspect is the later look of the two. A frozen pause process still holds its namespaces.
+  const ready = ["running", "paused"].includes(inspected?.status ?? listed.state);
   const pid = inspected?.pid ?? 0;
+  // The agent starts a sandbox once: one that has ended before was started by somebody else.
+  const restarted = ready && (inspected?.finishedAt ?? 0) > 0;
   return {
     id: listed.id,
     metadata: {
@@ -163,7 +166,25 @@ export function sandboxRecord(
     createdAt: inspected?.createdAt ?? listed.createdAt,
     labels,
     record: labels[label.record] ?? "",
+    ...(restarted ? { restarted } : {}),
   };
+}
+
+/** As whom the container was started; undefined when its label is missing or of an unknown form. */
+function userOf(labels: Labels): LinuxUser | undefined {
+  const text = labels[label.user];
+  if (text === undefined) return undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (!isRecord(value)) return undefined;
+    const uid = optionalNumber(value["uid"]);
+    const gid = optionalNumber(value["gid"]);
+    const groups = value["supplementalGroups"];
+    if (uid === undefined || gid === undefined || !Array.isArray(groups)) return undefined;
+    return { uid, gid, supplementalGroups: groups.map(Number) };
+  } catch {
+    return undefined;
+  }
 }
 
 export function containerRecord(
@@ -189,6 +210,7 @@ export function containerRecord(
     labels,
     record: labels[label.record] ?? "",
     limits: inspected?.limits,
+    user: userOf(labels),
   };
 }
 

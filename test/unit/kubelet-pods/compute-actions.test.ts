@@ -29,6 +29,7 @@ function words(actions: readonly PodAction[]): readonly string[] {
       case "createSandbox":
         return `sandbox ${action.attempt}`;
       case "stopSandbox":
+        return `${action.kind} ${action.sandboxID}`;
       case "removeSandbox":
         return `${action.kind} ${action.sandbox.id}`;
       case "setUpNetwork":

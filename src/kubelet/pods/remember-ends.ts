@@ -1,0 +1,69 @@
+import type { ContainerStatus, PodStatus } from "../../api/types.gen.ts";
+import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
+import { specHash } from "../spec/container-config.ts";
+import { initContainers, type PodContainer, regularContainers } from "../spec/containers.ts";
+import { crashDelayMs } from "../status/observed.ts";
+import type { AssignedPod } from "../types.ts";
+
+/**
+ * Notes how containers ended, by name. Others may remove their records (`docker system prune`), and what has ended must
+ * then neither run again nor begin its crash loop anew.
+ */
+export function rememberEnds(ends: Map<string, ContainerRecord>, record: PodRecord): void {
+  const seen = new Set<string>();
+  for (const container of record.containers) {
+    if (container.state.kind !== "exited" || seen.has(container.name)) continue;
+    seen.add(container.name);
+    ends.set(container.name, container);
+  }
+}
+
+/** The same from the API, for an agent that has just begun: how containers ended that the runtime has lost since. */
+export function recallEnds(
+  ends: Map<string, ContainerRecord>,
+  pod: AssignedPod,
+  status: PodStatus,
+): void {
+  const known = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
+  for (const entry of [...initContainers(pod), ...regularContainers(pod)]) {
+    const { name } = entry.container;
+    const found = known.find((candidate) => candidate.name === name);
+    const end = found === undefined || ends.has(name) ? undefined : endOf(pod, entry, found);
+    if (end !== undefined) ends.set(name, end);
+  }
+}
+
+function endOf(
+  pod: AssignedPod,
+  { container }: PodContainer,
+  status: ContainerStatus,
+): ContainerRecord | undefined {
+  const waits = status.state?.waiting !== undefined;
+  const ended = status.state?.terminated ?? (waits ? status.lastState?.terminated : undefined);
+  if (ended?.finishedAt === undefined || ended.startedAt === undefined) return undefined;
+  const startedAt = Date.parse(ended.startedAt);
+  const { name, namespace = "", uid } = pod.metadata;
+  return {
+    id: (ended.containerID ?? "").replace(/^.*:\/\//, ""),
+    sandboxID: "",
+    podUID: uid,
+    podName: name,
+    podNamespace: namespace,
+    name: container.name,
+    attempt: status.restartCount,
+    state: {
+      kind: "exited",
+      createdAt: startedAt,
+      startedAt,
+      finishedAt: Date.parse(ended.finishedAt),
+      exitCode: ended.exitCode,
+      oomKilled: ended.reason === "OOMKilled",
+      error: "",
+    },
+    image: status.image,
+    imageID: status.imageID,
+    specHash: specHash(container),
+    labels: {},
+    record: JSON.stringify({ backoffMs: crashDelayMs(status.restartCount) }),
+  };
+}
