@@ -55,7 +55,9 @@ function runtimeHandlers(runtime: RuntimeInfo): NodeRuntimeHandler[] {
   return names.map((name) => ({
     name,
     features: {
-      recursiveReadOnlyMounts: runtime.features.has("recursiveReadOnlyMounts"),
+      recursiveReadOnlyMounts:
+        runtime.recursiveReadOnlyHandlers?.has(name) ??
+        runtime.features.has("recursiveReadOnlyMounts"),
       userNamespaces: runtime.features.has("userNamespaces"),
     },
   }));

@@ -6,8 +6,16 @@ import type { ContainerConfig, Image, Mount } from "../../runtime/types.ts";
 import { parseKeyring, type Keyring } from "../images/credentials.ts";
 import { ImageError } from "../images/puller.ts";
 import { containerConfig } from "../spec/container-config.ts";
-import { ContainerConfigError, containerEnvironment, environmentReferences } from "../spec/env.ts";
-import { isHostNetwork } from "../spec/containers.ts";
+import { maxEnvFileBytes } from "../spec/env-file.ts";
+import {
+  ContainerConfigError,
+  containerEnvironment,
+  type EnvFile,
+  environmentFiles,
+  environmentReferences,
+} from "../spec/env.ts";
+import { isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
+import { asksForRecursiveReadOnly } from "../spec/mounts.ts";
 import { wholeUnits } from "../spec/quantities.ts";
 import {
   linuxSecurityContext,
@@ -18,11 +26,13 @@ import { serviceEnvironment } from "../spec/service-env.ts";
 import { recordsOf, type ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { podFileMounts, writePodFiles } from "../volumes/pod-files.ts";
+import { readVolumeFile } from "../volumes/volume-file.ts";
 import type { PodAction } from "./pod-action.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { runHook } from "./hooks.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
+import { stopContainer } from "./stop-containers.ts";
 
 type StartAction = Extract<PodAction, { kind: "startContainer" }>;
 
@@ -77,6 +87,35 @@ async function pullSecrets(start: Start): Promise<Keyring> {
   return keyring;
 }
 
+async function envFile(
+  { deps, pod }: Start,
+  reference: { readonly volumeName: string; readonly path: string },
+): Promise<EnvFile> {
+  const { path, volumeName } = reference;
+  const volume = (pod.spec?.volumes ?? []).find(({ name }) => name === volumeName);
+  // The API knows no other kind of volume here (KEP-3721), and no other is safe to read.
+  if (volume?.emptyDir === undefined) return { kind: "noVolume" };
+  const root = deps.volumes.paths(pod.metadata.uid).volume("emptyDir", volumeName);
+  const file = join(root, path);
+  try {
+    const text = await readVolumeFile(root, path, maxEnvFileBytes);
+    return text === undefined
+      ? { kind: "missing", path: file }
+      : { kind: "text", path: file, text };
+  } catch (error) {
+    return { kind: "unreadable", path: file, problem: errorMessage(error) };
+  }
+}
+
+async function envFiles(start: Start): Promise<ReadonlyMap<string, EnvFile>> {
+  const out = new Map<string, EnvFile>();
+  for (const reference of environmentFiles(start.action.entry.container)) {
+    const key = `${reference.volumeName}/${reference.path}`;
+    if (!out.has(key)) out.set(key, await envFile(start, reference));
+  }
+  return out;
+}
+
 async function environmentOf(start: Start): Promise<ReadonlyMap<string, string>> {
   const { action, deps, observed, pod, signal } = start;
   const { container } = action.entry;
@@ -98,7 +137,9 @@ async function environmentOf(start: Start): Promise<ReadonlyMap<string, string>>
       "services have not yet been read at least once, cannot construct envvars",
     );
   }
+  const files = await envFiles(start);
   return containerEnvironment(pod, container, {
+    file: (volumeName, path) => files.get(`${volumeName}/${path}`),
     configMap: (name) => configMaps.get(name),
     secret: (name) => secrets.get(name),
     services: serviceEnvironment(services, namespace, pod.spec?.enableServiceLinks ?? true),
@@ -149,7 +190,11 @@ async function filesOf(start: Start): Promise<readonly Mount[]> {
     podIPs: podIPs(start),
     nodeName: config.nodeName,
     resolvConf: config.resolvConf,
-    cluster: { dns: config.clusterDNS, domain: config.clusterDomain },
+    cluster: {
+      dns: config.clusterDNS,
+      domain: config.clusterDomain,
+      nodeIPs: start.observed.hostIPs,
+    },
   });
   for (const { message, reason } of warnings) {
     deps.events.event(podTarget(pod), "Warning", reason, message);
@@ -157,14 +202,34 @@ async function filesOf(start: Start): Promise<readonly Mount[]> {
   return podFileMounts(action.entry.container, paths);
 }
 
+/** Whether the pod's runtime handler makes whole trees of mounts read-only; asked for by few, so looked up for them. */
+async function recursiveReadOnly({ action, deps, pod, signal }: Start): Promise<boolean> {
+  const { volumeMounts = [] } = action.entry.container;
+  if (!volumeMounts.some(asksForRecursiveReadOnly)) return false;
+  const { features, recursiveReadOnlyHandlers } = deps.runtimeInfo();
+  const handler = await deps.runtimeClasses.handler(pod.spec?.runtimeClassName, signal);
+  return recursiveReadOnlyHandlers?.has(handler) ?? features.has("recursiveReadOnlyMounts");
+}
+
+/** The container whose processes an ephemeral one asked to see. */
+function targetContainer({ action, observed }: Start): string | undefined {
+  const { targetContainerName = "" } = action.entry;
+  if (targetContainerName === "") return undefined;
+  const records = recordsOf(observed.record, targetContainerName);
+  const target = records.find(({ state }) => state.kind === "running") ?? records[0];
+  if (target !== undefined) return target.id;
+  throw new ContainerConfigError(`unable to find target container ${targetContainerName}`);
+}
+
 async function configure(start: Start, image: Image): Promise<ContainerConfig> {
-  const { action, deps, observed, pod, signal } = start;
+  const { action, deps, pod, signal } = start;
   const { entry } = action;
+  const targetContainerID = targetContainer(start);
   verifyRunAsNonRoot(pod, entry.container, image.user);
   const environment = await environmentOf(start);
-  const mounts = await deps.volumes.mounts(pod, entry, environment, signal);
+  const given = { environment, recursiveReadOnly: await recursiveReadOnly(start) };
+  const mounts = await deps.volumes.mounts(pod, entry, given, signal);
   const log = await terminationLog(start);
-  const target = entry.targetContainerName ?? "";
   const memory = deps.node.node()?.status?.capacity?.["memory"];
   return containerConfig(
     pod,
@@ -175,10 +240,7 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
       environment,
       mounts: [...mounts, ...(await filesOf(start)), ...(log === undefined ? [] : [log])],
       security: linuxSecurityContext(pod, entry.container, await seccompProfiles(start)),
-      targetContainerID:
-        target === ""
-          ? undefined
-          : recordsOf(observed.record, target).find(({ state }) => state.kind === "running")?.id,
+      targetContainerID,
       backoffMs: action.backoffMs,
       terminationMessageFile: log?.hostPath ?? "",
     },
@@ -212,15 +274,29 @@ async function withReason<T>(
   }
 }
 
+/** As every container that is stopped while its pod goes on: preStop, the pod's grace. */
+async function stopAfterHook(
+  { deps, observed, pod, signal, state }: Start,
+  containerID: string,
+): Promise<void> {
+  const { containers } = await deps.runtime.podRecord(state.uid, signal);
+  const record = containers.find(({ id }) => id === containerID);
+  if (record === undefined) return;
+  const graceSeconds = podGracePeriodSeconds(pod);
+  const request = { deps, state, pod, observed, graceSeconds };
+  await stopContainer(request, record, "FailedPostStartHook", signal);
+}
+
 async function postStart(start: Start, containerID: string): Promise<void> {
   const { action, deps, pod, signal, state } = start;
   const handler = action.entry.container.lifecycle?.postStart;
   if (handler === undefined) return;
   state.starting.add(containerID);
   try {
-    const { clock, runtime } = deps;
+    const { clock, events, runtime } = deps;
     const podIP = podIPs(start)[0] ?? "127.0.0.1";
-    await runHook(handler, { runtime, clock, containerID, entry: action.entry, podIP }, signal);
+    const context = { runtime, clock, events, pod, containerID, entry: action.entry, podIP };
+    await runHook(handler, context, signal);
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;
     const target = containerTarget(pod, action.entry);
@@ -230,9 +306,7 @@ async function postStart(start: Start, containerID: string): Promise<void> {
       error: errorMessage(error),
     });
     deps.events.event(target, "Warning", "FailedPostStartHook", "PostStartHook failed");
-    deps.events.event(target, "Normal", "Killing", "FailedPostStartHook");
-    await deps.step("stopContainer");
-    await deps.runtime.stopContainer(containerID, 2, signal);
+    await stopAfterHook(start, containerID);
     throw new StartError("PostStartHookError", "PostStartHook failed", { cause: error });
   } finally {
     state.starting.delete(containerID);

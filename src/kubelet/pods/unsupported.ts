@@ -1,5 +1,6 @@
 import type { Container } from "../../api/types.gen.ts";
 import type { RuntimeFeature } from "../../runtime/types.ts";
+import { appArmorProblem } from "../spec/app-armor.ts";
 import { allContainers } from "../spec/containers.ts";
 import type { AssignedPod } from "../types.ts";
 import type { Refusal } from "./admission.ts";
@@ -30,7 +31,25 @@ function unsupportedPodField(
   if (spec?.securityContext?.windowsOptions !== undefined) {
     return refuse("spec.securityContext.windowsOptions", "it runs Linux");
   }
+  // Without SELinux there are no labels to change, and every policy comes to the same.
+  if (spec?.securityContext?.seLinuxChangePolicy !== undefined && features.has("seLinux")) {
+    return refuse(
+      "spec.securityContext.seLinuxChangePolicy",
+      "it leaves the labels of volumes as they are",
+    );
+  }
   return undefined;
+}
+
+/** AppArmor is looked at when a pod is new: what runs was allowed to. */
+function refuseAppArmor(
+  pod: AssignedPod,
+  features: ReadonlySet<RuntimeFeature>,
+): Refusal | undefined {
+  if ((pod.status?.phase ?? "Pending") !== "Pending") return undefined;
+  const problem = appArmorProblem(pod, features.has("appArmor"));
+  if (problem === undefined) return undefined;
+  return { reason: "AppArmor", message: `Cannot enforce AppArmor: ${problem}` };
 }
 
 function unsupportedContainerField(
@@ -57,14 +76,14 @@ function unsupportedContainerField(
       "its container engine lacks the capabilities itself",
     );
   }
-  const recursive = (container.volumeMounts ?? []).some(
-    (mount) => mount.recursiveReadOnly === "Enabled",
-  );
-  if (recursive) {
-    return refuse(`${at}volumeMounts recursiveReadOnly: Enabled`, "use Disabled or IfPossible");
+  if (security?.windowsOptions !== undefined) {
+    return refuse(`${at}securityContext.windowsOptions`, "it runs Linux");
   }
-  if ((container.env ?? []).some(({ valueFrom }) => valueFrom?.fileKeyRef !== undefined)) {
-    return refuse(`${at}env fileKeyRef`, "use a configMapKeyRef or secretKeyRef");
+  if (security?.procMount === "Unmasked" && !features.has("userNamespaces")) {
+    return refuse(
+      `${at}securityContext.procMount: Unmasked`,
+      "that needs hostUsers: false, and its container engine cannot give a pod its own user namespace",
+    );
   }
   return undefined;
 }
@@ -74,6 +93,8 @@ export function refuseUnsupported(
   pod: AssignedPod,
   features: ReadonlySet<RuntimeFeature>,
 ): Refusal | undefined {
+  const appArmor = refuseAppArmor(pod, features);
+  if (appArmor !== undefined) return appArmor;
   const ofPod = unsupportedPodField(pod, features);
   if (ofPod !== undefined) return ofPod;
   for (const { container } of allContainers(pod)) {

@@ -55,12 +55,19 @@ export function containerConfig(
       ? undefined
       : words.map((word) => expandReferences(word, lookup));
   const grace = podGracePeriodSeconds(pod);
+  const readOnlyTrees = facts.mounts.flatMap((mount) =>
+    mount.recursiveReadOnly === true ? [mount.containerPath] : [],
+  );
+  // Where processes are shared anyway there is nothing to join.
+  const pid = pidNamespace(pod);
+  const targetContainerID = pid === "container" ? facts.targetContainerID : undefined;
   const note: ContainerNote = {
     backoffMs: facts.backoffMs,
     terminationMessagePath: container.terminationMessagePath ?? "/dev/termination-log",
     terminationMessagePolicy: container.terminationMessagePolicy ?? "File",
     terminationMessageFile: facts.terminationMessageFile,
     gracePeriodSeconds: grace,
+    ...(readOnlyTrees.length === 0 ? {} : { recursiveReadOnly: readOnlyTrees }),
   };
   return {
     name: container.name,
@@ -86,8 +93,8 @@ export function containerConfig(
       podPidsLimit: limits.podPidsLimit,
     }),
     security: facts.security,
-    pid: facts.targetContainerID === undefined ? pidNamespace(pod) : "container",
-    targetContainerID: facts.targetContainerID,
+    pid,
+    targetContainerID,
     stopSignal: container.lifecycle?.stopSignal,
     terminationGracePeriodSeconds: grace,
   };

@@ -1,5 +1,6 @@
 import type { Pod, PodDNSConfig } from "../../api/types.gen.ts";
 import { isHostNetwork } from "./containers.ts";
+import { podLabel } from "./pod-name.ts";
 
 export interface ResolvConf {
   readonly nameservers: readonly string[];
@@ -29,6 +30,12 @@ function mergeOptions(
   }
   for (const [name, value] of more) out.set(name, value);
   return [...out].map(([name, value]) => (value === "" ? name : `${name}:${value}`));
+}
+
+/** What pods get instead of the node's own settings when it is told to have none: nobody to ask but themselves. */
+function localResolvConf(nodeIPs: readonly string[]): ResolvConf {
+  const own = nodeIPs.map((ip) => (ip.includes(":") ? "::1" : "127.0.0.1"));
+  return { nameservers: own.length === 0 ? ["127.0.0.1"] : own, searches: ["."], options: [] };
 }
 
 /** Reads a resolv.conf: nameservers add up, the last `search` wins, options merge by name. */
@@ -101,24 +108,32 @@ function fitLimits(conf: ResolvConf): PodResolvConf {
   return { nameservers, searches, options: conf.options, warnings };
 }
 
-/** The resolv.conf of a pod, by its dnsPolicy and dnsConfig. */
+/**
+ * The resolv.conf of a pod, by its dnsPolicy and dnsConfig.
+ *
+ * @param host The node's own; undefined when it is told to give pods none (`resolvConf: ""`).
+ */
 export function podResolvConf(
   pod: Pod,
-  host: ResolvConf,
-  cluster: { readonly dns: readonly string[]; readonly domain: string },
+  host: ResolvConf | undefined,
+  cluster: {
+    readonly dns: readonly string[];
+    readonly domain: string;
+    readonly nodeIPs?: readonly string[];
+  },
 ): PodResolvConf {
   const policy = pod.spec?.dnsPolicy ?? "ClusterFirst";
   const { dnsConfig } = pod.spec ?? {};
   if (policy === "None") {
     return fitLimits(withDNSConfig({ nameservers: [], searches: [], options: [] }, dnsConfig));
   }
+  const ofHost = host ?? localResolvConf(cluster.nodeIPs ?? []);
   const wantsCluster =
     policy === "ClusterFirstWithHostNet" || (policy === "ClusterFirst" && !isHostNetwork(pod));
-  if (!wantsCluster) return fitLimits(withDNSConfig(host, dnsConfig));
+  if (!wantsCluster) return fitLimits(withDNSConfig(ofHost, dnsConfig));
   if (cluster.dns.length === 0) {
-    const fallback = fitLimits(withDNSConfig(host, dnsConfig));
-    const message =
-      'kubelet does not have ClusterDNS IP configured and cannot create Pod using "ClusterFirst" policy. Falling back to "Default" policy.';
+    const fallback = fitLimits(withDNSConfig(ofHost, dnsConfig));
+    const message = `pod: ${JSON.stringify(podLabel(pod))}. kubelet does not have ClusterDNS IP configured and cannot create Pod using "ClusterFirst" policy. Falling back to "Default" policy.`;
     return {
       ...fallback,
       warnings: [{ reason: "MissingClusterDNS", message }, ...fallback.warnings],
@@ -126,16 +141,12 @@ export function podResolvConf(
   }
   const { domain } = cluster;
   const namespace = pod.metadata?.namespace ?? "";
-  const clusterSearches =
-    domain === "" ? [] : [`${namespace}.svc.${domain}`, `svc.${domain}`, domain];
+  const hostSearches = host?.searches ?? [];
+  const searches =
+    domain === ""
+      ? hostSearches
+      : [...new Set([`${namespace}.svc.${domain}`, `svc.${domain}`, domain, ...hostSearches])];
   return fitLimits(
-    withDNSConfig(
-      {
-        nameservers: cluster.dns,
-        searches: [...new Set([...clusterSearches, ...host.searches])],
-        options: ["ndots:5"],
-      },
-      dnsConfig,
-    ),
+    withDNSConfig({ nameservers: cluster.dns, searches, options: ["ndots:5"] }, dnsConfig),
   );
 }

@@ -1,5 +1,6 @@
-import type { Container, EnvVar, Pod } from "../../api/types.gen.ts";
+import type { Container, EnvVar, FileKeySelector, Pod } from "../../api/types.gen.ts";
 import { RemoraError } from "../../lib/errors.ts";
+import { type EnvFileLookup, lookUpInEnvFile } from "./env-file.ts";
 import { expandReferences } from "./expand.ts";
 import { fieldValue, type PodAddresses, resourceFieldValue } from "./field-values.ts";
 import type { Resources } from "./quantities.ts";
@@ -16,7 +17,16 @@ export interface ReferencedData {
   readonly secret: (name: string) => Readonly<Record<string, string>> | undefined;
 }
 
+/** A file in a volume that variables come from, as far as it could be read. */
+export type EnvFile =
+  | { readonly kind: "text"; readonly path: string; readonly text: string }
+  | { readonly kind: "missing"; readonly path: string }
+  | { readonly kind: "noVolume" }
+  | { readonly kind: "unreadable"; readonly path: string; readonly problem: string };
+
 export interface EnvSource extends ReferencedData {
+  /** Files that {@link environmentFiles} named. */
+  readonly file?: (volumeName: string, path: string) => EnvFile | undefined;
   readonly services: ReadonlyMap<string, string>;
   readonly addresses: PodAddresses;
   readonly allocatable: Resources;
@@ -40,6 +50,15 @@ export function environmentReferences(container: Container): {
     if (valueFrom?.secretKeyRef?.name !== undefined) secrets.add(valueFrom.secretKeyRef.name);
   }
   return { configMaps: [...configMaps], secrets: [...secrets] };
+}
+
+/** Files in volumes that a container's environment reads (KEP-3721). */
+export function environmentFiles(
+  container: Container,
+): readonly { readonly volumeName: string; readonly path: string }[] {
+  return (container.env ?? []).flatMap(({ value = "", valueFrom }) =>
+    value === "" && valueFrom?.fileKeyRef !== undefined ? [valueFrom.fileKeyRef] : [],
+  );
 }
 
 function addEnvFrom(container: Container, source: EnvSource, out: Map<string, string>): void {
@@ -75,6 +94,34 @@ function keyValue(pod: Pod, variable: EnvVar, source: EnvSource): string | undef
   );
 }
 
+function lookUp(file: EnvFile | undefined, key: string): EnvFileLookup {
+  if (file?.kind === "text") return lookUpInEnvFile(file.text, key);
+  if (file?.kind === "unreadable") return { kind: "malformed", line: 0, problem: file.problem };
+  return { kind: "missing" };
+}
+
+function fileValue(reference: FileKeySelector, source: EnvSource): string | undefined {
+  const { key, optional, path, volumeName } = reference;
+  const file = source.file?.(volumeName, path);
+  if (file?.kind === "noVolume") {
+    throw new ContainerConfigError(
+      `cannot find the volume "${volumeName}" referenced by FileKeyRef`,
+    );
+  }
+  const result = lookUp(file, key);
+  if (result.kind === "found") return result.value;
+  if (result.kind === "malformed") {
+    // The message is everybody's who may read the pod; what stands in the file is not.
+    const cause = new Error(`${path}, line ${result.line}: ${result.problem}`);
+    throw new ContainerConfigError("couldn't parse env file", { cause });
+  }
+  if (optional === true) return undefined;
+  if (file?.kind === "missing") throw new ContainerConfigError("couldn't parse env file");
+  throw new ContainerConfigError(
+    `environment variable key "${key}" not found in file "${file?.path ?? path}"`,
+  );
+}
+
 function referencedValue(
   pod: Pod,
   container: Container,
@@ -88,11 +135,7 @@ function referencedValue(
   if (from?.resourceFieldRef !== undefined) {
     return resourceFieldValue(pod, container, from.resourceFieldRef, source.allocatable);
   }
-  if (from?.fileKeyRef !== undefined) {
-    throw new ContainerConfigError(
-      `environment variable ${variable.name}: fileKeyRef is not supported by this node`,
-    );
-  }
+  if (from?.fileKeyRef !== undefined) return fileValue(from.fileKeyRef, source);
   return keyValue(pod, variable, source);
 }
 
@@ -113,7 +156,7 @@ export function containerEnvironment(
   const lookup = (name: string): string | undefined => known.get(name) ?? source.services.get(name);
   for (const variable of container.env ?? []) {
     const value =
-      variable.valueFrom === undefined
+      variable.valueFrom === undefined || (variable.value ?? "") !== ""
         ? expandReferences(variable.value ?? "", lookup)
         : referencedValue(pod, container, variable, source);
     if (value === undefined) continue;

@@ -1,7 +1,7 @@
 import type { Container, Pod, ResourceFieldSelector } from "../../api/types.gen.ts";
 import { ParseError } from "../../lib/errors.ts";
 import { allContainers } from "./containers.ts";
-import { dividedUnits, type Resources } from "./quantities.ts";
+import { dividedUnits, nanoUnits, type Resources } from "./quantities.ts";
 
 /** Addresses that only the node knows. */
 export interface PodAddresses {
@@ -56,7 +56,17 @@ export function fieldValue(pod: Pod, path: string, addresses: PodAddresses): str
   return read(pod, addresses) ?? "";
 }
 
+/** What a container without a limit of its own may use: its pod's limit, else all that the node has. */
+function unlimited(pod: Pod, name: string, allocatable: Resources): string | number {
+  // Huge pages are never overcommitted: no limit means none.
+  if (name.startsWith("hugepages-")) return 0;
+  const ofPod = name === "ephemeral-storage" ? undefined : pod.spec?.resources?.limits?.[name];
+  if (ofPod !== undefined && nanoUnits(ofPod) !== 0n) return ofPod;
+  return allocatable[name] ?? 0;
+}
+
 function containerResource(
+  pod: Pod,
   container: Container,
   selector: ResourceFieldSelector,
   allocatable: Resources,
@@ -73,9 +83,9 @@ function containerResource(
       `a supported resource, not "${selector.resource}"`,
     );
   }
-  // A container without a limit may use all that the node has; that is then the answer.
-  const fallback = section === "limits" ? (allocatable[name] ?? 0) : 0;
-  const quantity = map?.[name] ?? fallback;
+  const own = map?.[name] ?? 0;
+  const isSet = section === "requests" || nanoUnits(own) !== 0n;
+  const quantity = isSet ? own : unlimited(pod, name, allocatable);
   const divisor = selector.divisor ?? "0";
   return dividedUnits(quantity, divisor).toString();
 }
@@ -100,5 +110,5 @@ export function resourceFieldValue(
   if (container === undefined) {
     throw new ParseError("resourceFieldRef.containerName", `a container of the pod, not "${name}"`);
   }
-  return containerResource(container, selector, allocatable);
+  return containerResource(pod, container, selector, allocatable);
 }

@@ -49,7 +49,7 @@ export function podHostname(pod: Pod, clusterDomain: string): PodHostname {
   const fqdn = `${short}.${domain}`;
   if (fqdn.length > maxFQDN) {
     throw new HostnameError(
-      `Failed to construct FQDN from pod hostname and cluster domain, FQDN ${fqdn} is too long (${maxFQDN} characters is the max, ${fqdn.length} characters requested)`,
+      `failed to construct FQDN from pod hostname and cluster domain, FQDN ${fqdn} is too long (${maxFQDN} characters is the max, ${fqdn.length} characters requested)`,
     );
   }
   return { hostname: fqdn, short, domain };

@@ -9,6 +9,8 @@ export interface ContainerNote {
   /** File on the host that is bound at the path above. */
   readonly terminationMessageFile: string;
   readonly gracePeriodSeconds: number;
+  /** Paths in the container that are read-only with all that is mounted below; absent for none. */
+  readonly recursiveReadOnly?: readonly string[];
 }
 
 /** What a sandbox carries: all that teardown needs when the API no longer knows the pod. */
@@ -31,12 +33,14 @@ function parse(text: string): Record<string, unknown> {
 export function parseContainerNote(text: string): ContainerNote {
   const note = parse(text);
   const policy = note["terminationMessagePolicy"];
+  const paths = note["recursiveReadOnly"];
   return {
     backoffMs: optionalNumber(note["backoffMs"]) ?? 0,
     terminationMessagePath: optionalString(note["terminationMessagePath"]) ?? "",
     terminationMessagePolicy: policy === "FallbackToLogsOnError" ? policy : "File",
     terminationMessageFile: optionalString(note["terminationMessageFile"]) ?? "",
     gracePeriodSeconds: optionalNumber(note["gracePeriodSeconds"]) ?? 30,
+    ...(Array.isArray(paths) && paths.length > 0 ? { recursiveReadOnly: paths.map(String) } : {}),
   };
 }
 

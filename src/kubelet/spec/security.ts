@@ -1,5 +1,6 @@
 import type { Container, Pod, PodSecurityContext, SeccompProfile } from "../../api/types.gen.ts";
 import type { Image, LinuxSecurityContext, SecurityProfile } from "../../runtime/types.ts";
+import { appArmorProfile } from "./app-armor.ts";
 import { ContainerConfigError } from "./env.ts";
 import { podLabel } from "./pod-name.ts";
 
@@ -63,6 +64,11 @@ function seccomp(
 ): SecurityProfile {
   if (profile?.type === "RuntimeDefault") return { kind: "runtimeDefault" };
   if (profile?.type === "Localhost") {
+    if ((profile.localhostProfile ?? "") === "") {
+      throw new ContainerConfigError(
+        "localhostProfile must be set if seccompProfile type is Localhost.",
+      );
+    }
     const text = profiles.get(profile.localhostProfile ?? "");
     if (text === undefined) {
       throw new ContainerConfigError(
@@ -76,8 +82,7 @@ function seccomp(
 }
 
 function appArmor(pod: Pod, container: Container): SecurityProfile | undefined {
-  const profile =
-    container.securityContext?.appArmorProfile ?? pod.spec?.securityContext?.appArmorProfile;
+  const profile = appArmorProfile(pod, container);
   switch (profile?.type) {
     case "RuntimeDefault":
       return { kind: "runtimeDefault" };
@@ -140,5 +145,5 @@ export function linuxSecurityContext(
 
 function supplementalGroups(context: PodSecurityContext): readonly number[] {
   const { fsGroup, supplementalGroups: groups = [] } = context;
-  return [...new Set([...groups, ...(fsGroup === undefined ? [] : [fsGroup])])];
+  return [...new Set([...(fsGroup === undefined ? [] : [fsGroup]), ...groups])];
 }

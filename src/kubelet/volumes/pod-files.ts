@@ -15,7 +15,11 @@ export interface PodFilesInput {
   readonly podIPs: readonly string[];
   readonly nodeName: string;
   readonly resolvConf: string;
-  readonly cluster: { readonly dns: readonly string[]; readonly domain: string };
+  readonly cluster: {
+    readonly dns: readonly string[];
+    readonly domain: string;
+    readonly nodeIPs?: readonly string[];
+  };
 }
 
 async function readIfThere(path: string): Promise<string> {
@@ -50,14 +54,14 @@ export async function writePodFiles(
   const hosts = host
     ? hostNetworkHostsFile(await readIfThere("/etc/hosts"), aliases)
     : managedHostsFile({ ips: input.podIPs, hostname: names.short, domain: names.domain, aliases });
-  const resolv = podResolvConf(
-    pod,
-    parseResolvConf(await readIfThere(input.resolvConf)),
-    input.cluster,
-  );
+  const ofHost =
+    input.resolvConf === "" ? undefined : parseResolvConf(await readIfThere(input.resolvConf));
+  const resolv = podResolvConf(pod, ofHost, input.cluster);
   await writeInPlace(paths.etcHosts, hosts);
   await writeInPlace(paths.resolvConf, formatResolvConf(resolv));
-  await writeInPlace(paths.hostname, `${host ? input.nodeName : names.hostname}\n`);
+  // On the node's network a pod has the node's own host name, which need not be the name of its Node.
+  const kernel = host ? (await readIfThere("/proc/sys/kernel/hostname")).trim() : names.hostname;
+  await writeInPlace(paths.hostname, `${kernel === "" ? input.nodeName : kernel}\n`);
   return resolv.warnings;
 }
 

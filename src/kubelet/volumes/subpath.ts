@@ -97,6 +97,32 @@ async function makeMissing(
   }
 }
 
+/** The parts of a path inside a volume, checked as text. */
+function wantedParts(subPath: string): readonly string[] {
+  const wanted = subPath.split("/").filter((part) => part !== "" && part !== ".");
+  if (subPath.startsWith("/") || wanted.includes("..")) {
+    throw new VolumeError(`subpath "${subPath}" must be relative and must not contain ".."`);
+  }
+  return wanted;
+}
+
+/**
+ * Opens something inside a volume as a mere name of it (O_PATH), so that no symbolic link leads out of the volume.
+ * Undefined when it is not there. The caller closes it.
+ *
+ * @throws {VolumeError} when the path leaves the volume.
+ */
+export async function openInVolume(
+  volumePath: string,
+  path: string,
+): Promise<FileHandle | undefined> {
+  const wanted = wantedParts(path);
+  const volume = await realpath(volumePath);
+  const resolved = await resolveExisting(volume, wanted);
+  if (resolved.rest.length > 0) return undefined;
+  return walk(volume, partsWithin(volume, resolved.path, path));
+}
+
 async function bindOpened(
   handle: FileHandle,
   target: string,
@@ -126,10 +152,7 @@ export async function bindSubPath(
   mounter: Mounter,
   signal: AbortSignal,
 ): Promise<void> {
-  const wanted = subPath.split("/").filter((part) => part !== "" && part !== ".");
-  if (subPath.startsWith("/") || wanted.includes("..")) {
-    throw new VolumeError(`subpath "${subPath}" must be relative and must not contain ".."`);
-  }
+  const wanted = wantedParts(subPath);
   try {
     const volume = await realpath(volumePath);
     const { path, rest } = await resolveExisting(volume, wanted);

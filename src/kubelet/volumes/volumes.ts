@@ -1,16 +1,21 @@
 import { chmod, chown, mkdir, readdir, rm } from "node:fs/promises";
 
-import type { Volume, VolumeMount } from "../../api/types.gen.ts";
+import type { Volume } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Mount } from "../../runtime/types.ts";
 import type { ReferencedObjects } from "../objects/referenced-objects.ts";
 import { ContainerConfigError } from "../spec/env.ts";
-import { expandReferences, missingReferences } from "../spec/expand.ts";
 import type { PodContainer } from "../spec/containers.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
 import { type Resources, wholeUnits } from "../spec/quantities.ts";
+import {
+  mountPropagation,
+  mountsRecursivelyReadOnly,
+  mountSubPath,
+  subPathError,
+} from "../spec/mounts.ts";
 import { podMemoryLimitBytes } from "../spec/resources.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
@@ -95,7 +100,11 @@ export class Volumes {
   async mounts(
     pod: AssignedPod,
     entry: PodContainer,
-    environment: ReadonlyMap<string, string>,
+    given: {
+      readonly environment: ReadonlyMap<string, string>;
+      /** Whether the pod's runtime handler can make what is mounted below read-only too. */
+      readonly recursiveReadOnly: boolean;
+    },
     signal: AbortSignal,
   ): Promise<readonly Mount[]> {
     const { container } = entry;
@@ -108,17 +117,23 @@ export class Volumes {
         );
       }
       const source = this.#sourcePath(pod, volume);
-      const subPath = resolveSubPath(mount, environment);
+      const subPath = mountSubPath(mount, given.environment);
       let { hostPath } = source;
       if (subPath !== "") {
         hostPath = this.paths(pod.metadata.uid).subPath(volume.name, container.name, index);
-        await this.#bind(source.hostPath, subPath, hostPath, signal);
+        await this.#bind(source.hostPath, subPath, hostPath, signal).catch((error: unknown) => {
+          if (!(error instanceof VolumeError)) throw error;
+          throw subPathError(mount, container.name, error);
+        });
       }
       out.push({
         hostPath,
         containerPath: mount.mountPath.startsWith("/") ? mount.mountPath : `/${mount.mountPath}`,
         readOnly: (mount.readOnly ?? false) || source.readOnly,
-        propagation: propagationOf(mount),
+        propagation: mountPropagation(mount),
+        ...(mountsRecursivelyReadOnly(mount, given.recursiveReadOnly)
+          ? { recursiveReadOnly: true }
+          : {}),
       });
     }
     return out;
@@ -161,13 +176,8 @@ export class Volumes {
   }
 
   async #bind(source: string, subPath: string, target: string, signal: AbortSignal): Promise<void> {
-    try {
-      await this.#options.step("setUpVolume");
-      await bindSubPath(source, subPath, target, this.#options.mounter, signal);
-    } catch (error) {
-      if (!(error instanceof VolumeError)) throw error;
-      throw new ContainerConfigError(error.message, { cause: error });
-    }
+    await this.#options.step("setUpVolume");
+    await bindSubPath(source, subPath, target, this.#options.mounter, signal);
   }
 
   async #setUpOne(
@@ -273,34 +283,6 @@ export class Volumes {
 async function openToAll(path: string, fsGroup: number | undefined, tmpfs: boolean): Promise<void> {
   if (fsGroup !== undefined) await chown(path, 0, fsGroup);
   await chmod(path, 0o777 | (fsGroup === undefined ? 0 : 0o2000) | (tmpfs ? 0o1000 : 0));
-}
-
-function resolveSubPath(mount: VolumeMount, environment: ReadonlyMap<string, string>): string {
-  if (mount.subPath !== undefined && mount.subPath !== "") return mount.subPath;
-  const expression = mount.subPathExpr ?? "";
-  if (expression === "") return "";
-  const lookup = (name: string): string | undefined => environment.get(name);
-  const missing = missingReferences(expression, lookup);
-  if (missing.length > 0) {
-    throw new ContainerConfigError(
-      `missing value for ${missing.map((name) => JSON.stringify(name)).join(", ")}`,
-    );
-  }
-  const expanded = expandReferences(expression, lookup);
-  if (expanded.startsWith("/")) {
-    throw new ContainerConfigError(`error SubPath \`${expanded}\` must not be an absolute path`);
-  }
-  if (expanded.split("/").includes("..")) {
-    throw new ContainerConfigError(
-      `unable to provision SubPath \`${expanded}\`: must not contain '..'`,
-    );
-  }
-  return expanded;
-}
-
-function propagationOf(mount: VolumeMount): Mount["propagation"] {
-  if (mount.mountPropagation === "Bidirectional") return "bidirectional";
-  return mount.mountPropagation === "HostToContainer" ? "hostToContainer" : "private";
 }
 
 /** True when it was not there before. */

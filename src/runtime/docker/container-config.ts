@@ -2,6 +2,7 @@ import { RuntimeError } from "../errors.ts";
 import type {
   ContainerConfig,
   LinuxSecurityContext,
+  LinuxUser,
   Mount,
   PodSandboxConfig,
   SandboxRecord,
@@ -18,6 +19,8 @@ export interface HostFacts {
   /** Names without `CAP_` that the engine can give to a container. */
   readonly boundingCapabilities: ReadonlySet<string>;
   readonly appArmor: boolean;
+  /** Beside what is masked everywhere: what this machine's processors tell about its load. */
+  readonly maskedPaths?: readonly string[];
   /** Handlers of `info.Runtimes`. */
   readonly handlers: readonly string[];
 }
@@ -30,6 +33,8 @@ export interface ProcessUser {
   /** `uid`, `uid:gid`, or empty for the image's own. */
   readonly user: string;
   readonly groups: readonly string[];
+  /** What comes of it, where that is known. */
+  readonly identity?: LinuxUser | undefined;
 }
 
 // The engine's own lists differ by version, so they are always sent.
@@ -131,6 +136,12 @@ export function sandboxCreateBody(
   };
 }
 
+function readOnlyDepth(mount: Mount): Readonly<Record<string, boolean>> {
+  return mount.recursiveReadOnly === true
+    ? { ReadOnlyForceRecursive: true }
+    : { ReadOnlyNonRecursive: true };
+}
+
 function bindMount(mount: Mount, host: HostFacts): Readonly<Record<string, unknown>> {
   const propagation = {
     private: "rprivate",
@@ -145,7 +156,7 @@ function bindMount(mount: Mount, host: HostFacts): Readonly<Record<string, unkno
     BindOptions: {
       Propagation: propagation,
       // From 1.44 read-only would otherwise reach into mounts below, which Kubernetes does not mean.
-      ...(mount.readOnly && host.api >= 44 ? { ReadOnlyNonRecursive: true } : {}),
+      ...(mount.readOnly && host.api >= 44 ? readOnlyDepth(mount) : {}),
     },
   };
 }
@@ -208,8 +219,11 @@ function capabilities(
 ): { readonly CapAdd: readonly string[]; readonly CapDrop: readonly string[] } {
   const drop = security.dropCapabilities.map(capabilityName);
   const add: string[] = [];
+  const dropsAll = drop.includes("ALL");
   for (const wanted of security.addCapabilities.map(capabilityName)) {
     if (wanted === "ALL") {
+      // Dropping all wins: what is left are the names that were added one by one.
+      if (dropsAll) continue;
       // "All" can be no more than the engine itself has; asking for one too many fails the start.
       add.push(...host.boundingCapabilities);
       continue;
@@ -222,8 +236,8 @@ function capabilities(
     }
     add.push(wanted);
   }
-  // Kubernetes: what is dropped by name stays dropped, also from ALL.
-  return { CapAdd: add.filter((name) => !drop.includes(name)), CapDrop: drop };
+  // What is dropped by name stays dropped, also from ALL; the engine itself would let the addition win.
+  return { CapAdd: [...new Set(add)].filter((name) => !drop.includes(name)), CapDrop: drop };
 }
 
 function checkPrivileged(security: LinuxSecurityContext, host: HostFacts): void {
@@ -269,9 +283,15 @@ function checkEnv(config: ContainerConfig): void {
   }
 }
 
-function checkMounts(mounts: readonly Mount[]): void {
+function checkMounts(mounts: readonly Mount[], host: HostFacts): void {
   const targets = new Set<string>();
-  for (const { hostPath, containerPath } of mounts) {
+  for (const { hostPath, containerPath, recursiveReadOnly } of mounts) {
+    if (recursiveReadOnly === true && host.api < 44) {
+      throw new RuntimeError(
+        "Unsupported",
+        `mount path "${containerPath}" cannot be read-only recursively: the engine's API 1.${host.api} is older than 1.44`,
+      );
+    }
     if (!hostPath.startsWith("/")) {
       throw new RuntimeError("InvalidSpec", `mount source "${hostPath}" must be absolute`);
     }
@@ -303,11 +323,12 @@ export function containerCreateBody(
   const { owner, sandbox, host, user } = options;
   const { security } = config;
   checkEnv(config);
-  checkMounts(config.mounts);
+  checkMounts(config.mounts, host);
   checkPrivileged(security, host);
   const handler = sandbox.labels[label.runtimeHandler] ?? "";
   const cgroupParent = sandbox.labels[label.cgroupParent];
   const masked = !security.privileged && !security.unmaskedProc;
+  const identity = user.identity === undefined ? "" : JSON.stringify(user.identity);
   return {
     Image: config.imageID,
     ...(config.command === undefined || config.command.length === 0
@@ -333,6 +354,7 @@ export function containerCreateBody(
       [label.attempt]: String(config.attempt),
       [label.specHash]: config.specHash,
       [label.record]: config.record,
+      ...(identity === "" ? {} : { [label.user]: identity }),
     },
     HostConfig: {
       NetworkMode: `container:${sandbox.id}`,
@@ -347,7 +369,7 @@ export function containerCreateBody(
       ReadonlyRootfs: security.readOnlyRootFilesystem,
       ...(security.privileged ? {} : capabilities(security, host)),
       SecurityOpt: securityOptions(security, host),
-      MaskedPaths: masked ? maskedPaths : [],
+      MaskedPaths: masked ? [...maskedPaths, ...(host.maskedPaths ?? [])] : [],
       ReadonlyPaths: masked ? readonlyPaths : [],
       ...(user.groups.length === 0 ? {} : { GroupAdd: user.groups }),
       Mounts: config.mounts.map((mount) => bindMount(mount, host)),

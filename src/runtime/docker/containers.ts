@@ -3,7 +3,8 @@ import type { ContainerConfig, SandboxRecord } from "../types.ts";
 import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
 import { containerCreateBody, type CreateBody } from "./container-config.ts";
 import type { DockerContext } from "./context.ts";
-import { needsAccounts, resolveUser } from "./image-accounts.ts";
+import { checkAppArmorProfile } from "./app-armor.ts";
+import { type Accounts, needsAccounts, resolveUser } from "./image-accounts.ts";
 import { alternativeName, containerName, label } from "./labels.ts";
 import { ensureLogLinks, removeLogLinks } from "./log-links.ts";
 import { adoptHolder, createNamed, type CreatedContainer } from "./named-containers.ts";
@@ -30,6 +31,24 @@ export async function createContainer(
   }
 }
 
+/** The image's accounts. Where they only serve to tell who runs, doing without is better than not to run. */
+async function readAccounts(
+  context: DockerContext,
+  config: ContainerConfig,
+  signal: AbortSignal,
+): Promise<Accounts | undefined> {
+  try {
+    return await context.accounts.read(config.imageID, signal);
+  } catch (error) {
+    if (signal.aborted || needsAccounts(config.security)) throw error;
+    context.logger.log("warn", "the image's accounts cannot be read", {
+      image: config.imageID,
+      error: String(error),
+    });
+    return undefined;
+  }
+}
+
 async function createBody(
   context: DockerContext,
   sandbox: SandboxRecord,
@@ -37,9 +56,8 @@ async function createBody(
   signal: AbortSignal,
 ): Promise<CreateBody> {
   const { facts } = await context.host(signal);
-  const accounts = needsAccounts(config.security)
-    ? await context.accounts.read(config.imageID, signal)
-    : undefined;
+  await checkAppArmorProfile(config.security);
+  const accounts = await readAccounts(context, config, signal);
   const user = resolveUser(config.security, accounts);
   return containerCreateBody(config, { owner: context.owner, sandbox, host: facts, user });
 }

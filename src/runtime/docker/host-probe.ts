@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { access, readdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { asRecord, isRecord, type JsonRecord, optionalString } from "../../lib/guard.ts";
@@ -18,6 +18,8 @@ export interface LocalFacts {
   /** Undefined when it cannot be read (a remote engine, no procfs). */
   readonly boundingCapabilities: ReadonlySet<string> | undefined;
   readonly appArmor: boolean;
+  /** See {@link HostFacts.maskedPaths}. */
+  readonly maskedPaths?: readonly string[];
 }
 
 async function readText(path: string): Promise<string | undefined> {
@@ -26,6 +28,24 @@ async function readText(path: string): Promise<string | undefined> {
   } catch {
     return undefined;
   }
+}
+
+/** Counters of how often each processor was too hot: a hint at what others of this machine do. */
+async function thermalThrottlePaths(): Promise<readonly string[]> {
+  const root = "/sys/devices/system/cpu";
+  const paths: string[] = [];
+  for (const name of await readdir(root).catch(() => [])) {
+    const path = join(root, name, "thermal_throttle");
+    if (/^cpu\d+$/.test(name) && (await isThere(path))) paths.push(path);
+  }
+  return paths;
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** The engine's own process by its pid file, else this one: both are started by the same init as a rule. */
@@ -41,6 +61,7 @@ async function probeLocal(socketPath: string): Promise<LocalFacts> {
   return {
     boundingCapabilities: status === undefined ? undefined : boundingSet(status),
     appArmor: appArmor?.startsWith("Y") === true,
+    maskedPaths: await thermalThrottlePaths(),
   };
 }
 
@@ -67,6 +88,7 @@ export function describeHost(
     ? (local.boundingCapabilities ?? allCapabilities)
     : // Another default runtime decides itself what it can give; only runc's rules are known.
       allCapabilities;
+  const rro = recursiveReadOnlyHandlers(version, info, runtimes);
   const cgroupVersion = info["CgroupVersion"] === "2" ? 2 : 1;
   return {
     info: {
@@ -77,7 +99,8 @@ export function describeHost(
       cgroupVersion,
       rootDir: optionalString(info["DockerRootDir"]) ?? "/var/lib/docker",
       handlers: ["", ...handlers],
-      features: featuresOf(version, runtimes, bounding),
+      features: featuresOf(version, info, { local, bounding }, rro),
+      recursiveReadOnlyHandlers: rro,
       warnings: warningsOf(version, info, bounding),
     },
     facts: {
@@ -85,6 +108,7 @@ export function describeHost(
       cgroupVersion,
       boundingCapabilities: bounding,
       appArmor: local.appArmor,
+      maskedPaths: local.maskedPaths ?? [],
       handlers,
     },
   };
@@ -95,16 +119,34 @@ function runsRunc(info: JsonRecord): boolean {
   return name === "runc" || name === "io.containerd.runc.v2";
 }
 
+/** Handlers whose runtime says that it knows the mount option `rro` (OCI runtime features); the default one by both its names. */
+function recursiveReadOnlyHandlers(
+  version: EngineVersion,
+  info: JsonRecord,
+  runtimes: JsonRecord,
+): ReadonlySet<string> {
+  if (version.api < 44) return new Set();
+  const names = Object.keys(runtimes).filter((name) => {
+    const runtime = runtimes[name];
+    const status = isRecord(runtime) && isRecord(runtime["status"]) ? runtime["status"] : {};
+    return /"rro"/.test(optionalString(status["org.opencontainers.runtime-spec.features"]) ?? "");
+  });
+  const byDefault = names.includes(optionalString(info["DefaultRuntime"]) ?? "runc");
+  return new Set([...names, ...(byDefault ? [""] : [])]);
+}
+
 function featuresOf(
   version: EngineVersion,
-  runtimes: JsonRecord,
-  bounding: ReadonlySet<string>,
+  info: JsonRecord,
+  host: { readonly local: LocalFacts; readonly bounding: ReadonlySet<string> },
+  rro: ReadonlySet<string>,
 ): ReadonlySet<RuntimeFeature> {
   const features = new Set<RuntimeFeature>(["stopSignal", "supplementalGroupsStrict"]);
   if (version.api >= 48) features.add("imageVolumes");
-  const rro = Object.values(runtimes).some((runtime) => JSON.stringify(runtime).includes("rro"));
-  if (version.api >= 44 && rro) features.add("recursiveReadOnlyMounts");
-  if (bounding.has("SYS_RESOURCE")) features.add("negativeOomScoreAdj").add("privileged");
+  if (rro.has("")) features.add("recursiveReadOnlyMounts");
+  if (host.bounding.has("SYS_RESOURCE")) features.add("negativeOomScoreAdj").add("privileged");
+  if (host.local.appArmor) features.add("appArmor");
+  if (securityNames(info).some((name) => name.startsWith("name=selinux"))) features.add("seLinux");
   return features;
 }
 

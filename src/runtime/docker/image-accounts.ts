@@ -1,5 +1,5 @@
 import { isRuntimeFailure } from "../errors.ts";
-import type { LinuxSecurityContext } from "../types.ts";
+import type { LinuxSecurityContext, LinuxUser } from "../types.ts";
 import { asRecord, asString } from "../../lib/guard.ts";
 import type { DockerClient } from "./client.ts";
 import type { ProcessUser } from "./container-config.ts";
@@ -42,39 +42,76 @@ function groupsOf(text: string, userName: string): number[] {
   return groups;
 }
 
-/** True when the image's files are needed to say which groups a process gets. */
+/** True when a process cannot get the right groups without the image's files. */
 export function needsAccounts(security: LinuxSecurityContext): boolean {
   return security.runAsGroup !== undefined || security.supplementalGroupsPolicy === "Strict";
 }
 
+function groupID(text: string, name: string): number | undefined {
+  if (/^\d+$/.test(name)) return Number(name);
+  const line = text.split("\n").find((candidate) => candidate.startsWith(`${name}:`));
+  const gid = line?.split(":")[2] ?? "";
+  return /^\d+$/.test(gid) ? Number(gid) : undefined;
+}
+
 /**
- * User and groups of a process (KEP-3619). The engine merges the image's groups exactly when no gid is given, so:
- * Strict always gives one, and Merge with a gid adds the image's groups itself.
+ * As whom a process starts (KEP-3619): a primary group of the pod, of the image's USER, of its passwd, in this order;
+ * beside it the image's memberships (Merge only) and the pod's groups. Undefined for a USER that the image does not
+ * know: the engine then refuses the start.
+ */
+export function linuxUser(
+  security: LinuxSecurityContext,
+  accounts: Accounts,
+): LinuxUser | undefined {
+  const [imageUser = "", imageGroup = ""] = accounts.user.split(":");
+  const asked = security.runAsUser === undefined ? imageUser : String(security.runAsUser);
+  const name = asked === "" ? "0" : asked;
+  const numeric = /^\d+$/.test(name);
+  const entry = passwdEntries(accounts.passwd).find((candidate) =>
+    numeric ? candidate.uid === Number(name) : candidate.name === name,
+  );
+  const uid = numeric ? Number(name) : entry?.uid;
+  const ownGroup =
+    security.runAsUser === undefined && imageGroup !== ""
+      ? groupID(accounts.group, imageGroup)
+      : (entry?.gid ?? 0);
+  const gid = security.runAsGroup ?? ownGroup;
+  if (uid === undefined || gid === undefined) return undefined;
+  const merged =
+    security.supplementalGroupsPolicy === "Merge" && entry !== undefined
+      ? groupsOf(accounts.group, entry.name)
+      : [];
+  const supplementalGroups = [...new Set([gid, ...merged, ...security.supplementalGroups])];
+  return { uid, gid, supplementalGroups };
+}
+
+/**
+ * User and groups as the engine is told. It merges the image's groups exactly when no gid is given, so Strict always
+ * gives one, and Merge with a gid adds the image's groups itself.
+ *
+ * @param accounts Undefined where they could not be read and are not needed.
  */
 export function resolveUser(
   security: LinuxSecurityContext,
   accounts: Accounts | undefined,
 ): ProcessUser {
   const groups = security.supplementalGroups.map(String);
-  if (accounts === undefined) {
-    return { user: security.runAsUser === undefined ? "" : String(security.runAsUser), groups };
+  const runAsUser = security.runAsUser === undefined ? "" : String(security.runAsUser);
+  if (accounts === undefined) return { user: runAsUser, groups };
+  const identity = linuxUser(security, accounts);
+  const [imageUser = "", imageGroup = ""] = accounts.user.split(":");
+  const needsGroup = needsAccounts(security) || (runAsUser === "" && imageGroup !== "");
+  if (!needsGroup) return { user: runAsUser, groups, identity };
+  // The name is kept where there is one: several may have the same uid, and each its own home.
+  const name = runAsUser === "" ? imageUser || "0" : runAsUser;
+  if (identity === undefined) {
+    return { user: `${name}:${security.runAsGroup ?? imageGroup}`.replace(/:$/, ""), groups };
   }
-  const [imageUser = "", imageGroup] = accounts.user.split(":");
-  const name = security.runAsUser === undefined ? imageUser : String(security.runAsUser);
-  const wanted = name === "" ? "0" : name;
-  const entry = passwdEntries(accounts.passwd).find((candidate) =>
-    /^\d+$/.test(wanted) ? candidate.uid === Number(wanted) : candidate.name === wanted,
+  const { gid, supplementalGroups } = identity;
+  const others = supplementalGroups.filter(
+    (group) => group !== gid || security.supplementalGroups.includes(group),
   );
-  const ownGroup =
-    security.runAsUser === undefined && imageGroup !== undefined && imageGroup !== ""
-      ? imageGroup
-      : String(entry?.gid ?? 0);
-  const gid = security.runAsGroup === undefined ? ownGroup : String(security.runAsGroup);
-  const merged =
-    security.supplementalGroupsPolicy === "Merge" && entry !== undefined
-      ? groupsOf(accounts.group, entry.name).map(String)
-      : [];
-  return { user: `${wanted}:${gid}`, groups: [...new Set([...groups, ...merged])] };
+  return { user: `${name}:${gid}`, groups: others.map(String), identity };
 }
 
 const cacheLimit = 256;
@@ -84,6 +121,7 @@ export class ImageAccounts {
   readonly #client: DockerClient;
   readonly #owner: Owner;
   readonly #known = new Map<string, Accounts>();
+  readonly #reading = new Map<string, Promise<Accounts>>();
 
   constructor(client: DockerClient, owner: Owner) {
     this.#client = client;
@@ -93,7 +131,25 @@ export class ImageAccounts {
   async read(imageID: string, signal: AbortSignal): Promise<Accounts> {
     const known = this.#known.get(imageID);
     if (known !== undefined) return known;
-    const accounts = await this.#read(imageID, signal);
+    const reading = this.#reading.get(imageID);
+    if (reading !== undefined) {
+      try {
+        return await reading;
+      } catch {
+        // The one who began may have given up; that is no reason for this one to.
+        signal.throwIfAborted();
+      }
+    }
+    const begun = this.#read(imageID, signal);
+    this.#reading.set(imageID, begun);
+    try {
+      return this.#keep(imageID, await begun);
+    } finally {
+      if (this.#reading.get(imageID) === begun) this.#reading.delete(imageID);
+    }
+  }
+
+  #keep(imageID: string, accounts: Accounts): Accounts {
     const oldest = this.#known.keys().next();
     if (this.#known.size >= cacheLimit && oldest.done === false) this.#known.delete(oldest.value);
     this.#known.set(imageID, accounts);

@@ -18,6 +18,8 @@ export const label = {
   attempt: "remora.io/attempt",
   specHash: "remora.io/spec-hash",
   record: "remora.io/pod",
+  /** On containers: as whom the first process starts, JSON. */
+  user: "remora.io/user",
   /** The next three are on sandboxes: what containers of the pod must repeat. */
   ipc: "remora.io/ipc",
   cgroupParent: "remora.io/cgroup-parent",

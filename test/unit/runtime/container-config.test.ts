@@ -206,6 +206,51 @@ describe("the create body of a container", () => {
     assert.equal(newer.match(/ReadOnlyNonRecursive/g)?.length, 1);
   });
 
+  it("makes a tree of mounts read-only from API 1.44, and refuses to pretend before", () => {
+    const mounts = [
+      {
+        hostPath: "/a",
+        containerPath: "/b",
+        readOnly: true,
+        propagation: "private" as const,
+        recursiveReadOnly: true,
+      },
+    ];
+    const newer = JSON.stringify(body({ mounts }, { facts: { ...host, api: 44 } }).hostConfig);
+    assert.match(newer, /"ReadOnlyForceRecursive":true/);
+    assert.doesNotMatch(newer, /ReadOnlyNonRecursive/);
+    assert.throws(
+      () => body({ mounts }),
+      (error) => isRuntimeFailure(error, "Unsupported") && /1\.41/.test(String(error)),
+    );
+  });
+
+  const capabilityCases = [
+    ["nothing", [], [], [], []],
+    ["names with and without the prefix", ["CAP_NET_ADMIN"], ["chown"], ["NET_ADMIN"], ["CHOWN"]],
+    ["drop ALL leaves what is added by name", ["NET_ADMIN"], ["ALL"], ["NET_ADMIN"], ["ALL"]],
+    ["drop ALL wins over add ALL", ["ALL", "CHOWN"], ["ALL"], ["CHOWN"], ["ALL"]],
+    ["a dropped name is not added", ["CHOWN"], ["CHOWN"], [], ["CHOWN"]],
+    ["add ALL is what the engine has", ["ALL", "CHOWN"], [], ["CHOWN", "NET_ADMIN"], []],
+  ] as const;
+  for (const [name, addCapabilities, dropCapabilities, CapAdd, CapDrop] of capabilityCases) {
+    it(`capabilities: ${name}`, () => {
+      const { hostConfig } = body(withSecurity({ addCapabilities, dropCapabilities }), {
+        facts: limitedHost,
+      });
+      assert.deepEqual([hostConfig["CapAdd"], hostConfig["CapDrop"]], [CapAdd, CapDrop]);
+    });
+  }
+
+  it("masks what this machine's processors tell about its load, unless proc is unmasked", () => {
+    const own = "/sys/devices/system/cpu/cpu0/thermal_throttle";
+    const facts = { ...host, maskedPaths: [own] };
+    const masked = body({}, { facts }).hostConfig["MaskedPaths"] as string[];
+    assert.ok(masked.includes(own));
+    const unmasked = body(withSecurity({ unmaskedProc: true }), { facts });
+    assert.deepEqual(unmasked.hostConfig["MaskedPaths"], []);
+  });
+
   it("refuses a mount path that is relative or used twice", () => {
     const mount = { hostPath: "/a", readOnly: false, propagation: "private" as const };
     assert.throws(

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
+import { isLoaded } from "../../../src/runtime/docker/app-armor.ts";
 import { boundingSet } from "../../../src/runtime/docker/capabilities.ts";
 import { negotiate } from "../../../src/runtime/docker/client.ts";
 import { engineError } from "../../../src/runtime/docker/errors.ts";
@@ -95,6 +96,62 @@ describe("describeHost", () => {
     const text = found.warnings.join("\n");
     for (const part of [/SYS_RESOURCE/, /live-restore/, /seccomp/, /No swap limit/]) {
       assert.match(text, part);
+    }
+  });
+});
+
+describe("recursive read-only mounts", () => {
+  const local = { boundingCapabilities: undefined, appArmor: true };
+  const features = (options: readonly string[]): object => ({
+    status: {
+      "org.opencontainers.runtime-spec.features": JSON.stringify({ mountOptions: options }),
+    },
+  });
+  const Runtimes = {
+    runc: features(["ro", "rro"]),
+    old: features(["ro"]),
+    "io.containerd.runc.v2": features(["rro"]),
+  };
+  const describe44 = (info: object, api = 44): ReturnType<typeof describeHost>["info"] =>
+    describeHost({ name: "docker", version: "25", api, arch: "amd64" }, info, local).info;
+
+  it("are a property of each handler, of the default one under its empty name too", () => {
+    const found = describe44({ Runtimes });
+    assert.deepEqual(
+      [...(found.recursiveReadOnlyHandlers ?? [])],
+      ["runc", "io.containerd.runc.v2", ""],
+    );
+    assert.equal(found.features.has("recursiveReadOnlyMounts"), true);
+    const other = describe44({ Runtimes, DefaultRuntime: "old" });
+    assert.equal(other.recursiveReadOnlyHandlers?.has(""), false);
+    assert.equal(other.features.has("recursiveReadOnlyMounts"), false);
+  });
+  it("are nobody's before API 1.44", () => {
+    assert.deepEqual([...(describe44({ Runtimes }, 43).recursiveReadOnlyHandlers ?? [])], []);
+  });
+});
+
+describe("security modules of the host", () => {
+  it("are features: AppArmor by the kernel's word, SELinux by the engine's", () => {
+    const version = { name: "docker", version: "25", api: 44, arch: "amd64" };
+    const of = (options: readonly string[], appArmor: boolean): ReadonlySet<string> =>
+      describeHost(
+        version,
+        { SecurityOptions: options },
+        { boundingCapabilities: undefined, appArmor },
+      ).info.features;
+    assert.equal(of(["name=selinux"], false).has("seLinux"), true);
+    assert.equal(of([], false).has("seLinux"), false);
+    assert.equal(of([], true).has("appArmor"), true);
+    assert.equal(of([], false).has("appArmor"), false);
+  });
+  it("a profile is loaded when the kernel's list has its very name", () => {
+    const list = "docker-default (enforce)\n/usr/bin/man (complain)\na b (x) (enforce)\n";
+    for (const name of ["docker-default", "/usr/bin/man", "a b (x)"]) {
+      assert.equal(isLoaded(list, name), true, name);
+    }
+    for (const name of ["docker", "docker-default (enforce)", ""]) {
+      assert.equal(isLoaded(list.trim(), name), false, name);
     }
   });
 });

@@ -141,40 +141,68 @@ describe("resolveUser", () => {
     group: "root:x:0:\nmedia:x:3000:other,web\n",
   };
   const strict = { supplementalGroupsPolicy: "Strict" as const };
+  // Name, what the pod sets, what the engine is told, who runs then: uid, gid, groups.
   const cases = [
-    { name: "nothing set keeps the image's user", over: {}, user: "", groups: [] },
-    { name: "Strict keeps user and group of the image", over: strict, user: "web:50", groups: [] },
-    {
-      name: "Strict takes the group from passwd, not the members",
-      over: { ...strict, runAsUser: 1000 },
-      user: "1000:1000",
-      groups: [],
-    },
-    {
-      name: "Strict gives an unknown user group 0",
-      over: { ...strict, runAsUser: 77, supplementalGroups: [5] },
-      user: "77:0",
-      groups: ["5"],
-    },
-    {
-      name: "Merge with a group adds the memberships",
-      over: { runAsUser: 1000, runAsGroup: 9, supplementalGroups: [3000, 4] },
-      user: "1000:9",
-      groups: ["3000", "4"],
-    },
-    {
-      name: "a group alone keeps the user",
-      over: { runAsGroup: 9 },
-      user: "web:9",
-      groups: ["3000"],
-    },
+    ["the image's group takes its memberships away from the engine", {}, "web:50", ["3000"]],
+    ["Strict keeps user and group of the image", strict, "web:50", []],
+    [
+      "Strict takes the group from passwd, not the members",
+      { ...strict, runAsUser: 1000 },
+      "1000:1000",
+      [],
+    ],
+    [
+      "Strict gives an unknown user group 0",
+      { ...strict, runAsUser: 77, supplementalGroups: [5] },
+      "77:0",
+      ["5"],
+    ],
+    [
+      "Merge with a group adds the memberships",
+      { runAsUser: 1000, runAsGroup: 9, supplementalGroups: [3000, 4] },
+      "1000:9",
+      ["3000", "4"],
+    ],
+    ["Merge with a user alone leaves the merging to the engine", { runAsUser: 1000 }, "1000", []],
+    ["a group alone keeps the user", { runAsGroup: 9 }, "web:9", ["3000"]],
+  ] as const;
+  const identities: readonly (readonly [number, number, readonly number[]])[] = [
+    [1000, 50, [50, 3000]],
+    [1000, 50, [50]],
+    [1000, 1000, [1000]],
+    [77, 0, [0, 5]],
+    [1000, 9, [9, 3000, 4]],
+    [1000, 1000, [1000, 3000]],
+    [1000, 9, [9, 3000]],
   ];
-  for (const { name, over, user, groups } of cases) {
+  for (const [index, [name, over, user, groups]] of cases.entries()) {
     it(name, () => {
-      const files = Object.keys(over).length === 0 ? undefined : accounts;
-      assert.deepEqual(resolveUser({ ...base, ...over }, files), { user, groups });
+      const [uid, gid, supplementalGroups] = identities[index] ?? [];
+      assert.deepEqual(resolveUser({ ...base, ...over }, accounts), {
+        user,
+        groups,
+        identity: { uid, gid, supplementalGroups },
+      });
     });
   }
+  it("leaves everything to the engine where the accounts cannot be read", () => {
+    const given = { ...base, runAsUser: 5, supplementalGroups: [6] };
+    assert.deepEqual(resolveUser(given, undefined), { user: "5", groups: ["6"] });
+    assert.deepEqual(resolveUser(base, undefined), { user: "", groups: [] });
+  });
+  it("finds a group by its name, and knows nothing of a user that is not in the image", () => {
+    const named = { ...accounts, user: "web:media" };
+    assert.equal(resolveUser(base, named).identity?.gid, 3000);
+    assert.deepEqual(resolveUser(base, { ...accounts, user: "ghost" }), {
+      user: "",
+      groups: [],
+      identity: undefined,
+    });
+    assert.deepEqual(resolveUser({ ...base, runAsGroup: 9 }, { ...accounts, user: "ghost" }), {
+      user: "ghost:9",
+      groups: [],
+    });
+  });
 });
 
 describe("the pause image", () => {
