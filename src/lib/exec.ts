@@ -2,7 +2,11 @@ import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
 
+import { access, constants } from "node:fs/promises";
+import { join } from "node:path";
+
 import { ExecError } from "./errors.ts";
+import { fitsLane, type LaneCommand, ShellLane } from "./shell-lane.ts";
 
 export interface ExecOptions {
   readonly signal: AbortSignal;
@@ -33,8 +37,78 @@ async function collect(stream: Readable): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
+/** Programs that run at the same time beyond this many are started by this process itself. */
+const maxLanes = 4;
+const lanes: { readonly lane: ShellLane; busy: boolean }[] = [];
+
+function freeLane(): { readonly lane: ShellLane; busy: boolean } | undefined {
+  for (let at = lanes.length - 1; at >= 0; at -= 1) if (lanes[at]?.lane.dead) lanes.splice(at, 1);
+  const free = lanes.find(({ busy }) => !busy);
+  if (free !== undefined || lanes.length >= maxLanes) return free;
+  const fresh = { lane: new ShellLane(childEnv({})), busy: false };
+  lanes.push(fresh);
+  return fresh;
+}
+
+async function isProgram(file: string): Promise<boolean> {
+  const places = file.includes("/") ? [file] : path.split(":").map((place) => join(place, file));
+  const found = await Promise.all(
+    places.map((place) =>
+      access(place, constants.X_OK).then(
+        () => true,
+        () => false,
+      ),
+    ),
+  );
+  return found.includes(true);
+}
+
+/** Undefined when no lane is free: one that is stuck must not hold up others. */
+async function runInLane(
+  command: LaneCommand,
+  signal: AbortSignal,
+): Promise<ExecResult | undefined> {
+  const place = freeLane();
+  if (place === undefined) return undefined;
+  place.busy = true;
+  let pid = 0;
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = (): void => {
+    // Without a pid it has not been started yet; the note that it has brings us here again.
+    if (pid > 0) kill(pid);
+    reject(new DOMException("The operation was aborted", "AbortError"));
+  };
+  const running = place.lane.run(command, (started) => {
+    pid = started;
+    if (signal.aborted) kill(pid);
+  });
+  // The lane is free when the program has ended, also one that was told to.
+  const free = (): void => void (place.busy = false);
+  running.then(free, free);
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    const { status, stdout, stderr } = await Promise.race([running, aborted]);
+    const [file = ""] = command.argv;
+    if (status === 127 && !(await isProgram(file))) {
+      throw Object.assign(new Error(`spawn ${file} ENOENT`), { code: "ENOENT" });
+    }
+    const signalled = status > 128 && status < 160;
+    return { exitCode: signalled ? undefined : status, stdout, stderr };
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGTERM");
+  } catch {
+    // It has ended.
+  }
+}
+
 /**
- * Runs one program without a shell and returns how it ended, whatever the exit code.
+ * Runs one program and returns how it ended, whatever the exit code.
  *
  * @param argv Program and arguments, never interpolated into a command line.
  * @throws `AbortError` when `signal` fires first; a Node error with `code: "ENOENT"` when there is no such program.
@@ -43,6 +117,13 @@ export async function execResult(
   argv: readonly [string, ...string[]],
   options: ExecOptions,
 ): Promise<ExecResult> {
+  options.signal.throwIfAborted();
+  const { stdin = "" } = options;
+  const command = { argv, stdin: typeof stdin === "string" ? stdin : "", env: options.env ?? {} };
+  if (command.stdin === stdin && options.cwd === undefined && fitsLane(command)) {
+    const result = await runInLane(command, options.signal);
+    if (result !== undefined) return result;
+  }
   const [file, ...args] = argv;
   const child = spawn(file, args, {
     stdio: "pipe",
@@ -63,7 +144,7 @@ export async function execResult(
 }
 
 /**
- * Runs one program without a shell and returns its stdout.
+ * Runs one program and returns its stdout.
  *
  * @throws {ExecError} on a non-zero exit; otherwise as {@link execResult}.
  */
