@@ -164,7 +164,9 @@ function resize(view: ContainerView): ContainerPlan | undefined {
     return undefined;
   }
   const limits = cgroupLimits(input.pod, entry.container);
-  if (isDeepStrictEqual(input.observed.updated?.get(last.id), limits)) return undefined;
+  // Asked for the same from the same before; from others, somebody else has changed it since.
+  const update = { from: last.limits, to: limits };
+  if (isDeepStrictEqual(input.observed.updated?.get(last.id), update)) return undefined;
   const started = entry.role !== "sidecar" || isStarted(view);
   return {
     progress: started ? "up" : "pending",
@@ -207,7 +209,10 @@ function floorOfAttempts({ entry, input }: ContainerView): number {
 
 /** Attempt of the next container of this name. One that was created and never started gives its number back. */
 function nextAttempt(view: ContainerView, newest: ContainerRecord | undefined): number {
-  if (newest === undefined) return floorOfAttempts(view);
+  if (newest === undefined) {
+    const lost = lostEnd(view.input.observed, view.entry.container.name);
+    return Math.max(floorOfAttempts(view), lost === undefined ? 0 : lost.attempt + 1);
+  }
   return newest.state.kind === "created" ? newest.attempt : newest.attempt + 1;
 }
 

@@ -153,7 +153,7 @@ async function updateContainer(
   await deps.step("updateContainer");
   try {
     await deps.runtime.updateContainer(record.id, limits, signal);
-    state.updated.set(record.id, limits);
+    state.updated.set(record.id, { from: record.limits, to: limits });
     state.resizeError = undefined;
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;

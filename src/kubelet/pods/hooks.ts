@@ -1,8 +1,12 @@
+import type { EventRecorder } from "../../api/event-types.ts";
 import type { LifecycleHandler } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorCode, RemoraError } from "../../lib/errors.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
 import type { PodContainer } from "../spec/containers.ts";
+import type { AssignedPod } from "../types.ts";
+import { hostPort } from "./dial-error.ts";
+import { podTarget } from "./event-target.ts";
 import { httpGet } from "./http-call.ts";
 import { resolvePort } from "./ports.ts";
 
@@ -14,6 +18,8 @@ export class HookError extends RemoraError {
 export interface HookContext {
   readonly runtime: Pick<ContainerRuntime, "execSync">;
   readonly clock: Clock;
+  readonly events: EventRecorder;
+  readonly pod: AssignedPod;
   readonly containerID: string;
   readonly entry: PodContainer;
   /** Where HTTP hooks go when they name no host. */
@@ -43,7 +49,10 @@ async function httpHook(
   } catch (error) {
     // A server that speaks plain HTTP on a port declared HTTPS gets one more try (KEP-3075 compatibility).
     if (call.scheme !== "HTTPS" || errorCode(error) !== "ERR_SSL_WRONG_VERSION_NUMBER") throw error;
-    await httpGet({ ...call, scheme: "HTTP" }, signal);
+    const headers = call.headers.filter(({ name }) => name.toLowerCase() !== "authorization");
+    await httpGet({ ...call, headers, scheme: "HTTP" }, signal);
+    const text = `request to HTTPS lifecycle hook ${hostPort(call.host, call.port)} got HTTP response, retry with HTTP succeeded`;
+    context.events.event(podTarget(context.pod), "Warning", "LifecycleHTTPFallback", text);
   }
 }
 

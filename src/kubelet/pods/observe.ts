@@ -177,6 +177,7 @@ function noteResize(deps: PodDeps, entry: PodEntry, pod: AssignedPod, observed: 
     const message = resizeMessage("Pod resize completed", pod);
     deps.events.event(podTarget(pod), "Normal", "ResizeCompleted", message);
   }
+  if (!resizing) entry.updated.clear();
   entry.resizing = resizing;
 }
 

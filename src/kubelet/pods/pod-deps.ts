@@ -30,6 +30,8 @@ export interface PodDeps {
   readonly logger: Logger;
   readonly random: () => number;
   readonly step: StepHook;
+  /** Aborts when the agent stops. What outlives one look at a pod is bound by it. */
+  readonly signal: AbortSignal;
   readonly objects: ReferencedObjects;
   readonly runtimeClasses: RuntimeClasses;
   readonly volumes: Volumes;

@@ -1,8 +1,9 @@
 import type { WaitingReason } from "../status/container-status.ts";
 import type { PodVerdict } from "../status/compute-status.ts";
-import type { ContainerLimits, ContainerRecord, PodRecord } from "../../runtime/types.ts";
+import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import type { Allocation } from "../spec/resize.ts";
 import type { ResizePending } from "../status/conditions.ts";
+import type { LimitsUpdate } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 
 /**
@@ -44,8 +45,8 @@ export interface PodEntry {
   readonly waiting: Map<string, WaitingReason>;
   /** Containers whose postStart hook runs, by id. */
   readonly starting: Set<string>;
-  /** Containers whose preStop hook has run, by id. */
-  readonly preStopped: Set<string>;
+  /** preStop hooks that were begun, by container id; never reject. */
+  readonly preStops: Map<string, RunningHook>;
   /** Termination messages by container id. */
   readonly messages: Map<string, string>;
   /** How containers last ended, by name; undefined before the first look. */
@@ -57,10 +58,18 @@ export interface PodEntry {
   /** Granted resources are still being applied. */
   resizing: boolean;
   resizeError: string | undefined;
-  /** Limits that the runtime was last given, by container id. */
-  readonly updated: Map<string, ContainerLimits>;
+  /** Last updates of limits that are not in force yet, by container id. */
+  readonly updated: Map<string, LimitsUpdate>;
   /** Aborts the look in progress; its work is then looked at anew. */
   interrupt: AbortController;
+}
+
+/** A hook that goes on while the pod is looked at anew, because its grace was shortened. */
+export interface RunningHook {
+  /** Resolves when it is through, however it went. */
+  readonly done: Promise<void>;
+  /** Ends it before it is through. */
+  readonly limit: AbortController;
 }
 
 export function newPodEntry(
@@ -85,7 +94,7 @@ export function newPodEntry(
     lastFailure: "",
     waiting: new Map(),
     starting: new Set(),
-    preStopped: new Set(),
+    preStops: new Map(),
     messages: new Map(),
     ended: undefined,
     allocation: undefined,

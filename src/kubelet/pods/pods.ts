@@ -174,6 +174,7 @@ class PodHalf implements Pods {
     return {
       ...options,
       step,
+      signal,
       runtimeInfo,
       allocatable,
       objects,

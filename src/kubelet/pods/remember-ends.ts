@@ -3,6 +3,7 @@ import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import { specHash } from "../spec/container-config.ts";
 import { initContainers, type PodContainer, regularContainers } from "../spec/containers.ts";
 import { crashDelayMs } from "../status/observed.ts";
+import { isRestartingAll, restartingAllContainers } from "../status/restarting-all.ts";
 import type { AssignedPod } from "../types.ts";
 
 /**
@@ -24,6 +25,8 @@ export function recallEnds(
   pod: AssignedPod,
   status: PodStatus,
 ): void {
+  // What is removed on purpose starts anew.
+  if (isRestartingAll(status.conditions)) return;
   const known = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
   for (const entry of [...initContainers(pod), ...regularContainers(pod)]) {
     const { name } = entry.container;
@@ -41,6 +44,7 @@ function endOf(
   const waits = status.state?.waiting !== undefined;
   const ended = status.state?.terminated ?? (waits ? status.lastState?.terminated : undefined);
   if (ended?.finishedAt === undefined || ended.startedAt === undefined) return undefined;
+  if (ended.reason === restartingAllContainers) return undefined;
   const startedAt = Date.parse(ended.startedAt);
   const { name, namespace = "", uid } = pod.metadata;
   return {

@@ -6,7 +6,7 @@ import type { AssignedPod } from "../types.ts";
 import { containerTarget } from "./event-target.ts";
 import { runHook } from "./hooks.ts";
 import type { PodDeps } from "./pod-deps.ts";
-import type { PodEntry } from "./pod-entry.ts";
+import type { PodEntry, RunningHook } from "./pod-entry.ts";
 
 /** The least time between the stop signal and SIGKILL once a preStop hook has used up the grace. Seconds. */
 const minimumGraceSeconds = 2;
@@ -26,45 +26,56 @@ function isAlive(record: ContainerRecord): boolean {
   return record.state.kind === "running" || record.state.kind === "unknown";
 }
 
-async function preStop(
-  request: StopRequest,
-  record: ContainerRecord,
-  signal: AbortSignal,
-): Promise<void> {
+/** Begins the hook, unless the container has none, or it was begun before. */
+function beginPreStop(request: StopRequest, record: ContainerRecord): RunningHook | undefined {
   const { deps, observed, pod, state } = request;
   const entry = pod === undefined ? undefined : findPodContainer(pod, record.name);
   const handler = entry?.container.lifecycle?.preStop;
-  if (pod === undefined || entry === undefined || handler === undefined) return;
-  if (request.hooks === false) return;
-  if (record.state.kind !== "running" || state.preStopped.has(record.id)) return;
-  state.preStopped.add(record.id);
+  if (pod === undefined || entry === undefined || handler === undefined) return undefined;
+  if (request.hooks === false || record.state.kind !== "running") return undefined;
+  const begun = state.preStops.get(record.id);
+  if (begun !== undefined) return begun;
   const limit = new AbortController();
-  const bounded = AbortSignal.any([signal, limit.signal]);
+  const { clock, events, runtime } = deps;
   const podIP = podAddress(observed);
-  const { clock, runtime } = deps;
-  const context = { runtime, clock, containerID: record.id, entry, podIP };
-  const hook = runHook(handler, context, bounded).catch((error: unknown) => {
-    if (limit.signal.aborted && isAbort(error)) return;
-    if (signal.aborted && isAbort(error)) throw error;
+  const context = { runtime, clock, events, pod, containerID: record.id, entry, podIP };
+  const signal = AbortSignal.any([deps.signal, limit.signal]);
+  const done = runHook(handler, context, signal).catch((error: unknown) => {
+    if (signal.aborted && isAbort(error)) return;
     deps.logger.log("warn", "preStop hook failed", {
       podUID: state.uid,
       container: record.name,
       error: errorMessage(error),
     });
     const target = containerTarget(pod, entry);
-    deps.events.event(target, "Warning", "FailedPreStopHook", "PreStopHook failed");
+    events.event(target, "Warning", "FailedPreStopHook", "PreStopHook failed");
   });
-  const done = new AbortController();
-  const timer = clock
-    .sleep(request.graceSeconds * 1000, AbortSignal.any([signal, done.signal]))
-    .then(() => limit.abort())
-    .catch(() => undefined);
-  try {
-    await hook;
-  } finally {
-    done.abort();
-    await timer;
-  }
+  const hook = { done, limit };
+  state.preStops.set(record.id, hook);
+  return hook;
+}
+
+/** Runs the hook, or waits for the one that runs, for as long as the grace is. Throws `AbortError` only. */
+async function preStop(
+  request: StopRequest,
+  record: ContainerRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const hook = beginPreStop(request, record);
+  if (hook === undefined) return;
+  const over = new AbortController();
+  const expiry = request.deps.clock
+    .sleep(request.graceSeconds * 1000, AbortSignal.any([signal, over.signal]))
+    .then(
+      () => hook.limit.abort(),
+      () => undefined,
+    );
+  // An interrupted wait leaves the hook to the next one: a shorter grace does not take back what has begun.
+  await Promise.race([hook.done, expiry]);
+  over.abort();
+  await expiry;
+  signal.throwIfAborted();
+  await hook.done;
 }
 
 function podAddress(observed: ObservedPod): string {
@@ -99,7 +110,7 @@ export async function stopContainer(
 function announce(request: StopRequest, record: ContainerRecord, message: string): void {
   const { deps, pod, state } = request;
   const entry = pod === undefined ? undefined : findPodContainer(pod, record.name);
-  if (pod === undefined || entry === undefined || state.preStopped.has(record.id)) return;
+  if (pod === undefined || entry === undefined || state.preStops.has(record.id)) return;
   deps.events.event(containerTarget(pod, entry), "Normal", "Killing", message);
 }
 

@@ -27,10 +27,16 @@ export interface ObservedPod {
   readonly starting: ReadonlySet<string>;
   /** Milliseconds since the epoch. */
   readonly now: number;
-  /** Limits already asked for by container id, so that an engine that rounds them is not asked again and again. */
-  readonly updated?: ReadonlyMap<string, ContainerLimits>;
+  /** Last updates by container id, so that an engine that rounds limits is not asked again and again. */
+  readonly updated?: ReadonlyMap<string, LimitsUpdate>;
   /** How containers last ended, by name: also those that the runtime has lost since. */
   readonly ended?: ReadonlyMap<string, ContainerRecord>;
+}
+
+/** Limits that the runtime was asked for, and those that it showed at that time. */
+export interface LimitsUpdate {
+  readonly from: ContainerLimits | undefined;
+  readonly to: ContainerLimits;
 }
 
 /** Probe results by container id; undefined before the first one. */

@@ -334,10 +334,117 @@ const table: readonly {
     pod: pod({ containers: [container("web", { resources: { limits: { cpu: "200m" } } })] }),
     observed: observed([record("web", running, { limits: held })], {
       updated: new Map([
-        ["web-0", { cpuShares: 204, cpuQuotaMicros: 20_000, memoryLimitBytes: 0 }],
+        [
+          "web-0",
+          { from: held, to: { cpuShares: 204, cpuQuotaMicros: 20_000, memoryLimitBytes: 0 } },
+        ],
       ]),
     }),
     plan: [],
+  },
+  {
+    name: "limits that somebody changed after the last update are asked for again",
+    pod: pod({ containers: [container("web", { resources: { limits: { cpu: "200m" } } })] }),
+    observed: observed([record("web", running, { limits: held })], {
+      updated: new Map([
+        [
+          "web-0",
+          {
+            from: { ...held, cpuQuotaMicros: 5000 },
+            to: { cpuShares: 204, cpuQuotaMicros: 20_000, memoryLimitBytes: 0 },
+          },
+        ],
+      ]),
+    }),
+    plan: ["update web-0 cpu 20000 memory 0"],
+  },
+  {
+    name: "a sandbox that somebody restarted is replaced with all that is in it",
+    pod: pod(),
+    observed: observed([record("web", running)], {
+      sandboxes: [{ ...sandbox(), restarted: true }],
+    }),
+    plan: ["kill web-0 sandbox", "stopSandbox sandbox-0", "sandbox 1"],
+  },
+  {
+    name: "the network of a sandbox that somebody removed is taken down before there is another",
+    pod: pod(),
+    observed: observed([record("web", running)], { sandboxes: [] }),
+    plan: ["kill web-0 sandbox", "stopSandbox sandbox-0", "sandbox 0"],
+  },
+  {
+    name: "a pod that runs once ends when somebody removed its sandbox",
+    pod: pod({ restartPolicy: "Never" }),
+    observed: observed([record("web", running)], { sandboxes: [] }),
+    plan: ["end"],
+  },
+  {
+    name: "an older sandbox that somebody started again is stopped",
+    pod: pod(),
+    observed: observed([record("web", running, { sandboxID: "sandbox-1" })], {
+      sandboxes: [sandbox(1), sandbox(0)],
+    }),
+    plan: ["stopSandbox sandbox-0"],
+  },
+  {
+    name: "an older container that somebody started beside its successor is killed",
+    pod: pod(),
+    observed: observed([record("web", running, { attempt: 1 }), record("web", running)]),
+    plan: ["kill web-0 stray"],
+  },
+  {
+    name: "a sandbox that was taken off the bridge is connected again",
+    pod: pod(),
+    observed: observed([record("web", running)], { disconnected: () => true }),
+    plan: ["network sandbox-0"],
+  },
+  {
+    name: "the crash loop goes on after somebody removed the container",
+    pod: pod(),
+    observed: observed([], {
+      ended: new Map([["web", record("web", exited(1), { attempt: 3, backoffMs: 40_000 })]]),
+    }),
+    plan: ["wait web 39000"],
+  },
+  {
+    name: "the next run of a container that somebody removed has the next wait",
+    pod: pod(),
+    observed: observed([], {
+      ended: new Map([["web", record("web", exited(1, 60_000), { backoffMs: 40_000 })]]),
+    }),
+    plan: ["start web 1 then 80000"],
+  },
+  {
+    name: "a container that is done does not run again because somebody removed it",
+    pod: pod({ restartPolicy: "OnFailure", containers: two }),
+    observed: observed([record("b", running)], {
+      ended: new Map([["a", record("a", exited(0))]]),
+    }),
+    plan: [],
+  },
+  {
+    name: "init containers do not run again because somebody removed all that has ended",
+    pod: pod({ initContainers: init }),
+    observed: observed([], {
+      ended: new Map([
+        ["one", record("one", exited(0))],
+        ["two", record("two", exited(0))],
+        ["web", record("web", exited(1), { backoffMs: 10_000 })],
+      ]),
+    }),
+    plan: ["wait web 9000"],
+  },
+  {
+    name: "in a new sandbox they do",
+    pod: pod({ initContainers: init }),
+    observed: observed([], {
+      sandboxes: [sandbox(1)],
+      ended: new Map([
+        ["one", record("one", exited(0))],
+        ["web", record("web", exited(1))],
+      ]),
+    }),
+    plan: ["start one 1 then 10000"],
   },
   {
     name: "a failed liveness probe kills; the restart is the next look's",
