@@ -27,6 +27,17 @@ const echoMs = 2000;
 /** Stands for the table among the names of chains. */
 const wholeTable = "";
 
+/** Maps and sets among the names of chains, none of which has a space. */
+function containerEcho(name: string): string {
+  return `container ${name}`;
+}
+
+/** What an operation of the clean-up deletes, as a difference would name it. */
+function deletedName(op: NftOp): string | undefined {
+  if (op.op === "delete-chain") return `chain ${op.chain}`;
+  return op.op === "delete-container" ? `container ${op.name}` : undefined;
+}
+
 /**
  * Brings one table in the kernel to its desired state. Knows what it has committed and sends differences only; reads the
  * kernel back at the start, when told that the table may have been changed, and after a failure.
@@ -71,7 +82,7 @@ export class TableApplier {
         // Our own changes are mostly these, and telling them apart would cost more than they are worth.
         return false;
       case "container":
-        return this.#desired.container(name) !== undefined;
+        return this.#desired.container(name) !== undefined && !this.#isEcho(containerEcho(name));
       case "table":
         return !this.#isEcho(wholeTable);
       case "chain":
@@ -95,6 +106,7 @@ export class TableApplier {
     for (const op of ops) {
       if (op.op === "flush-chain" || op.op === "delete-chain")
         this.#ownDeletions.set(op.chain, now);
+      if (op.op === "delete-container") this.#ownDeletions.set(containerEcho(op.name), now);
       if (op.op === "drop-table") this.#ownDeletions.set(wholeTable, now);
     }
   }
@@ -112,8 +124,10 @@ export class TableApplier {
   async sync(signal: AbortSignal): Promise<ApplyResult> {
     const pendingBefore = this.#desired.differences().length;
     const readBack = !this.#known;
+    // What waits for its deletion is still in the kernel, and nobody else's work.
+    const waiting = new Set(this.#garbage.map(deletedName));
     if (readBack) await this.#readBack(signal);
-    const drift = readBack ? this.#desired.differences().length > pendingBefore : undefined;
+    const drift = readBack ? this.#unexplained(waiting) > pendingBefore : undefined;
     const collected = await this.#collect(signal);
     const differences = this.#desired.differences();
     const plan = planOps(differences, this.#desired);
@@ -139,6 +153,13 @@ export class TableApplier {
       drift,
       cleanupFailed: collected === "failed",
     };
+  }
+
+  #unexplained(waiting: ReadonlySet<string | undefined>): number {
+    return this.#desired.differences().filter(({ desired, kind, name }) => {
+      const object = kind === "element" ? `container ${name}` : `${kind} ${name}`;
+      return desired !== undefined || !waiting.has(object);
+    }).length;
   }
 
   async #readBack(signal: AbortSignal): Promise<void> {
