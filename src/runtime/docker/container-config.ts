@@ -8,6 +8,7 @@ import type {
   SandboxRecord,
   SecurityProfile,
 } from "../types.ts";
+import { allCapabilities } from "./capabilities.ts";
 import { limitFields } from "./container-limits.ts";
 import { label, ownerLabels, type Owner, podLabels } from "./labels.ts";
 
@@ -213,6 +214,16 @@ function capabilityName(name: string): string {
   return name.toUpperCase().replace(/^CAP_/, "");
 }
 
+/** Engines before 1.42 refuse these by name. */
+const newCapabilities: ReadonlySet<string> = new Set(["PERFMON", "BPF", "CHECKPOINT_RESTORE"]);
+
+/** "All" can be no more than the engine itself has: asking for one too many fails the start. */
+function everyCapability({ api, boundingCapabilities }: HostFacts): readonly string[] {
+  const lacks = [...allCapabilities].filter((name) => !boundingCapabilities.has(name));
+  if (lacks.every((name) => newCapabilities.has(name))) return ["ALL"];
+  return [...boundingCapabilities].filter((name) => api >= 42 || !newCapabilities.has(name));
+}
+
 function capabilities(
   security: LinuxSecurityContext,
   host: HostFacts,
@@ -224,8 +235,7 @@ function capabilities(
     if (wanted === "ALL") {
       // Dropping all wins: what is left are the names that were added one by one.
       if (dropsAll) continue;
-      // "All" can be no more than the engine itself has; asking for one too many fails the start.
-      add.push(...host.boundingCapabilities);
+      add.push(...everyCapability(host));
       continue;
     }
     if (!host.boundingCapabilities.has(wanted)) {

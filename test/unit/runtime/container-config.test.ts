@@ -242,6 +242,24 @@ describe("the create body of a container", () => {
     });
   }
 
+  it("capabilities: add ALL in the engine's own words where it lacks none of those it knows", () => {
+    const add = (facts: HostFacts): unknown => {
+      const over = { addCapabilities: ["ALL"], dropCapabilities: ["CHOWN"] };
+      const { hostConfig } = body(withSecurity(over), { facts });
+      assert.deepEqual(hostConfig["CapDrop"], ["CHOWN"]);
+      return hostConfig["CapAdd"];
+    };
+    const without = (...names: readonly string[]): ReadonlySet<string> =>
+      new Set([...allCapabilities].filter((name) => !names.includes(name)));
+    assert.deepEqual(add(host), ["ALL"]);
+    assert.deepEqual(add({ ...host, boundingCapabilities: without("BPF", "PERFMON") }), ["ALL"]);
+    const fewer = { ...host, boundingCapabilities: without("SYS_RESOURCE") };
+    const old = add(fewer) as string[];
+    assert.equal(old.includes("SYS_ADMIN"), true);
+    for (const name of ["SYS_RESOURCE", "BPF", "CHOWN"]) assert.equal(old.includes(name), false);
+    assert.equal((add({ ...fewer, api: 42 }) as string[]).includes("BPF"), true);
+  });
+
   it("masks what this machine's processors tell about its load, unless proc is unmasked", () => {
     const own = "/sys/devices/system/cpu/cpu0/thermal_throttle";
     const facts = { ...host, maskedPaths: [own] };
