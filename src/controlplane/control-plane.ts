@@ -5,10 +5,9 @@ import { join } from "node:path";
 
 import { renderKubeconfig } from "../api/kubeconfig-write.ts";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
-import type { Cidr } from "../lib/cidr.ts";
-import { cidrAddress, cidrContains, cidrSize, ipFamily, parseCidr } from "../lib/cidr.ts";
+import { cidrAddress, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
-import { errorMessage, SetupError } from "../lib/errors.ts";
+import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { createAdmission } from "./admission/admission.ts";
 import { createAuthenticator, userOfToken } from "./auth/authenticator.ts";
@@ -30,6 +29,7 @@ import { createKinds } from "./kinds/kinds.ts";
 import type { RulesReader } from "./kinds/reviews.ts";
 import type { KeyPair, PKI } from "./pki/ensure-pki.ts";
 import { ensurePKI } from "./pki/ensure-pki.ts";
+import { type Networks, nodePrefix, parseNetworks } from "./networks.ts";
 import type { ObjectRegistry } from "./registry/create-registry.ts";
 import { createRegistry } from "./registry/create-registry.ts";
 import { openStore } from "./store/open-store.ts";
@@ -82,41 +82,8 @@ export interface ControlPlane {
 
 const hourMs = 60 * 60 * 1000;
 const expiryMs = 60_000;
-const nodePrefix = 24;
 const issuer = "https://kubernetes.default.svc.cluster.local";
 const nameCharacters = "bcdfghjklmnpqrstvwxz2456789";
-
-interface Networks {
-  readonly service: Cidr;
-  readonly cluster: Cidr;
-}
-
-function parseNetwork(text: string, what: string): Cidr {
-  try {
-    return parseCidr(text, what);
-  } catch (error) {
-    throw new SetupError(`${errorMessage(error)}; got "${text}"`, { cause: error });
-  }
-}
-
-function parseNetworks(options: ControlPlaneOptions): Networks {
-  const service = parseNetwork(options.serviceCIDR, "service network");
-  const cluster = parseNetwork(options.clusterCIDR, "pod network");
-  if (service.family !== "IPv4" || cluster.family !== "IPv4")
-    throw new SetupError("the embedded control plane serves IPv4 networks only; give IPv4 ranges");
-  if (cluster.prefix > nodePrefix || cidrSize(service) < 8n)
-    throw new SetupError(
-      `the pod network ${options.clusterCIDR} needs at least a /${nodePrefix} and the service network ${options.serviceCIDR} at least eight addresses`,
-    );
-  const overlap =
-    cidrContains(service, cidrAddress(cluster, 0)) ||
-    cidrContains(cluster, cidrAddress(service, 0));
-  if (overlap)
-    throw new SetupError(
-      `the pod network ${options.clusterCIDR} and the service network ${options.serviceCIDR} overlap; choose another range for one of them`,
-    );
-  return { service, cluster };
-}
 
 function gitVersionOf(options: ControlPlaneOptions): string {
   return options.gitVersion ?? "v1.36.2+remora";
