@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import type { Duplex, Readable } from "node:stream";
 
 import Docker from "dockerode";
@@ -16,9 +17,13 @@ export const apiCeiling = 51;
 
 /**
  * Which limit a call counts against. Reads and writes together stay under 32; `wait` calls (stop with a grace) idle in
- * the engine and must not keep others from starting.
+ * the engine and must not keep others from starting. `start` is what keeps the engine's processors busy (create, start):
+ * more of them at a time make all of them later.
  */
-export type Lane = "read" | "write" | "wait";
+export type Lane = "read" | "write" | "wait" | "start";
+
+/** A start that takes longer is waiting for something (a mount, a hook) and does not hold up the next one. */
+const startPlaceMs = 3000;
 
 type QueryValue = string | number | boolean | readonly string[] | undefined;
 
@@ -103,6 +108,7 @@ export class DockerClient {
     read: new Gate(8),
     write: new Gate(24),
     wait: new Gate(512),
+    start: new Gate(Math.max(4, availableParallelism())),
   };
   #version: EngineVersion | undefined;
   #negotiating: Promise<EngineVersion> | undefined;
@@ -133,7 +139,12 @@ export class DockerClient {
   /** The response's JSON, or its bytes when it is none. A lost connection is retried once for GET only. */
   async call(call: EngineCall, signal: AbortSignal): Promise<unknown> {
     const { api } = await this.version(signal);
-    const leave = await this.#gates[laneOf(call)].enter(signal);
+    const lane = laneOf(call);
+    const leave = await this.#gates[lane].enter(signal);
+    const done = new AbortController();
+    if (lane === "start") {
+      void this.#clock.sleep(startPlaceMs, done.signal).then(leave, () => undefined);
+    }
     try {
       try {
         return await this.#dialWithin(call, `/v1.${api}`, signal);
@@ -143,6 +154,7 @@ export class DockerClient {
         return await this.#dialWithin(call, `/v1.${api}`, signal);
       }
     } finally {
+      done.abort();
       leave();
     }
   }

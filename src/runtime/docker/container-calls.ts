@@ -15,6 +15,7 @@ export async function startContainer(
         op: "start container",
         method: "POST",
         path: `/containers/${id}/start`,
+        lane: "start",
         timeoutMs: 120_000,
       },
       signal,

@@ -27,6 +27,7 @@ export async function createNamed(
       path: "/containers/create",
       query: { name: wanted.name },
       body: wanted.body,
+      lane: "start",
       timeoutMs: 120_000,
     },
     signal,
