@@ -1,6 +1,6 @@
 import { errorMessage, isAbort } from "../../lib/errors.ts";
-import type { ContainerRecord } from "../../runtime/types.ts";
-import { findPodContainer, podGracePeriodSeconds } from "../spec/containers.ts";
+import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
+import { findPodContainer, isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { podLabel } from "../spec/pod-name.ts";
 import { resizeMessage } from "../spec/resize.ts";
@@ -34,7 +34,7 @@ interface Execution {
 async function createSandbox(
   run: Execution,
   action: Extract<PodAction, { kind: "createSandbox" }>,
-): Promise<void> {
+): Promise<SandboxRecord> {
   const { deps, pod, signal } = run;
   const target = podTarget(pod);
   if (action.recreated) {
@@ -52,7 +52,7 @@ async function createSandbox(
       runtimeHandler: await deps.runtimeClasses.handler(pod.spec?.runtimeClassName, signal),
     });
     await deps.step("runPodSandbox");
-    await deps.runtime.runPodSandbox(config, signal);
+    return await deps.runtime.runPodSandbox(config, signal);
   } catch (error) {
     if (!signal.aborted) {
       const text = `Failed to create pod sandbox: ${errorMessage(error)}`;
@@ -175,9 +175,12 @@ function forget({ ended }: PodEntry, { id, name }: ContainerRecord): void {
 async function executeOne(run: Execution, action: PodAction): Promise<void> {
   const { deps, observed, pod, signal, state } = run;
   switch (action.kind) {
-    case "createSandbox":
-      await createSandbox(run, action);
+    case "createSandbox": {
+      const sandbox = await createSandbox(run, action);
+      // What a look in between would find is known already.
+      if (!isHostNetwork(pod)) await setUpNetwork(run, { kind: "setUpNetwork", sandbox });
       return;
+    }
     case "setUpNetwork":
       await setUpNetwork(run, action);
       return;
