@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 
 import { execResult } from "../../lib/exec.ts";
 import { errorMessage } from "../../lib/errors.ts";
@@ -87,9 +87,29 @@ async function awaitExitCode(
   }
 }
 
+/** Children of a process, theirs, and so on; without those that end meanwhile. Proc(5), CONFIG_PROC_CHILDREN. */
+async function descendants(pid: number): Promise<readonly number[]> {
+  let tasks: readonly string[];
+  try {
+    tasks = await readdir(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+  const lists = await Promise.all(
+    tasks.map((task) => readFile(`/proc/${pid}/task/${task}/children`, "utf8").catch(() => "")),
+  );
+  const children = lists.flatMap((list) => list.split(" ").flatMap((text) => Number(text) || []));
+  return [...children, ...(await Promise.all(children.map(descendants))).flat()];
+}
+
+async function isIn(containerID: string, pid: number): Promise<boolean> {
+  const cgroup = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => "");
+  return cgroup.includes(containerID);
+}
+
 /**
- * SIGKILL to the process of an exec, on the host: the engine has no call for it. The cgroup is compared first, because
- * the pid may belong to somebody else by now.
+ * SIGKILL to the process of an exec and what it has started, on the host: the engine has no call for it. The cgroups
+ * are compared first, because a pid may belong to somebody else by now.
  */
 async function killExec(
   context: DockerContext,
@@ -101,9 +121,10 @@ async function killExec(
   try {
     const { running, pid } = await execState(context, execID, signal);
     if (!running || pid <= 1) return;
-    const cgroup = await readFile(`/proc/${pid}/cgroup`, "utf8");
-    if (!cgroup.includes(containerID)) return;
-    await execResult(["sh", "-c", 'kill -KILL "$0"', String(pid)], { signal });
+    if (!(await isIn(containerID, pid))) return;
+    const own: number[] = [pid];
+    for (const each of await descendants(pid)) if (await isIn(containerID, each)) own.push(each);
+    await execResult(["sh", "-c", 'kill -KILL "$@"', "sh", ...own.map(String)], { signal });
   } catch (error) {
     if (isRuntimeFailure(error, "NotFound")) return;
     context.logger.log("debug", "exec process not killed", {

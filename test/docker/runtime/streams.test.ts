@@ -92,6 +92,33 @@ describe("execSync on Docker", () => {
     }, "the process is gone");
   });
 
+  it("kills what the process has started, too", async () => {
+    const result = await run("busybox sleep 601 & (busybox sleep 602; true) & wait", {
+      timeoutMs: 400,
+    });
+    assert.equal(result.timedOut, true);
+    await eventually(async () => {
+      const left = await run("busybox ps | busybox grep -c '[s]leep 60[12]'");
+      return left.out.trim() === "0" ? true : undefined;
+    }, "all of them are gone");
+  });
+
+  it("lets a command in a paused container time out", async () => {
+    const pause = (verb: string): Promise<unknown> =>
+      fixture.client.call(
+        { op: verb, method: "POST", path: `/containers/${container}/${verb}` },
+        testSignal(),
+      );
+    await pause("pause");
+    try {
+      const result = await run("true", { timeoutMs: 400 });
+      assert.deepEqual(result, { code: 137, out: "", err: "", timedOut: true });
+    } finally {
+      await pause("unpause");
+    }
+    assert.equal((await run("true")).code, 0);
+  });
+
   it("does not wait for a child that keeps the output open", async () => {
     const started = performance.now();
     const result = await run("busybox sleep 30 & echo done");
