@@ -1,13 +1,13 @@
 import type { EventRecorder } from "../../api/event-types.ts";
 import type { LifecycleHandler } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { errorCode, RemoraError } from "../../lib/errors.ts";
+import { RemoraError } from "../../lib/errors.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
 import type { PodContainer } from "../spec/containers.ts";
 import type { AssignedPod } from "../types.ts";
 import { hostPort } from "./dial-error.ts";
 import { podTarget } from "./event-target.ts";
-import { httpGet } from "./http-call.ts";
+import { httpGet, speaksNoTLS } from "./http-call.ts";
 import { resolvePort } from "./ports.ts";
 
 /** A lifecycle hook did not do its work. The detail is for the log: it may hold secrets. */
@@ -48,7 +48,7 @@ async function httpHook(
     await httpGet(call, signal);
   } catch (error) {
     // A server that speaks plain HTTP on a port declared HTTPS gets one more try (KEP-3075 compatibility).
-    if (call.scheme !== "HTTPS" || errorCode(error) !== "ERR_SSL_WRONG_VERSION_NUMBER") throw error;
+    if (!speaksNoTLS(error)) throw error;
     const headers = call.headers.filter(({ name }) => name.toLowerCase() !== "authorization");
     await httpGet({ ...call, headers, scheme: "HTTP" }, signal);
     const text = `request to HTTPS lifecycle hook ${hostPort(call.host, call.port)} got HTTP response, retry with HTTP succeeded`;

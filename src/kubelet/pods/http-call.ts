@@ -1,6 +1,8 @@
 import http from "node:http";
 import https from "node:https";
 
+import { errorCode, errorMessage } from "../../lib/errors.ts";
+
 export interface HttpCall {
   readonly scheme: "HTTP" | "HTTPS";
   readonly host: string;
@@ -19,7 +21,7 @@ export interface HttpAnswer {
 }
 
 /** As Go's client sends them: repeated names are kept, an empty User-Agent or Accept asks for none at all. */
-function headersOf(call: HttpCall): Record<string, string[]> {
+function headersOf(call: HttpCall): Record<string, string | string[]> {
   const out = new Map<string, { readonly name: string; readonly values: string[] }>();
   for (const { name, value } of call.headers) {
     const key = name.toLowerCase();
@@ -36,7 +38,19 @@ function headersOf(call: HttpCall): Record<string, string[]> {
   }
   if (out.get("host")?.values[0] === "") out.delete("host");
   out.set("connection", { name: "Connection", values: ["close"] });
-  return Object.fromEntries([...out.values()].map(({ name, values }) => [name, values]));
+  return Object.fromEntries(
+    [...out.values()].map(({ name, values }) => {
+      const [only = ""] = values;
+      return [name, values.length === 1 ? only : values];
+    }),
+  );
+}
+
+/** Whether a server that was asked by HTTPS has answered without TLS. */
+export function speaksNoTLS(error: unknown): boolean {
+  const code = errorCode(error) ?? "";
+  if (code === "ERR_SSL_WRONG_VERSION_NUMBER") return true;
+  return code === "EPROTO" && /wrong version number/.test(errorMessage(error));
 }
 
 /** What a request line may hold: the API accepts any text as a path. */

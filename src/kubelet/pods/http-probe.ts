@@ -1,7 +1,7 @@
 import type { HTTPGetAction } from "../../api/types.gen.ts";
-import { errorCode, isAbort } from "../../lib/errors.ts";
+import { isAbort } from "../../lib/errors.ts";
 import { dialError, hostPort } from "./dial-error.ts";
-import { type HttpAnswer, type HttpCall, httpGet } from "./http-call.ts";
+import { type HttpAnswer, type HttpCall, httpGet, speaksNoTLS } from "./http-call.ts";
 import type { ProbeOutcome } from "./probe-types.ts";
 
 const maxBodyBytes = 10 * 1024;
@@ -55,9 +55,7 @@ function transportMessage(error: unknown, { host, port }: HttpCall): string {
   if (isAbort(error)) {
     return "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
   }
-  if (errorCode(error) === "ERR_SSL_WRONG_VERSION_NUMBER") {
-    return "http: server gave HTTP response to HTTPS client";
-  }
+  if (speaksNoTLS(error)) return "http: server gave HTTP response to HTTPS client";
   return dialError(error, hostPort(host, port));
 }
 
