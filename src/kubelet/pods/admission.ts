@@ -1,12 +1,13 @@
-import { podRequests } from "../../api/pod-requests.ts";
+import { addAmounts } from "../../api/pod-requests.ts";
 import { matchesNodeAffinity } from "../../api/selectors.ts";
 import type { Node } from "../../api/types.gen.ts";
 import { untoleratedTaint } from "../../api/tolerations.ts";
 import type { RuntimeFeature } from "../../runtime/types.ts";
 import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
-import { milliUnits, wholeUnits } from "../spec/quantities.ts";
+import { milliUnits, type Resources, wholeUnits } from "../spec/quantities.ts";
 import type { ResizePending } from "../status/conditions.ts";
 import type { AssignedPod } from "../types.ts";
+import { isCritical, isStatic, requestsOf } from "./preemption.ts";
 import { refuseUnsupported } from "./unsupported.ts";
 
 /** Why a pod cannot run here; final. `reason` is the kubelet's. */
@@ -14,6 +15,24 @@ export interface Refusal {
   readonly reason: string;
   readonly message: string;
 }
+
+/** How much of a resource is missing; millicores of cpu, else whole units. */
+export interface Shortage {
+  readonly resource: string;
+  readonly amount: number;
+}
+
+/** One of the reasons against a pod; a lack of resources can be mended by preemption. */
+interface Failure extends Refusal {
+  readonly shortage?: Shortage;
+}
+
+/** What is to be done about a new pod. */
+export type Admission =
+  | { readonly kind: "admit" }
+  | { readonly kind: "refuse"; readonly refusal: Refusal; readonly onlyNodeAffinity: boolean }
+  /** A critical pod that lacks nothing but resources: others make room for it. */
+  | { readonly kind: "preempt"; readonly shortages: readonly Shortage[] };
 
 export interface AdmissionInput {
   readonly node: Node | undefined;
@@ -130,40 +149,52 @@ const checkNodePorts: Check = (pod, { others }) => {
 };
 
 const checkTaints: Check = (pod, { node }) => {
+  if (isStatic(pod)) return undefined;
   const { tolerations = [] } = pod.spec ?? {};
   const untolerated = untoleratedTaint(node?.spec?.taints ?? [], tolerations, ["NoExecute"]);
   if (untolerated === undefined) return undefined;
-  const text = `{${untolerated.key}: ${untolerated.value ?? ""}}`;
   return {
     reason: "TaintToleration",
-    message: `Predicate TaintToleration failed: node(s) had untolerated taint ${text}`,
+    message: "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate",
   };
 };
 
-/** Pods have one resource that no container asks for: their number. */
-function requestsOf(pod: AssignedPod): ReadonlyMap<string, number> {
-  return new Map([["pods", 1], ...podRequests(pod)]);
+/** Named by whom they belong to, and not by Kubernetes itself (v1helper.IsExtendedResourceName). */
+function isExtended(name: string): boolean {
+  return name.includes("/") && !name.includes("kubernetes.io/") && !name.startsWith("requests.");
 }
 
-const checkResources: Check = (pod, { node, others }) => {
+function capacityOf(name: string, allocatable: Resources): number {
+  const quantity = allocatable[name];
+  if (quantity === undefined) return 0;
+  return name === "cpu" ? milliUnits(quantity) : wholeUnits(quantity);
+}
+
+/** In the order in which they are reported: what all pods have first. */
+const resourceOrder = ["pods", "cpu", "memory", "ephemeral-storage"];
+
+function rank(name: string): number {
+  const at = resourceOrder.indexOf(name);
+  return at < 0 ? resourceOrder.length : at;
+}
+
+function shortages(pod: AssignedPod, { node, others }: AdmissionInput): readonly Failure[] {
   const allocatable = node?.status?.allocatable ?? {};
-  for (const [name, requested] of requestsOf(pod)) {
-    const quantity = allocatable[name];
-    const extended = name.includes("/");
-    // Resources that the node has never heard of may belong to a device plug-in of another day.
-    if (requested === 0 || (quantity === undefined && extended)) continue;
-    const capacity =
-      quantity === undefined ? 0 : name === "cpu" ? milliUnits(quantity) : wholeUnits(quantity);
-    const used = others.reduce((sum, other) => sum + (requestsOf(other).get(name) ?? 0), 0);
-    if (used + requested > capacity) {
-      return {
-        reason: `OutOf${name}`,
-        message: `Node didn't have enough resource: ${name}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
-      };
-    }
-  }
-  return undefined;
-};
+  const used = new Map<string, number>();
+  for (const other of others) addAmounts(used, requestsOf(other));
+  return [...requestsOf(pod)]
+    .toSorted(([a], [b]) => rank(a) - rank(b) || a.localeCompare(b, "en"))
+    .flatMap(([resource, requested]): readonly Failure[] => {
+      // Resources that the node has never heard of may belong to a device plug-in of another day.
+      const unknown = allocatable[resource] === undefined && isExtended(resource);
+      const capacity = capacityOf(resource, allocatable);
+      const taken = used.get(resource) ?? 0;
+      if (requested === 0 || unknown || requested <= capacity - taken) return [];
+      const message = `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${taken}, capacity: ${capacity}`;
+      const shortage = { resource, amount: requested - (capacity - taken) };
+      return [{ reason: `OutOf${resource}`, message, shortage }];
+    });
+}
 
 /**
  * Whether a running pod may have the cpu and memory that its spec asks for now (KEP-1287). Pure.
@@ -231,24 +262,65 @@ const checkInitContainers: Check = (pod) => {
   };
 };
 
-const checks: readonly Check[] = [
-  checkSysctls,
+/** What no preemption can help. */
+const firstChecks: readonly Check[] = [checkSysctls, checkOS, checkSupplementalGroups];
+const placeChecks: readonly Check[] = [
+  checkNodeAffinity,
   checkNodeName,
   checkNodePorts,
-  checkNodeAffinity,
   checkTaints,
-  checkResources,
-  checkOS,
-  checkSupplementalGroups,
-  checkInitContainers,
+];
+const lastChecks: readonly Check[] = [
   (pod, { features }) => refuseUnsupported(pod, features),
+  checkInitContainers,
 ];
 
-/** Whether the pod may run on this node: the first reason against it, in the kubelet's order. Pure. */
-export function admitPod(pod: AssignedPod, input: AdmissionInput): Refusal | undefined {
+function firstOf(
+  checks: readonly Check[],
+  pod: AssignedPod,
+  input: AdmissionInput,
+): Refusal | undefined {
   for (const check of checks) {
     const refusal = check(pod, input);
     if (refusal !== undefined) return refusal;
   }
   return undefined;
+}
+
+function asList<T>(value: T | undefined): readonly T[] {
+  return value === undefined ? [] : [value];
+}
+
+function refuse(refusal: Refusal, onlyNodeAffinity = false): Admission {
+  const { message, reason } = refusal;
+  return { kind: "refuse", refusal: { reason, message }, onlyNodeAffinity };
+}
+
+/**
+ * Whether the pod may run on this node, by the kubelet's rules in the kubelet's order: the first reason against it is
+ * the one that is told. Pure.
+ */
+export function decideAdmission(pod: AssignedPod, input: AdmissionInput): Admission {
+  const early = firstOf(firstChecks, pod, input);
+  if (early !== undefined) return refuse(early);
+  const places = placeChecks.flatMap((check): readonly Failure[] => asList(check(pod, input)));
+  const failures = [...shortages(pod, input), ...places];
+  const missing = failures.flatMap(({ shortage }) => asList(shortage));
+  const preempts = isCritical(pod) && missing.length > 0;
+  const [first] = preempts ? places : failures;
+  if (first !== undefined) {
+    return refuse(
+      first,
+      failures.every(({ reason }) => reason === "NodeAffinity"),
+    );
+  }
+  const late = firstOf(lastChecks, pod, input);
+  if (late !== undefined) return refuse(late);
+  return preempts ? { kind: "preempt", shortages: missing } : { kind: "admit" };
+}
+
+/** The first reason against a pod, whether or not others could make room for it. Pure. */
+export function admitPod(pod: AssignedPod, input: AdmissionInput): Refusal | undefined {
+  const admission = decideAdmission(pod, input);
+  return admission.kind === "refuse" ? admission.refusal : undefined;
 }

@@ -15,7 +15,8 @@ import {
 import { foreignConditions } from "../status/conditions.ts";
 import { formatSeconds } from "../status/container-status.ts";
 import type { AssignedPod } from "../types.ts";
-import { admitPod, admitResize } from "./admission.ts";
+import { admitResize } from "./admission.ts";
+import { Admitter } from "./admitter.ts";
 import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { fingerprintOf, newPodEntry, type PodEntry } from "./pod-entry.ts";
@@ -45,6 +46,7 @@ export class PodLoop {
   readonly #entries = new Map<string, PodEntry>();
   readonly #refs = new Map<string, string>();
   readonly #queue: KeyedQueue;
+  readonly #admitter: Admitter;
   /** Pods that had a sandbox when this process began: they are not admitted anew. */
   #adopted: ReadonlySet<string> = new Set();
   /** Both sources were seen; before that nothing is touched. */
@@ -55,6 +57,13 @@ export class PodLoop {
     this.#options = options;
     this.#deps = options.deps;
     this.#lastRelist = options.deps.clock.monotonic();
+    this.#admitter = new Admitter({
+      deps: options.deps,
+      entries: this.#entries,
+      isAdopted: (uid) => this.#adopted.has(uid),
+      wake: (uid) => this.wake(uid),
+      signal: options.signal,
+    });
     this.#queue = new KeyedQueue({
       work: (uid, signal) => this.#work(uid, signal),
       onError: (uid, error) => this.#failed(uid, error),
@@ -243,7 +252,7 @@ export class PodLoop {
   async #work(uid: string, signal: AbortSignal): Promise<void> {
     const entry = this.#entries.get(uid);
     if (entry === undefined || !this.#open) return;
-    if (entry.pod !== undefined && !entry.removed && !this.#mayStart(entry)) return;
+    if (entry.pod !== undefined && !entry.removed && !(await this.#mayStart(entry))) return;
     this.#grantResources(entry);
     const { interrupt } = entry;
     try {
@@ -251,6 +260,7 @@ export class PodLoop {
       const outcome = await reconcilePod(this.#deps, entry, this.#refs, stop);
       if (outcome.finished) this.#forget(entry);
       else if (outcome.requeueMs !== undefined) this.#queue.addAfter(uid, outcome.requeueMs);
+      this.#admitter.looked(uid);
     } catch (error) {
       // Interrupted on purpose: the change that did it has queued the pod already.
       if (interrupt.signal.aborted && isAbort(error)) return;
@@ -277,7 +287,7 @@ export class PodLoop {
   }
 
   /** Whether the pod may be worked on: the node is known, admission has passed, no namesake is still there. */
-  #mayStart(entry: PodEntry): boolean {
+  async #mayStart(entry: PodEntry): Promise<boolean> {
     const { pod } = entry;
     if (pod === undefined) return true;
     if (!entry.admitted) {
@@ -285,11 +295,11 @@ export class PodLoop {
         this.#queue.addAfter(entry.uid, nodeWaitMs);
         return false;
       }
-      this.#admitPending();
+      await this.#admitter.admitPending();
     }
     if (entry.verdict !== undefined || pod.metadata.deletionTimestamp !== undefined) return true;
-    // The predecessor wakes this pod when it is gone.
-    return !this.#hasNamesake(entry);
+    // The predecessor wakes this pod when it is gone; so do those that make room for it.
+    return this.#admitter.hasRoom(entry.uid) && !this.#hasNamesake(entry);
   }
 
   #hasNamesake(entry: PodEntry): boolean {
@@ -301,41 +311,7 @@ export class PodLoop {
     return false;
   }
 
-  /** Admission is serial and in order of creation; what already runs goes first and passes. */
-  #admitPending(): void {
-    const pending = [...this.#entries.values()].filter(
-      (entry) => !entry.admitted && entry.pod !== undefined && !entry.removed,
-    );
-    const created = ({ pod }: PodEntry): string => pod?.metadata.creationTimestamp ?? "";
-    const adopted = (entry: PodEntry): number => Number(!this.#adopted.has(entry.uid));
-    pending.sort((a, b) => adopted(a) - adopted(b) || created(a).localeCompare(created(b), "en"));
-    for (const entry of pending) this.#admit(entry);
-  }
-
-  #admit(entry: PodEntry): void {
-    const { pod } = entry;
-    if (pod === undefined) return;
-    const over = pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed";
-    if (this.#adopted.has(entry.uid) || over || pod.metadata.deletionTimestamp !== undefined) {
-      entry.admitted = true;
-      return;
-    }
-    const { config, node, runtimeInfo } = this.#deps;
-    const refusal = admitPod(pod, {
-      node: node.node(),
-      nodeName: config.nodeName,
-      others: this.#othersThan(entry),
-      allowedUnsafeSysctls: config.allowedUnsafeSysctls,
-      features: runtimeInfo().features,
-    });
-    entry.admitted = true;
-    if (refusal === undefined) return;
-    const message = `Pod was rejected: ${refusal.message}`;
-    entry.verdict = { reason: refusal.reason, message, conditions: [] };
-    this.#deps.events.event(podTarget(pod), "Warning", refusal.reason, refusal.message);
-  }
-
-  /** Admitted pods beside this one, with what they were granted. */
+  /** The other pods that run, with what they were granted. */
   #othersThan(entry: PodEntry): readonly AssignedPod[] {
     return [...this.#entries.values()].flatMap((other) => {
       const { admitted, allocation, ending, pod, verdict } = other;
