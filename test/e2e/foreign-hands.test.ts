@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 
 import type { Pod } from "../../src/api/types.gen.ts";
 import { eventually, Machine, type MachineProcess } from "./lib/machine.ts";
@@ -393,6 +394,65 @@ describe("what others do to the engine's things", { skip: skip ?? false }, () =>
       events: inSandbox,
     },
   ];
+
+  test("kill -9 of the agent: the pod stays ready, its EndpointSlice is not touched", async () => {
+    const probe = { exec: { command: ["cat", "/tmp/ready"] }, periodSeconds: 2 };
+    const container = {
+      name: "web",
+      image,
+      command: ["sh", "-c", "touch /tmp/ready /tmp/started; exec sleep 1000"],
+      ports: [{ containerPort: 80 }],
+      readinessProbe: probe,
+      // Would fail now: what has started is not asked again by the next agent.
+      startupProbe: { exec: { command: ["rm", "/tmp/started"] }, failureThreshold: 5 },
+    };
+    const metadata = { name: "steady", labels: { app: "steady" } };
+    const spec = { terminationGracePeriodSeconds: 1, containers: [container] };
+    const service = { selector: { app: "steady" }, ports: [{ port: 80 }] };
+    const items = [
+      { apiVersion: "v1", kind: "Pod", metadata, spec },
+      { apiVersion: "v1", kind: "Service", metadata, spec: service },
+    ];
+    await machine.kubectl(["create", "-f", "-"], {
+      stdin: JSON.stringify({ apiVersion: "v1", kind: "List", items }),
+    });
+    await machine.kubectl(["wait", "--for=condition=Ready", "pod/steady", "--timeout=60s"]);
+    const slice = async (): Promise<string | undefined> => {
+      const format =
+        "jsonpath={.items[0].metadata.uid} {.items[0].metadata.generation} {.items[0].endpoints}";
+      const list = [
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=steady",
+        "-o",
+        format,
+      ];
+      const { stdout } = await machine.kubectl(list);
+      return stdout.includes('"ready":true') ? stdout : undefined;
+    };
+    const options = { timeoutMs: 20_000, describe: () => remora.output() };
+    const before = await eventually(slice, options);
+    const readySince = ({ status }: Pod): string | undefined =>
+      status?.conditions?.find(({ type }) => type === "Ready")?.lastTransitionTime;
+    const pod = await podNamed("steady");
+    // Transition times are whole seconds.
+    await delay(1100);
+    await remora.signal("KILL");
+    await remora.exited;
+    remora = await remoraUp(machine);
+    // Longer than the period: the new agent has probed.
+    await delay(5000);
+    const later = await podNamed("steady");
+    assert(isReady(later));
+    assert.equal(readySince(later), readySince(pod));
+    assert.equal(later.status?.containerStatuses?.[0]?.restartCount, 0);
+    assert.equal(await slice(), before);
+    // The probe does count: without its file the pod leaves the Service.
+    await machine.kubectl(["exec", "steady", "--", "rm", "/tmp/ready"]);
+    await eventually(async () => (isReady(await podNamed("steady")) ? undefined : true), options);
+    await machine.kubectl(["delete", "pod,service", "steady"]);
+  });
 
   for (const [index, hand] of hands.entries()) {
     test(hand.name, async () => {

@@ -4,11 +4,14 @@ export interface FakeNetwork extends PodNetwork {
   ready: boolean;
   /** Sandboxes that have an address now. */
   readonly leases: ReadonlyMap<string, SandboxNetworkConfig>;
+  /** Sandboxes whose interface somebody took away; {@link PodNetwork.setUp} brings it back. */
+  readonly cut: Set<string>;
 }
 
 /** A pod network in memory: hands out 10.244.0.2 and upwards, frees on tear-down, keeps leases over agent restarts. */
 class MemoryNetwork implements FakeNetwork {
   readonly leases = new Map<string, SandboxNetworkConfig>();
+  readonly cut = new Set<string>();
   readonly #ips = new Map<string, string>();
   ready = true;
   #next = 2;
@@ -21,12 +24,17 @@ class MemoryNetwork implements FakeNetwork {
     const ip = this.#ips.get(config.sandboxID) ?? `10.244.0.${this.#next++}`;
     this.#ips.set(config.sandboxID, ip);
     this.leases.set(config.sandboxID, config);
+    this.cut.delete(config.sandboxID);
     return { ips: [ip] };
   }
 
   addresses(sandboxID: string): readonly string[] | undefined {
     const ip = this.#ips.get(sandboxID);
     return ip === undefined ? undefined : [ip];
+  }
+
+  isIntact(sandboxID: string): boolean {
+    return !this.cut.has(sandboxID);
   }
 
   async tearDown(sandboxID: string): Promise<void> {

@@ -19,6 +19,8 @@ import type {
 export interface FakeContainer {
   readonly id: string;
   readonly sandboxID: string;
+  /** Whose it is, as its labels say: the sandbox may be gone. */
+  readonly pod: PodSandboxConfig["metadata"];
   readonly config: ContainerConfig;
   state: ContainerState;
   limits: ContainerLimits;
@@ -29,6 +31,8 @@ export interface FakeSandbox {
   readonly config: PodSandboxConfig;
   readonly createdAt: number;
   ready: boolean;
+  /** Somebody stopped it and started it again. */
+  restarted?: boolean;
 }
 
 /** What a container does when it starts: nothing (it runs on) or exit at once. */
@@ -55,6 +59,16 @@ export interface FakeRuntime extends ContainerRuntime, ImageService {
   exit(name: string, exitCode: number): void;
   /** The sandbox's process dies. */
   killSandbox(): void;
+  /** Somebody removes all containers of this name, running or not. */
+  removeByHand(name: string): void;
+  /** Somebody starts a container that has ended. */
+  startByHand(containerID: string): void;
+  /** Somebody gives a container other limits. */
+  limitByHand(name: string, limits: Partial<ContainerLimits>): void;
+  /** Somebody removes all sandboxes; what runs in them lives on. */
+  removeSandboxesByHand(): void;
+  /** Somebody restarts all sandboxes: their processes are others now. */
+  restartSandboxesByHand(): void;
 }
 
 const info: RuntimeInfo = {
@@ -127,6 +141,44 @@ class MemoryRuntime implements FakeRuntime {
     }
   }
 
+  removeByHand(name: string): void {
+    for (const container of this.containers.values()) {
+      if (container.config.name !== name) continue;
+      this.containers.delete(container.id);
+      this.#emit("removed", this.#uidOf(container), container.id);
+    }
+  }
+
+  startByHand(containerID: string): void {
+    const container = this.#container(containerID);
+    const { createdAt } = container.state;
+    container.state = { kind: "running", createdAt, startedAt: this.#now(), pid: 1001 };
+    // The agent does not look when something starts: in most cases it did that itself.
+    for (const listener of this.#listeners) listener({ kind: "resync" });
+  }
+
+  limitByHand(name: string, limits: Partial<ContainerLimits>): void {
+    for (const container of this.containers.values()) {
+      if (container.config.name !== name) continue;
+      container.limits = { ...container.limits, ...limits };
+      this.#emit("updated", this.#uidOf(container), container.id);
+    }
+  }
+
+  removeSandboxesByHand(): void {
+    for (const sandbox of this.sandboxes.values()) {
+      this.sandboxes.delete(sandbox.id);
+      this.#emit("removed", sandbox.config.metadata.uid, sandbox.id);
+    }
+  }
+
+  restartSandboxesByHand(): void {
+    for (const sandbox of this.sandboxes.values()) {
+      sandbox.restarted = true;
+      this.#emit("exited", sandbox.config.metadata.uid, sandbox.id);
+    }
+  }
+
   async connect(): Promise<RuntimeInfo> {
     return info;
   }
@@ -136,8 +188,11 @@ class MemoryRuntime implements FakeRuntime {
   }
 
   async snapshot(): Promise<ReadonlyMap<string, PodRecord>> {
-    const uids = [...this.sandboxes.values()].map(({ config }) => config.metadata.uid);
-    return new Map(uids.map((uid) => [uid, this.#record(uid)]));
+    const pods = [
+      ...[...this.sandboxes.values()].map(({ config }) => config.metadata),
+      ...[...this.containers.values()].map(({ pod }) => pod),
+    ];
+    return new Map(pods.map(({ uid }) => [uid, this.#record(uid)]));
   }
 
   async podRecord(uid: string): Promise<PodRecord> {
@@ -229,7 +284,8 @@ class MemoryRuntime implements FakeRuntime {
     const state = { kind: "created", createdAt: this.#now() } as const;
     const { cpuShares, cpuQuotaMicros, memoryLimitBytes } = config.resources;
     const limits = { cpuShares, cpuQuotaMicros, memoryLimitBytes };
-    this.containers.set(id, { id, sandboxID: sandbox.id, config, state, limits });
+    const pod = own.config.metadata;
+    this.containers.set(id, { id, sandboxID: sandbox.id, pod, config, state, limits });
     return { id, warnings: [] };
   }
 
@@ -367,7 +423,7 @@ class MemoryRuntime implements FakeRuntime {
   }
 
   #uidOf(container: FakeContainer): string {
-    return this.sandboxes.get(container.sandboxID)?.config.metadata.uid ?? "";
+    return container.pod.uid;
   }
 
   #exit(container: FakeContainer, exitCode: number): void {
@@ -386,7 +442,11 @@ class MemoryRuntime implements FakeRuntime {
     this.#emit("exited", this.#uidOf(container), container.id);
   }
 
-  #emit(kind: "started" | "exited" | "removed", podUID: string, containerID: string): void {
+  #emit(
+    kind: "started" | "exited" | "removed" | "updated",
+    podUID: string,
+    containerID: string,
+  ): void {
     for (const listener of this.#listeners) listener({ kind, podUID, containerID });
   }
 
@@ -401,6 +461,7 @@ class MemoryRuntime implements FakeRuntime {
       createdAt,
       labels: config.labels,
       record: config.record,
+      ...(sandbox.restarted === true ? { restarted: true } : {}),
     };
   }
 
@@ -409,10 +470,9 @@ class MemoryRuntime implements FakeRuntime {
       .filter(({ config }) => config.metadata.uid === uid)
       .map((sandbox) => this.#sandboxRecord(sandbox))
       .toSorted((a, b) => compareNewest(a.metadata, b.metadata));
-    const [first] = sandboxes;
-    const { name = "", namespace = "" } = first?.metadata ?? {};
-    const containers = [...this.containers.values()]
-      .filter((container) => this.#uidOf(container) === uid)
+    const own = [...this.containers.values()].filter((container) => container.pod.uid === uid);
+    const { name = "", namespace = "" } = sandboxes[0]?.metadata ?? own[0]?.pod ?? {};
+    const containers = own
       .map((container): ContainerRecord => ({
         id: container.id,
         sandboxID: container.sandboxID,

@@ -12,6 +12,7 @@ import {
   isRestartable,
   liveSandbox,
   newestSandbox,
+  type ObservedPod,
   recordsOf,
 } from "../status/observed.ts";
 import { isRestartTrigger, restartsAllContainers } from "../status/restarting-all.ts";
@@ -102,7 +103,7 @@ function replaceSandbox({ observed, pod }: ActionsInput): readonly PodAction[] |
   const newest = newestSandbox(record);
   return [
     ...sandboxKills(record.containers),
-    ...[...readySandboxes(record.sandboxes), ...vanishedSandboxes(record)].map(
+    ...[...heldSandboxes(observed, record.sandboxes), ...vanishedSandboxes(record)].map(
       (sandboxID): PodAction => ({ kind: "stopSandbox", sandboxID }),
     ),
     {
@@ -113,8 +114,14 @@ function replaceSandbox({ observed, pod }: ActionsInput): readonly PodAction[] |
   ];
 }
 
-function readySandboxes(sandboxes: readonly SandboxRecord[]): readonly string[] {
-  return sandboxes.filter(({ ready }) => ready).map(({ id }) => id);
+/** Those that run, or have died with an address that the pod would lack elsewhere. */
+function heldSandboxes(
+  { addresses }: ObservedPod,
+  sandboxes: readonly SandboxRecord[],
+): readonly string[] {
+  return sandboxes
+    .filter(({ id, ready }) => ready || addresses(id) !== undefined)
+    .map(({ id }) => id);
 }
 
 /** Removed by somebody else: the network still holds an address for them. */
@@ -159,7 +166,7 @@ function killStrays({ observed, pod }: ActionsInput): readonly PodAction[] | und
       cause: "stray",
       message: `Stopping container ${record.name}`,
     })),
-    ...readySandboxes(sandboxes.slice(1)).map((sandboxID): PodAction => ({
+    ...heldSandboxes(observed, sandboxes.slice(1)).map((sandboxID): PodAction => ({
       kind: "stopSandbox",
       sandboxID,
     })),

@@ -87,7 +87,8 @@ export function observed(
   const { sandboxes = [sandbox()], ...rest } = more;
   return {
     record: { uid: "uid-1", name: "web", namespace: "ns", sandboxes, containers },
-    addresses: () => ["10.244.0.2"],
+    // An older sandbox has given its address back.
+    addresses: (id) => (id === sandboxes[0]?.id ? ["10.244.0.2"] : undefined),
     hostIPs: ["192.0.2.10"],
     probes: {
       startup: () => undefined,

@@ -296,7 +296,7 @@ const table: readonly {
     name: "a dead sandbox is replaced after what runs in it is killed",
     pod: pod(),
     observed: observed([record("web", running)], { sandboxes: [sandbox(0, false)] }),
-    plan: ["kill web-0 sandbox", "sandbox 1"],
+    plan: ["kill web-0 sandbox", "stopSandbox sandbox-0", "sandbox 1"],
   },
   {
     name: "a Never pod that lost its sandbox ends",
