@@ -250,6 +250,17 @@ const pods: readonly object[] = [
       terminationMessagePolicy: "FallbackToLogsOnError",
     },
   ),
+  script(
+    "hooked",
+    sleeping,
+    {},
+    {
+      lifecycle: {
+        postStart: { exec: { command: ["sh", "-c", "echo started >/proc/1/fd/1"] } },
+        preStop: { exec: { command: ["sh", "-c", "echo stopping >/proc/1/fd/1"] } },
+      },
+    },
+  ),
   script("armoured", "exit 0", {
     securityContext: { appArmorProfile: { type: "RuntimeDefault" } },
   }),
@@ -633,6 +644,14 @@ describe("every field of a pod", { skip: skip ?? false }, () => {
     };
     assert.match(await ended("near"), /trap 'exit 0' TERM/);
     assert.match(await ended("far"), /^cat\0/);
+  });
+
+  test("hooks run before the pod is ready and before it is stopped", async () => {
+    await machine.kubectl(["wait", "--for=condition=Ready", "pod/hooked", "--timeout=60s"]);
+    assert.equal((await machine.kubectl(["logs", "hooked"])).stdout, "started\n");
+    const following = machine.kubectl(["logs", "-f", "hooked"]);
+    await machine.kubectl(["delete", "pod", "hooked"]);
+    assert.equal((await following).stdout, "started\nstopping\n");
   });
 
   test("the stop signal is the one that was asked for", async () => {

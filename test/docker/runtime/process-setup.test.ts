@@ -122,7 +122,8 @@ describe("what a process finds itself with", () => {
     assert.match(text, /^x$/m);
   });
   it("masked and read-only files of /proc, or all of it open", async () => {
-    const look = "busybox grep -c ' /proc/' /proc/mounts; echo 0 >/proc/sys/kernel/domainname 2>&1";
+    const look =
+      "exec 2>&1; busybox grep -c ' /proc/' /proc/mounts; echo 0 >/proc/sys/kernel/domainname";
     const masked = await output(look);
     assert.ok(Number(masked.split("\n")[0]) >= 6, masked);
     assert.match(masked, /Read-only file system/);
@@ -134,6 +135,45 @@ describe("what a process finds itself with", () => {
       tty: true,
     });
     assert.equal(text, "/made/for/it\r\nterminal\r\n");
+  });
+});
+
+describe("standard input", () => {
+  const attached = async (stdinOnce: boolean): Promise<string> => {
+    const id = await runScript(fixture, sandbox, "busybox cat; echo end", {
+      name: `in${(counter += 1)}`,
+      stdin: true,
+      stdinOnce,
+    });
+    const state = async (): Promise<string> => {
+      const { containers } = await fixture.runtime.podRecord(sandbox.metadata.uid, testSignal());
+      return containers.find((found) => found.id === id)?.state.kind ?? "";
+    };
+    const say = async (text: string): Promise<void> => {
+      const session = await fixture.runtime.attach(id, { stdin: true, tty: false }, testSignal());
+      await session.writeStdin(Buffer.from(text));
+      const echoed = async (): Promise<void> => {
+        for await (const { chunk } of session.output) {
+          if (Buffer.from(chunk).toString().includes(text)) return;
+        }
+      };
+      await echoed();
+      session.closeStdin();
+      await session.abort();
+    };
+    await say("first\n");
+    if (stdinOnce) {
+      return eventually(async () => ((await state()) === "exited" ? "exited" : undefined), "end");
+    }
+    // A second client is heard as well: the input of the first did not end that of the process.
+    await say("second\n");
+    const last = await state();
+    await fixture.runtime.stopContainer(id, 0, testSignal());
+    return last;
+  };
+  it("ends with its first client where it is for one only, and stays open otherwise", async () => {
+    assert.equal(await attached(true), "exited");
+    assert.equal(await attached(false), "running");
   });
 });
 

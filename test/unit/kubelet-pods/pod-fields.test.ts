@@ -10,6 +10,7 @@ import {
   type ContainerFacts,
 } from "../../../src/kubelet/spec/container-config.ts";
 import { ephemeralContainers, regularContainers } from "../../../src/kubelet/spec/containers.ts";
+import { containerEnvironment } from "../../../src/kubelet/spec/env.ts";
 import { formatResolvConf, podResolvConf } from "../../../src/kubelet/spec/dns.ts";
 import { resourceFieldValue } from "../../../src/kubelet/spec/field-values.ts";
 import { hostNetworkHostsFile, managedHostsFile } from "../../../src/kubelet/spec/hosts-file.ts";
@@ -448,7 +449,25 @@ test("a limit of the pod stands in for the node's size, and huge pages are never
   assert.equal(value("limits.hugepages-2Mi"), "0");
 });
 
-describe("an ephemeral container with a target", () => {
+test("a Secret's keys become variables, with a prefix; one that is optional may be missing", () => {
+  const environment = (name: string, optional: boolean): ReadonlyMap<string, string> =>
+    containerEnvironment(
+      pod(),
+      container("web", { envFrom: [{ prefix: "P_", secretRef: { name, optional } }] }),
+      {
+        configMap: () => undefined,
+        secret: (wanted) => (wanted === "s" ? { "a.b": "1" } : undefined),
+        services: new Map(),
+        addresses: { podIPs: [], hostIPs: [] },
+        allocatable: {},
+      },
+    );
+  assert.deepEqual([...environment("s", false)], [["P_a.b", "1"]]);
+  assert.deepEqual([...environment("none", true)], []);
+  assert.throws(() => environment("none", false), { message: 'secret "none" not found' });
+});
+
+describe("what is made of a container", () => {
   const debug = { name: "debug", image: "b", targetContainerName: "web" };
   const facts: ContainerFacts = {
     attempt: 0,
@@ -466,8 +485,23 @@ describe("an ephemeral container with a target", () => {
     [{ shareProcessNamespace: true }, "pod", undefined],
     [{ hostPID: true }, "node", undefined],
   ];
+  test("command and args know its variables, and are left out where they are not set", () => {
+    const of = (more: Parameters<typeof container>[1]): readonly unknown[] => {
+      const [entry] = regularContainers(pod({ containers: [container("web", more)] }));
+      assert.ok(entry !== undefined);
+      const environment = new Map([["A", "x y"]]);
+      const config = containerConfig(pod(), entry, { ...facts, environment }, limits);
+      return [config.command, config.args, config.workingDir];
+    };
+    assert.deepEqual(of({ command: ["run", "$(A)", "$$(A)"], args: ["$(B)"], workingDir: "/w" }), [
+      ["run", "x y", "$(A)"],
+      ["$(B)"],
+      "/w",
+    ]);
+    assert.deepEqual(of({ command: [], workingDir: "" }), [undefined, undefined, undefined]);
+  });
   for (const [spec, pid, targetContainerID] of cases) {
-    test(`joins its processes unless all are shared: ${JSON.stringify(spec)}`, () => {
+    test(`an ephemeral one joins its target's processes unless all are shared: ${JSON.stringify(spec)}`, () => {
       const subject = pod({ ...spec, ephemeralContainers: [debug] });
       const [entry] = ephemeralContainers(subject);
       assert.ok(entry !== undefined);
@@ -475,7 +509,7 @@ describe("an ephemeral container with a target", () => {
       assert.deepEqual([config.pid, config.targetContainerID], [pid, targetContainerID]);
     });
   }
-  test("and its stop signal, mounts and user show in the status", () => {
+  test("its stop signal, mounts and user show in the status", () => {
     const subject = pod({
       containers: [container("web", { lifecycle: { stopSignal: "SIGUSR1" } })],
     });
