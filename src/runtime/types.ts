@@ -195,6 +195,8 @@ export interface ContainerRecord {
   readonly specHash: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly record: string;
+  /** Somebody told the engine to restart it by itself; {@link ContainerRuntime.updateContainer} takes that back. */
+  readonly engineRestarts?: boolean;
   /** What the engine holds it to now; undefined when that is not known. */
   readonly limits?: ContainerLimits | undefined;
   /** As whom its first process starts (CRI ContainerUser); undefined when that is not known. */

@@ -242,6 +242,18 @@ describe("what others do to the engine's things", { skip: skip ?? false }, () =>
       },
     },
     {
+      name: "docker update --restart=always of a container, then its end",
+      does: async ({ containerID }) => {
+        const policy = ["inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", containerID];
+        await docker("update", "--restart=always", containerID);
+        const taken = async (): Promise<true | undefined> =>
+          (await docker(...policy)) === "no" ? true : undefined;
+        await eventually(taken, { timeoutMs: 20_000, describe: () => remora.output() });
+        await docker("exec", containerID, "kill", "-TERM", "1");
+      },
+      expect: restarted(0, "Completed"),
+    },
+    {
       name: "docker stop of a sandbox",
       does: ({ sandboxID }) => docker("stop", "-t", "1", sandboxID).then(() => undefined),
       expect: newSandbox,

@@ -93,6 +93,11 @@ export const containerRules: readonly ContainerRule[] = [
     states: ["running"],
     plan: restartForResize,
   },
+  {
+    name: "the engine was told to restart it by itself",
+    states: ["running"],
+    plan: (view) => (view.last?.engineRestarts === true ? update(view, view.last) : undefined),
+  },
   { name: "resize in place", roles: long, states: ["running"], plan: resize },
   {
     name: "an init container runs",
@@ -163,14 +168,19 @@ function resize(view: ContainerView): ContainerPlan | undefined {
   ) {
     return undefined;
   }
-  const limits = cgroupLimits(input.pod, entry.container);
   // Asked for the same from the same before; from others, somebody else has changed it since.
-  const update = { from: last.limits, to: limits };
-  if (isDeepStrictEqual(input.observed.updated?.get(last.id), update)) return undefined;
+  const wanted = { from: last.limits, to: cgroupLimits(input.pod, entry.container) };
+  if (isDeepStrictEqual(input.observed.updated?.get(last.id), wanted)) return undefined;
+  return update(view, last);
+}
+
+function update(view: ContainerView, record: ContainerRecord): ContainerPlan {
+  const { entry, input } = view;
   const started = entry.role !== "sidecar" || isStarted(view);
+  const limits = cgroupLimits(input.pod, entry.container);
   return {
-    progress: started ? "up" : "pending",
-    actions: [{ kind: "updateContainer", entry, record: last, limits }],
+    progress: entry.role === "init" || !started ? "pending" : "up",
+    actions: [{ kind: "updateContainer", entry, record, limits }],
   };
 }
 

@@ -76,7 +76,8 @@ export async function updateContainer(
         op: "update container",
         method: "POST",
         path: `/containers/${id}/update`,
-        body: limitFields(limits),
+        // Restarts are the agent's business.
+        body: { ...limitFields(limits), RestartPolicy: { Name: "no" } },
         timeoutMs: 30_000,
       },
       signal,

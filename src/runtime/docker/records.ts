@@ -49,6 +49,8 @@ export interface InspectedContainer {
   /** Empty when the log driver keeps no file, or before the first start. */
   readonly logPath: string;
   readonly limits: ContainerLimits;
+  /** `no` unless somebody has changed it. */
+  readonly restartPolicy: string;
 }
 
 /** Milliseconds since the epoch of an RFC 3339 time; 0 for Docker's zero time and for what is none. */
@@ -100,7 +102,14 @@ export function parseInspected(value: unknown, path = "container"): InspectedCon
       cpuQuotaMicros: optionalNumber(host["CpuQuota"]) ?? 0,
       memoryLimitBytes: optionalNumber(host["Memory"]) ?? 0,
     },
+    restartPolicy: restartPolicyOf(host),
   };
+}
+
+function restartPolicyOf(host: JsonRecord): string {
+  const policy = host["RestartPolicy"];
+  const name = isRecord(policy) ? optionalString(policy["Name"]) : undefined;
+  return name === undefined || name === "" ? "no" : name;
 }
 
 /** State of a container whose inspect is at hand. */
@@ -209,6 +218,7 @@ export function containerRecord(
     specHash: labels[label.specHash] ?? "",
     labels,
     record: labels[label.record] ?? "",
+    ...((inspected?.restartPolicy ?? "no") === "no" ? {} : { engineRestarts: true }),
     limits: inspected?.limits,
     user: userOf(labels),
   };

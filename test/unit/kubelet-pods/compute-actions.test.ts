@@ -359,6 +359,12 @@ const table: readonly {
     plan: ["update web-0 cpu 20000 memory 0"],
   },
   {
+    name: "an engine that was told to restart a container by itself is told not to",
+    pod: pod(),
+    observed: observed([record("web", running, { limits: held, engineRestarts: true })]),
+    plan: ["update web-0 cpu 0 memory 0"],
+  },
+  {
     name: "a sandbox that somebody restarted is replaced with all that is in it",
     pod: pod(),
     observed: observed([record("web", running)], {
