@@ -74,7 +74,7 @@ async function pullSecrets(start: Start): Promise<Keyring> {
     const secret = await deps.objects.get("Secret", { namespace, name }, signal);
     const text = secret?.text[".dockerconfigjson"] ?? secret?.text[".dockercfg"];
     if (text !== undefined) {
-      keyring.push(...parseKeyring(text));
+      keyring.push(...parseKeyring(text, { uid: secret?.uid ?? "", namespace, name }));
       continue;
     }
     deps.events.event(
@@ -338,6 +338,18 @@ async function run(start: Start): Promise<void> {
   await postStart(start, created.id);
 }
 
+/** Logs once what the message leaves out, because everybody who may read the pod sees that. */
+function logHiddenCause(deps: PodDeps, state: PodEntry, name: string, error: StartError): void {
+  const shown = error.cause;
+  if (!(shown instanceof ContainerConfigError) || shown.cause === undefined) return;
+  if (state.waiting.get(name)?.message === error.message) return;
+  deps.logger.log("warn", "container cannot be configured", {
+    podUID: state.uid,
+    container: name,
+    error: `${error.message}: ${errorMessage(shown.cause)}`,
+  });
+}
+
 /**
  * Brings one container from its spec to running: image, configuration, create, start, postStart.
  *
@@ -357,6 +369,7 @@ export async function startContainer(
     state.waiting.delete(name);
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
+    logHiddenCause(deps, state, name, error);
     state.waiting.set(name, { reason: error.reason, message: error.message });
     const bare = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"].includes(error.reason);
     deps.events.event(

@@ -116,6 +116,21 @@ export function resolveUser(
 
 const cacheLimit = 256;
 
+/** What somebody else waits for too; gives up on its own when `signal` aborts. */
+async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => {
+    reject(signal.reason);
+  };
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
 /** Reads accounts out of images, through a container that is never started. Kept by image id: images do not change. */
 export class ImageAccounts {
   readonly #client: DockerClient;
@@ -134,7 +149,7 @@ export class ImageAccounts {
     const reading = this.#reading.get(imageID);
     if (reading !== undefined) {
       try {
-        return await reading;
+        return await untilAborted(reading, signal);
       } catch {
         // The one who began may have given up; that is no reason for this one to.
         signal.throwIfAborted();
