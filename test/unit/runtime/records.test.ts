@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 
 import { ownership } from "../../../src/runtime/docker/labels.ts";
 import {
+  containerRecord,
   type InspectedContainer,
   type ListedContainer,
   parseInspected,
@@ -148,4 +149,19 @@ describe("parseTime", () => {
     assert.equal(parseTime(zero), 0);
     assert.equal(parseTime(undefined), 0);
   });
+});
+
+describe("as whom a container was started", () => {
+  const userOf = (text: string | undefined): unknown =>
+    containerRecord(listed("c", text === undefined ? {} : { "remora.io/user": text }), undefined)
+      .user;
+  const user = { uid: 1, gid: 2, supplementalGroups: [2, 3] };
+  it("is read from its label", () => {
+    assert.deepEqual(userOf(JSON.stringify(user)), user);
+  });
+  for (const text of [undefined, "", "{", "[]", "{}", '{"uid":1,"gid":"2"}', '{"uid":1,"gid":2}']) {
+    it(`is not known with the label ${String(text)}`, () => {
+      assert.equal(userOf(text), undefined);
+    });
+  }
 });
