@@ -55,6 +55,28 @@ export interface AgentConfig {
   readonly containerLogMaxFiles: number;
   readonly imagePullProgressDeadlineMs: number;
   readonly serializeImagePulls: boolean;
+  /** How many images are pulled at a time when they are not serialized; default no limit. */
+  readonly maxParallelImagePulls?: number;
+  /** Pulls a second, 0 = no limit; default 5. */
+  readonly registryPullQPS?: number;
+  /** Pulls at once before that counts; default 10. */
+  readonly registryBurst?: number;
+  /** Whose pods must show credentials for images that are there already; default `NeverVerifyPreloadedImages`. */
+  readonly imagePullCredentialsVerificationPolicy?:
+    | "NeverVerify"
+    | "NeverVerifyPreloadedImages"
+    | "NeverVerifyAllowlistedImages"
+    | "AlwaysVerify";
+  /** For `NeverVerifyAllowlistedImages`: repositories, or `prefix/*`. */
+  readonly preloadedImagesVerificationAllowlist?: readonly string[];
+  /** Percent of the image disk in use from which on images are removed; 100 = never; default 85. */
+  readonly imageGCHighThresholdPercent?: number;
+  /** Percent down to which they are removed; default 80. */
+  readonly imageGCLowThresholdPercent?: number;
+  /** Milliseconds that an image is kept at least; default 120 000. */
+  readonly imageMinimumGCAgeMs?: number;
+  /** Milliseconds after which an unused image is removed whatever the disk says; 0 = never (default). */
+  readonly imageMaximumGCAgeMs?: number;
   readonly nodeStatusUpdateFrequencyMs: number;
   readonly nodeStatusReportFrequencyMs: number;
   readonly nodeLeaseDurationSeconds: number;

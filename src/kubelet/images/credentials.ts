@@ -1,13 +1,27 @@
+import { createHash } from "node:crypto";
+
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import type { RegistryAuth } from "../../runtime/types.ts";
 
-interface KeyringEntry {
-  readonly host: string;
-  readonly path: string;
-  readonly auth: RegistryAuth;
+/** Where a credential comes from; undefined for one that lies on the node, for all its pods. */
+export interface SecretSource {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
 }
 
-/** Credentials by registry, as pull secrets carry them. */
+/** One thing to show to a registry. */
+export interface Credential {
+  readonly auth: RegistryAuth;
+  readonly source: SecretSource | undefined;
+}
+
+interface KeyringEntry extends Credential {
+  readonly host: string;
+  readonly path: string;
+}
+
+/** Credentials by registry, in the order in which their owners come: the pod's secrets, then the node. */
 export type Keyring = readonly KeyringEntry[];
 
 const dockerHub = new Set(["docker.io", "index.docker.io", "registry-1.docker.io"]);
@@ -19,6 +33,12 @@ function splitReference(image: string): { readonly host: string; readonly path: 
   const isHost = /[.:]/.test(first) || first === "localhost";
   const path = (isHost ? name.slice(slash + 1) : name).replace(/:[^/:]+$/, "");
   return isHost ? { host: canonicalHost(first), path } : { host: "docker.io", path };
+}
+
+/** The image's repository with its registry, without tag and digest: `docker.io/library/busybox`. */
+export function repositoryOf(image: string): string {
+  const { host, path } = splitReference(image);
+  return `${host}/${host === "docker.io" && !path.includes("/") ? `library/${path}` : path}`;
 }
 
 function canonicalHost(host: string): string {
@@ -56,12 +76,12 @@ function parseAuth(server: string, value: unknown): RegistryAuth | undefined {
 }
 
 /**
- * Reads one pull secret.
+ * Reads one pull secret, or one of the files in which container tools keep what people logged in with.
  *
  * @param text The JSON of `.dockerconfigjson` (with `auths`) or of `.dockercfg` (without).
  * @returns An empty keyring for text that is not JSON: a broken secret must not stop an anonymous pull.
  */
-export function parseKeyring(text: string): Keyring {
+export function parseKeyring(text: string, source?: SecretSource): Keyring {
   let config: unknown;
   try {
     config = JSON.parse(text);
@@ -72,7 +92,7 @@ export function parseKeyring(text: string): Keyring {
   const auths = isRecord(config["auths"]) ? config["auths"] : config;
   return Object.entries(auths).flatMap(([server, value]) => {
     const auth = parseAuth(server, value);
-    return auth === undefined ? [] : [{ ...parseServer(server), auth }];
+    return auth === undefined ? [] : [{ ...parseServer(server), auth, source }];
   });
 }
 
@@ -91,15 +111,31 @@ function globMatches(pattern: string, text: string): boolean {
   return new RegExp(`^${source}$`).test(text);
 }
 
-/** Credentials to try for an image: the most specific registry path first. */
-export function credentialsFor(image: string, keyring: Keyring): readonly RegistryAuth[] {
-  const { host, path } = splitReference(image);
+function isFor({ host, path }: KeyringEntry, image: ReturnType<typeof splitReference>): boolean {
+  return hostMatches(host, image.host) && image.path.startsWith(path);
+}
+
+/**
+ * What to show for an image, in the order in which it is tried: all that a pod's secrets have before all that the node
+ * has, and of each the most specific first.
+ */
+export function credentialsFor(image: string, keyring: Keyring): readonly Credential[] {
+  const wanted = splitReference(image);
+  const key = ({ host, path }: KeyringEntry): string => `${host}/${path}`;
+  const ofNode = ({ source }: KeyringEntry): number => Number(source === undefined);
   return keyring
-    .filter(
-      (entry) =>
-        hostMatches(entry.host, host) &&
-        (entry.path === "" || path === entry.path || path.startsWith(`${entry.path}/`)),
-    )
-    .toSorted((a, b) => b.path.length - a.path.length)
-    .map(({ auth }) => auth);
+    .filter((entry) => isFor(entry, wanted))
+    .toSorted((a, b) => ofNode(a) - ofNode(b) || compareText(key(b), key(a)))
+    .map(({ auth, source }) => ({ auth, source }));
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
+
+/** Tells whether two credentials are the same without keeping them. */
+export function credentialHash({ auth }: Credential): string {
+  const { identityToken, password, registryToken, username } = auth;
+  const text = JSON.stringify([username, password, identityToken, registryToken]);
+  return createHash("sha256").update(text).digest("hex");
 }

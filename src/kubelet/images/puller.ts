@@ -2,13 +2,16 @@ import type { EventRecorder, EventType } from "../../api/event-types.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
-import type { Image, ImageService, RegistryAuth } from "../../runtime/types.ts";
+import type { Image, ImageService } from "../../runtime/types.ts";
 import type { PodContainer } from "../spec/containers.ts";
 import { imageReference, pullPolicy } from "../spec/image-name.ts";
 import { containerTarget } from "../pods/event-target.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
-import { credentialsFor, type Keyring } from "./credentials.ts";
+import { type Credential, credentialsFor, type Keyring, repositoryOf } from "./credentials.ts";
+import { nodeKeyring } from "./node-credentials.ts";
+import { type Pulled, PullQueue, type PullQueueConfig } from "./pull-queue.ts";
+import { PullRecords } from "./pull-records.ts";
 
 /** An image is not there; `reason` is the container's waiting reason. */
 export class ImageError extends RemoraError {
@@ -35,42 +38,65 @@ export class ImageError extends RemoraError {
 }
 
 export interface ImagePullerOptions {
-  readonly config: Pick<AgentConfig, "imagePullProgressDeadlineMs" | "serializeImagePulls">;
+  readonly config: PullQueueConfig &
+    Pick<
+      AgentConfig,
+      "rootDir" | "imagePullCredentialsVerificationPolicy" | "preloadedImagesVerificationAllowlist"
+    >;
   readonly images: ImageService;
   readonly events: EventRecorder;
   readonly clock: Clock;
   readonly step: StepHook;
+  /** Default: those below `rootDir`. */
+  readonly records?: PullRecords;
+  /** What lies on the node; default: the files of `docker login`. */
+  readonly nodeKeyring?: () => Promise<Keyring>;
 }
 
 interface Failure {
   delayMs: number;
+  /** Milliseconds since the epoch. */
+  at: number;
   dueAt: number;
   readonly message: string;
 }
 
-interface Pull {
-  readonly done: Promise<Image>;
-  readonly stop: AbortController;
-  users: number;
+/** What is to be made present. */
+interface Wanted {
+  readonly pod: AssignedPod;
+  readonly entry: PodContainer;
+  /** As the pod spells it. */
+  readonly name: string;
+  /** With its tag. */
+  readonly reference: string;
+  /** Looked up at most once, and only when somebody asks. */
+  readonly credentials: () => Promise<readonly Credential[]>;
 }
 
 const firstDelayMs = 10_000;
 const maxDelayMs = 300_000;
 
-/** Makes images present: policy, back-off per pod and image, one pull for all who want the same. */
+/** Makes images present: policy, credentials, back-off per pod and image. */
 export class ImagePuller {
   readonly #options: ImagePullerOptions;
   readonly #failures = new Map<string, Failure>();
-  readonly #pulls = new Map<string, Pull>();
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue: PullQueue;
+  readonly #records: PullRecords;
+  readonly #mustVerify: (reference: string, ours: boolean) => boolean;
+  #recovered: Promise<void> | undefined;
 
   constructor(options: ImagePullerOptions) {
+    const { clock, config, records } = options;
     this.#options = options;
+    this.#queue = new PullQueue(options);
+    this.#records = records ?? new PullRecords(config.rootDir, () => clock.now());
+    this.#mustVerify = verificationPolicy(config);
   }
 
   /**
    * The image of a container, pulled when its policy says so.
    *
+   * @param keyring What the pod's pull secrets have.
    * @throws {ImageError} with the reason to show while the container waits.
    */
   async ensure(
@@ -86,19 +112,30 @@ export class ImagePuller {
       this.#event(pod, entry, "Warning", "InspectFailed", message);
       throw new ImageError("InvalidImageName", message);
     }
-    const present = await this.#inspect(pod, entry, reference, signal);
+    let looked: Promise<readonly Credential[]> | undefined;
+    const credentials = async (): Promise<readonly Credential[]> => {
+      looked ??= this.#nodeKeyring().then((node) =>
+        credentialsFor(reference, [...keyring, ...node]),
+      );
+      return looked;
+    };
+    const wanted: Wanted = { pod, entry, name, reference, credentials };
+    await this.#recover(signal);
     const policy = pullPolicy(entry.container);
-    if (present !== undefined && policy !== "Always") {
+    if (policy === "Always") return this.#pullWithBackoff(wanted, signal);
+    const present = await this.#inspect(pod, entry, reference, signal);
+    if (present !== undefined && (await this.#mayUse(wanted, present))) {
       const message = `Container image "${name}" already present on machine and can be accessed by the pod`;
       this.#event(pod, entry, "Normal", "Pulled", message);
       return present;
     }
     if (policy === "Never") {
+      // The same words for an image that others have pulled: it is not told that it is there.
       const message = `Container image "${name}" is not present with pull policy of Never`;
       this.#event(pod, entry, "Warning", "ErrImageNeverPull", message);
       throw new ImageError("ErrImageNeverPull", message);
     }
-    return this.#pullWithBackoff(pod, entry, { name, reference, keyring }, signal);
+    return this.#pullWithBackoff(wanted, signal);
   }
 
   /** Forgets the pod's failures. */
@@ -106,6 +143,29 @@ export class ImagePuller {
     for (const key of this.#failures.keys()) {
       if (key.startsWith(`${uid} `)) this.#failures.delete(key);
     }
+  }
+
+  async #nodeKeyring(): Promise<Keyring> {
+    const { config, nodeKeyring: read } = this.#options;
+    return read === undefined ? nodeKeyring(config.rootDir) : read();
+  }
+
+  /** Once: what a crash interrupted counts as pulled by us when it is there. */
+  async #recover(signal: AbortSignal): Promise<void> {
+    const { images } = this.#options;
+    this.#recovered ??= this.#records
+      .recover(async (reference) => (await images.imageStatus(reference, signal))?.id)
+      .catch((error: unknown) => {
+        this.#recovered = undefined;
+        throw error;
+      });
+    await this.#recovered;
+  }
+
+  async #mayUse({ credentials, reference }: Wanted, { id }: Image): Promise<boolean> {
+    const ours = await this.#records.isOurs(reference, id);
+    if (!this.#mustVerify(reference, ours)) return true;
+    return this.#records.mayUse(reference, id, credentials);
   }
 
   async #inspect(
@@ -124,112 +184,62 @@ export class ImagePuller {
     }
   }
 
-  async #pullWithBackoff(
-    pod: AssignedPod,
-    entry: PodContainer,
-    image: { readonly name: string; readonly reference: string; readonly keyring: Keyring },
-    signal: AbortSignal,
-  ): Promise<Image> {
+  async #pullWithBackoff(wanted: Wanted, signal: AbortSignal): Promise<Image> {
     const { clock, step } = this.#options;
-    const key = `${pod.metadata.uid} ${image.reference}`;
+    const { entry, name, pod, reference } = wanted;
+    const key = `${pod.metadata.uid} ${reference}`;
     const failure = this.#failures.get(key);
     if (failure !== undefined && clock.now() < failure.dueAt) {
-      const message = `Back-off pulling image "${image.name}"`;
+      const message = `Back-off pulling image "${name}"`;
       this.#event(pod, entry, "Normal", "BackOff", message);
       throw new ImageError("ImagePullBackOff", `${message}: ErrImagePull: ${failure.message}`, {
         retryAt: failure.dueAt,
       });
     }
-    this.#event(pod, entry, "Normal", "Pulling", `Pulling image "${image.name}"`);
+    this.#event(pod, entry, "Normal", "Pulling", `Pulling image "${name}"`);
     await step("pullImage");
     const started = clock.monotonic();
     try {
-      const pulled = await this.#share(image.reference, image.keyring, signal);
+      const { durationMs, image } = await this.#pull(wanted, signal);
       this.#failures.delete(key);
-      const took = `${((clock.monotonic() - started) / 1000).toFixed(3)}s`;
-      this.#event(
-        pod,
-        entry,
-        "Normal",
-        "Pulled",
-        `Successfully pulled image "${image.name}" in ${took} (${took} including waiting). Image size: ${pulled.sizeBytes} bytes.`,
-      );
-      return pulled;
+      const whole = formatDuration(clock.monotonic() - started);
+      const message = `Successfully pulled image "${name}" in ${formatDuration(durationMs)} (${whole} including waiting). Image size: ${image.sizeBytes} bytes.`;
+      this.#event(pod, entry, "Normal", "Pulled", message);
+      return image;
     } catch (error) {
       if (isAbort(error) && signal.aborted) throw error;
-      throw this.#failed(pod, entry, { key, name: image.name }, error);
+      throw this.#failed(wanted, key, error);
     }
   }
 
-  #failed(
-    pod: AssignedPod,
-    entry: PodContainer,
-    image: { readonly key: string; readonly name: string },
-    error: unknown,
-  ): ImageError {
+  async #pull({ credentials, reference }: Wanted, signal: AbortSignal): Promise<Pulled> {
+    await this.#records.begin(reference);
+    let pulled: Pulled;
+    let used: Credential | undefined;
+    try {
+      const mine = await credentials();
+      pulled = await this.#queue.pull(reference, mine, signal);
+      used = pulled.usedIndex === undefined ? undefined : mine[pulled.usedIndex];
+    } catch (error) {
+      await this.#records.failed(reference);
+      throw error;
+    }
+    await this.#records.pulled(reference, pulled.image.id, used);
+    return pulled;
+  }
+
+  #failed({ entry, name, pod }: Wanted, key: string, error: unknown): ImageError {
     const message = errorMessage(error);
-    const before = this.#failures.get(image.key)?.delayMs;
-    const delayMs = before === undefined ? firstDelayMs : Math.min(before * 2, maxDelayMs);
-    const dueAt = this.#options.clock.now() + delayMs;
-    this.#failures.set(image.key, { delayMs, dueAt, message });
-    const text = `Failed to pull image "${image.name}": ${message}`;
-    this.#event(pod, entry, "Warning", "Failed", text);
+    const now = this.#options.clock.now();
+    const before = this.#failures.get(key);
+    // After a long time without one, a failure is a first one again.
+    const fresh = before === undefined || now - before.at > 2 * maxDelayMs;
+    const delayMs = fresh ? firstDelayMs : Math.min(before.delayMs * 2, maxDelayMs);
+    const dueAt = now + delayMs;
+    this.#failures.set(key, { delayMs, at: now, dueAt, message });
+    this.#event(pod, entry, "Warning", "Failed", `Failed to pull image "${name}": ${message}`);
     // The next look shows ImagePullBackOff; it need not wait for the end of the delay.
     return new ImageError("ErrImagePull", message, { cause: error, retryAt: dueAt });
-  }
-
-  /** One pull per image and keyring; it stops when the last one who wants it has gone. */
-  async #share(reference: string, keyring: Keyring, signal: AbortSignal): Promise<Image> {
-    const credentials = credentialsFor(reference, keyring);
-    const key = JSON.stringify([reference, credentials]);
-    let pull = this.#pulls.get(key);
-    if (pull === undefined) {
-      const stop = new AbortController();
-      const done = this.#enqueue(() => this.#pull(reference, credentials, stop.signal));
-      pull = { done, stop, users: 0 };
-      this.#pulls.set(key, pull);
-      const drop = (): void => {
-        if (this.#pulls.get(key) === pull) this.#pulls.delete(key);
-      };
-      done.then(drop, drop);
-    }
-    pull.users += 1;
-    try {
-      return await abortable(pull.done, signal);
-    } finally {
-      pull.users -= 1;
-      if (pull.users === 0) {
-        pull.stop.abort();
-        this.#pulls.delete(key);
-      }
-    }
-  }
-
-  async #enqueue(work: () => Promise<Image>): Promise<Image> {
-    if (!this.#options.config.serializeImagePulls) return work();
-    const turn = this.#queue.then(work, work);
-    this.#queue = turn.catch(() => undefined);
-    return turn;
-  }
-
-  async #pull(
-    reference: string,
-    credentials: readonly RegistryAuth[],
-    signal: AbortSignal,
-  ): Promise<Image> {
-    const { config, images } = this.#options;
-    const stallMs = config.imagePullProgressDeadlineMs;
-    let failure: unknown;
-    for (const auth of credentials.length === 0 ? [undefined] : credentials) {
-      signal.throwIfAborted();
-      try {
-        return await images.pullImage(reference, { auth, stallMs }, signal);
-      } catch (error) {
-        if (isAbort(error) && signal.aborted) throw error;
-        failure = error;
-      }
-    }
-    throw failure;
   }
 
   #event(
@@ -243,17 +253,38 @@ export class ImagePuller {
   }
 }
 
-async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = (): void => {
-    const reason: unknown = signal.reason;
-    aborted.reject(reason instanceof Error ? reason : new DOMException("aborted", "AbortError"));
-  };
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
+/** A duration as Go prints it, cut to milliseconds: `523ms`, `1.2s`, `1m2.5s`. */
+export function formatDuration(ms: number): string {
+  const whole = Math.max(Math.trunc(ms), 0);
+  if (whole === 0) return "0s";
+  if (whole < 1000) return `${whole}ms`;
+  const minutes = Math.floor(whole / 60_000);
+  const seconds = `${(whole % 60_000) / 1000}s`;
+  if (minutes === 0) return seconds;
+  const hours = Math.floor(minutes / 60);
+  return hours === 0 ? `${minutes}m${seconds}` : `${hours}h${minutes % 60}m${seconds}`;
+}
+
+/** Which images that are there must be asked for with credentials (ImagePullCredentialsVerificationPolicy). */
+function verificationPolicy(
+  config: ImagePullerOptions["config"],
+): (reference: string, ours: boolean) => boolean {
+  const allowed = config.preloadedImagesVerificationAllowlist ?? [];
+  switch (config.imagePullCredentialsVerificationPolicy ?? "NeverVerifyPreloadedImages") {
+    case "NeverVerify":
+      return () => false;
+    case "NeverVerifyPreloadedImages":
+      return (_, ours) => ours;
+    case "NeverVerifyAllowlistedImages":
+      return (reference) => !allowed.some((pattern) => matchesPattern(reference, pattern));
+    case "AlwaysVerify":
+      return () => true;
   }
+}
+
+function matchesPattern(reference: string, pattern: string): boolean {
+  const name = repositoryOf(reference);
+  return pattern.endsWith("/*")
+    ? name.startsWith(pattern.slice(0, -1))
+    : name === repositoryOf(pattern);
 }

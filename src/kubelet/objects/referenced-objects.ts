@@ -15,6 +15,8 @@ export type ReferencedKind = "ConfigMap" | "Secret";
 
 /** A ConfigMap or Secret as a pod uses it. */
 export interface ReferencedObject {
+  /** Tells an object from its successor of the same name. */
+  readonly uid?: string;
   /** `kubernetes.io/dockerconfigjson` and the like; empty for ConfigMaps. */
   readonly type: string;
   /** Every key as bytes, binaryData included. */
@@ -54,7 +56,7 @@ export function configMapObject(value: unknown): ReferencedObject {
 
 /** Projection of a Secret. */
 export function secretObject(value: unknown): ReferencedObject {
-  const { data = {}, type = "" } = parseStored<Secret>(value);
+  const { data = {}, metadata, type = "" } = parseStored<Secret>(value);
   const files = new Map<string, Uint8Array>();
   const text: Record<string, string> = {};
   for (const [key, encoded] of Object.entries(data)) {
@@ -62,7 +64,7 @@ export function secretObject(value: unknown): ReferencedObject {
     files.set(key, bytes);
     text[key] = bytes.toString("utf8");
   }
-  return { type, files, text };
+  return { uid: metadata.uid, type, files, text };
 }
 
 /** Everything a pod refers to by name, as `kind/name`. */

@@ -349,16 +349,20 @@ test("pull secrets: the longest matching path first, Docker Hub under all its na
     }),
   );
   assert.deepEqual(
-    credentialsFor("busybox:1", keyring).map(({ username, password }) => [username, password]),
+    credentialsFor("busybox:1", keyring).map(({ auth: { username, password } }) => [
+      username,
+      password,
+    ]),
     [["u", "p:w"]],
   );
   assert.deepEqual(
-    credentialsFor("r.example.com/team/app:1", keyring).map(({ username }) => username),
+    credentialsFor("r.example.com/team/app:1", keyring).map(({ auth: { username } }) => username),
     ["team", "wild"],
   );
   assert.deepEqual(
-    credentialsFor("r.example.com/teamwork/app", keyring).map(({ username }) => username),
-    ["wild"],
+    credentialsFor("r.example.com/teamwork/app", keyring).map(({ auth: { username } }) => username),
+    ["team", "wild"],
+    "paths are prefixes, as in the kubelet",
   );
   assert.deepEqual(parseKeyring("not json"), []);
 });

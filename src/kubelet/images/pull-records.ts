@@ -1,0 +1,280 @@
+import { createHash } from "node:crypto";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+
+import { writeFileAtomic } from "../../lib/atomic-file.ts";
+import { errorCode } from "../../lib/errors.ts";
+import { isRecord, optionalString } from "../../lib/guard.ts";
+import { type Credential, credentialHash, repositoryOf } from "./credentials.ts";
+
+const apiVersion = "kubelet.config.k8s.io/v1beta1";
+const prefix = "sha256-";
+
+/** A secret that opened a registry (ImagePullSecret). */
+interface PullSecret {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly credentialHash: string;
+}
+
+/** Who may use an image by one of its names (ImagePullCredentials). */
+interface PullCredentials {
+  readonly nodePodsAccessible?: boolean;
+  readonly kubernetesSecrets?: readonly PullSecret[];
+}
+
+/** What is known of an image that this node pulled (ImagePulledRecord). */
+interface PulledRecord {
+  readonly imageRef: string;
+  readonly credentialMapping: Readonly<Record<string, PullCredentials>>;
+}
+
+function fileName(key: string): string {
+  return prefix + createHash("sha256").update(key).digest("hex");
+}
+
+function parsePullSecret(value: unknown): PullSecret | undefined {
+  if (!isRecord(value)) return undefined;
+  const text = (name: string): string => optionalString(value[name]) ?? "";
+  return {
+    uid: text("uid"),
+    namespace: text("namespace"),
+    name: text("name"),
+    credentialHash: text("credentialHash"),
+  };
+}
+
+function parseCredentials(value: unknown): PullCredentials {
+  if (!isRecord(value)) return {};
+  if (value["nodePodsAccessible"] === true) return { nodePodsAccessible: true };
+  const secrets = value["kubernetesSecrets"];
+  if (!Array.isArray(secrets)) return {};
+  return {
+    kubernetesSecrets: secrets.map(parsePullSecret).filter((secret) => secret !== undefined),
+  };
+}
+
+/** Undefined for text that is not a record. */
+function parseRecord(text: string): PulledRecord | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const imageRef = isRecord(value) ? optionalString(value["imageRef"]) : undefined;
+  if (!isRecord(value) || imageRef === undefined) return undefined;
+  const mapping = isRecord(value["credentialMapping"]) ? value["credentialMapping"] : {};
+  const credentialMapping = Object.fromEntries(
+    Object.entries(mapping).map(([name, credentials]) => [name, parseCredentials(credentials)]),
+  );
+  return { imageRef, credentialMapping };
+}
+
+async function readOptional(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function sameSecret(a: PullSecret, b: PullSecret): boolean {
+  return a.uid === b.uid && a.namespace === b.namespace && a.name === b.name;
+}
+
+function bySecret(a: PullSecret, b: PullSecret): number {
+  const key = ({ name, namespace, uid }: PullSecret): string => `${namespace}/${name}/${uid}`;
+  return key(a) < key(b) ? -1 : 1;
+}
+
+function pullSecret(credential: Credential): PullSecret | undefined {
+  const { source } = credential;
+  return source === undefined
+    ? undefined
+    : { ...source, credentialHash: credentialHash(credential) };
+}
+
+function merge(old: PullCredentials | undefined, used: PullSecret | undefined): PullCredentials {
+  if (old?.nodePodsAccessible === true || used === undefined) return { nodePodsAccessible: true };
+  const others = (old?.kubernetesSecrets ?? []).filter((secret) => !sameSecret(secret, used));
+  return { kubernetesSecrets: [...others, used].toSorted(bySecret) };
+}
+
+/**
+ * Which images this node pulled and with whose credentials, so that one tenant's private image is not another's for the
+ * asking (KEP-2535). The files are the kubelet's own: `<root>/image_manager/pulling` holds what is being pulled,
+ * `pulled` what was.
+ */
+export class PullRecords {
+  readonly #pulling: string;
+  readonly #pulled: string;
+  readonly #now: () => number;
+  /** Pulls under way by reference; the last one that ends removes the file. */
+  readonly #intents = new Map<string, number>();
+  /** Writes of one record must not overtake each other. */
+  #writing: Promise<unknown> = Promise.resolve();
+
+  constructor(rootDir: string, now: () => number) {
+    this.#pulling = join(rootDir, "image_manager", "pulling");
+    this.#pulled = join(rootDir, "image_manager", "pulled");
+    this.#now = now;
+  }
+
+  /** Notes that a pull begins. A crash in the middle then leaves an image that is known to be ours. */
+  async begin(reference: string): Promise<void> {
+    this.#intents.set(reference, (this.#intents.get(reference) ?? 0) + 1);
+    await this.#write(this.#pulling, reference, { kind: "ImagePullIntent", image: reference });
+  }
+
+  async #end(reference: string): Promise<void> {
+    const left = (this.#intents.get(reference) ?? 1) - 1;
+    if (left > 0) {
+      this.#intents.set(reference, left);
+      return;
+    }
+    this.#intents.delete(reference);
+    await rm(join(this.#pulling, fileName(reference)), { force: true });
+  }
+
+  /** The pull that {@link begin} announced came to nothing. */
+  async failed(reference: string): Promise<void> {
+    await this.#end(reference);
+  }
+
+  /** It is done; `used` opened the registry, undefined when nothing had to. */
+  async pulled(reference: string, imageID: string, used: Credential | undefined): Promise<void> {
+    await this.#note(imageID, reference, used === undefined ? undefined : pullSecret(used));
+    await this.#end(reference);
+  }
+
+  async #note(imageID: string, reference: string, used: PullSecret | undefined): Promise<void> {
+    await this.#inTurn(async () => {
+      const record = await this.#read(imageID);
+      const name = repositoryOf(reference);
+      const mapping = record?.credentialMapping ?? {};
+      await this.#writeRecord(imageID, { ...mapping, [name]: merge(mapping[name], used) });
+    });
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#writing.then(work);
+    this.#writing = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #writeRecord(
+    imageRef: string,
+    credentialMapping: Readonly<Record<string, PullCredentials>>,
+  ): Promise<void> {
+    const lastUpdatedTime = new Date(this.#now()).toISOString().replace(/\.\d+Z$/, "Z");
+    const kind = "ImagePulledRecord";
+    await this.#write(this.#pulled, imageRef, {
+      kind,
+      lastUpdatedTime,
+      imageRef,
+      credentialMapping,
+    });
+  }
+
+  async #write(
+    directory: string,
+    key: string,
+    fields: Readonly<Record<string, unknown>>,
+  ): Promise<void> {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const text = `${JSON.stringify({ apiVersion, ...fields })}\n`;
+    await writeFileAtomic(join(directory, fileName(key)), text, 0o600);
+  }
+
+  async #read(imageID: string): Promise<PulledRecord | undefined> {
+    const text = await readOptional(join(this.#pulled, fileName(imageID)));
+    const record = text === undefined ? undefined : parseRecord(text);
+    return record?.imageRef === imageID ? record : undefined;
+  }
+
+  /** Whether this node pulled it, or is about to. */
+  async isOurs(reference: string, imageID: string): Promise<boolean> {
+    if (this.#intents.has(reference)) return true;
+    const [pulled, pulling] = await Promise.all([
+      readOptional(join(this.#pulled, fileName(imageID))),
+      readOptional(join(this.#pulling, fileName(reference))),
+    ]);
+    return pulled !== undefined || pulling !== undefined;
+  }
+
+  /** Whether what the pod has is known to open the image. Remembers a secret whose content or name has changed. */
+  async mayUse(
+    reference: string,
+    imageID: string,
+    credentials: () => Promise<readonly Credential[]>,
+  ): Promise<boolean> {
+    const known = (await this.#read(imageID))?.credentialMapping[repositoryOf(reference)];
+    if (known?.nodePodsAccessible === true) return true;
+    const secrets = known?.kubernetesSecrets ?? [];
+    if (secrets.length === 0) return false;
+    for (const credential of await credentials()) {
+      const mine = pullSecret(credential);
+      if (mine === undefined) continue;
+      const same = secrets.find(
+        (secret) => secret.credentialHash === mine.credentialHash || sameSecret(secret, mine),
+      );
+      if (same === undefined) continue;
+      const changed = !sameSecret(same, mine) || same.credentialHash !== mine.credentialHash;
+      if (changed) await this.#note(imageID, reference, mine);
+      return true;
+    }
+    return false;
+  }
+
+  /** Turns pulls that a crash interrupted into records, of those images that are there after all. */
+  async recover(imageID: (reference: string) => Promise<string | undefined>): Promise<void> {
+    for (const name of await this.#files(this.#pulling)) {
+      const text = (await readOptional(join(this.#pulling, name))) ?? "";
+      const reference = parseIntent(text);
+      const id = reference === undefined ? undefined : await imageID(reference);
+      if (reference === undefined || id === undefined) continue;
+      // Nobody knows what opened the registry, so nobody is let in without showing something.
+      await this.#inTurn(async () => {
+        if ((await this.#read(id)) === undefined) await this.#writeRecord(id, {});
+      });
+      await rm(join(this.#pulling, name), { force: true });
+    }
+  }
+
+  /** Ids of the images that this node pulled. */
+  async images(): Promise<ReadonlySet<string>> {
+    const ids = new Set<string>();
+    for (const name of await this.#files(this.#pulled)) {
+      const record = parseRecord((await readOptional(join(this.#pulled, name))) ?? "");
+      if (record !== undefined) ids.add(record.imageRef);
+    }
+    return ids;
+  }
+
+  /** The image is gone. */
+  async forget(imageID: string): Promise<void> {
+    await rm(join(this.#pulled, fileName(imageID)), { force: true });
+  }
+
+  async #files(directory: string): Promise<readonly string[]> {
+    try {
+      const names = await readdir(directory);
+      return names.filter((name) => name.startsWith(prefix) && !name.endsWith(".tmp"));
+    } catch (error) {
+      if (errorCode(error) === "ENOENT") return [];
+      throw error;
+    }
+  }
+}
+
+function parseIntent(text: string): string | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isRecord(value) ? optionalString(value["image"]) : undefined;
+  } catch {
+    return undefined;
+  }
+}
