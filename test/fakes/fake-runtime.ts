@@ -50,6 +50,8 @@ export interface FakeRuntime extends ContainerRuntime, ImageService {
   onExec: (containerID: string, command: readonly string[]) => Partial<ExecResult>;
   /** Seconds a container takes to obey its stop signal; more than the grace means SIGKILL. */
   stopSeconds: number;
+  /** How a container ends that obeys its stop signal. */
+  stopExitCode: number;
   /** Called before each mutating call; throw to make it fail. */
   fail: (call: string) => void;
   addImage(reference: string, image?: Partial<Image>): Image;
@@ -103,6 +105,7 @@ class MemoryRuntime implements FakeRuntime {
   program: Program = () => undefined;
   onExec: FakeRuntime["onExec"] = () => ({});
   stopSeconds = 0;
+  stopExitCode = 143;
   fail: (call: string) => void = () => undefined;
   #sequence = 0;
 
@@ -327,7 +330,7 @@ class MemoryRuntime implements FakeRuntime {
     this.#call(`stopContainer ${container.config.name} ${gracePeriodSeconds}`);
     if (container.state.kind !== "running") return;
     signal.throwIfAborted();
-    this.#exit(container, this.stopSeconds > gracePeriodSeconds ? 137 : 143);
+    this.#exit(container, this.stopSeconds > gracePeriodSeconds ? 137 : this.stopExitCode);
   }
 
   async removeContainer(containerID: string): Promise<void> {

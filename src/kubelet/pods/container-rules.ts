@@ -10,7 +10,7 @@ import {
 } from "../spec/containers.ts";
 import { needsRestart, unappliedResources } from "../spec/resize.ts";
 import { cgroupLimits } from "../spec/resources.ts";
-import { crashBackoff, lostEnd, recordsOf } from "../status/observed.ts";
+import { crashBackoff, killBackoff, lostEnd, recordsOf } from "../status/observed.ts";
 import type { ActionsInput, KillCause, PodAction } from "./pod-action.ts";
 
 /** One container of the spec and what became of it in the runtime. */
@@ -63,17 +63,21 @@ export const containerRules: readonly ContainerRule[] = [
     plan: (view) =>
       start(
         view,
-        kill(view, "unknown", `Container is in "unknown" state, try killing it before restart`),
+        kill(
+          view,
+          "unknown",
+          `${kindOf(view)} is in "unknown" state, try killing it before restart`,
+        ),
       ),
   },
   {
-    name: "definition changed",
-    roles: restartable,
+    name: "definition changed: restarted whatever the policy says",
+    roles: long,
     states: ["running"],
     plan: (view) =>
       view.last?.specHash === specHash(view.entry.container)
         ? undefined
-        : pending(kill(view, "definition", `${label(view)} definition changed, will be restarted`)),
+        : restart(view, "definition", `${label(view)} definition changed`),
   },
   {
     name: "liveness probe failed",
@@ -132,15 +136,35 @@ function pending(actions: readonly PodAction[]): ContainerPlan {
   return { progress: "pending", actions };
 }
 
-function label({ entry }: ContainerView): string {
-  return `${entry.role === "sidecar" ? "Init container" : "Container"} ${entry.container.name}`;
+function kindOf({ entry }: ContainerView): string {
+  return entry.role === "sidecar" || entry.role === "init" ? "Init container" : "Container";
+}
+
+function label(view: ContainerView): string {
+  return `${kindOf(view)} ${view.entry.container.name}`;
 }
 
 function kill({ last }: ContainerView, cause: KillCause, message: string): readonly PodAction[] {
   return last === undefined ? [] : [{ kind: "killContainer", record: last, cause, message }];
 }
 
-/** The restart itself is decided by the next look, from the exit that the kill leaves behind. */
+/**
+ * Kills and starts in one plan: what the kill makes of the exit code must decide nothing. Where the crash loop has to
+ * be waited for, the next look goes on from the exit.
+ */
+function restart(view: ContainerView, cause: KillCause, text: string): ContainerPlan {
+  const { entry, input, last, sandbox } = view;
+  if (last === undefined) return pending([]);
+  const message =
+    entry.role === "sidecar" || cause === "resize" ? text : `${text}, will be restarted`;
+  const kills = kill(view, cause, message);
+  const { now } = input.observed;
+  const { dueAt, nextDelayMs: backoffMs } = killBackoff(last, specHash(entry.container), now);
+  if (dueAt > now) return pending(kills);
+  const attempt = last.attempt + 1;
+  return pending([...kills, { kind: "startContainer", entry, sandbox, attempt, backoffMs }]);
+}
+
 function failedProbe(view: ContainerView, kind: "liveness" | "startup"): ContainerPlan | undefined {
   const { entry, input, last } = view;
   const { container } = entry;
@@ -150,14 +174,14 @@ function failedProbe(view: ContainerView, kind: "liveness" | "startup"): Contain
   const again =
     entry.role === "sidecar" || containerRestartPolicy(input.pod, container) !== "Never";
   const text = `${label(view)} failed ${kind} probe`;
-  return pending(kill(view, kind, again ? `${text}, will be restarted` : text));
+  return again ? restart(view, kind, text) : pending(kill(view, kind, text));
 }
 
 function restartForResize(view: ContainerView): ContainerPlan | undefined {
   const { container } = view.entry;
   const changed = unappliedResources(view.input.pod, container, view.last?.limits);
   if (changed.length === 0 || !needsRestart(container, changed)) return undefined;
-  return pending(kill(view, "resize", `Container ${container.name} resize requires restart`));
+  return restart(view, "resize", `Container ${container.name} resize requires restart`);
 }
 
 function resize(view: ContainerView): ContainerPlan | undefined {

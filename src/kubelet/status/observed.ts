@@ -127,6 +127,21 @@ export function crashBackoff(last: ContainerRecord | undefined, specHash: string
   };
 }
 
+/**
+ * The same for a running container that is killed to be started again: that is at once, unless it has just been started
+ * after a wait.
+ */
+export function killBackoff(last: ContainerRecord, specHash: string, now: number): CrashBackoff {
+  const same = last.specHash === specHash;
+  const backoffMs = same ? parseContainerNote(last.record).backoffMs : 0;
+  const { createdAt } = last.state;
+  const dueAt = createdAt + backoffMs;
+  if (now - createdAt > resetAfterMs) return { dueAt, delayMs: 0, nextDelayMs: firstDelayMs };
+  const doubled = Math.min(backoffMs * 2, maxDelayMs);
+  const first = last.attempt === 0 ? 0 : firstDelayMs;
+  return { dueAt, delayMs: backoffMs, nextDelayMs: backoffMs === 0 ? first : doubled };
+}
+
 /** Whether a container that has ended is to run again in the present sandbox. */
 export function isRestartable(
   pod: AssignedPod,

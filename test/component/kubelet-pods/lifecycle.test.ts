@@ -322,6 +322,58 @@ test("a readiness probe decides about Ready, a liveness probe restarts", async (
   });
 });
 
+test("a new image restarts a container that runs once, and the pod never looks as if it had ended", async () => {
+  await withWorld(async (world) => {
+    world.start();
+    world.runtime.addImage("app:2");
+    world.api.put(PODS, podManifest("web", { restartPolicy: "Never" }));
+    await world.until("ready", () => condition(world, "web", "Ready") === "True");
+    const pod = world.pod("web");
+    assert(pod !== undefined);
+    world.api.put(PODS, {
+      ...pod,
+      metadata: { ...pod.metadata, generation: 2 },
+      spec: { ...pod.spec, containers: [{ name: "web", image: "app:2" }] },
+    });
+    const status = await world.until("restarted", () => {
+      const found = world.pod("web")?.status;
+      const [container] = found?.containerStatuses ?? [];
+      return container?.restartCount === 1 && condition(world, "web", "Ready") === "True"
+        ? found
+        : undefined;
+    });
+    assert.equal(status.containerStatuses?.[0]?.lastState?.terminated?.exitCode, 143);
+    assert.equal(status.observedGeneration, 2);
+    const texts = world.events.map(({ message }) => message);
+    assert(texts.includes("Container web definition changed, will be restarted"));
+    const writes = world.api.requests.filter(({ method }) => method === "PATCH");
+    for (const { body } of writes) {
+      assert.doesNotMatch(JSON.stringify(body), /"phase":"(Failed|Succeeded)"/);
+    }
+  });
+});
+
+test("a container that obeys after a failed liveness probe is restarted under OnFailure, too", async () => {
+  await withWorld(async (world) => {
+    const failing = new Set<string>();
+    world.runtime.onExec = (id) => ({ exitCode: failing.has(id) ? 1 : 0 });
+    world.runtime.stopExitCode = 0;
+    world.start();
+    const livenessProbe = { exec: { command: ["alive"] }, periodSeconds: 1, failureThreshold: 1 };
+    const containers = [{ name: "web", image: "app:1", livenessProbe }];
+    world.api.put(PODS, podManifest("web", { restartPolicy: "OnFailure", containers }));
+    await world.until("ready", () => condition(world, "web", "Ready") === "True");
+    for (const id of world.runtime.containers.keys()) failing.add(id);
+    await world.until("restarted", () => world.runtime.starts.get("web") === 2);
+    const status = await world.until("ready again", () => {
+      const [found] = world.pod("web")?.status?.containerStatuses ?? [];
+      return found?.restartCount === 1 && found.ready ? found : undefined;
+    });
+    assert.equal(status.lastState?.terminated?.exitCode, 0);
+    assert.equal(world.pod("web")?.status?.phase, "Running");
+  });
+});
+
 test("sidecars stop after the regular containers, in reverse order", async () => {
   await withWorld(async (world) => {
     world.start();

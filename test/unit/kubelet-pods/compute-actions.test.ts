@@ -12,6 +12,7 @@ import {
   container,
   created,
   exited,
+  now,
   observed,
   pod,
   record,
@@ -160,10 +161,10 @@ const table: readonly {
     plan: ["start web 4 then 10000"],
   },
   {
-    name: "a new image kills what runs, also under Never",
+    name: "a new image restarts what runs, also under Never",
     pod: pod({ containers: [container("web", { image: "app:2" })], restartPolicy: "Never" }),
     observed: observed([record("web", running)]),
-    plan: ["kill web-0 definition"],
+    plan: ["kill web-0 definition", "start web 1 then 0"],
   },
   {
     name: "a half-made container is removed and made again under its number",
@@ -327,7 +328,7 @@ const table: readonly {
       ],
     }),
     observed: observed([record("web", running, { limits: held })]),
-    plan: ["kill web-0 resize"],
+    plan: ["kill web-0 resize", "start web 1 then 0"],
   },
   {
     name: "limits that the engine rounds are not asked for again",
@@ -453,12 +454,49 @@ const table: readonly {
     plan: ["start one 1 then 10000"],
   },
   {
-    name: "a failed liveness probe kills; the restart is the next look's",
+    name: "a failed liveness probe kills and starts, whatever the exit code will be",
     pod: pod({ containers: [container("web", { livenessProbe: {} })] }),
     observed: observed([record("web", running)], {
       probes: { startup: () => undefined, readiness: () => undefined, liveness: () => false },
     }),
+    plan: ["kill web-0 liveness", "start web 1 then 0"],
+  },
+  {
+    name: "under Never it only kills",
+    pod: pod({ restartPolicy: "Never", containers: [container("web", { livenessProbe: {} })] }),
+    observed: observed([record("web", running)], {
+      probes: { startup: () => undefined, readiness: () => undefined, liveness: () => false },
+    }),
     plan: ["kill web-0 liveness"],
+  },
+  {
+    name: "a run that began after a wait and fails its probe sooner than that goes on waiting",
+    pod: pod({ containers: [container("web", { livenessProbe: {} })] }),
+    observed: observed([record("web", running, { attempt: 2, backoffMs: 10_000 })], {
+      probes: { startup: () => undefined, readiness: () => undefined, liveness: () => false },
+    }),
+    plan: ["kill web-2 liveness"],
+  },
+  {
+    name: "one that ran for longer is restarted at once, with the next wait noted",
+    pod: pod({ containers: [container("web", { startupProbe: {} })] }),
+    observed: observed(
+      [
+        record(
+          "web",
+          { kind: "running", createdAt: now - 15_000, startedAt: now - 15_000, pid: 2 },
+          { attempt: 2, backoffMs: 10_000 },
+        ),
+      ],
+      { probes: { startup: () => false, readiness: () => undefined, liveness: () => undefined } },
+    ),
+    plan: ["kill web-2 startup", "start web 3 then 20000"],
+  },
+  {
+    name: "a new image of an init container that runs restarts nothing",
+    pod: pod({ initContainers: [container("one", { image: "app:2" })] }),
+    observed: observed([record("one", running)]),
+    plan: [],
   },
   {
     name: "an ephemeral container starts beside a running pod, once",
