@@ -15,7 +15,7 @@ import {
   environmentReferences,
 } from "../spec/env.ts";
 import { isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
-import { asksForRecursiveReadOnly } from "../spec/mounts.ts";
+import { asksForRecursiveReadOnly, containerPath } from "../spec/mounts.ts";
 import { wholeUnits } from "../spec/quantities.ts";
 import {
   linuxSecurityContext,
@@ -172,14 +172,15 @@ async function seccompProfiles(start: Start): Promise<ReadonlyMap<string, string
 async function terminationLog(start: Start): Promise<Mount | undefined> {
   const { action, deps, pod } = start;
   const { container } = action.entry;
-  const containerPath = container.terminationMessagePath ?? "/dev/termination-log";
-  if (containerPath === "") return undefined;
+  const path = container.terminationMessagePath ?? "/dev/termination-log";
+  if (path === "") return undefined;
   const paths = deps.volumes.paths(pod.metadata.uid);
   const hostPath = paths.terminationLog(container.name, action.attempt);
   await mkdir(dirname(hostPath), { recursive: true, mode: 0o750 });
   await writeFile(hostPath, "");
   await chmod(hostPath, 0o666);
-  return { hostPath, containerPath, readOnly: false, propagation: "private" };
+  const target = containerPath(path);
+  return { hostPath, containerPath: target, readOnly: false, propagation: "private" };
 }
 
 async function filesOf(start: Start): Promise<readonly Mount[]> {
@@ -228,8 +229,10 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
   verifyRunAsNonRoot(pod, entry.container, image.user);
   const environment = await environmentOf(start);
   const given = { environment, recursiveReadOnly: await recursiveReadOnly(start) };
-  const mounts = await deps.volumes.mounts(pod, entry, given, signal);
   const log = await terminationLog(start);
+  // The engine takes one mount for each path; where a volume claims that of the last words, those lie on top.
+  const volumes = await deps.volumes.mounts(pod, entry, given, signal);
+  const mounts = volumes.filter((mount) => mount.containerPath !== log?.containerPath);
   const memory = deps.node.node()?.status?.capacity?.["memory"];
   return containerConfig(
     pod,

@@ -1,5 +1,6 @@
 import type { Container, ContainerStatus, VolumeMountStatus } from "../../api/types.gen.ts";
 import type { ContainerRecord } from "../../runtime/types.ts";
+import { containerPath } from "./mounts.ts";
 import { parseContainerNote } from "./records.ts";
 
 function mountStatus(
@@ -11,12 +12,11 @@ function mountStatus(
   readOnlyTrees: readonly string[],
 ): VolumeMountStatus {
   if (readOnly !== true) return { name, mountPath };
-  const path = mountPath.startsWith("/") ? mountPath : `/${mountPath}`;
   return {
     name,
     mountPath,
     readOnly,
-    recursiveReadOnly: readOnlyTrees.includes(path) ? "Enabled" : "Disabled",
+    recursiveReadOnly: readOnlyTrees.includes(containerPath(mountPath)) ? "Enabled" : "Disabled",
   };
 }
 

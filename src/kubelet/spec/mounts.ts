@@ -48,6 +48,14 @@ export function subPathError(
   );
 }
 
+/** A path in a container in the one form that can be compared: absolute, no empty parts, no slash at its end. */
+export function containerPath(path: string): string {
+  return `/${path
+    .split("/")
+    .filter((part) => part !== "" && part !== ".")
+    .join("/")}`;
+}
+
 /** @throws {ContainerConfigError} for a mode that does not exist. */
 export function mountPropagation(mount: VolumeMount): Mount["propagation"] {
   const mode: string = mount.mountPropagation ?? "None";

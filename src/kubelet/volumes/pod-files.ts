@@ -7,6 +7,7 @@ import type { Mount } from "../../runtime/types.ts";
 import { isHostNetwork } from "../spec/containers.ts";
 import { formatResolvConf, parseResolvConf, podResolvConf } from "../spec/dns.ts";
 import { hostNetworkHostsFile, managedHostsFile } from "../spec/hosts-file.ts";
+import { containerPath } from "../spec/mounts.ts";
 import { podHostname } from "../spec/pod-name.ts";
 import type { AssignedPod } from "../types.ts";
 import type { PodPaths } from "./pod-paths.ts";
@@ -67,7 +68,9 @@ export async function writePodFiles(
 
 /** The binds of these files, except where the container mounts something of its own. */
 export function podFileMounts(container: Container, paths: PodPaths): readonly Mount[] {
-  const taken = new Set((container.volumeMounts ?? []).map(({ mountPath }) => mountPath));
+  const taken = new Set(
+    (container.volumeMounts ?? []).map(({ mountPath }) => containerPath(mountPath)),
+  );
   const binds: readonly (readonly [string, string])[] = [
     [paths.etcHosts, "/etc/hosts"],
     [paths.resolvConf, "/etc/resolv.conf"],
@@ -75,9 +78,9 @@ export function podFileMounts(container: Container, paths: PodPaths): readonly M
   ];
   return binds
     .filter(([, target]) => !taken.has(target))
-    .map(([hostPath, containerPath]) => ({
+    .map(([hostPath, target]) => ({
       hostPath,
-      containerPath,
+      containerPath: target,
       readOnly: false,
       propagation: "private",
     }));

@@ -11,6 +11,7 @@ import type { PodContainer } from "../spec/containers.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
 import { type Resources, wholeUnits } from "../spec/quantities.ts";
 import {
+  containerPath,
   mountPropagation,
   mountsRecursivelyReadOnly,
   mountSubPath,
@@ -128,7 +129,7 @@ export class Volumes {
       }
       out.push({
         hostPath,
-        containerPath: mount.mountPath.startsWith("/") ? mount.mountPath : `/${mount.mountPath}`,
+        containerPath: containerPath(mount.mountPath),
         readOnly: (mount.readOnly ?? false) || source.readOnly,
         propagation: mountPropagation(mount),
         ...(mountsRecursivelyReadOnly(mount, given.recursiveReadOnly)

@@ -156,3 +156,25 @@ test("DNS settings beyond the limits are cut, and the pod has an event that says
     );
   });
 });
+
+test("one bind for each path: a volume's before the pod's own files, the last words before a volume's", async () => {
+  await withWorld(async (world) => {
+    world.start();
+    const volumeMounts = ["/etc//hosts/", "words/"].map((mountPath) => ({ name: "v", mountPath }));
+    const containers = [{ ...web, volumeMounts, terminationMessagePath: "/words" }];
+    world.api.put(PODS, podManifest("web", { volumes, containers }));
+    await running(world, "web");
+    const [made] = [...world.runtime.containers.values()];
+    const binds = (made?.config.mounts ?? []).map(
+      ({ containerPath, hostPath }) =>
+        [containerPath, /empty-dir|containers\/web|etc-hosts/.exec(hostPath)?.[0] ?? ""] as const,
+    );
+    assert.deepEqual(
+      binds.filter(([, from]) => from !== ""),
+      [
+        ["/etc/hosts", "empty-dir"],
+        ["/words", "containers/web"],
+      ],
+    );
+  });
+});

@@ -138,6 +138,22 @@ describe("what a process finds itself with", () => {
   });
 });
 
+describe("the stop signal", () => {
+  it("is the one that was asked for, not the image's", async () => {
+    const script =
+      "trap 'exit 7' USR1; trap 'exit 8' TERM; echo ready; while :; do busybox sleep 0.1; done";
+    const id = await runScript(fixture, sandbox, script, { name: "stop", stopSignal: "SIGUSR1" });
+    await eventually(async () => {
+      const path = await fixture.runtime.containerLogPath(id, testSignal());
+      return (await readFile(path ?? "", "utf8")).includes("ready") ? true : undefined;
+    }, "the traps are set");
+    await fixture.runtime.stopContainer(id, 10, testSignal());
+    const { containers } = await fixture.runtime.podRecord(sandbox.metadata.uid, testSignal());
+    const state = containers.find((found) => found.id === id)?.state;
+    assert.equal(state?.kind === "exited" ? state.exitCode : state?.kind, 7);
+  });
+});
+
 describe("standard input", () => {
   const attached = async (stdinOnce: boolean): Promise<string> => {
     const id = await runScript(fixture, sandbox, "busybox cat; echo end", {
