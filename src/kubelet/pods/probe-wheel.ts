@@ -4,7 +4,7 @@ import { isAbort } from "../../lib/errors.ts";
 export interface ProbeWheelOptions {
   readonly clock: Clock;
   readonly signal: AbortSignal;
-  /** Jobs due within the same tick run together, the later ones early. Milliseconds. */
+  /** Jobs due within the same tick run together at its end: late, never early. Milliseconds. */
   readonly tickMs: number;
 }
 
@@ -28,11 +28,12 @@ export class ProbeWheel {
     this.#options = options;
   }
 
-  /** Runs `run` in `ms`; replaces what was set under the same key. `run` must not throw. */
+  /** Runs `run` in `ms`, at once for 0; replaces what was set under the same key. `run` must not throw. */
   set(key: string, ms: number, run: () => void): void {
-    const { clock, signal } = this.#options;
+    const { clock, signal, tickMs } = this.#options;
     if (signal.aborted) return;
-    const due = clock.monotonic() + ms;
+    const now = clock.monotonic();
+    const due = ms <= 0 ? now : Math.ceil((now + ms) / tickMs) * tickMs;
     this.#jobs.set(key, { due, run });
     if (due >= this.#sleepingUntil) return;
     this.#sleep?.abort();
@@ -70,11 +71,11 @@ export class ProbeWheel {
 
   /** Returns when the next one is due; Infinity when there is none. */
   #runDue(): number {
-    const until = this.#options.clock.monotonic() + this.#options.tickMs;
+    const now = this.#options.clock.monotonic();
     // What they set meanwhile is not due before this round is over: the timer is set from here.
     this.#sleepingUntil = -Infinity;
     for (const [key, job] of this.#jobs) {
-      if (job.due > until || this.#jobs.get(key) !== job) continue;
+      if (job.due > now || this.#jobs.get(key) !== job) continue;
       this.#jobs.delete(key);
       job.run();
     }

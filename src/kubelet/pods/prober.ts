@@ -36,7 +36,7 @@ interface Worker {
   busy: boolean;
 }
 
-const tickMs = 100;
+const tickMs = 250;
 const maxTries = 3;
 const labels: Readonly<Record<ProbeKind, string>> = {
   startup: "Startup",

@@ -107,8 +107,8 @@ describe("the prober", () => {
     await using bench = new Bench();
     const readinessProbe = exec("ready", { initialDelaySeconds: 7 });
     bench.prober.sync("uid-1", [target({ readinessProbe })], false);
-    await bench.go(6.8, "ready", 0);
-    await bench.go(0.2, "ready", 1);
+    await bench.go(6.999, "ready", 0);
+    await bench.go(0.001, "ready", 1);
   });
 
   test("holds the others until the startup probe is through; readiness then does not wait for its turn", async () => {
