@@ -122,14 +122,14 @@ export function podResolvConf(
     readonly nodeIPs?: readonly string[];
   },
 ): PodResolvConf {
-  const policy = pod.spec?.dnsPolicy ?? "ClusterFirst";
+  const policy: string = pod.spec?.dnsPolicy ?? "ClusterFirst";
   const { dnsConfig } = pod.spec ?? {};
   if (policy === "None") {
     return fitLimits(withDNSConfig({ nameservers: [], searches: [], options: [] }, dnsConfig));
   }
   const ofHost = host ?? localResolvConf(cluster.nodeIPs ?? []);
-  const wantsCluster =
-    policy === "ClusterFirstWithHostNet" || (policy === "ClusterFirst" && !isHostNetwork(pod));
+  // What is no policy counts as one for the cluster; on the node's network that takes more than the default one.
+  const wantsCluster = policy !== "Default" && !(policy === "ClusterFirst" && isHostNetwork(pod));
   if (!wantsCluster) return fitLimits(withDNSConfig(ofHost, dnsConfig));
   if (cluster.dns.length === 0) {
     const fallback = fitLimits(withDNSConfig(ofHost, dnsConfig));

@@ -317,6 +317,15 @@ describe("node status", () => {
       status.runtimeHandlers?.map(({ name }) => name),
       ["", "runc"],
     );
+    const recursive = (handlers: typeof runtime): unknown =>
+      computeNodeStatus({ ...facts, runtime: handlers }, {}).runtimeHandlers?.map(
+        ({ features }) => features?.recursiveReadOnlyMounts,
+      );
+    assert.deepEqual(recursive(runtime), [false, false]);
+    assert.deepEqual(recursive({ ...runtime, recursiveReadOnlyHandlers: new Set(["runc"]) }), [
+      false,
+      true,
+    ]);
     assert.deepEqual(status.features, { supplementalGroupsPolicy: true });
     assert.deepEqual(status.declaredFeatures, [
       "ExtendWebSocketsToKubelet",
