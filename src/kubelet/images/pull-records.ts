@@ -111,6 +111,8 @@ function merge(old: PullCredentials | undefined, used: PullSecret | undefined): 
 export class PullRecords {
   readonly #pulling: string;
   readonly #pulled: string;
+  /** Images that somebody else had brought before we pulled them too: one empty file each. */
+  readonly #found: string;
   readonly #now: () => number;
   /** Pulls under way by reference; the last one that ends removes the file. */
   readonly #intents = new Map<string, number>();
@@ -120,6 +122,7 @@ export class PullRecords {
   constructor(rootDir: string, now: () => number) {
     this.#pulling = join(rootDir, "image_manager", "pulling");
     this.#pulled = join(rootDir, "image_manager", "pulled");
+    this.#found = join(rootDir, "image_manager", "found");
     this.#now = now;
   }
 
@@ -244,19 +247,39 @@ export class PullRecords {
     }
   }
 
-  /** Ids of the images that this node pulled. */
-  async images(): Promise<ReadonlySet<string>> {
-    const ids = new Set<string>();
+  /** Notes that the image was there before this node pulled it, so that it is not ours to remove. */
+  async found(imageID: string): Promise<void> {
+    await mkdir(this.#found, { recursive: true, mode: 0o700 });
+    await writeFileAtomic(join(this.#found, fileName(imageID)), "", 0o600);
+  }
+
+  /** Ids of the images that this node brought, with the repositories that it asked for them. */
+  async broughtImages(): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+    const found = new Set(await this.#files(this.#found));
+    const brought = new Map<string, ReadonlySet<string>>();
     for (const name of await this.#files(this.#pulled)) {
       const record = parseRecord((await readOptional(join(this.#pulled, name))) ?? "");
-      if (record !== undefined) ids.add(record.imageRef);
+      if (record === undefined || found.has(name)) continue;
+      brought.set(record.imageRef, new Set(Object.keys(record.credentialMapping)));
     }
-    return ids;
+    return brought;
   }
 
   /** The image is gone. */
   async forget(imageID: string): Promise<void> {
-    await rm(join(this.#pulled, fileName(imageID)), { force: true });
+    for (const directory of [this.#pulled, this.#found]) {
+      await rm(join(directory, fileName(imageID)), { force: true });
+    }
+  }
+
+  /** Drops what is known of images that are gone. */
+  async keepOnly(imageIDs: ReadonlySet<string>): Promise<void> {
+    const kept = new Set([...imageIDs].map(fileName));
+    for (const directory of [this.#pulled, this.#found]) {
+      for (const name of await this.#files(directory)) {
+        if (!kept.has(name)) await rm(join(directory, name), { force: true });
+      }
+    }
   }
 
   async #files(directory: string): Promise<readonly string[]> {

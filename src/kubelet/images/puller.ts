@@ -212,7 +212,16 @@ export class ImagePuller {
     }
   }
 
-  async #pull({ credentials, reference }: Wanted, signal: AbortSignal): Promise<Pulled> {
+  /** Id of the image that somebody else has brought under this name; empty when there is none, or it is ours. */
+  async #foundBefore({ entry, pod, reference }: Wanted, signal: AbortSignal): Promise<string> {
+    const image = await this.#inspect(pod, entry, reference, signal);
+    if (image === undefined || (await this.#records.isOurs(reference, image.id))) return "";
+    return image.id;
+  }
+
+  async #pull(wanted: Wanted, signal: AbortSignal): Promise<Pulled> {
+    const { credentials, reference } = wanted;
+    const found = await this.#foundBefore(wanted, signal);
     await this.#records.begin(reference);
     let pulled: Pulled;
     let used: Credential | undefined;
@@ -224,6 +233,7 @@ export class ImagePuller {
       await this.#records.failed(reference);
       throw error;
     }
+    if (found === pulled.image.id) await this.#records.found(found);
     await this.#records.pulled(reference, pulled.image.id, used);
     return pulled;
   }

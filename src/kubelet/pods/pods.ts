@@ -1,3 +1,5 @@
+import { statfs } from "node:fs/promises";
+
 import type { ApiClient } from "../../api/client.ts";
 import type { EventRecorder } from "../../api/event-types.ts";
 import { createInformer } from "../../api/informer.ts";
@@ -12,6 +14,8 @@ import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import { cgroupTree, type CgroupTree } from "../cgroups/cgroup-tree.ts";
 import { PodCgroups } from "../cgroups/pod-cgroups.ts";
+import { ImageCollector } from "../images/image-gc.ts";
+import { PullRecords } from "../images/pull-records.ts";
 import { ImagePuller } from "../images/puller.ts";
 import { ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
@@ -78,11 +82,13 @@ class PodHalf implements Pods {
   readonly #options: PodsOptions;
   readonly #pods: Informer<AssignedPod>;
   readonly #services: Informer<ServiceEnvSource>;
+  readonly #records: PullRecords;
   #loop: PodLoop | undefined;
 
   constructor(options: PodsOptions) {
     this.#options = options;
     const { client, clock, config, logger, random } = options;
+    this.#records = new PullRecords(config.rootDir, () => clock.now());
     this.#pods = createInformer<AssignedPod>({
       client,
       resource: PODS,
@@ -121,7 +127,8 @@ class PodHalf implements Pods {
       fatal.abort();
     };
     const deps = await this.#buildDeps(stop, fail);
-    const informers = [this.#services.run(stop), this.#pods.run(stop)];
+    const collector = this.#imageCollector(deps);
+    const informers = [this.#services.run(stop), this.#pods.run(stop), collector.run(stop)];
     const loop = new PodLoop({ deps, pods: this.#pods, signal: stop, onFatal: fail });
     this.#loop = loop;
     this.#wake = (uid) => loop.wake(uid);
@@ -144,6 +151,17 @@ class PodHalf implements Pods {
   async #connect(signal: AbortSignal): Promise<() => RuntimeInfo> {
     const info = await this.#options.runtime.connect(signal);
     return () => info;
+  }
+
+  #imageCollector(deps: PodDeps): ImageCollector {
+    return new ImageCollector({
+      ...deps,
+      records: this.#records,
+      disk: async () => {
+        const { bavail, blocks, bsize } = await statfs(deps.runtimeInfo().rootDir);
+        return { capacityBytes: blocks * bsize, availableBytes: bavail * bsize };
+      },
+    });
   }
 
   async #buildDeps(signal: AbortSignal, fail: (error: unknown) => void): Promise<PodDeps> {
@@ -188,7 +206,7 @@ class PodHalf implements Pods {
       }),
       services: () => (this.#services.synced ? this.#services.values() : undefined),
       volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),
-      puller: new ImagePuller({ config, images, events, clock, step }),
+      puller: new ImagePuller({ config, images, events, clock, step, records: this.#records }),
       prober: new Prober({
         runtime,
         events,
