@@ -1,6 +1,7 @@
 import { lstat, readdir, readFile, readlink, rm, rmdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
+import { stopSlice } from "../kubelet/cgroups/systemd-slices.ts";
 import { exec, execResult } from "../lib/exec.ts";
 import { errorCode } from "../lib/errors.ts";
 import { listNodeRoutes, removeNodeRoutes } from "../network/node-routes.ts";
@@ -185,7 +186,11 @@ export function ownCgroups(cgroupRoot: string): OwnResource {
   };
   return {
     what: "cgroups",
-    remove: async () => {
+    remove: async (signal) => {
+      // Deepest first; one that systemd does not know any more is what was wanted.
+      for (const path of (await ownSlices()).toSorted((a, b) => b.length - a.length)) {
+        await execResult(stopSlice(basename(path)), { signal });
+      }
       for (const top of await roots()) {
         for (const path of await directoriesBelow(top)) {
           await rmdir(path).catch((error: unknown) => {
@@ -195,8 +200,21 @@ export function ownCgroups(cgroupRoot: string): OwnResource {
         }
       }
     },
-    left: roots,
+    left: async () => [...(await roots()), ...(await ownSlices())],
   };
+}
+
+const transientUnits = "/run/systemd/transient";
+
+/** Slices that were made for pods, where the engine leaves cgroups to systemd: their unit files. */
+async function ownSlices(): Promise<string[]> {
+  const names = await readdir(transientUnits).catch((error: unknown) => {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
+  });
+  return names
+    .filter((name) => /^kubepods(?:-.*)?\.slice$/.test(name))
+    .map((name) => join(transientUnits, name));
 }
 
 /** Links in /var/log/containers that lead below our log directory, and that directory's pods. */
