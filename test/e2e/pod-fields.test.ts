@@ -146,6 +146,15 @@ const pods: readonly object[] = [
       options: [{ name: "edns0" }],
     },
   }),
+  script("dns-many", "cat /etc/resolv.conf", {
+    dnsConfig: { nameservers: ["192.0.2.1", "192.0.2.2", "192.0.2.3"] },
+  }),
+  script(
+    "privileged",
+    `${status}; grep -c ' /proc/' /proc/mounts; test -c /dev/kmsg && echo kmsg`,
+    {},
+    { securityContext: { privileged: true, seccompProfile: { type: "RuntimeDefault" } } },
+  ),
   script("sysctl", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", {
     securityContext: { sysctls: [{ name: "net.ipv4.ip_unprivileged_port_start", value: "80" }] },
   }),
@@ -460,6 +469,16 @@ describe("every field of a pod", { skip: skip ?? false }, () => {
       "search . a.example\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\noptions edns0\n",
     );
     assert.doesNotMatch(await log("dns-default"), /cluster\.local/);
+    const kept = ["10.96.0.10", "192.0.2.1", "192.0.2.2"];
+    const servers = (await log("dns-many")).matchAll(/^nameserver (.*)$/gm);
+    assert.deepEqual(
+      [...servers].map(([, server]) => server),
+      kept,
+    );
+    assert.equal(
+      await event("dns-many", "DNSConfigForming"),
+      `Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: ${kept.join(" ")}`,
+    );
   });
 
   test("sysctls: the safe ones are set, the others refused", async () => {
@@ -515,6 +534,15 @@ describe("every field of a pod", { skip: skip ?? false }, () => {
     const plain = lines(await log("image-user"));
     assert.deepEqual([plain["NoNewPrivs"], plain["Seccomp"]], ["0", "0"]);
     assert.match(await log("seccomp-file"), /Operation not permitted/);
+  });
+
+  test("privileged: the engine's capabilities and devices, no filter and no masks", async () => {
+    const text = await log("privileged");
+    const seen = lines(text);
+    const capabilities = BigInt(`0x${seen["CapEff"] ?? "0"}`);
+    for (const bit of [12n, 19n, 21n]) assert.equal((capabilities >> bit) & 1n, 1n, `bit ${bit}`);
+    assert.equal(seen["Seccomp"], "0");
+    assert.match(text, /\n0\nkmsg\n$/);
   });
 
   test("runAsNonRoot refuses root, and users that nobody can check", async () => {
