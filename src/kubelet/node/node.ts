@@ -21,6 +21,11 @@ import { platformLabels, registerNode } from "./registration.ts";
 import { StatusSource } from "./status-source.ts";
 import { StatusSync } from "./status-sync.ts";
 
+/**
+ * How long a restarted agent may take to be ready before it says that it is not. Its node was ready, its pods run on, and
+ * the control plane would take all of them out of their Services at once.
+ */
+const startingMs = 30_000;
 /** Until the node is first Ready: look this often, for so long. */
 const fastPath = { intervalMs: 100, limitMs: 120_000, afterFailureMs: 1000 };
 
@@ -217,6 +222,7 @@ class NodeWorker implements NodeAgent {
 
   async #reportStatus(signal: AbortSignal): Promise<void> {
     const { config, client, clock, logger, random } = this.#options;
+    const startingUntil = clock.monotonic() + startingMs;
     const sync = new StatusSync({
       nodeName: config.nodeName,
       reportFrequencyMs: config.nodeStatusReportFrequencyMs,
@@ -226,6 +232,12 @@ class NodeWorker implements NodeAgent {
       random,
       current: () => this.#node,
       compute: (previous) => this.#source.compute(previous),
+      isTooEarly: (before, next) =>
+        !this.#wasReady &&
+        clock.monotonic() < startingUntil &&
+        before.nodeInfo?.bootID === next.nodeInfo?.bootID &&
+        isReady(before) &&
+        !isReady(next),
       onWritten: (before, after) => {
         this.#accept(after);
         this.#announce(before, after.status ?? {});
@@ -250,8 +262,7 @@ class NodeWorker implements NodeAgent {
     for (const reason of conditionEvents(before.conditions ?? [], after.conditions ?? [])) {
       this.#event("Normal", reason, `Node ${nodeName} status is now: ${reason}`);
     }
-    const ready = after.conditions?.find(({ type }) => type === "Ready");
-    if (this.#wasReady || ready?.status !== "True") return;
+    if (this.#wasReady || !isReady(after)) return;
     this.#wasReady = true;
     this.#options.onReady?.();
   }
@@ -290,6 +301,10 @@ class NodeWorker implements NodeAgent {
       logger.log("warn", "hardware labels could not be set", { error: errorMessage(error) });
     }
   }
+}
+
+function isReady({ conditions }: NodeStatus): boolean {
+  return conditions?.find(({ type }) => type === "Ready")?.status === "True";
 }
 
 /** Whether the control plane no longer believes that the node is alive. */

@@ -23,6 +23,8 @@ export interface StatusSyncOptions {
   readonly current: () => Stored<Node> | undefined;
   /** The wanted status on top of `previous`. */
   readonly compute: (previous: NodeStatus) => Promise<NodeStatus>;
+  /** Whether `next` is better not told yet. */
+  readonly isTooEarly: (previous: NodeStatus, next: NodeStatus) => boolean;
   /** The server took a new status. */
   readonly onWritten: (before: NodeStatus, after: Stored<Node>) => void;
 }
@@ -93,6 +95,7 @@ export class StatusSync {
     const { clock, client, nodeName, onWritten } = this.#options;
     const before = node.status ?? {};
     const next = await this.#options.compute(before);
+    if (this.#options.isTooEarly(before, next)) return next;
     const changed = statusChanged(before, next);
     if (!changed && clock.monotonic() < this.#nextReportAt) return next;
     const answer = await client.request({

@@ -209,6 +209,66 @@ describe("the node", () => {
     );
   });
 
+  describe("a restarted agent whose node was ready", () => {
+    const nodeInfo = {
+      architecture: "amd64",
+      bootID: "boot-1",
+      containerRuntimeVersion: "",
+      kernelVersion: "",
+      kubeProxyVersion: "",
+      kubeletVersion: "",
+      machineID: "",
+      operatingSystem: "linux",
+      osImage: "",
+      systemUUID: "",
+    };
+    const ready: Node = {
+      metadata: { name: "n1" },
+      status: { conditions: [{ type: "Ready", status: "True" }], nodeInfo },
+    };
+    const looksFor = async (ms: number): Promise<void> => {
+      for (const end = clock.monotonic() + ms; clock.monotonic() < end; clock.advance(100)) {
+        const sleeps = clock.sleeps.length;
+        await until(() => clock.sleeps.length > sleeps || clock.sleeping, "a look");
+        await new Promise((done) => setImmediate(done));
+      }
+    };
+
+    test("says nothing while it takes over what runs: its pods stay in their Services", async () => {
+      api.put(NODES, ready);
+      trouble = "running pods have not been taken over yet";
+      start();
+      await looksFor(5000);
+      assert.equal(readyStatus(), "True");
+      trouble = undefined;
+      await until(() => {
+        clock.advance(100);
+        return readyCalls === 1;
+      }, "onReady");
+      assert.deepEqual(
+        events.filter((line) => line.includes("Ready")),
+        [],
+      );
+    });
+
+    test("tells the truth after 30 s", async () => {
+      api.put(NODES, ready);
+      trouble = "container runtime is down";
+      start();
+      await until(() => {
+        clock.advance(1000);
+        return readyStatus() === "False";
+      }, "the truth");
+    });
+
+    test("tells it at once after a reboot: nothing runs any more", async () => {
+      api.put(NODES, ready);
+      trouble = "running pods have not been taken over yet";
+      start({}, "boot-2");
+      await until(() => readyStatus() === "False", "the truth");
+    });
+  });
+
   test("a node it may not create is taken over when it exists", async () => {
     api.put(NODES, { metadata: { name: "n1" } });
     api.inject(creations, { status: 403, reason: "Forbidden" });
