@@ -8,7 +8,7 @@ import { runHook } from "./hooks.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry, RunningHook } from "./pod-entry.ts";
 
-/** The least time between the stop signal and SIGKILL once a preStop hook has used up the grace. Seconds. */
+/** The least time between the stop signal and SIGKILL, whatever the grace and whatever has used it up. Seconds. */
 const minimumGraceSeconds = 2;
 
 export interface StopRequest {
@@ -86,7 +86,8 @@ function podAddress(observed: ObservedPod): string {
 
 function remainingSeconds(request: StopRequest, startedAt: number): number {
   const elapsed = (request.deps.clock.monotonic() - startedAt) / 1000;
-  if (elapsed < 0.5) return Math.max(request.graceSeconds, 1);
+  // What took no time must not cost a second of it.
+  if (elapsed < 0.5) return Math.max(request.graceSeconds, minimumGraceSeconds);
   return Math.max(Math.ceil(request.graceSeconds - elapsed), minimumGraceSeconds);
 }
 
