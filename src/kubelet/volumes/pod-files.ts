@@ -1,6 +1,5 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { chmod, readFile, writeFile } from "node:fs/promises";
 
-import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import { errorCode } from "../../lib/errors.ts";
 import type { Container } from "../../api/types.gen.ts";
 import type { Mount } from "../../runtime/types.ts";
@@ -32,12 +31,17 @@ async function readIfThere(path: string): Promise<string> {
   }
 }
 
-/** Rewrites in place: the file is bound into running containers, which would keep an old inode. */
+/**
+ * Rewrites in place: the file is bound into running containers, which would keep an old inode. Nothing is forced to the
+ * disk, which would cost every start two waits for it per file: after a power cut no container reads the file before
+ * it was compared and written again.
+ */
 async function writeInPlace(path: string, text: string): Promise<void> {
   const before = await readIfThere(path);
   if (before === text) return;
-  if (before === "") await writeFileAtomic(path, text, 0o644);
-  else await writeFile(path, text);
+  await writeFile(path, text);
+  // Everybody in the container reads it, whatever this process's umask.
+  if (before === "") await chmod(path, 0o644);
 }
 
 /**
@@ -58,11 +62,13 @@ export async function writePodFiles(
   const ofHost =
     input.resolvConf === "" ? undefined : parseResolvConf(await readIfThere(input.resolvConf));
   const resolv = podResolvConf(pod, ofHost, input.cluster);
-  await writeInPlace(paths.etcHosts, hosts);
-  await writeInPlace(paths.resolvConf, formatResolvConf(resolv));
   // On the node's network a pod has the node's own host name, which need not be the name of its Node.
   const kernel = host ? (await readIfThere("/proc/sys/kernel/hostname")).trim() : names.hostname;
-  await writeInPlace(paths.hostname, `${kernel === "" ? input.nodeName : kernel}\n`);
+  await Promise.all([
+    writeInPlace(paths.etcHosts, hosts),
+    writeInPlace(paths.resolvConf, formatResolvConf(resolv)),
+    writeInPlace(paths.hostname, `${kernel === "" ? input.nodeName : kernel}\n`),
+  ]);
   return resolv.warnings;
 }
 
