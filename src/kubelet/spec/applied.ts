@@ -47,7 +47,7 @@ export function appliedFields(
             },
           },
         }),
-    // Only then: an API server without the feature drops the field, and would be sent it over and over.
+    // Only then: an API server without the feature drops the field, and the difference would never go away.
     ...(record === undefined || stopSignal === undefined ? {} : { stopSignal }),
   };
 }

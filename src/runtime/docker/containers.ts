@@ -37,8 +37,13 @@ async function readAccounts(
   config: ContainerConfig,
   signal: AbortSignal,
 ): Promise<Accounts | undefined> {
+  const { accounts } = context;
+  const { imageID } = config;
   try {
-    return await context.accounts.read(config.imageID, signal);
+    const glanced = needsAccounts(config.security)
+      ? undefined
+      : await accounts.glance(imageID, signal);
+    return glanced ?? (await accounts.read(imageID, signal));
   } catch (error) {
     if (signal.aborted || needsAccounts(config.security)) throw error;
     context.logger.log("warn", "the image's accounts cannot be read", {

@@ -1,9 +1,10 @@
 import { isRuntimeFailure } from "../errors.ts";
 import type { LinuxSecurityContext, LinuxUser } from "../types.ts";
-import { asRecord, asString } from "../../lib/guard.ts";
+import { asRecord, asString, isRecord, type JsonRecord, optionalString } from "../../lib/guard.ts";
 import type { DockerClient } from "./client.ts";
 import type { ProcessUser } from "./container-config.ts";
 import { label, type Owner, ownerLabels } from "./labels.ts";
+import { layerDirectories, readLayered } from "./layer-files.ts";
 import { firstTarFile } from "./tar.ts";
 
 /** The two files of an image that say who is who. Empty when the image has none. */
@@ -116,6 +117,19 @@ export function resolveUser(
 
 const cacheLimit = 256;
 
+function keep(cache: Map<string, Accounts>, imageID: string, accounts: Accounts): Accounts {
+  const oldest = cache.keys().next();
+  if (cache.size >= cacheLimit && oldest.done === false) cache.delete(oldest.value);
+  cache.set(imageID, accounts);
+  return accounts;
+}
+
+/** The image's USER; empty for none. */
+function imageUserOf(image: JsonRecord): string {
+  const config = image["Config"];
+  return isRecord(config) ? (optionalString(config["User"]) ?? "") : "";
+}
+
 /** What somebody else waits for too; gives up on its own when `signal` aborts. */
 async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
@@ -136,6 +150,7 @@ export class ImageAccounts {
   readonly #client: DockerClient;
   readonly #owner: Owner;
   readonly #known = new Map<string, Accounts>();
+  readonly #glanced = new Map<string, Accounts>();
   readonly #reading = new Map<string, Promise<Accounts>>();
 
   constructor(client: DockerClient, owner: Owner) {
@@ -158,33 +173,36 @@ export class ImageAccounts {
     const begun = this.#read(imageID, signal);
     this.#reading.set(imageID, begun);
     try {
-      return this.#keep(imageID, await begun);
+      return keep(this.#known, imageID, await begun);
     } finally {
       if (this.#reading.get(imageID) === begun) this.#reading.delete(imageID);
     }
   }
 
-  #keep(imageID: string, accounts: Accounts): Accounts {
-    const oldest = this.#known.keys().next();
-    if (this.#known.size >= cacheLimit && oldest.done === false) this.#known.delete(oldest.value);
-    this.#known.set(imageID, accounts);
-    return accounts;
+  /**
+   * The same without a container: from the image's layers on this machine, in a few milliseconds instead of hundreds.
+   * Undefined where there are none. Good enough to tell who runs, not to decide it.
+   */
+  async glance(imageID: string, signal: AbortSignal): Promise<Accounts | undefined> {
+    const known = this.#known.get(imageID) ?? this.#glanced.get(imageID);
+    if (known !== undefined) return known;
+    const image = await this.#inspect(imageID, signal);
+    const layers = layerDirectories(image);
+    if (layers === undefined) return undefined;
+    const passwd = await readLayered(layers, "etc/passwd");
+    const group = await readLayered(layers, "etc/group");
+    if (passwd === undefined || group === undefined) return undefined;
+    return keep(this.#glanced, imageID, { user: imageUserOf(image), passwd, group });
+  }
+
+  async #inspect(imageID: string, signal: AbortSignal): Promise<JsonRecord> {
+    const path = `/images/${imageID}/json`;
+    const call = { op: "inspect image", method: "GET", path } as const;
+    return asRecord(await this.#client.call(call, signal), "image");
   }
 
   async #read(imageID: string, signal: AbortSignal): Promise<Accounts> {
-    const image = asRecord(
-      await this.#client.call(
-        {
-          op: "inspect image",
-          method: "GET",
-          path: `/images/${imageID}/json`,
-        },
-        signal,
-      ),
-      "image",
-    );
-    const config = asRecord(image["Config"] ?? {}, "image.Config");
-    const user = typeof config["User"] === "string" ? config["User"] : "";
+    const user = imageUserOf(await this.#inspect(imageID, signal));
     const created = asRecord(
       await this.#client.call(
         {

@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 
 import { systemClock } from "../../../src/lib/clock.ts";
 import { DockerClient } from "../../../src/runtime/docker/client.ts";
 import { ImageAccounts } from "../../../src/runtime/docker/image-accounts.ts";
+import { layerDirectories, readLayered } from "../../../src/runtime/docker/layer-files.ts";
 import { tarFile } from "../../../src/runtime/docker/tar.ts";
 import { FakeEngine } from "./fake-engine.ts";
 
@@ -92,4 +96,66 @@ test("one that gives up takes nobody with it, and does not wait for the others",
   release();
   assert.deepEqual(await patient, expected);
   assert.equal(count("POST /containers/create"), 2);
+});
+
+test("a glance reads the layers where the engine has some here, and makes no container", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "layers-"));
+  try {
+    await using engine = await FakeEngine.start();
+    const { accounts, count } = await reading(engine);
+    assert.equal(await accounts.glance(image, never), undefined, "no layers are told of");
+    await mkdir(join(directory, "base/etc"), { recursive: true });
+    await mkdir(join(directory, "top"));
+    await writeFile(join(directory, "base/etc/passwd"), "p");
+    const GraphDriver = {
+      Name: "overlay2",
+      Data: { UpperDir: join(directory, "top"), LowerDir: join(directory, "base") },
+    };
+    engine.answer = () => ({ status: 200, json: { Config: { User: "web" }, GraphDriver } });
+    const found = { user: "web", passwd: "p", group: "" };
+    assert.deepEqual(await accounts.glance(image, never), found);
+    const asked = engine.seen.length;
+    assert.deepEqual(await accounts.glance(image, never), found);
+    assert.equal(engine.seen.length, asked, "the second look asks nobody");
+    assert.equal(count("POST /containers/create"), 0);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+});
+
+test("a file is that of the topmost layer that has it, and links are not followed", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "layers-"));
+  try {
+    const layers = ["top", "middle", "base"].map((name) => join(directory, name));
+    const write = async (layer: string, path: string, text: string): Promise<void> => {
+      await mkdir(join(directory, layer, "etc"), { recursive: true });
+      await writeFile(join(directory, layer, path), text);
+    };
+    await mkdir(join(directory, "top"));
+    await write("middle", "etc/passwd", "middle");
+    await write("base", "etc/passwd", "base");
+    await write("base", "etc/group", "group");
+    await symlink("/etc/hostname", join(directory, "base/etc/link"));
+    await symlink("etc", join(directory, "base/other"));
+    assert.equal(await readLayered(layers, "etc/passwd"), "middle");
+    assert.equal(await readLayered(layers, "etc/group"), "group");
+    assert.equal(await readLayered(layers, "etc/none"), "");
+    assert.equal(await readLayered(layers, "etc/link"), undefined);
+    // A character device stands for "there is none any more".
+    assert.equal(await readLayered(["/dev", ...layers], "null"), "");
+    assert.equal(await readLayered(layers, "other/group"), undefined);
+    assert.equal(await readLayered([...layers, "/no/such/layer"], "etc/none"), undefined);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+});
+
+test("layers are those of overlay2, topmost first", () => {
+  const of = (Name: string, Data: object): unknown =>
+    layerDirectories({ GraphDriver: { Name, Data } });
+  assert.deepEqual(of("overlay2", { UpperDir: "/u", LowerDir: "/a:/b" }), ["/u", "/a", "/b"]);
+  assert.deepEqual(of("overlay2", { UpperDir: "/u" }), ["/u"]);
+  assert.equal(of("overlay2", {}), undefined);
+  assert.equal(of("overlayfs", { UpperDir: "/u" }), undefined);
+  assert.equal(layerDirectories({}), undefined);
 });

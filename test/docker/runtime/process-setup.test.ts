@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
+import { ImageAccounts } from "../../../src/runtime/docker/image-accounts.ts";
 import { isRuntimeFailure } from "../../../src/runtime/errors.ts";
 import type { ContainerConfig, LinuxUser, SandboxRecord } from "../../../src/runtime/types.ts";
 import {
@@ -194,6 +195,17 @@ describe("standard input", () => {
 });
 
 describe("as whom a process starts", () => {
+  it("a glance at the image's layers tells what its files in a container do", async () => {
+    const accounts = new ImageAccounts(fixture.client, {
+      nodeName: "test-node",
+      scope: fixture.scope,
+    });
+    // First: what the exact look finds would be remembered. No layers here is no mistake.
+    const glanced = await accounts.glance(fixture.busybox, testSignal());
+    const read = await accounts.read(fixture.busybox, testSignal());
+    assert.match(read.passwd, /^web:x:1000:1000:/m);
+    assert.deepEqual(glanced ?? read, read);
+  });
   // The image knows web: 1000:1000, also a member of media (3000).
   const cases: readonly (readonly [Partial<typeof security>, string])[] = [
     [{}, "0 0 [0]"],
