@@ -262,6 +262,15 @@ const checkInitContainers: Check = (pod) => {
   };
 };
 
+/** What the node must have declared (KEP-5328) and has not: of that, pods can ask for this alone. */
+const checkDeclaredFeatures: Check = (pod) => {
+  if (!isHostNetwork(pod) || pod.spec?.hostUsers !== false) return undefined;
+  return {
+    reason: "PodFeatureUnsupported",
+    message: "Pod requires node features that are not available: UserNamespacesHostNetworkSupport",
+  };
+};
+
 /** What no preemption can help. */
 const firstChecks: readonly Check[] = [checkSysctls, checkOS, checkSupplementalGroups];
 const placeChecks: readonly Check[] = [
@@ -273,6 +282,7 @@ const placeChecks: readonly Check[] = [
 const lastChecks: readonly Check[] = [
   (pod, { features }) => refuseUnsupported(pod, features),
   checkInitContainers,
+  checkDeclaredFeatures,
 ];
 
 function firstOf(

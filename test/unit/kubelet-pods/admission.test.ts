@@ -112,6 +112,12 @@ const table: readonly (readonly [string, AssignedPod, AdmissionInput, string | u
   ],
   ["user namespaces", pod({ hostUsers: false }), input(), "PodFeatureUnsupported"],
   [
+    "user namespaces on the node's network, which no engine can do",
+    pod({ hostUsers: false, hostNetwork: true }),
+    input({ features: new Set(["userNamespaces"]) }),
+    "PodFeatureUnsupported",
+  ],
+  [
     "a resource claim",
     pod({ resourceClaims: [{ name: "gpu" }] }),
     input(),
