@@ -13,9 +13,11 @@ import type { AssignedPod } from "../types.ts";
 export function rememberEnds(ends: Map<string, ContainerRecord>, record: PodRecord): void {
   const seen = new Set<string>();
   for (const container of record.containers) {
-    if (container.state.kind !== "exited" || seen.has(container.name)) continue;
+    // Newest first: an end that was followed by another run says nothing about that one.
+    if (seen.has(container.name)) continue;
     seen.add(container.name);
-    ends.set(container.name, container);
+    if (container.state.kind === "exited") ends.set(container.name, container);
+    else ends.delete(container.name);
   }
 }
 
