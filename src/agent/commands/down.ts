@@ -179,9 +179,14 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   const files = ownsState
     ? [flags.stateDir]
     : [
-        ...["pods", "network", "pki/kubelet.crt", "pki/kubelet.key", "agent.sock"].map((name) =>
-          join(rootDir, name),
-        ),
+        ...[
+          "pods",
+          "network",
+          "image_manager",
+          "pki/kubelet.crt",
+          "pki/kubelet.key",
+          "agent.sock",
+        ].map((name) => join(rootDir, name)),
         ...joinedFiles(rootDir),
       ];
   const total = await removeAll(
