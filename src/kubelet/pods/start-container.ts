@@ -227,9 +227,14 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
   const { entry } = action;
   const targetContainerID = targetContainer(start);
   verifyRunAsNonRoot(pod, entry.container, image.user);
-  const environment = await environmentOf(start);
-  const given = { environment, recursiveReadOnly: await recursiveReadOnly(start) };
-  const log = await terminationLog(start);
+  const [environment, readOnlyBelow, log, files, profiles] = await Promise.all([
+    environmentOf(start),
+    recursiveReadOnly(start),
+    terminationLog(start),
+    filesOf(start),
+    seccompProfiles(start),
+  ]);
+  const given = { environment, recursiveReadOnly: readOnlyBelow };
   // The engine takes one mount for each path; where a volume claims that of the last words, those lie on top.
   const volumes = await deps.volumes.mounts(pod, entry, given, signal);
   const mounts = volumes.filter((mount) => mount.containerPath !== log?.containerPath);
@@ -241,8 +246,8 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
       attempt: action.attempt,
       image,
       environment,
-      mounts: [...mounts, ...(await filesOf(start)), ...(log === undefined ? [] : [log])],
-      security: linuxSecurityContext(pod, entry.container, await seccompProfiles(start)),
+      mounts: [...mounts, ...files, ...(log === undefined ? [] : [log])],
+      security: linuxSecurityContext(pod, entry.container, profiles),
       targetContainerID,
       backoffMs: action.backoffMs,
       terminationMessageFile: log?.hostPath ?? "",
