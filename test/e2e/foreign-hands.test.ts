@@ -195,6 +195,27 @@ describe("what others do to the engine's things", { skip: skip ?? false }, () =>
       noEvents: ["SandboxChanged"],
     },
     {
+      name: "docker start of a container whose successor runs",
+      does: async ({ containerID, name }) => {
+        await docker("kill", containerID);
+        const successor = async (): Promise<true | undefined> => {
+          const [id] = await running(name, "container");
+          return id === undefined || id === containerID ? undefined : true;
+        };
+        await eventually(successor, { timeoutMs: 20_000, describe: () => remora.output() });
+        await docker("start", containerID);
+      },
+      expect: async (pod, patient) => {
+        // Its second run is the one that ended last: it obeyed.
+        await restarted(0, "Completed")(pod, patient);
+        assert(!(await running(patient.name, "container")).includes(patient.containerID));
+      },
+      // Sooner than the regular look.
+      timeoutMs: 15_000,
+      events: ["Killing"],
+      noEvents: ["SandboxChanged"],
+    },
+    {
       name: "docker pause of a container with a liveness probe",
       container: { livenessProbe: liveness },
       does: ({ containerID }) => docker("pause", containerID).then(() => undefined),

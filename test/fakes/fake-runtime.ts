@@ -156,8 +156,7 @@ class MemoryRuntime implements FakeRuntime {
     const container = this.#container(containerID);
     const { createdAt } = container.state;
     container.state = { kind: "running", createdAt, startedAt: this.#now(), pid: 1001 };
-    // The agent does not look when something starts: in most cases it did that itself.
-    for (const listener of this.#listeners) listener({ kind: "resync" });
+    this.#emit("started", this.#uidOf(container), containerID);
   }
 
   limitByHand(name: string, limits: Partial<ContainerLimits>): void {

@@ -210,9 +210,15 @@ export class PodLoop {
     const { signal } = this.#options;
     for await (const event of this.#deps.runtime.events(signal)) {
       if (event.kind === "resync") await this.#relist();
-      // Whoever starts a container looks at it afterwards; a look for that event would be one too many.
-      else if (event.kind !== "started") this.wake(event.podUID);
+      // The agent looks at what it has started by itself; a look for that event would be one too many.
+      else if (event.kind !== "started" || this.#hadEnded(event)) this.wake(event.podUID);
     }
+  }
+
+  /** The agent starts nothing twice: this was somebody else. */
+  #hadEnded({ podUID, containerID }: { podUID: string; containerID: string }): boolean {
+    const known = this.#entries.get(podUID)?.fingerprint ?? "";
+    return known.includes(`${containerID}=exited`) || known.includes(`${containerID}=false`);
   }
 
   async #relistForever(): Promise<void> {
