@@ -238,6 +238,8 @@ class Load {
     // The renewal that a burst may have delayed.
     while (result.leaseGapsMs.length < 2) await delay(500);
     endLeases();
+    // It would be one pod too many for what comes next.
+    await this.#deletePod("template");
     endWatch();
     return result;
   }

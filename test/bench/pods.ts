@@ -75,18 +75,21 @@ function spread(values: readonly number[]): string {
   return `p50 ${p50} ms  p90 ${p90} ms  p99 ${p99} ms  n=${values.length}`;
 }
 
-function report(speed: SpeedResult, idle: IdleResult): void {
+/** Said as soon as it is known: what follows takes minutes. */
+function reportSpeed(speed: SpeedResult): void {
   line("create -> Ready", spread(speed.createToReadyMs));
   line("  of which create -> node chosen", spread(speed.createToScheduledMs));
   line("raw create + start of both", spread(speed.rawStartMs));
   line("delete -> gone", spread(speed.deleteMs));
   line("raw docker stop + rm of both", spread(speed.rawStopMs));
   line("burst, create -> last Ready", spread(speed.burstMs));
-  const raw = Object.entries(speed.rawBurstMs);
-  for (const [concurrency, values] of raw) {
+  for (const [concurrency, values] of Object.entries(speed.rawBurstMs)) {
     line(`burst, raw, ${concurrency} at a time`, spread(values));
   }
   line("gaps between lease renewals", spread(speed.leaseGapsMs));
+}
+
+function report(speed: SpeedResult, idle: IdleResult): void {
   line(
     `idle with ${idle.pods} pods`,
     `${round(idle.cpuPercent)} % of one CPU over ${round(idle.seconds, 0)} s, ${idle.rssMB} MB resident`,
@@ -98,7 +101,7 @@ function report(speed: SpeedResult, idle: IdleResult): void {
       .map((value) => round(value))
       .join(" "),
   );
-  const best = Math.min(...raw.map(([, values]) => median(values)));
+  const best = Math.min(...Object.values(speed.rawBurstMs).map(median));
   const late = speed.leaseGapsMs.map((gap) => Math.max(gap - leaseDueMs, 0));
   const { createToReadyMs, deleteMs, rawStartMs, rawStopMs } = speed;
   const result = {
@@ -124,6 +127,7 @@ export async function benchPods(argv: readonly string[]): Promise<void> {
     const remora = await start(machine, directory);
     try {
       const speed = (await load(machine, "speed", plan.speed)) as SpeedResult;
+      reportSpeed(speed);
       const { stdout } = await machine.exec(["pgrep", "-f", "remora.cjs up"]);
       const pid = Number(stdout.trim().split("\n")[0]);
       const idle = (await load(machine, "idle", { ...plan.idle, pid })) as IdleResult;
