@@ -54,6 +54,8 @@ interface Transport {
 }
 
 const defaultDeadlineMs = 30_000;
+/** How long a server may take to open a watch. */
+const watchAnswerMs = 30_000;
 /** A half-dead TCP connection keeps swallowing requests for up to 15 minutes; two in a row are enough. */
 const failuresBeforeReset = 2;
 /** Below the 90 s after which a Go server closes an idle connection. */
@@ -127,7 +129,8 @@ class UndiciClient implements HttpClient {
         path: this.#target(request.path, { ...request.query, watch: true }),
         headers: this.#headers(credentials),
         signal,
-        headersTimeout: request.stallMs,
+        // An open watch may be quiet for long, an answer may not.
+        headersTimeout: Math.min(request.stallMs, watchAnswerMs),
         bodyTimeout: request.stallMs,
       });
       if (response.statusCode !== 200) {
@@ -374,7 +377,7 @@ class UndiciClient implements HttpClient {
   /** Turns a transport failure into {@link ApiUnavailableError} and counts it; other errors pass. */
   #classify(what: string, error: unknown, transport: Transport): unknown {
     if (isAnswered(error)) return error;
-    if (transport === this.#transport && !this.#isReset(error)) {
+    if (transport === this.#transport && !this.#isReset(error) && !isQuiet(error)) {
       transport.failures += 1;
       if (transport.failures === 1) transport.failingSince = this.#options.clock.monotonic();
       if (transport.failures >= failuresBeforeReset) {
@@ -410,6 +413,14 @@ async function dispatch(
 /** Whether the server did answer, so that the connection is good. */
 function isAnswered(error: unknown): boolean {
   return error instanceof ParseError || errorCode(error) === "REMORA_API";
+}
+
+/**
+ * A watch without a word for long is no loss: servers that cannot tell their progress (etcd before 3.4.25) leave idle
+ * resources without bookmarks. Whether the server is there shows when the watch is opened again.
+ */
+function isQuiet(error: unknown): boolean {
+  return errorCode(error) === "UND_ERR_BODY_TIMEOUT";
 }
 
 function isStaleConnection(error: unknown): boolean {

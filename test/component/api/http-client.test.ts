@@ -144,6 +144,22 @@ describe("HTTP client", () => {
       await assert.rejects(silent[Symbol.asyncIterator]().next(), /fell silent/);
     }));
 
+  it("watches that are quiet together do not tear down one that is not", () =>
+    withServer(async (server) => {
+      const watching = (stallMs: number): Promise<unknown> => {
+        const watch = server.client.watch({ path: pods, query: {}, stallMs, signal });
+        return watch[Symbol.asyncIterator]().next();
+      };
+      const patient = watching(60_000);
+      const quiet = await Promise.allSettled([watching(50), watching(50), watching(50)]);
+      for (const result of quiet) {
+        assert.ok(result.status === "rejected" && result.reason instanceof ApiUnavailableError);
+        assert.match(result.reason.message, /fell silent/);
+      }
+      await server.client.request({ method: "POST", path: pods, body: pod, signal });
+      assert.equal(((await patient) as { value: { type: string } }).value.type, "ADDED");
+    }));
+
   it("names the server when nobody listens, and works again when somebody does", async () => {
     const gone = await startFakeApiServer();
     await gone.close();
