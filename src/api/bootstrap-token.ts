@@ -16,6 +16,8 @@ export const tokenSecretType = "bootstrap.kubernetes.io/token";
 export const bootstrappersGroup = "system:bootstrappers";
 /** The further group of tokens for nodes, as kubeadm names it. */
 export const nodeBootstrappersGroup = "system:bootstrappers:kubeadm:default-node-token";
+/** What further groups of a token may be called. */
+export const extraGroup = /^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$/;
 /** The public ConfigMap that holds address and CA of the cluster, signed with each token. */
 export const clusterInfo = { namespace: "kube-public", name: "cluster-info" } as const;
 /** Key in {@link clusterInfo} of the kubeconfig that is signed. */

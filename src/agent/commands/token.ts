@@ -1,24 +1,26 @@
 import { randomInt } from "node:crypto";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 import {
   type BootstrapToken,
   clusterInfo,
   clusterInfoKey,
+  extraGroup,
   isExpiredToken,
   readTokenSecret,
   tokenNamespace,
   tokenSecretName,
   tokenSecretType,
 } from "../../api/bootstrap-token.ts";
-import { isAlreadyExists, isNotFound } from "../../api/errors.ts";
+import { ApiUnavailableError, isAlreadyExists, isNotFound } from "../../api/errors.ts";
 import { createHttpClient, type HttpClient } from "../../api/http-client.ts";
 import { loadKubeconfig } from "../../api/kubeconfig.ts";
 import { createObject, deleteObject, getObject, listObjects } from "../../api/objects.ts";
 import { CONFIG_MAPS, SECRETS } from "../../api/resources.ts";
 import type { Secret } from "../../api/types.gen.ts";
 import { systemClock } from "../../lib/clock.ts";
-import { SetupError } from "../../lib/errors.ts";
+import { errorMessage, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { TokenCreateFlags, TokenFlags } from "../flags.ts";
 import { certificatesIn, publicKeyHash } from "../join/ca-hash.ts";
@@ -41,6 +43,15 @@ export function parseDuration(text: string): number {
   for (const [, count = "", unit = ""] of text.matchAll(/(\d+)([smhd])/g))
     total += Number(count) * unitMs[unit as keyof typeof unitMs];
   return total;
+}
+
+/** @throws {SetupError} for a group that no API server would accept with a token. */
+export function checkGroups(groups: readonly string[]): void {
+  const wrong = groups.find((group) => !extraGroup.test(group));
+  if (wrong === undefined) return;
+  throw new SetupError(
+    `--groups ${wrong}: must begin with system:bootstrappers: and go on with a-z, 0-9, - and colons`,
+  );
 }
 
 const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789";
@@ -74,6 +85,11 @@ async function withClient<T>(
   work: (client: HttpClient) => Promise<T>,
 ): Promise<T> {
   const path = flags.kubeconfig ?? join(flags.stateDir, "control-plane", "admin.conf");
+  if (flags.kubeconfig === undefined && !existsSync(path)) {
+    throw new SetupError(
+      `${path} does not exist: run this on the machine with "remora up", or give --kubeconfig`,
+    );
+  }
   const client = createHttpClient({
     kubeconfig: await loadKubeconfig(path),
     userAgent: `remora/${remoraVersion}`,
@@ -82,6 +98,9 @@ async function withClient<T>(
   });
   try {
     return await work(client);
+  } catch (error) {
+    if (flags.kubeconfig !== undefined || !(error instanceof ApiUnavailableError)) throw error;
+    throw new SetupError(`${errorMessage(error)}; is "remora up" running?`, { cause: error });
   } finally {
     await client.close();
   }
@@ -118,6 +137,8 @@ export async function createToken(
   logger: Logger,
   signal: AbortSignal,
 ): Promise<void> {
+  parseDuration(flags.ttl);
+  checkGroups(flags.groups);
   await withClient(flags, logger, async (client) => {
     const { server, hashes } = await clusterAddress(client, signal);
     let token: BootstrapToken;

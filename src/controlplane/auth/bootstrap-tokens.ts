@@ -1,6 +1,7 @@
 import {
   bootstrappersGroup,
   equalTexts,
+  extraGroup,
   isExpiredToken,
   parseBootstrapToken,
   readTokenSecret,
@@ -10,9 +11,6 @@ import {
 } from "../../api/bootstrap-token.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { ObjectReader, UserInfo } from "../types.ts";
-
-/** What further groups of a token may be called. */
-const extraGroup = /^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$/;
 
 /** All groups of a token; undefined when one it asks for is not allowed. */
 function groupsOf(extraGroups: string): string[] | undefined {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { describe, test } from "node:test";
 
-import { joinCommand, parseDuration } from "../../../src/agent/commands/token.ts";
+import { checkGroups, joinCommand, parseDuration } from "../../../src/agent/commands/token.ts";
 import { certificatesIn, parseHashes, publicKeyHash } from "../../../src/agent/join/ca-hash.ts";
 import { readClusterConfiguration } from "../../../src/agent/join/cluster-configuration.ts";
 import { commonName, renewalTime } from "../../../src/agent/join/credential-files.ts";
@@ -87,6 +87,12 @@ test("durations are Go's, in whole units", () => {
   assert.equal(parseDuration("1h30m"), 5_400_000);
   for (const wrong of ["", "24", "-1h", "1.5h", "h"])
     assert.throws(() => parseDuration(wrong), SetupError, wrong);
+});
+
+test("groups of a token are those that an API server accepts with one", () => {
+  checkGroups(["system:bootstrappers:kubeadm:default-node-token", "system:bootstrappers:rack-3"]);
+  for (const wrong of ["", "rack-3", "system:masters", "system:bootstrappers:"])
+    assert.throws(() => checkGroups([wrong]), SetupError, wrong);
 });
 
 describe("what the cluster says", () => {
