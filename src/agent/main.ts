@@ -138,7 +138,10 @@ program
   .command("down")
   .description("remove everything Remora made on this machine, pods included, and prove it")
   .option("--state-dir <path>", "state directory of `remora up`", "/var/lib/remora")
-  .option("--root-dir <path>", "directory given to `remora run`")
+  .option(
+    "--root-dir <path>",
+    "directory of `remora run` (/var/lib/kubelet unless it was given another)",
+  )
   .option(
     "--hostname-override <name>",
     "name of the Node object (default: this machine's host name)",

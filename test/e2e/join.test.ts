@@ -86,6 +86,9 @@ describe(
         late.stderr,
         new RegExp(`does not know token ${id}: it has expired or is mistyped`),
       );
+      const wrong = await two.exec([program, "down"], { allowFailure: true });
+      assert.equal(wrong.exitCode, 1);
+      assert.match(wrong.stderr, /: remora down --root-dir \/var\/lib\/kubelet removes it/);
       const down = await remoraDown(two, ["--root-dir", "/var/lib/kubelet"]);
       assert.match(down, /nothing is left/);
       const left = await two.exec([

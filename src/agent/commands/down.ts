@@ -1,7 +1,9 @@
+import { existsSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 
+import { agentDefaults } from "../../config/agent-config.ts";
 import { deadline, systemClock } from "../../lib/clock.ts";
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
@@ -10,7 +12,7 @@ import { createBridgeNetwork } from "../../network/bridge.ts";
 import { cleanUpProxy } from "../../proxy/cleanup.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { DownFlags } from "../flags.ts";
-import { joinedFiles } from "../join/credential-files.ts";
+import { credentialPaths, joinedFiles } from "../join/credential-files.ts";
 import { lockHolder, machineLockHolder } from "../instance-lock.ts";
 import {
   ownCgroups,
@@ -69,6 +71,13 @@ async function podUIDs(rootDir: string): Promise<string[]> {
     if (errorCode(error) === "ENOENT") return [];
     throw error;
   }
+}
+
+/** Whether an agent of `remora run` has worked in a root directory: what a kubelet keeps there has neither. */
+function hasRun(rootDir: string): boolean {
+  return [credentialPaths(rootDir).kubeconfig, join(rootDir, "network", "ipam")].some((path) =>
+    existsSync(path),
+  );
 }
 
 /** Stops the engine if our launcher started it and nobody else has containers in it. */
@@ -222,5 +231,11 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     throw new SetupError(
       `${total} things are left, named above; remove them by hand or run down again`,
     );
+  const { rootDir: usual } = agentDefaults;
+  if (ownsState && hasRun(usual)) {
+    throw new SetupError(
+      `${usual} holds what "remora run" keeps: remora down --root-dir ${usual} removes it`,
+    );
+  }
   say("nothing is left of remora on this machine");
 }
