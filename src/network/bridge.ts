@@ -136,7 +136,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
   }
 
   async ensureNode(podCIDRs: readonly string[], signal: AbortSignal): Promise<void> {
-    await this.#load();
+    await this.load();
     await this.#inTurn(async () => {
       if (podCIDRs.length === 0) return;
       const cidrs = podCIDRs.map((text) => parseCidr(text, "podCIDR"));
@@ -175,7 +175,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     if (replaced) this.#logger.log("info", "packet rules of pods repaired", { family });
   }
 
-  #load(): Promise<void> {
+  load(): Promise<void> {
     this.#loaded ??= this.#leases.load().catch((error: unknown) => {
       this.#loaded = undefined;
       throw error;
@@ -362,7 +362,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
   }
 
   async tearDown(sandboxID: string, signal: AbortSignal): Promise<void> {
-    await this.#load();
+    await this.load();
     this.#configured.delete(sandboxID);
     const lease = this.#leases.get(sandboxID);
     // The kernel removes the pair some time after the last process of the namespace; the name must not linger.
@@ -402,7 +402,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
   }
 
   async collectGarbage(sandboxIDs: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
-    await this.#load();
+    await this.load();
     const dead = [...this.#leases.values()].filter((lease) => !sandboxIDs.has(lease.sandboxID));
     for (const lease of dead) {
       this.#logger.log("info", "address of a vanished sandbox is freed", {

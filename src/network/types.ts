@@ -19,6 +19,8 @@ export interface HostPort {
 
 /** Gives pods their interface and addresses. All calls are idempotent and safe after a crash at any instant. */
 export interface PodNetwork {
+  /** Reads what earlier runs gave out; until then {@link PodNetwork.addresses} knows of nothing. Needs no podCIDR. */
+  load(): Promise<void>;
   /**
    * Makes bridge, forwarding and masquerade rules for the node's pod networks, and takes back the leases of
    * `sandboxes`. Called at start, when podCIDRs become known or change, and again as repair.

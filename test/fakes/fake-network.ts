@@ -6,6 +6,8 @@ export interface FakeNetwork extends PodNetwork {
   readonly leases: ReadonlyMap<string, SandboxNetworkConfig>;
   /** Sandboxes whose interface somebody took away; {@link PodNetwork.setUp} brings it back. */
   readonly cut: Set<string>;
+  /** As a new process: nothing is known before it is loaded. */
+  forget(): void;
 }
 
 /** A pod network in memory: hands out 10.244.0.2 and upwards, frees on tear-down, keeps leases over agent restarts. */
@@ -13,8 +15,18 @@ class MemoryNetwork implements FakeNetwork {
   readonly leases = new Map<string, SandboxNetworkConfig>();
   readonly cut = new Set<string>();
   readonly #ips = new Map<string, string>();
+  #loaded = false;
   ready = true;
   #next = 2;
+
+  /** What a new process does not know before it has loaded. */
+  forget(): void {
+    this.#loaded = false;
+  }
+
+  async load(): Promise<void> {
+    this.#loaded = true;
+  }
 
   async ensureNode(): Promise<void> {
     this.ready = true;
@@ -29,7 +41,7 @@ class MemoryNetwork implements FakeNetwork {
   }
 
   addresses(sandboxID: string): readonly string[] | undefined {
-    const ip = this.#ips.get(sandboxID);
+    const ip = this.#loaded ? this.#ips.get(sandboxID) : undefined;
     return ip === undefined ? undefined : [ip];
   }
 

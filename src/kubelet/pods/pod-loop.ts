@@ -135,10 +135,12 @@ export class PodLoop {
   }
 
   async #firstSnapshot(): Promise<ReadonlyMap<string, PodRecord>> {
-    const { clock, logger, runtime } = this.#deps;
+    const { clock, logger, network, runtime } = this.#deps;
     const { signal } = this.#options;
     for (;;) {
       try {
+        // A running pod whose address nobody has read yet would lose it in its status, and its Services the pod.
+        await network.load();
         const snapshot = await runtime.snapshot(signal);
         this.#lastRelist = clock.monotonic();
         return snapshot;

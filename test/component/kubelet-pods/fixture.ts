@@ -168,6 +168,7 @@ export async function makeWorld(): Promise<World> {
     rootDir,
     start({ step = () => undefined, clock = systemClock } = {}) {
       const stop = new AbortController();
+      network.forget();
       const pods = createPods({
         config: config(rootDir),
         client: api.client,
