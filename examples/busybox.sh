@@ -22,7 +22,7 @@ if [ -z "$program" ]; then
     ! id _apt >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || chown _apt "$scratch"
     fetch() { (cd "$scratch" && apt-get download -qq busybox 2>"$scratch/log"); }
     fetch || { apt-get update -qq >/dev/null 2>&1 || true; fetch; } ||
-      die "apt-get download busybox failed: $(tail -n 1 "$scratch/log")"
+      die "no busybox: install Debian's package of it, or give BUSYBOX=/path/to/busybox (apt-get download: $(tail -n 1 "$scratch/log"))"
     deb=$(echo "$scratch"/busybox_*.deb)
   fi
   dpkg-deb -x "$deb" "$scratch/unpacked"

@@ -38,6 +38,7 @@ export interface DemoRunner extends Runner {
 const passedOn = [
   "PATH",
   "TMPDIR",
+  "BUSYBOX",
   "http_proxy",
   "https_proxy",
   "no_proxy",
