@@ -56,7 +56,7 @@ function logFormat(fallback: LogFormat): Option {
 function dns(): Option {
   return new Option(
     "--dns <mode>",
-    "answer the cluster's DNS on this node: auto = while the cluster's DNS Service leaves it to nodes",
+    "answer the cluster's DNS on this node: auto = while the cluster's DNS Service leaves it to nodes, off = never (pods then need another name server)",
   )
     .choices(["auto", "local", "off"])
     .default("auto");

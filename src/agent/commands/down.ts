@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 
@@ -216,6 +216,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     say,
     limited,
   );
+  if (!ownsState) await removeIfEmpty(join(rootDir, "pki"));
   if (ownsState) {
     const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
     const path = kubeconfigPath(user, process.env);
@@ -238,4 +239,13 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     );
   }
   say("nothing is left of remora on this machine");
+}
+
+/** A directory in which others may keep something too. */
+async function removeIfEmpty(path: string): Promise<void> {
+  try {
+    await rmdir(path);
+  } catch (error) {
+    if (!["ENOENT", "ENOTEMPTY", "ENOTDIR"].includes(errorCode(error) ?? "")) throw error;
+  }
 }
