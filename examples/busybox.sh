@@ -20,8 +20,10 @@ if [ -z "$program" ]; then
     # apt fetches as the user _apt, who must be able to write here.
     chmod 755 "$scratch"
     ! id _apt >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || chown _apt "$scratch"
-    fetch() { (cd "$scratch" && apt-get download -qq busybox 2>"$scratch/log"); }
-    fetch || { apt-get update -qq >/dev/null 2>&1 || true; fetch; } ||
+    # Without a network the answer is to come in seconds.
+    apt() { apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 "$@"; }
+    fetch() { (cd "$scratch" && apt download busybox 2>"$scratch/log"); }
+    fetch || { apt update >/dev/null 2>&1 || true; fetch; } ||
       die "no busybox: install Debian's package of it, or give BUSYBOX=/path/to/busybox (apt-get download: $(tail -n 1 "$scratch/log"))"
     deb=$(echo "$scratch"/busybox_*.deb)
   fi
