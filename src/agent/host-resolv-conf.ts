@@ -1,16 +1,5 @@
-import { readFile } from "node:fs/promises";
-
 import { nameservers, pointsToResolved, resolvedFile } from "../dns/host-servers.ts";
-import { errorCode } from "../lib/errors.ts";
-
-async function readIfThere(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return "";
-    throw error;
-  }
-}
+import { readIfThere } from "../lib/read-if-there.ts";
 
 /**
  * The file that says where the host finds names: systemd-resolved's own where `path` only names its stub, which pods
@@ -18,8 +7,8 @@ async function readIfThere(path: string): Promise<string> {
  */
 export async function hostResolvConf(
   path: string,
-  read: (path: string) => Promise<string> = readIfThere,
+  read: (path: string) => Promise<string | undefined> = readIfThere,
 ): Promise<string> {
-  if (path === "" || !pointsToResolved(await read(path))) return path;
-  return nameservers(await read(resolvedFile)).length > 0 ? resolvedFile : path;
+  if (path === "" || !pointsToResolved((await read(path)) ?? "")) return path;
+  return nameservers((await read(resolvedFile)) ?? "").length > 0 ? resolvedFile : path;
 }

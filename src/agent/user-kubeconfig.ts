@@ -1,4 +1,4 @@
-import { chown, mkdir, readFile, realpath, rm, stat } from "node:fs/promises";
+import { chown, mkdir, realpath, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import {
@@ -8,6 +8,7 @@ import {
 } from "../api/kubeconfig-write.ts";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { errorCode, errorMessage, SetupError } from "../lib/errors.ts";
+import { readIfThere } from "../lib/read-if-there.ts";
 
 /** The person who typed the command, behind sudo if need be. */
 export interface InvokingUser {
@@ -43,15 +44,6 @@ export function kubeconfigPath(
 ): string {
   const first = environment["KUBECONFIG"]?.split(":")[0];
   return first === undefined || first === "" ? join(user.home, ".kube", "config") : first;
-}
-
-async function readIfPresent(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
 }
 
 /** Our API server is on this machine; an entry of our name that leads elsewhere is somebody else's. */
@@ -94,7 +86,7 @@ export async function writeUserKubeconfig(
   },
 ): Promise<string> {
   try {
-    const existing = await readIfPresent(path);
+    const existing = await readIfThere(path);
     const before = await summarizeKubeconfig(existing ?? "", contextName);
     if (before.server !== undefined && !isOurServer(before.server)) {
       throw new SetupError(
@@ -117,7 +109,7 @@ export async function writeUserKubeconfig(
  */
 export async function removeUserKubeconfig(path: string, user: InvokingUser): Promise<boolean> {
   try {
-    const existing = await readIfPresent(path);
+    const existing = await readIfThere(path);
     if (existing === undefined || !existing.includes(contextName)) return false;
     const { server } = await summarizeKubeconfig(existing, contextName);
     if (server === undefined || !isOurServer(server)) return false;

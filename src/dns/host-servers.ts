@@ -1,10 +1,10 @@
-import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 
 import { canonicalIP, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
-import { errorCode, errorMessage } from "../lib/errors.ts";
+import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { readIfThere } from "../lib/read-if-there.ts";
 import type { UpstreamServer } from "./exchange.ts";
 
 /** Where systemd-resolved writes the servers that it asks itself. */
@@ -41,17 +41,8 @@ export interface HostServersOptions {
   readonly logger: Logger;
   /** Called with the servers when they are known, and each time they are others than before. */
   readonly onChange?: (servers: readonly UpstreamServer[]) => void;
-  /** Reads a text file; empty when it is not there. */
-  readonly read?: (path: string) => Promise<string>;
-}
-
-async function readIfThere(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return "";
-    throw error;
-  }
+  /** Reads a text file; undefined when it is not there. */
+  readonly read?: (path: string) => Promise<string | undefined>;
 }
 
 /** The host's name servers, as its resolv.conf says at the moment: it is read again when it is older than a second. */
@@ -104,9 +95,11 @@ export class HostServers {
   async #listed(): Promise<readonly string[]> {
     const { read = readIfThere, resolvConf } = this.#options;
     if (resolvConf === "") return [];
-    const text = await read(resolvConf);
+    const text = (await read(resolvConf)) ?? "";
     if (!pointsToResolved(text)) return nameservers(text);
-    const behind = nameservers(await read(resolvedFile)).filter((it) => !resolvedStubs.has(it));
+    const behind = nameservers((await read(resolvedFile)) ?? "").filter(
+      (it) => !resolvedStubs.has(it),
+    );
     return behind.length > 0 ? behind : nameservers(text);
   }
 

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 
 import { type Cidr, cidrAddress, type IPFamily, ipFamily, parseIP } from "../lib/cidr.ts";
 import { ExecError, SetupError, errorCode } from "../lib/errors.ts";
 import { execResult } from "../lib/exec.ts";
 import { isRecord } from "../lib/guard.ts";
+import { readIfThere } from "../lib/read-if-there.ts";
 
 /** Host side of a pod's interface pair: 15 characters at most, never reused, because sandbox IDs are not. */
 export function vethName(sandboxID: string): string {
@@ -142,17 +142,8 @@ export async function uplinkMTU(links: readonly Link[]): Promise<number> {
     readIfThere("/proc/self/net/route"),
     readIfThere("/proc/self/net/ipv6_route"),
   ]);
-  const device = defaultRouteDevice(v4, v6);
+  const device = defaultRouteDevice(v4 ?? "", v6 ?? "");
   return links.find((link) => link.name === device)?.mtu ?? 1500;
-}
-
-async function readIfThere(path: string): Promise<string> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return "";
-    throw error;
-  }
 }
 
 /** The interface of the default route with the lowest metric, IPv4's first. Pure; takes the two procfs tables. */

@@ -9,7 +9,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { isRecord, type JsonRecord, optionalString } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
-import { readOptional } from "./credential-files.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 
 /** What the cluster tells its nodes in kube-system; undefined where it says nothing. */
 export interface ClusterConfiguration {
@@ -106,7 +106,7 @@ function isUnreadable(error: unknown): boolean {
 }
 
 async function saved(path: string): Promise<ClusterConfiguration | undefined> {
-  const text = await readOptional(path);
+  const text = await readIfThere(path);
   if (text === undefined) return undefined;
   try {
     const value: unknown = JSON.parse(text);

@@ -1,10 +1,11 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import { writeFileAtomic } from "../../lib/atomic-file.ts";
-import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { newPrivateKey, privateKeyPEM } from "../../lib/x509.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 
 /**
  * Where a node that joined keeps what it got. Certificate and key lie in one file each, as the kubelet has them, so that
@@ -48,23 +49,13 @@ export interface CredentialPair {
   readonly key: KeyObject;
 }
 
-/** The text of a file; undefined when there is none. */
-export async function readOptional(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
 /**
  * Reads a pair; undefined when there is none.
  *
  * @throws {SetupError} when the file is damaged.
  */
 export async function readPair(path: string): Promise<CredentialPair | undefined> {
-  const text = await readOptional(path);
+  const text = await readIfThere(path);
   if (text === undefined) return undefined;
   try {
     const pair = { certificate: new X509Certificate(text), key: createPrivateKey(text) };
@@ -94,7 +85,7 @@ function nextKeyPath(pairPath: string): string {
  */
 export async function nextKey(pairPath: string): Promise<KeyObject> {
   const path = nextKeyPath(pairPath);
-  const text = await readOptional(path);
+  const text = await readIfThere(path);
   if (text !== undefined) {
     try {
       return createPrivateKey(text);

@@ -10,6 +10,7 @@ import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { SetupError } from "../../lib/errors.ts";
 import { type Logger, silentLogger } from "../../lib/log.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 import { clockSentence, connectionFailure } from "./api-failure.ts";
 import { certificatesIn, publicKeyHash } from "./ca-hash.ts";
 import {
@@ -19,7 +20,6 @@ import {
   dropNextKey,
   ensureDirectory,
   nextKey,
-  readOptional,
   readPair,
   writePair,
 } from "./credential-files.ts";
@@ -64,7 +64,7 @@ export function parseServer(text: string): string {
 /** The certificate of an earlier start when it is still this node's in this cluster. */
 async function earlierPair(options: JoinOptions): Promise<CredentialPair | undefined> {
   const { paths, nodeName, caHashes, clock, logger, token } = options;
-  const [pair, caPEM] = await Promise.all([readPair(paths.client), readOptional(paths.ca)]);
+  const [pair, caPEM] = await Promise.all([readPair(paths.client), readIfThere(paths.ca)]);
   if (pair === undefined || caPEM === undefined) return undefined;
   const authorities = certificatesIn(caPEM);
   if (

@@ -1,10 +1,10 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import { canonicalIP, ipFamily } from "../../lib/cidr.ts";
-import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+import { errorMessage, SetupError } from "../../lib/errors.ts";
 import {
   certificate,
   certificateAuthority,
@@ -13,6 +13,7 @@ import {
   newPrivateKey,
   privateKeyPEM,
 } from "../../lib/x509.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 
 export interface PKIOptions {
   /** Directory of the files; made with mode 0700. */
@@ -66,15 +67,6 @@ const leafLifeMs = 365 * dayMs;
 const skewMs = 60 * 60 * 1000;
 const caName: DistinguishedName = { commonName: "remora-ca" };
 
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
 function parseKey(path: string, text: string): KeyObject {
   try {
     return createPrivateKey(text);
@@ -98,7 +90,7 @@ function parseCertificate(path: string, text: string): X509Certificate {
 }
 
 async function ensureKey(path: string): Promise<KeyObject> {
-  const text = await readText(path);
+  const text = await readIfThere(path);
   if (text !== undefined) return parseKey(path, text);
   const key = newPrivateKey();
   await writeFileAtomic(path, privateKeyPEM(key), 0o600);
@@ -111,7 +103,7 @@ async function ensureAuthority(
 ): Promise<{ issuer: Issuer; pem: string; file: string }> {
   const file = join(dir, "ca.crt");
   const keyFile = join(dir, "ca.key");
-  const [text, keyText] = await Promise.all([readText(file), readText(keyFile)]);
+  const [text, keyText] = await Promise.all([readIfThere(file), readIfThere(keyFile)]);
   if (text !== undefined && keyText === undefined) {
     throw new SetupError(
       `${keyFile} is missing beside ${file}; restore it, or delete ${dir} to make a new authority`,
@@ -185,7 +177,7 @@ async function ensureLeaf(
   const certFile = join(dir, `${request.name}.crt`);
   const keyFile = join(dir, `${request.name}.key`);
   const key = await ensureKey(keyFile);
-  const text = await readText(certFile);
+  const text = await readIfThere(certFile);
   const ca = new X509Certificate(caPEM);
   if (text !== undefined && isGood(parseCertificate(certFile, text), request, key, ca, now)) {
     return { certFile, keyFile, certPEM: text, keyPEM: privateKeyPEM(key) };

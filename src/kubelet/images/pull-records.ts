@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import { errorCode } from "../../lib/errors.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 import { type Credential, credentialHash, repositoryOf } from "./credentials.ts";
 
 const apiVersion = "kubelet.config.k8s.io/v1beta1";
@@ -70,15 +71,6 @@ function parseRecord(text: string): PulledRecord | undefined {
     Object.entries(mapping).map(([name, credentials]) => [name, parseCredentials(credentials)]),
   );
   return { imageRef, credentialMapping };
-}
-
-async function readOptional(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
 }
 
 function sameSecret(a: PullSecret, b: PullSecret): boolean {
@@ -193,7 +185,7 @@ export class PullRecords {
   }
 
   async #read(imageID: string): Promise<PulledRecord | undefined> {
-    const text = await readOptional(join(this.#pulled, fileName(imageID)));
+    const text = await readIfThere(join(this.#pulled, fileName(imageID)));
     const record = text === undefined ? undefined : parseRecord(text);
     return record?.imageRef === imageID ? record : undefined;
   }
@@ -202,8 +194,8 @@ export class PullRecords {
   async isOurs(reference: string, imageID: string): Promise<boolean> {
     if (this.#intents.has(reference)) return true;
     const [pulled, pulling] = await Promise.all([
-      readOptional(join(this.#pulled, fileName(imageID))),
-      readOptional(join(this.#pulling, fileName(reference))),
+      readIfThere(join(this.#pulled, fileName(imageID))),
+      readIfThere(join(this.#pulling, fileName(reference))),
     ]);
     return pulled !== undefined || pulling !== undefined;
   }
@@ -235,7 +227,7 @@ export class PullRecords {
   /** Turns pulls that a crash interrupted into records, of those images that are there after all. */
   async recover(imageID: (reference: string) => Promise<string | undefined>): Promise<void> {
     for (const name of await this.#files(this.#pulling)) {
-      const text = (await readOptional(join(this.#pulling, name))) ?? "";
+      const text = (await readIfThere(join(this.#pulling, name))) ?? "";
       const reference = parseIntent(text);
       const id = reference === undefined ? undefined : await imageID(reference);
       if (reference === undefined || id === undefined) continue;
@@ -258,7 +250,7 @@ export class PullRecords {
     const found = new Set(await this.#files(this.#found));
     const brought = new Map<string, ReadonlySet<string>>();
     for (const name of await this.#files(this.#pulled)) {
-      const record = parseRecord((await readOptional(join(this.#pulled, name))) ?? "");
+      const record = parseRecord((await readIfThere(join(this.#pulled, name))) ?? "");
       if (record === undefined || found.has(name)) continue;
       brought.set(record.imageRef, new Set(Object.keys(record.credentialMapping)));
     }

@@ -1,6 +1,5 @@
-import { chmod, readFile, writeFile } from "node:fs/promises";
+import { chmod, writeFile } from "node:fs/promises";
 
-import { errorCode } from "../../lib/errors.ts";
 import type { Container } from "../../api/types.gen.ts";
 import type { Mount } from "../../runtime/types.ts";
 import { isHostNetwork } from "../spec/containers.ts";
@@ -10,6 +9,7 @@ import { containerPath } from "../spec/mounts.ts";
 import { podHostname } from "../spec/pod-name.ts";
 import type { AssignedPod } from "../types.ts";
 import type { PodPaths } from "./pod-paths.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 
 export interface PodFilesInput {
   readonly podIPs: readonly string[];
@@ -22,22 +22,13 @@ export interface PodFilesInput {
   };
 }
 
-async function readIfThere(path: string): Promise<string> {
-  try {
-    return path === "" ? "" : await readFile(path, "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return "";
-    throw error;
-  }
-}
-
 /**
  * Rewrites in place: the file is bound into running containers, which would keep an old inode. Nothing is forced to the
  * disk, which would cost every start two waits for it per file: after a power cut no container reads the file before
  * it was compared and written again.
  */
 async function writeInPlace(path: string, text: string): Promise<void> {
-  const before = await readIfThere(path);
+  const before = (await readIfThere(path)) ?? "";
   if (before === text) return;
   await writeFile(path, text);
   // Everybody in the container reads it, whatever this process's umask.
@@ -57,13 +48,17 @@ export async function writePodFiles(
   const names = podHostname(pod, input.cluster.domain);
   const aliases = pod.spec?.hostAliases ?? [];
   const hosts = host
-    ? hostNetworkHostsFile(await readIfThere("/etc/hosts"), aliases)
+    ? hostNetworkHostsFile((await readIfThere("/etc/hosts")) ?? "", aliases)
     : managedHostsFile({ ips: input.podIPs, hostname: names.short, domain: names.domain, aliases });
   const ofHost =
-    input.resolvConf === "" ? undefined : parseResolvConf(await readIfThere(input.resolvConf));
+    input.resolvConf === ""
+      ? undefined
+      : parseResolvConf((await readIfThere(input.resolvConf)) ?? "");
   const resolv = podResolvConf(pod, ofHost, input.cluster);
   // On the node's network a pod has the node's own host name, which need not be the name of its Node.
-  const kernel = host ? (await readIfThere("/proc/sys/kernel/hostname")).trim() : names.hostname;
+  const kernel = host
+    ? ((await readIfThere("/proc/sys/kernel/hostname")) ?? "").trim()
+    : names.hostname;
   await Promise.all([
     writeInPlace(paths.etcHosts, hosts),
     writeInPlace(paths.resolvConf, formatResolvConf(resolv)),
