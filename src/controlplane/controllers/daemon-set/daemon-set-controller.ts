@@ -1,7 +1,7 @@
 import { isNotFound } from "../../../api/errors.ts";
 import type { Change } from "../../../api/informer-types.ts";
 import type { Stored } from "../../../api/object.ts";
-import { controllerOf, keyOf, objectKey } from "../../../api/object.ts";
+import { controllerOf, keyOf } from "../../../api/object.ts";
 import { DAEMON_SETS, PODS } from "../../../api/resources.ts";
 import type {
   ControllerRevision,
@@ -16,7 +16,7 @@ import { indexByNamespace } from "../shared/by-namespace.ts";
 import { replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
-import { claimObjects, isNamespaceTerminating } from "../shared/ownership.ts";
+import { claimObjects, isNamespaceTerminating, ownerKeys } from "../shared/ownership.ts";
 import type { PodOwner } from "../shared/pod-control.ts";
 import { createPod, deletePod, firstFailure, ownedPod, slowStart } from "../shared/pod-control.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -113,20 +113,13 @@ export class DaemonSetController implements Controller {
   }
 
   /** Wakes the owner of a pod or revision, or, where there is none, every DaemonSet that would adopt it. */
-  #wakeOwners(object: StoredPod | Stored<ControllerRevision>, queue: KeyedQueue): void {
-    const { daemonSets } = this.#context.informers;
-    const namespace = object.metadata.namespace ?? "";
-    const owner = controllerOf(object.metadata);
-    if (owner !== undefined) {
-      if (owner.kind !== DAEMON_SETS.kind) return;
-      const key = objectKey(namespace, owner.name);
-      if (daemonSets.get(key)?.metadata.uid === owner.uid) queue.add(key);
-      return;
-    }
-    for (const daemonSet of daemonSets.values()) {
-      if (daemonSet.metadata.namespace !== namespace) continue;
-      if (parseDaemonSet(daemonSet).selects(object.metadata.labels)) queue.add(keyOf(daemonSet));
-    }
+  #wakeOwners({ metadata }: StoredPod | Stored<ControllerRevision>, queue: KeyedQueue): void {
+    const keys = ownerKeys(metadata, {
+      kind: DAEMON_SETS.kind,
+      informer: this.#context.informers.daemonSets,
+      selects: (daemonSet, labels) => parseDaemonSet(daemonSet).selects(labels),
+    });
+    for (const key of keys) queue.add(key);
   }
 
   /** A node's heartbeats concern nobody; its coming, going, labels and taints do. */

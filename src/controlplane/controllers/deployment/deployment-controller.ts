@@ -12,7 +12,7 @@ import { indexByNamespace } from "../shared/by-namespace.ts";
 import { getObject, replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop } from "../shared/controller.ts";
-import { claimObjects, isNamespaceTerminating } from "../shared/ownership.ts";
+import { claimObjects, isNamespaceTerminating, ownerKeys } from "../shared/ownership.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
 import { isPodTerminal } from "../shared/pod-state.ts";
 import { revisionAnnotation } from "./annotations.ts";
@@ -85,17 +85,13 @@ export class DeploymentController implements Controller {
   }
 
   /** Wakes the ReplicaSet's owner, or, without one, every Deployment that would adopt it. */
-  #wakeOwners(replicaSet: StoredReplicaSet, queue: KeyedQueue): void {
-    const owner = this.#ownerOf(replicaSet);
-    if (owner !== undefined) queue.add(keyOf(owner));
-    if (controllerOf(replicaSet.metadata) !== undefined) return;
-    const { namespace, labels } = replicaSet.metadata;
-    for (const deployment of this.#context.informers.deployments.values())
-      if (
-        deployment.metadata.namespace === namespace &&
-        matchesSelector(deployment.spec?.selector, labels)
-      )
-        queue.add(keyOf(deployment));
+  #wakeOwners({ metadata }: StoredReplicaSet, queue: KeyedQueue): void {
+    const keys = ownerKeys(metadata, {
+      kind: DEPLOYMENTS.kind,
+      informer: this.#context.informers.deployments,
+      selects: ({ spec }, labels) => matchesSelector(spec?.selector, labels),
+    });
+    for (const key of keys) queue.add(key);
   }
 
   #ownerOf(replicaSet: StoredReplicaSet): StoredDeployment | undefined {

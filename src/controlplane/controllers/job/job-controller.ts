@@ -1,6 +1,6 @@
 import { isNotFound } from "../../../api/errors.ts";
 import type { Stored } from "../../../api/object.ts";
-import { controllerOf, keyOf, objectKey } from "../../../api/object.ts";
+import { controllerOf } from "../../../api/object.ts";
 import { JOBS, PODS } from "../../../api/resources.ts";
 import type { Job } from "../../../api/types.gen.ts";
 import type { KeyedQueue } from "../../../lib/keyed-queue.ts";
@@ -10,7 +10,7 @@ import { indexByNamespace } from "../shared/by-namespace.ts";
 import { replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
-import { claimObjects, isNamespaceTerminating } from "../shared/ownership.ts";
+import { claimObjects, isNamespaceTerminating, ownerKeys } from "../shared/ownership.ts";
 import type { PodOwner } from "../shared/pod-control.ts";
 import { createPod, deletePod, firstFailure, slowStart } from "../shared/pod-control.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
@@ -139,20 +139,13 @@ export class JobController implements Controller {
   }
 
   /** Wakes the pod's Job, or, for a pod without owner, every Job that would adopt it. */
-  #wakeOwners(pod: StoredPod, queue: KeyedQueue): void {
-    const { jobs } = this.#context.informers;
-    const namespace = pod.metadata.namespace ?? "";
-    const owner = controllerOf(pod.metadata);
-    if (owner !== undefined) {
-      if (owner.kind !== JOBS.kind) return;
-      const key = objectKey(namespace, owner.name);
-      if (jobs.get(key)?.metadata.uid === owner.uid) queue.add(key);
-      return;
-    }
-    for (const job of jobs.values()) {
-      if (job.metadata.namespace !== namespace) continue;
-      if (parseJob(job).selects(pod.metadata.labels)) queue.add(keyOf(job));
-    }
+  #wakeOwners({ metadata }: StoredPod, queue: KeyedQueue): void {
+    const keys = ownerKeys(metadata, {
+      kind: JOBS.kind,
+      informer: this.#context.informers.jobs,
+      selects: (job, labels) => parseJob(job).selects(labels),
+    });
+    for (const key of keys) queue.add(key);
   }
 
   async #sync(key: string, queue: KeyedQueue, signal: AbortSignal): Promise<void> {

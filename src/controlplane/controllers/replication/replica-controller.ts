@@ -1,7 +1,7 @@
 import { ApiError, isNotFound } from "../../../api/errors.ts";
 import type { Informer } from "../../../api/informer-types.ts";
 import type { Stored } from "../../../api/object.ts";
-import { controllerOf, keyOf, objectKey } from "../../../api/object.ts";
+import { controllerOf } from "../../../api/object.ts";
 import { PODS } from "../../../api/resources.ts";
 import type { ObjectMeta, OwnerReference, Pod } from "../../../api/types.gen.ts";
 import { errorMessage } from "../../../lib/errors.ts";
@@ -13,7 +13,12 @@ import { findObject, replaceObject } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop, splitKey } from "../shared/controller.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
-import { claimObjects, controllerReference, isNamespaceTerminating } from "../shared/ownership.ts";
+import {
+  claimObjects,
+  controllerReference,
+  isNamespaceTerminating,
+  ownerKeys,
+} from "../shared/ownership.ts";
 import { isPodActive, isTerminating } from "../shared/pod-state.ts";
 import type { ScaleAction, ScaleFailure } from "./decide.ts";
 import {
@@ -91,19 +96,13 @@ export class ReplicaController<T> implements Controller {
   }
 
   /** Wakes the pod's owner, or, for a pod without one, every workload that would adopt it. */
-  #wakeOwners(pod: StoredPod, queue: KeyedQueue): void {
-    const namespace = pod.metadata.namespace ?? "";
-    const owner = controllerOf(pod.metadata);
-    if (owner !== undefined) {
-      if (owner.kind !== this.#kind.resource.kind) return;
-      const key = objectKey(namespace, owner.name);
-      if (this.#workloads.get(key)?.metadata.uid === owner.uid) queue.add(key);
-      return;
-    }
-    for (const object of this.#workloads.values()) {
-      if (object.metadata.namespace !== namespace) continue;
-      if (this.#kind.parse(object).selects(pod.metadata.labels)) queue.add(keyOf(object));
-    }
+  #wakeOwners({ metadata }: StoredPod, queue: KeyedQueue): void {
+    const keys = ownerKeys(metadata, {
+      kind: this.#kind.resource.kind,
+      informer: this.#workloads,
+      selects: (workload, labels) => this.#kind.parse(workload).selects(labels),
+    });
+    for (const key of keys) queue.add(key);
   }
 
   async #sync(key: string, queue: KeyedQueue, signal: AbortSignal): Promise<void> {

@@ -1,7 +1,8 @@
 import type { ApiClient } from "../../../api/client.ts";
 import { ApiError, isNotFound } from "../../../api/errors.ts";
+import type { Informer } from "../../../api/informer-types.ts";
 import type { Stored, StoredMeta } from "../../../api/object.ts";
-import { controllerOf } from "../../../api/object.ts";
+import { controllerOf, keyOf, objectKey } from "../../../api/object.ts";
 import type { Resource } from "../../../api/resource.ts";
 import { apiVersion } from "../../../api/resource.ts";
 import type { OwnerReference } from "../../../api/types.gen.ts";
@@ -141,4 +142,31 @@ export function isNamespaceTerminating(error: unknown): boolean {
     error.status === 403 &&
     error.message.includes("because it is being terminated")
   );
+}
+
+/**
+ * Keys of the workloads that a change of an object may concern: its controller's, where that is one of these and still
+ * the same, or, for an object without one, of all in its namespace that would adopt it.
+ */
+export function ownerKeys<T>(
+  metadata: StoredMeta,
+  workloads: {
+    readonly kind: string;
+    readonly informer: Pick<Informer<Stored<T>>, "get" | "values">;
+    readonly selects: (workload: Stored<T>, labels: StoredMeta["labels"]) => boolean;
+  },
+): readonly string[] {
+  const { informer, kind, selects } = workloads;
+  const owner = controllerOf(metadata);
+  if (owner !== undefined) {
+    if (owner.kind !== kind) return [];
+    const key = objectKey(metadata.namespace, owner.name);
+    return informer.get(key)?.metadata.uid === owner.uid ? [key] : [];
+  }
+  return [...informer.values()]
+    .filter(
+      (workload) =>
+        workload.metadata.namespace === metadata.namespace && selects(workload, metadata.labels),
+    )
+    .map(keyOf);
 }
