@@ -34,6 +34,7 @@ import {
   containerCells,
   internalStrategy,
   nonNegativeStatus,
+  templateColumns,
   templateMismatch,
   templateWarnings,
   validateLastingTemplate,
@@ -223,9 +224,7 @@ export const daemonSetKind: KindDefinition = defineKind({
       numberColumn("Available", "Nodes whose pod has been ready for long enough."),
       column("Node Selector", "Labels of the nodes it runs on."),
       ageColumn,
-      column("Containers", "Names of the containers in each pod.", true),
-      column("Images", "Their images.", true),
-      column("Selector", "Labels of the pods it owns.", true),
+      ...templateColumns,
     ],
     row(daemonSet, now) {
       const spec = record(daemonSet["spec"]);

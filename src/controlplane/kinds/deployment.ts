@@ -25,6 +25,7 @@ import {
   internalStrategy,
   nonNegativeStatus,
   podNameWarnings,
+  templateColumns,
   templateWarnings,
   validateReplicaCounts,
   validateReplicaTemplate,
@@ -183,9 +184,7 @@ export const deploymentKind: KindDefinition = defineKind({
       column("Up-to-date", "Pods of the newest template."),
       column("Available", "Pods that have been ready for long enough."),
       ageColumn,
-      column("Containers", "Names of the containers in each pod.", true),
-      column("Images", "Their images.", true),
-      column("Selector", "Labels of the pods it owns.", true),
+      ...templateColumns,
     ],
     row(deployment, now) {
       const spec = record(deployment["spec"]);

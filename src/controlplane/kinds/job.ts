@@ -19,7 +19,7 @@ import { dns1123Label } from "./names.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, humanDuration, nameColumn, since } from "./table.ts";
-import { containerCells, templateWarnings } from "./workload.ts";
+import { containerCells, templateWarnings, templateColumns } from "./workload.ts";
 
 /** `backoffLimit` where `backoffLimitPerIndex` limits: none. */
 const noLimit = 2_147_483_647;
@@ -146,9 +146,7 @@ export const jobKind: KindDefinition = defineKind({
       column("Completions", "Pods that succeeded, of those wanted."),
       column("Duration", "Time from start to completion, or until now."),
       ageColumn,
-      column("Containers", "Names of the containers in each pod.", true),
-      column("Images", "Their images.", true),
-      column("Selector", "Labels of the pods it owns.", true),
+      ...templateColumns,
     ],
     row: (job, now) => [
       nameOf(job),

@@ -6,12 +6,13 @@ import { immutableSelector, labelSelectorText } from "./label-selector.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
-import { age, ageColumn, column, nameColumn, numberColumn } from "./table.ts";
+import { age, ageColumn, nameColumn, numberColumn } from "./table.ts";
 import {
   conditionDefaults,
   containerCells,
   nonNegativeStatus,
   podNameWarnings,
+  templateColumns,
   templateWarnings,
   validateReplicaCounts,
   validateReplicaTemplate,
@@ -94,9 +95,7 @@ export const replicaSetKind: KindDefinition = defineKind({
       numberColumn("Current", "Pods that exist."),
       numberColumn("Ready", "Pods that are ready."),
       ageColumn,
-      column("Containers", "Names of the containers in each pod.", true),
-      column("Images", "Their images.", true),
-      column("Selector", "Labels of the pods it owns.", true),
+      ...templateColumns,
     ],
     row(replicaSet, now) {
       const spec = record(replicaSet["spec"]);

@@ -6,10 +6,11 @@ import { defineKind } from "./kind-builder.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
 import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
-import { age, ageColumn, column, formatLabels, nameColumn, numberColumn } from "./table.ts";
+import { age, ageColumn, formatLabels, nameColumn, numberColumn } from "./table.ts";
 import {
   containerCells,
   nonNegativeStatus,
+  templateColumns,
   templateWarnings,
   validateLastingTemplate,
   validateReplicaCounts,
@@ -110,9 +111,7 @@ export const replicationControllerKind: KindDefinition = defineKind({
       numberColumn("Current", "Pods that exist."),
       numberColumn("Ready", "Pods that are ready."),
       ageColumn,
-      column("Containers", "Names of the containers in each pod.", true),
-      column("Images", "Their images.", true),
-      column("Selector", "Labels of the pods it owns.", true),
+      ...templateColumns,
     ],
     row(controller, now) {
       const spec = record(controller["spec"]);

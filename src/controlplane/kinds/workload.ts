@@ -18,6 +18,7 @@ import { dns1123Label, dns1123Subdomain } from "./names.ts";
 import { validatePodTemplate } from "./pod-validation.ts";
 import { podSpecWarnings } from "./pod-warnings.ts";
 import { validateLabelSelector } from "./scheduling-validation.ts";
+import { column } from "./table.ts";
 
 /** Rules for the template of pods that run for ever; `kind` names the owner in the text of one refusal. */
 export function validateLastingTemplate(
@@ -170,6 +171,13 @@ export function templateWarnings(
     ...podSpecWarnings(template["spec"], "spec.template.spec"),
   ];
 }
+
+/** The wide columns that every workload's Table ends with: {@link containerCells} and its selector fill them. */
+export const templateColumns = [
+  column("Containers", "Names of the containers in each pod.", true),
+  column("Images", "Their images.", true),
+  column("Selector", "Labels of the pods it owns.", true),
+] as const;
 
 /** Cells for the wide columns Containers and Images: what is in each pod of the template. */
 export function containerCells(object: Readonly<JsonObject>): readonly [string, string] {
