@@ -7,11 +7,10 @@ import {
   signaturePrefix,
   tokenSecretName,
 } from "../../../api/bootstrap-token.ts";
-import { isConflict, isNotFound } from "../../../api/errors.ts";
 import { objectKey } from "../../../api/object.ts";
 import { CONFIG_MAPS } from "../../../api/resources.ts";
 import type { Secret } from "../../../api/types.gen.ts";
-import { replaceObject } from "../shared/calls.ts";
+import { replaceIfCurrent } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runQueueLoop } from "../shared/controller.ts";
 
@@ -57,17 +56,12 @@ export function clusterInfoSigner(context: ControllerContext): Controller {
       clock.now(),
     );
     if (data === undefined) return;
-    try {
-      await replaceObject(
-        client,
-        { resource: CONFIG_MAPS, ...clusterInfo },
-        { ...current, data },
-        signal,
-      );
-    } catch (error) {
-      // It changed or went away meanwhile, and that wakes this again.
-      if (!isConflict(error) && !isNotFound(error)) throw error;
-    }
+    await replaceIfCurrent(
+      client,
+      { resource: CONFIG_MAPS, ...clusterInfo },
+      { ...current, data },
+      signal,
+    );
   }
 
   return {

@@ -1,11 +1,10 @@
-import { isConflict, isNotFound } from "../../../api/errors.ts";
 import type { Stored } from "../../../api/object.ts";
 import { CERTIFICATE_SIGNING_REQUESTS } from "../../../api/resources.ts";
 import type { CertificateSigningRequest, SubjectAccessReview } from "../../../api/types.gen.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import { isRecord } from "../../../lib/guard.ts";
 import { type CertificationRequest, parseCertificationRequest } from "../../../lib/pkcs10.ts";
-import { replaceObject } from "../shared/calls.ts";
+import { replaceIfCurrent } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runQueueLoop } from "../shared/controller.ts";
 import {
@@ -27,26 +26,22 @@ async function approve(
 ): Promise<void> {
   const approval = { type: "Approved", status: "True", reason: "AutoApproved", message };
   const conditions = [...(csr.status?.conditions ?? []), approval];
-  try {
-    await replaceObject(
-      context.client,
-      {
-        resource: CERTIFICATE_SIGNING_REQUESTS,
-        name: csr.metadata.name,
-        subresource: "approval",
-      },
-      { ...csr, status: { ...csr.status, conditions } },
-      signal,
-    );
-    context.logger.log("info", "certificate request approved", {
+  const approved = await replaceIfCurrent(
+    context.client,
+    {
+      resource: CERTIFICATE_SIGNING_REQUESTS,
       name: csr.metadata.name,
-      requestor: csr.spec.username ?? "",
-      signer: csr.spec.signerName,
-    });
-  } catch (error) {
-    // Somebody else was first; the next state of the object wakes this again.
-    if (!isConflict(error) && !isNotFound(error)) throw error;
-  }
+      subresource: "approval",
+    },
+    { ...csr, status: { ...csr.status, conditions } },
+    signal,
+  );
+  if (!approved) return;
+  context.logger.log("info", "certificate request approved", {
+    name: csr.metadata.name,
+    requestor: csr.spec.username ?? "",
+    signer: csr.spec.signerName,
+  });
 }
 
 /** Asks the API server whether the requestor has one of the rights that stand for approval. */

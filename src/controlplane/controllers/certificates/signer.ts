@@ -1,4 +1,3 @@
-import { isConflict, isNotFound } from "../../../api/errors.ts";
 import type { Stored } from "../../../api/object.ts";
 import { CERTIFICATE_SIGNING_REQUESTS } from "../../../api/resources.ts";
 import type {
@@ -7,7 +6,7 @@ import type {
 } from "../../../api/types.gen.ts";
 import { parseCertificationRequest } from "../../../lib/pkcs10.ts";
 import { issueCertificate, type Issuer } from "../../../lib/x509.ts";
-import { replaceObject } from "../shared/calls.ts";
+import { replaceIfCurrent } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runQueueLoop } from "../shared/controller.ts";
 import { isToBeSigned, requestText, signerProblem, validity, x509Usages } from "./rules.ts";
@@ -58,17 +57,12 @@ export function certificateSigner(
     if (csr === undefined || !isToBeSigned(csr)) return;
     const status = issue(csr);
     if (status === undefined) return;
-    try {
-      await replaceObject(
-        client,
-        { resource: CERTIFICATE_SIGNING_REQUESTS, name: key, subresource: "status" },
-        { ...csr, status },
-        signal,
-      );
-    } catch (error) {
-      // It changed meanwhile: its next state wakes this again.
-      if (!isConflict(error) && !isNotFound(error)) throw error;
-    }
+    await replaceIfCurrent(
+      client,
+      { resource: CERTIFICATE_SIGNING_REQUESTS, name: key, subresource: "status" },
+      { ...csr, status },
+      signal,
+    );
   }
 
   return {

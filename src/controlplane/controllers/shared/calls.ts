@@ -1,5 +1,5 @@
 import type { ApiClient, PatchType } from "../../../api/client.ts";
-import { isNotFound } from "../../../api/errors.ts";
+import { isConflict, isNotFound } from "../../../api/errors.ts";
 import type { Stored } from "../../../api/object.ts";
 import * as objects from "../../../api/objects.ts";
 import type { Resource } from "../../../api/resource.ts";
@@ -62,6 +62,27 @@ export async function replaceObject<T>(
     signal,
   });
   return parseStored<T>(body);
+}
+
+/**
+ * As {@link replaceObject}, unless somebody else changed or removed the object meanwhile: its next state wakes whoever
+ * watches it.
+ *
+ * @returns Whether it was written.
+ */
+export async function replaceIfCurrent<T>(
+  client: ApiClient,
+  target: Target<T>,
+  object: object,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    await replaceObject(client, target, object, signal);
+    return true;
+  } catch (error) {
+    if (isConflict(error) || isNotFound(error)) return false;
+    throw error;
+  }
 }
 
 /** Strategic merge patch unless `type` says otherwise. */
