@@ -347,14 +347,14 @@ describe("bad input", { skip: skip ?? false }, () => {
     await stop();
 
     const theirs =
-      "current-context: work\nclusters: [{name: work, cluster: {server: 'https://work'}}]\ncontexts: [{name: work, context: {cluster: work, user: jane}}]\nusers: [{name: jane, user: {auth-provider: {name: gone}}}]\n";
+      "current-context: work\nclusters: [{name: work, cluster: {server: 'https://work.example'}}]\ncontexts: [{name: work, context: {cluster: work, user: jane}}]\nusers: [{name: jane, user: {auth-provider: {name: gone}}}]\n";
     await machine.exec(["tee", path], { stdin: theirs });
     await shell(`chown 65534 ${path}`);
     remora = await remoraUp(machine);
     assert.match(remora.output(), /kubectl --context remora get nodes/);
     const merged = (await shell(`cat ${path}`)).stdout;
     assert.match(merged, /current-context: work/);
-    assert.match(merged, /https:\/\/work/);
+    assert.match(merged, /https:\/\/work\.example/);
     assert.equal((await shell(`stat -c '%u %a' ${path}`)).stdout, "65534 600\n");
     assert.match(
       (await machine.kubectl(["--context", "remora", "get", "pods"])).stdout,
