@@ -16,10 +16,10 @@ import { runHealthzServer } from "./healthz.ts";
 import { HttpRefusal, refuseUpgrade } from "./http-refusal.ts";
 import { Authenticator } from "./identity.ts";
 import { listenUntilAborted } from "./listen.ts";
-import { dialPod, type PodDialer } from "./pod-dialer.ts";
-import { servePortForward } from "./port-forward.ts";
+import { dialPod, type PodDialer } from "./streams/pod-dialer.ts";
+import { servePortForward } from "./streams/port-forward.ts";
 import { refuseDisabled, serveRoute } from "./routes.ts";
-import { serveStreaming } from "./streaming.ts";
+import { serveStreaming } from "./streams/streaming.ts";
 
 export interface NodeServerOptions {
   readonly config: AgentConfig;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { requestAttributes } from "../../../src/kubelet/server/authorization.ts";
-import { ByteQueue } from "../../../src/kubelet/server/byte-queue.ts";
+import { ByteQueue } from "../../../src/kubelet/server/streams/byte-queue.ts";
 import { parseLogQuery } from "../../../src/kubelet/server/container-logs.ts";
 import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
 import { certificateUser } from "../../../src/kubelet/server/identity.ts";
@@ -11,9 +11,9 @@ import {
   exitStatus,
   failureStatus,
   parseResize,
-} from "../../../src/kubelet/server/remote-command.ts";
-import { parseStreamOptions } from "../../../src/kubelet/server/streaming.ts";
-import { chooseDialect } from "../../../src/kubelet/server/websocket-channels.ts";
+} from "../../../src/kubelet/server/streams/remote-command.ts";
+import { parseStreamOptions } from "../../../src/kubelet/server/streams/streaming.ts";
+import { chooseDialect } from "../../../src/kubelet/server/streams/websocket-channels.ts";
 
 function refusedWith(status: number): (error: unknown) => boolean {
   return (error) => error instanceof HttpRefusal && error.status === status;

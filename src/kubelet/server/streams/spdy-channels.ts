@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 
-import type { Clock } from "../../lib/clock.ts";
-import { HttpRefusal } from "./http-refusal.ts";
+import type { Clock } from "../../../lib/clock.ts";
+import { HttpRefusal } from "../http-refusal.ts";
 import {
   parseResize,
   type RemoteChannels,

@@ -1,12 +1,12 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 
-import type { Clock } from "../../lib/clock.ts";
-import type { Logger } from "../../lib/log.ts";
-import type { ContainerRuntime } from "../../runtime/types.ts";
-import type { PodView } from "../types.ts";
-import { HttpRefusal } from "./http-refusal.ts";
-import { containerTarget, findForStreaming } from "./pod-route.ts";
+import type { Clock } from "../../../lib/clock.ts";
+import type { Logger } from "../../../lib/log.ts";
+import type { ContainerRuntime } from "../../../runtime/types.ts";
+import type { PodView } from "../../types.ts";
+import { HttpRefusal } from "../http-refusal.ts";
+import { containerTarget, findForStreaming } from "../pod-route.ts";
 import { serveRemoteCommand, type StreamOptions } from "./remote-command.ts";
 import { acceptSpdy } from "./spdy-channels.ts";
 import { wantsSpdy } from "./spdy-upgrade.ts";

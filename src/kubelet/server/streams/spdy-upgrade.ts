@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 
-import { HttpRefusal } from "./http-refusal.ts";
+import { HttpRefusal } from "../http-refusal.ts";
 
 /** Whether the client wants to leave HTTP for SPDY. */
 export function wantsSpdy(request: IncomingMessage): boolean {

@@ -1,7 +1,7 @@
-import { errorMessage } from "../../lib/errors.ts";
-import { isRecord, optionalNumber } from "../../lib/guard.ts";
-import type { Logger } from "../../lib/log.ts";
-import type { StreamSession } from "../../runtime/types.ts";
+import { errorMessage } from "../../../lib/errors.ts";
+import { isRecord, optionalNumber } from "../../../lib/guard.ts";
+import type { Logger } from "../../../lib/log.ts";
+import type { StreamSession } from "../../../runtime/types.ts";
 
 /** What the client asked for in the query. */
 export interface StreamOptions {

@@ -11,7 +11,7 @@ import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
 import {
   forwardedPorts,
   serveWebSocketForward,
-} from "../../../src/kubelet/server/websocket-port-forward.ts";
+} from "../../../src/kubelet/server/streams/websocket-port-forward.ts";
 
 const protocol = "v4.channel.k8s.io";
 

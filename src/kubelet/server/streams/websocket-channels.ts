@@ -4,7 +4,7 @@ import type { Duplex } from "node:stream";
 import { type RawData, type WebSocket, WebSocketServer } from "ws";
 
 import { ByteQueue } from "./byte-queue.ts";
-import { HttpRefusal } from "./http-refusal.ts";
+import { HttpRefusal } from "../http-refusal.ts";
 import {
   parseResize,
   type RemoteChannels,

@@ -3,8 +3,8 @@ import { readlinkSync } from "node:fs";
 import { connect } from "node:net";
 import { Duplex } from "node:stream";
 
-import { RemoraError } from "../../lib/errors.ts";
-import { spawnStreaming } from "../../lib/exec.ts";
+import { RemoraError } from "../../../lib/errors.ts";
+import { spawnStreaming } from "../../../lib/exec.ts";
 
 /** Nothing answered on the port inside the pod. */
 export class DialError extends RemoraError {

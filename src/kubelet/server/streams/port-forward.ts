@@ -4,14 +4,14 @@ import { pipeline } from "node:stream/promises";
 
 import { createWebSocketStream, WebSocketServer } from "ws";
 
-import type { Clock } from "../../lib/clock.ts";
-import { errorMessage } from "../../lib/errors.ts";
-import type { Logger } from "../../lib/log.ts";
-import type { ContainerRuntime } from "../../runtime/types.ts";
-import type { AssignedPod, PodView } from "../types.ts";
-import { HttpRefusal } from "./http-refusal.ts";
+import type { Clock } from "../../../lib/clock.ts";
+import { errorMessage } from "../../../lib/errors.ts";
+import type { Logger } from "../../../lib/log.ts";
+import type { ContainerRuntime } from "../../../runtime/types.ts";
+import type { AssignedPod, PodView } from "../../types.ts";
+import { HttpRefusal } from "../http-refusal.ts";
 import type { PodDialer, PodLoopback } from "./pod-dialer.ts";
-import { pathSegments } from "./pod-route.ts";
+import { pathSegments } from "../pod-route.ts";
 import { SpdyConnection, type SpdyStream } from "./spdy-connection.ts";
 import { chooseStreamProtocol, switchToSpdy, wantsSpdy } from "./spdy-upgrade.ts";
 import { serveWebSocketForward } from "./websocket-port-forward.ts";

@@ -1,6 +1,6 @@
 import { constants, createInflate, type Inflate } from "node:zlib";
 
-import { RemoraError } from "../../lib/errors.ts";
+import { RemoraError } from "../../../lib/errors.ts";
 import { spdyDictionary } from "./spdy-dictionary.ts";
 
 /** The peer broke the protocol; its connection is closed. */

@@ -4,9 +4,9 @@ import { pipeline } from "node:stream/promises";
 
 import { type RawData, type WebSocket, WebSocketServer } from "ws";
 
-import { errorMessage } from "../../lib/errors.ts";
+import { errorMessage } from "../../../lib/errors.ts";
 import { ByteQueue } from "./byte-queue.ts";
-import { HttpRefusal } from "./http-refusal.ts";
+import { HttpRefusal } from "../http-refusal.ts";
 
 /** Best first. */
 const protocols = ["v4.channel.k8s.io", "v4.base64.channel.k8s.io"];

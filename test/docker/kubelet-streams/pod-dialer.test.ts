@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 
-import { DialError, dialPod, type PodLoopback } from "../../../src/kubelet/server/pod-dialer.ts";
+import { DialError, dialPod, type PodLoopback } from "../../../src/kubelet/server/streams/pod-dialer.ts";
 
 /** Echoes what it gets when the client has closed its half; one server on each family's loopback only. */
 const servers = `
