@@ -1,7 +1,9 @@
 import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from "node:http2";
 
+import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { formatSeconds } from "../status/container-status.ts";
+import { hostPort } from "./dial-error.ts";
 
 /** Where and what to ask. Plain-text HTTP/2: the API knows no TLS for these probes. */
 export interface GrpcProbeCall {
@@ -23,6 +25,10 @@ interface GrpcAnswer {
   readonly message: string;
   readonly body: Buffer;
 }
+
+/** Pause after a connection that came to nothing, and by how much it grows: gRPC's connection back-off. */
+const firstPauseMs = 1000;
+const pauseGrowth = 1.6;
 
 const path = "/grpc.health.v1.Health/Check";
 const maxBodyBytes = 10 * 1024;
@@ -105,16 +111,45 @@ function answerOf(
 }
 
 async function connected(session: ClientHttp2Session, signal: AbortSignal): Promise<void> {
-  return new Promise<void>((resolve, reject) => {
-    // Only the server's settings prove that it speaks HTTP/2: a TCP connection proves a listener.
-    session.once("remoteSettings", () => resolve());
-    session.once("close", () => reject(new Error("the connection was closed")));
-    // Stays for the life of the session: an error without a listener would end the agent.
-    session.on("error", reject);
-    const onAbort = (): void => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    if (signal.aborted) onAbort();
-  });
+  const { promise, reject, resolve } = Promise.withResolvers<void>();
+  // Only the server's settings prove that it speaks HTTP/2: a TCP connection proves a listener.
+  session.once("remoteSettings", () => resolve());
+  session.once("close", () => reject(new Error("the connection was closed")));
+  // Stays for the life of the session: an error without a listener would end the agent.
+  session.on("error", reject);
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    await promise;
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/**
+ * A connection to a server that may still be starting: tried again, whatever went wrong, until `signal` aborts.
+ *
+ * @throws `AbortError` only.
+ */
+async function connectPatiently(
+  authority: string,
+  clock: Pick<Clock, "sleep">,
+  signal: AbortSignal,
+): Promise<ClientHttp2Session> {
+  // Twelve megabytes that most nodes never need.
+  const { connect } = await import("node:http2");
+  for (let pauseMs = firstPauseMs; ; pauseMs *= pauseGrowth) {
+    const session = connect(`http://${authority}`);
+    try {
+      await connected(session, signal);
+      return session;
+    } catch {
+      session.destroy();
+      signal.throwIfAborted();
+      await clock.sleep(pauseMs, signal);
+    }
+  }
 }
 
 async function answered(stream: ClientHttp2Stream, signal: AbortSignal): Promise<GrpcAnswer> {
@@ -164,27 +199,22 @@ function rpcTimeout(timeoutMs: number): string {
 
 /**
  * One call of the gRPC health protocol (grpc.health.v1.Health/Check), on a connection of its own. All that goes wrong
- * is a failure, as with the kubelet; the strings are the kubelet's.
+ * is a failure, as with the kubelet; the strings are the kubelet's. Where nobody listens (yet) it is tried again, so
+ * that such a probe fails at its deadline and not before.
  *
  * @param signal Must fire after `timeoutMs`.
  */
 export async function grpcProbe(
   call: GrpcProbeCall,
+  clock: Pick<Clock, "sleep">,
   signal: AbortSignal,
 ): Promise<GrpcProbeOutcome> {
-  const authority = call.host.includes(":")
-    ? `[${call.host}]:${call.port}`
-    : `${call.host}:${call.port}`;
-  // Twelve megabytes that most nodes never need.
-  const { connect } = await import("node:http2");
-  const session = connect(`http://${authority}`);
+  const authority = hostPort(call.host, call.port);
+  let session: ClientHttp2Session;
   try {
-    await connected(session, signal);
-  } catch (error) {
-    session.destroy();
-    const output = isAbort(error)
-      ? `timeout: failed to connect service "${authority}" within ${formatSeconds(call.timeoutMs)}: context deadline exceeded`
-      : `error: failed to connect service at "${authority}": ${errorMessage(error)}`;
+    session = await connectPatiently(authority, clock, signal);
+  } catch {
+    const output = `timeout: failed to connect service "${authority}" within ${formatSeconds(call.timeoutMs)}: context deadline exceeded`;
     return { kind: "failure", output };
   }
   try {

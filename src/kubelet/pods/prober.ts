@@ -201,10 +201,10 @@ export class Prober implements ProbeView {
   }
 
   async #attempt(worker: Worker, signal: AbortSignal): Promise<ProbeOutcome> {
-    const { events, runtime } = this.#options;
+    const { events } = this.#options;
     let outcome: ProbeOutcome = { kind: "error", message: "" };
     for (let tries = 0; tries < maxTries && outcome.kind === "error"; tries += 1) {
-      outcome = await runProbe(runtime, worker.probe, worker.target, signal);
+      outcome = await runProbe(this.#options, worker.probe, worker.target, signal);
     }
     if (signal.aborted || outcome.kind === "success") return outcome;
     const at = containerTarget(worker.target.pod, worker.target.entry);

@@ -1,7 +1,7 @@
 import { connect } from "node:net";
 
 import type { ExecAction, Probe } from "../../api/types.gen.ts";
-import { deadline } from "../../lib/clock.ts";
+import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
 import { expandReferences } from "../spec/expand.ts";
@@ -16,13 +16,19 @@ import type { ProbeOutcome, ProbeTarget } from "./probe-types.ts";
 const maxOutputBytes = 10 * 1024;
 const userAgent = "kube-probe/1.36";
 
+/** What probes are made with. */
+export interface ProbeMeans {
+  readonly runtime: Pick<ContainerRuntime, "execSync">;
+  readonly clock: Pick<Clock, "sleep">;
+}
+
 /**
  * Makes one probe, within its timeout.
  *
  * @throws only when `signal` has aborted.
  */
 export async function runProbe(
-  runtime: Pick<ContainerRuntime, "execSync">,
+  means: ProbeMeans,
   probe: Probe,
   target: ProbeTarget,
   signal: AbortSignal,
@@ -30,9 +36,9 @@ export async function runProbe(
   const timeoutMs = Math.max(probe.timeoutSeconds ?? 1, 1) * 1000;
   try {
     if (probe.exec !== undefined) {
-      return await execProbe(runtime, { action: probe.exec, target, timeoutMs }, signal);
+      return await execProbe(means.runtime, { action: probe.exec, target, timeoutMs }, signal);
     }
-    return await networkProbe(probe, target, timeoutMs, deadline(signal, timeoutMs));
+    return await networkProbe(probe, target, { ...means, timeoutMs }, deadline(signal, timeoutMs));
   } catch (error) {
     if (signal.aborted) throw error;
     return { kind: "error", message: errorMessage(error) };
@@ -42,7 +48,7 @@ export async function runProbe(
 async function networkProbe(
   probe: Probe,
   { entry, podIP, pod }: ProbeTarget,
-  timeoutMs: number,
+  { clock, timeoutMs }: Pick<ProbeMeans, "clock"> & { readonly timeoutMs: number },
   signal: AbortSignal,
 ): Promise<ProbeOutcome> {
   const hostOf = ({ host }: { readonly host?: string | undefined }): string =>
@@ -58,7 +64,7 @@ async function networkProbe(
   }
   if (grpc !== undefined) {
     const { port, service = "" } = grpc;
-    return grpcProbe({ host: podIP, port, service, userAgent, timeoutMs }, signal);
+    return grpcProbe({ host: podIP, port, service, userAgent, timeoutMs }, clock, signal);
   }
   const { name, namespace = "" } = pod.metadata;
   const message = `missing probe handler for ${namespace}/${name}:${entry.container.name}`;

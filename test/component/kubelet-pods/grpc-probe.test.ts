@@ -8,6 +8,7 @@ import {
 } from "node:net";
 import { describe, it } from "node:test";
 
+import { systemClock } from "../../../src/lib/clock.ts";
 import { grpcProbe, type GrpcProbeOutcome } from "../../../src/kubelet/pods/grpc-probe.ts";
 
 const serving = Buffer.from([0, 0, 0, 0, 2, 0x08, 1]);
@@ -19,9 +20,16 @@ async function listen(server: Server): Promise<number> {
   return port;
 }
 
-async function probe(port: number, service = "", timeoutMs = 2000): Promise<GrpcProbeOutcome> {
+type Pause = (ms: number, signal: AbortSignal) => Promise<void>;
+
+async function probe(
+  port: number,
+  service = "",
+  timeoutMs = 2000,
+  sleep: Pause = (ms, signal) => systemClock.sleep(ms, signal),
+): Promise<GrpcProbeOutcome> {
   const call = { host: "127.0.0.1", port, service, userAgent: "kube-probe/1.36", timeoutMs };
-  return grpcProbe(call, AbortSignal.timeout(timeoutMs));
+  return grpcProbe(call, { sleep }, AbortSignal.timeout(timeoutMs));
 }
 
 /** Runs `check` against an HTTP/2 server whose streams `answer` gets, with all they sent. */
@@ -133,19 +141,54 @@ describe("a grpc probe", () => {
     );
   });
 
-  it("fails where nobody listens, and where the listener speaks no HTTP/2", async () => {
+  it("fails at its deadline where the listener speaks no HTTP/2", async () => {
     const sockets = new Set<Socket>();
     const server = createTcpServer((socket) => {
       sockets.add(socket);
       socket.on("error", () => undefined);
     });
     const port = await listen(server);
-    const silent = await probe(port, "", 40);
+    const outcome = await probe(port, "", 40);
     for (const socket of sockets) socket.destroy();
     await new Promise((resolve) => server.close(resolve));
-    const nobody = await probe(port);
-    assert(silent.kind === "failure" && nobody.kind === "failure");
-    assert.match(silent.output, /^timeout: failed to connect service "127\.0\.0\.1:\d+" within/);
-    assert.match(nobody.output, /^error: failed to connect service at .*ECONNREFUSED/);
+    const output = `timeout: failed to connect service "127.0.0.1:${port}" within 0s: context deadline exceeded`;
+    assert.deepEqual(outcome, { kind: "failure", output });
+  });
+
+  it("asks again at a closed port until its deadline, with growing pauses, and only then fails", async () => {
+    const server = createTcpServer();
+    const port = await listen(server);
+    await new Promise((resolve) => server.close(resolve));
+    const pauses: number[] = [];
+    const stop = new AbortController();
+    const call = { host: "127.0.0.1", port, service: "", userAgent: "x", timeoutMs: 3000 };
+    const sleep: Pause = async (ms, signal) => {
+      pauses.push(ms);
+      if (pauses.length === 3) stop.abort();
+      signal.throwIfAborted();
+    };
+    const outcome = await grpcProbe(call, { sleep }, stop.signal);
+    const output = `timeout: failed to connect service "127.0.0.1:${port}" within 3s: context deadline exceeded`;
+    assert.deepEqual(outcome, { kind: "failure", output });
+    assert.deepEqual(pauses, [1000, 1600, 2560]);
+  });
+
+  it("succeeds when the server begins to listen, or to speak HTTP/2, before its deadline", async () => {
+    const closing = createTcpServer((socket) => socket.destroy());
+    const port = await listen(closing);
+    const server = createServer();
+    const sessions = new Set<ServerHttp2Session>();
+    server.on("session", (session) => sessions.add(session));
+    server.on("stream", (stream) => reply(stream, serving));
+    let pauses = 0;
+    const outcome = await probe(port, "", 2000, async () => {
+      pauses += 1;
+      if (pauses === 1) await new Promise((resolve) => closing.close(resolve));
+      else await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
+    });
+    for (const session of sessions) session.destroy();
+    await new Promise((resolve) => server.close(resolve));
+    assert.deepEqual(outcome, { kind: "success" });
+    assert.equal(pauses, 2);
   });
 });

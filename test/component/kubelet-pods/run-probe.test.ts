@@ -8,6 +8,7 @@ import { after, before, describe, test } from "node:test";
 import type { HTTPGetAction, Probe } from "../../../src/api/types.gen.ts";
 import type { ProbeOutcome } from "../../../src/kubelet/pods/probe-types.ts";
 import { runProbe } from "../../../src/kubelet/pods/run-probe.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
 import { RuntimeError } from "../../../src/runtime/errors.ts";
 import { makePki } from "../api/tls.ts";
 
@@ -39,7 +40,7 @@ function run(probe: Probe, podIP = "127.0.0.1"): Promise<ProbeOutcome> {
     Promise.reject(new RuntimeError("WrongState", "not running"));
   const metadata = { name: "pod", namespace: "ns", uid: "uid-1", resourceVersion: "1" };
   return runProbe(
-    { execSync },
+    { runtime: { execSync }, clock: systemClock },
     probe,
     {
       pod: { metadata },
