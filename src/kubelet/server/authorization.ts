@@ -4,13 +4,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { isRecord } from "../../lib/guard.ts";
 import { ExpiringCache } from "./expiring-cache.ts";
 import type { User } from "./identity.ts";
-
-/** What a request needs: one of the subresources of `nodes`, with this verb. */
-export interface Attributes {
-  /** Empty for methods without a verb: nobody may do those. */
-  readonly verb: string;
-  readonly subresources: readonly string[];
-}
+import type { Access, NodeSubresource } from "./route.ts";
 
 const verbs: Readonly<Record<string, string>> = {
   GET: "get",
@@ -20,27 +14,9 @@ const verbs: Readonly<Record<string, string>> = {
   DELETE: "delete",
 };
 
-const subresourcesByRoute: Readonly<Record<string, readonly string[]>> = {
-  pods: ["pods", "proxy"],
-  runningpods: ["pods", "proxy"],
-  healthz: ["healthz", "proxy"],
-  configz: ["configz", "proxy"],
-  stats: ["stats"],
-  metrics: ["metrics"],
-  logs: ["log"],
-};
-
-const executing = new Set(["exec", "attach", "run", "portForward"]);
-
-/** The rights a request needs (reference: kubelet authorization, KEP-2862 fine-grained). */
-export function requestAttributes(method: string, path: string): Attributes {
-  const route = path.split("/")[1] ?? "";
-  const subresources = subresourcesByRoute[route === "runningPods" ? "runningpods" : route] ?? [
-    "proxy",
-  ];
-  // A WebSocket can only be opened by GET; that must not turn running a command into a mere read.
-  if (executing.has(route)) return { verb: "create", subresources };
-  return { verb: verbs[method] ?? "", subresources };
+/** The verb asked for; empty for methods without one, which only those may use who may do everything. */
+export function accessVerb({ verb }: Access, method: string): string {
+  return verb ?? verbs[method] ?? "";
 }
 
 const allowMs = 5 * 60_000;
@@ -64,11 +40,16 @@ export class Authorizer {
   }
 
   /** One allowed subresource suffices. @throws {ApiError} and others when the API server could not be asked. */
-  async allowed(user: User, attributes: Attributes, signal: AbortSignal): Promise<boolean> {
+  async allowed(
+    user: User,
+    verb: string,
+    subresources: readonly NodeSubresource[],
+    signal: AbortSignal,
+  ): Promise<boolean> {
     // Allowed everything by every API server, also by one that cannot be asked at the moment.
     if (user.groups.includes("system:masters")) return true;
-    for (const subresource of attributes.subresources) {
-      const spec = this.#spec(user, attributes.verb, subresource);
+    for (const subresource of subresources) {
+      const spec = this.#spec(user, verb, subresource);
       const answer = await this.#answers.get(
         JSON.stringify(spec),
         () => this.#review(spec, signal),

@@ -11,15 +11,14 @@ import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
 import type { NodeView, PodView } from "../types.ts";
-import { Authorizer, requestAttributes } from "./authorization.ts";
+import { accessVerb, Authorizer } from "./authorization.ts";
 import { runHealthzServer } from "./healthz.ts";
 import { HttpRefusal, refuseUpgrade } from "./http-refusal.ts";
-import { Authenticator } from "./identity.ts";
+import { Authenticator, type User } from "./identity.ts";
 import { listenUntilAborted } from "./listen.ts";
 import { dialPod, type PodDialer } from "./streams/pod-dialer.ts";
-import { servePortForward } from "./streams/port-forward.ts";
-import { refuseDisabled, serveRoute } from "./routes.ts";
-import { serveStreaming } from "./streams/streaming.ts";
+import { type Access, matchRoute, type Route, type RouteDeps, type RouteMatch } from "./route.ts";
+import { routes, unknownPath } from "./routes.ts";
 
 export interface NodeServerOptions {
   readonly config: AgentConfig;
@@ -65,9 +64,11 @@ class KubeletServer implements NodeServer {
   readonly #options: NodeServerOptions;
   readonly #authenticator: Authenticator;
   readonly #authorizer: Authorizer;
+  readonly #deps: RouteDeps;
 
   constructor(options: NodeServerOptions) {
     this.#options = options;
+    this.#deps = { ...options, dial: options.dial ?? dialPod };
     const { client, clock, config } = options;
     this.#authenticator = new Authenticator({ client, clock });
     this.#authorizer = new Authorizer({ client, clock, nodeName: config.nodeName });
@@ -84,6 +85,8 @@ class KubeletServer implements NodeServer {
       ALPNProtocols: ["http/1.1"],
       requestCert: true,
       rejectUnauthorized: false,
+      // What no row streams is answered as the plain request that it also is.
+      shouldUpgradeCallback: (request) => opensStream(request),
     });
     // A client certificate is checked when its request comes; what breaks before is the client's own trouble.
     server.on("tlsClientError", () => undefined);
@@ -149,8 +152,9 @@ class KubeletServer implements NodeServer {
     const gone = AbortSignal.any([signal, left.signal]);
     try {
       const url = requestURL(request);
-      await this.#admit(request, request.socket, url, gone);
-      await serveRoute(this.#options, { request, response, url }, gone);
+      const { route, params } = await this.#admit(request, request.socket, url, gone);
+      if (!("serve" in route)) throw new HttpRefusal(400, "Upgrade request required\n");
+      await route.serve(this.#deps, { request, response, url, params }, gone);
     } catch (error) {
       if (gone.aborted) {
         response.destroy();
@@ -160,7 +164,10 @@ class KubeletServer implements NodeServer {
       // Too late for a status: only a broken connection still tells that something is missing.
       if (response.headersSent) response.destroy();
       else {
-        response.writeHead(refusal.status, { "Content-Type": "text/plain; charset=utf-8" });
+        response.writeHead(refusal.status, {
+          "Content-Type": "text/plain; charset=utf-8",
+          ...refusal.headers,
+        });
         response.end(refusal.message);
       }
     }
@@ -176,15 +183,9 @@ class KubeletServer implements NodeServer {
     socket.on("error", () => undefined);
     try {
       const url = requestURL(request);
-      await this.#admit(request, socket, url, signal);
-      refuseDisabled(this.#options.config, url.pathname);
-      const upgrade = { request, socket, head, url };
-      if (url.pathname.startsWith("/portForward/")) {
-        const dial = this.#options.dial ?? dialPod;
-        await servePortForward({ ...this.#options, dial }, upgrade, signal);
-      } else {
-        await serveStreaming(this.#options, upgrade, signal);
-      }
+      const { route } = await this.#admit(request, socket, url, signal);
+      if (!("upgrade" in route)) throw new HttpRefusal(400, "this page is no stream\n");
+      await route.upgrade(this.#deps, { request, socket, head, url }, signal);
     } catch (error) {
       refuseUpgrade(socket, this.#refusal(error));
     } finally {
@@ -192,13 +193,27 @@ class KubeletServer implements NodeServer {
     }
   }
 
-  /** @throws {HttpRefusal} 401 or 403, with upstream's texts. */
+  /**
+   * The row that answers a request, when its sender may have it and the row its method.
+   *
+   * @throws {HttpRefusal} 401, 403, 405 or 404, with upstream's texts.
+   */
   async #admit(
     request: IncomingMessage,
     socket: Duplex,
     url: URL,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<RouteMatch> {
+    const user = await this.#identify(request, socket, signal);
+    const match = matchRoute(routes, unknownPath, url.pathname);
+    const method = request.method ?? "GET";
+    await this.#authorize(user, method, match.route.access, signal);
+    refuseDisabled(this.#options.config, match.route);
+    refuseMethod(match.route, method);
+    return match;
+  }
+
+  async #identify(request: IncomingMessage, socket: Duplex, signal: AbortSignal): Promise<User> {
     if (!(socket instanceof TLSSocket)) throw new HttpRefusal(401, "Unauthorized");
     const user = await this.#authenticator
       .authenticate(socket, request.headers.authorization, signal)
@@ -207,11 +222,15 @@ class KubeletServer implements NodeServer {
         throw new HttpRefusal(401, "Unauthorized", { cause: error });
       });
     if (user === undefined) throw new HttpRefusal(401, "Unauthorized");
-    const attributes = requestAttributes(request.method ?? "GET", url.pathname);
-    const about = `user=${user.name}, verb=${attributes.verb}, resource=nodes`;
-    const subresources = attributes.subresources.join(" ");
+    return user;
+  }
+
+  async #authorize(user: User, method: string, access: Access, signal: AbortSignal): Promise<void> {
+    const verb = accessVerb(access, method);
+    const about = `user=${user.name}, verb=${verb}, resource=nodes`;
+    const subresources = access.subresources.join(" ");
     const allowed = await this.#authorizer
-      .allowed(user, attributes, signal)
+      .allowed(user, verb, access.subresources, signal)
       .catch((error: unknown) => {
         this.#logUnlessAbort("caller could not be authorized", error);
         throw new HttpRefusal(500, `Authorization error (${about}, subresource=${subresources})`, {
@@ -260,7 +279,38 @@ async function readSetupFile(path: string, option: string): Promise<Buffer> {
 }
 
 function requestURL(request: IncomingMessage): URL {
-  const url = URL.parse(request.url ?? "/", "https://node");
+  const target = request.url ?? "";
+  // Not resolved as a reference: two slashes at its beginning would name another host.
+  const url = URL.parse(target.startsWith("/") ? `https://node${target}` : target);
   if (url === null) throw new HttpRefusal(400, "the request's target is no URL");
   return url;
+}
+
+/** Whether a request that offers an upgrade is for a page that streams. */
+function opensStream(request: IncomingMessage): boolean {
+  try {
+    const { pathname } = requestURL(request);
+    return "upgrade" in matchRoute(routes, unknownPath, pathname).route;
+  } catch {
+    // Answered with the reason when the request comes to its turn.
+    return false;
+  }
+}
+
+/** @throws {HttpRefusal} 405 or 404 for what is there for debugging only, when that is off. */
+function refuseDisabled(
+  config: Pick<AgentConfig, "enableDebuggingHandlers">,
+  { withoutDebugging }: Route,
+): void {
+  if (config.enableDebuggingHandlers || withoutDebugging === "served") return;
+  if (withoutDebugging === "absent") throw new HttpRefusal(404, "404 page not found\n");
+  throw new HttpRefusal(405, "Debug endpoints are disabled.\n");
+}
+
+/** @throws {HttpRefusal} 405 naming the methods there are. */
+function refuseMethod({ methods }: Route, method: string): void {
+  if (methods === "any" || methods.some((known) => known === method)) return;
+  throw new HttpRefusal(405, "405: Method Not Allowed", {
+    headers: { Allow: methods.join(", ") },
+  });
 }

@@ -245,7 +245,7 @@ describe("the node's server", () => {
       ["/nowhere", 404, /404 page not found/],
       ["/", 404, /404 page not found/],
       ["/logs/", 404, /404 page not found/],
-      ["/exec/ns/web/c", 400, /unable to upgrade/],
+      ["/exec/ns/web/c", 400, /Upgrade request required/],
     ] as const) {
       test(`${path} answers ${status}`, async () => {
         const answer = await get(path, admin);

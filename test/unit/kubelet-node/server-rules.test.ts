@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { requestAttributes } from "../../../src/kubelet/server/authorization.ts";
+import { accessVerb } from "../../../src/kubelet/server/authorization.ts";
 import { ByteQueue } from "../../../src/kubelet/server/streams/byte-queue.ts";
 import { parseLogQuery } from "../../../src/kubelet/server/container-logs.ts";
 import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
 import { certificateUser } from "../../../src/kubelet/server/identity.ts";
 import { containerTarget } from "../../../src/kubelet/server/pod-route.ts";
+import { matchRoute } from "../../../src/kubelet/server/route.ts";
+import { routes, unknownPath } from "../../../src/kubelet/server/routes.ts";
 import {
   exitStatus,
   failureStatus,
@@ -35,13 +37,14 @@ describe("rights a request needs", () => {
     ["GET", "/exec/a/b/c", "create", "proxy"],
     ["GET", "/attach/a/b/c", "create", "proxy"],
     ["GET", "/portForward/a/b", "create", "proxy"],
+    ["GET", "/exec/a", "create", "proxy"],
+    ["POST", "/run/a/b/c", "create", "proxy"],
     ["HEAD", "/pods", "", "pods proxy"],
   ] as const) {
     test(`${method} ${path} is ${verb || "no verb"} on ${subresources}`, () => {
-      assert.deepEqual(requestAttributes(method, path), {
-        verb,
-        subresources: subresources.split(" "),
-      });
+      const { access } = matchRoute(routes, unknownPath, path).route;
+      assert.equal(accessVerb(access, method), verb);
+      assert.equal(access.subresources.join(" "), subresources);
     });
   }
 });
