@@ -35,6 +35,14 @@ export interface AgentConfig {
   readonly clientCAFile: string;
   readonly tlsCertFile: string;
   readonly tlsPrivateKeyFile: string;
+  /** Asks the cluster for the certificate of port 10250 (signer kubernetes.io/kubelet-serving); default no. */
+  readonly serverTLSBootstrap?: boolean;
+  /** Renews the client certificate in time; default: yes where the node got it by token or bootstrap kubeconfig. */
+  readonly rotateCertificates?: boolean;
+  /** Where certificates are kept that the node makes or gets (--cert-dir); default `pki` below `rootDir`. */
+  readonly certDir?: string;
+  /** Kubeconfig with which the node asks for its first client certificate, and for another when that has expired. */
+  readonly bootstrapKubeconfig?: string;
   /** Pod networks to use when the Node object carries none. */
   readonly podCIDRs: readonly string[];
   /** Networks of all pods of the cluster: what is not masqueraded. */
