@@ -110,6 +110,10 @@ export function agentConfig(input: AgentConfigInput): AgentConfig {
   if (!Number.isInteger(config.maxPods) || config.maxPods < 1) {
     refuse("maxPods", config.maxPods, "must be a positive integer");
   }
+  const { maxContainerRestartPeriodMs: period = 300_000 } = config;
+  if (!(period >= 1000 && period <= 300_000)) {
+    refuse("maxContainerRestartPeriodMs", period, "must be between 1000 (1s) and 300000 (300s)");
+  }
   if (!config.cgroupRoot.startsWith("/"))
     refuse("cgroupRoot", config.cgroupRoot, "must start with /");
   if ((config.tlsCertFile === "") !== (config.tlsPrivateKeyFile === "")) {

@@ -93,6 +93,10 @@ export interface AgentConfig {
   readonly systemReserved: Readonly<Record<string, string>>;
   readonly evictionHard: Readonly<Record<string, string>>;
   readonly allowedUnsafeSysctls: readonly string[];
+  /** Containers that name no seccomp profile get the runtime's own; default false. */
+  readonly seccompDefault?: boolean;
+  /** Longest wait between restarts of a container that keeps ending, 1 000 to 300 000; default 300 000. */
+  readonly maxContainerRestartPeriodMs?: number;
   readonly enableDebuggingHandlers: boolean;
   /** "nftables" until the iptables backend lands. */
   readonly proxyMode: "nftables";

@@ -158,8 +158,9 @@ function restart(view: ContainerView, cause: KillCause, text: string): Container
   const message =
     entry.role === "sidecar" || cause === "resize" ? text : `${text}, will be restarted`;
   const kills = kill(view, cause, message);
-  const { now } = input.observed;
-  const { dueAt, nextDelayMs: backoffMs } = killBackoff(last, specHash(entry.container), now);
+  const { crashLoop, now } = input.observed;
+  const hash = specHash(entry.container);
+  const { dueAt, nextDelayMs: backoffMs } = killBackoff(last, hash, now, crashLoop);
   if (dueAt > now) return pending(kills);
   const attempt = last.attempt + 1;
   return pending([...kills, { kind: "startContainer", entry, sandbox, attempt, backoffMs }]);
@@ -258,7 +259,8 @@ function start(view: ContainerView, before: readonly PodAction[] = []): Containe
   const half = newest?.state.kind === "created" ? newest : undefined;
   const last = half === undefined ? newest : second;
   const lost = lostEnd(input.observed, container.name);
-  const backoff = crashBackoff(last ?? lost, specHash(container));
+  const { crashLoop } = input.observed;
+  const backoff = crashBackoff(last ?? lost, specHash(container), crashLoop);
   if (backoff.dueAt > input.observed.now) {
     return pending([{ kind: "backOff", entry, dueAt: backoff.dueAt }]);
   }

@@ -8,9 +8,9 @@ import { findPodContainer } from "../spec/containers.ts";
 import { parseContainerNote } from "../spec/records.ts";
 import { resizeMessage } from "../spec/resize.ts";
 import { computeStatus } from "../status/compute-status.ts";
-import type { ObservedPod } from "../status/observed.ts";
+import type { CrashLoopCurve, ObservedPod } from "../status/observed.ts";
 import { isResizing } from "../status/resizing.ts";
-import { newestSandbox } from "../status/observed.ts";
+import { crashLoopCurve, newestSandbox } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
@@ -73,6 +73,10 @@ async function terminationMessage(
   return path === undefined ? "" : logText(await readPart(path, maxLogBytes * 8, true));
 }
 
+function curveOf({ config }: PodDeps): CrashLoopCurve {
+  return crashLoopCurve(config.maxContainerRestartPeriodMs);
+}
+
 function endsOf(
   deps: PodDeps,
   entry: PodEntry,
@@ -82,7 +86,9 @@ function endsOf(
   const ends = (entry.ended ??= new Map<string, ContainerRecord>());
   rememberEnds(ends, record);
   const { pod } = entry;
-  if (first && pod !== undefined) recallEnds(ends, pod, deps.writer.current(entry.uid) ?? {});
+  if (first && pod !== undefined) {
+    recallEnds(ends, pod, deps.writer.current(entry.uid) ?? {}, curveOf(deps));
+  }
   return ends;
 }
 
@@ -110,6 +116,7 @@ export async function observePod(
     starting: entry.starting,
     updated: entry.updated,
     ended,
+    crashLoop: curveOf(deps),
     now: deps.clock.now(),
   };
 }

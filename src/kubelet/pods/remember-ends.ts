@@ -2,7 +2,7 @@ import type { ContainerStatus, PodStatus } from "../../api/types.gen.ts";
 import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import { specHash } from "../spec/container-config.ts";
 import { initContainers, type PodContainer, regularContainers } from "../spec/containers.ts";
-import { crashDelayMs } from "../status/observed.ts";
+import { crashDelayMs, type CrashLoopCurve } from "../status/observed.ts";
 import { isRestartingAll, restartingAllContainers } from "../status/restarting-all.ts";
 import type { AssignedPod } from "../types.ts";
 
@@ -26,6 +26,7 @@ export function recallEnds(
   ends: Map<string, ContainerRecord>,
   pod: AssignedPod,
   status: PodStatus,
+  curve?: CrashLoopCurve,
 ): void {
   // What is removed on purpose starts anew.
   if (isRestartingAll(status.conditions)) return;
@@ -33,7 +34,7 @@ export function recallEnds(
   for (const entry of [...initContainers(pod), ...regularContainers(pod)]) {
     const { name } = entry.container;
     const found = known.find((candidate) => candidate.name === name);
-    const end = found === undefined || ends.has(name) ? undefined : endOf(pod, entry, found);
+    const end = found === undefined || ends.has(name) ? undefined : endOf(pod, entry, found, curve);
     if (end !== undefined) ends.set(name, end);
   }
 }
@@ -42,6 +43,7 @@ function endOf(
   pod: AssignedPod,
   { container }: PodContainer,
   status: ContainerStatus,
+  curve: CrashLoopCurve | undefined,
 ): ContainerRecord | undefined {
   const waits = status.state?.waiting !== undefined;
   const ended = status.state?.terminated ?? (waits ? status.lastState?.terminated : undefined);
@@ -70,6 +72,6 @@ function endOf(
     imageID: status.imageID,
     specHash: specHash(container),
     labels: {},
-    record: JSON.stringify({ backoffMs: crashDelayMs(status.restartCount) }),
+    record: JSON.stringify({ backoffMs: crashDelayMs(status.restartCount, curve) }),
   };
 }

@@ -247,7 +247,7 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
       image,
       environment,
       mounts: [...mounts, ...files, ...(log === undefined ? [] : [log])],
-      security: linuxSecurityContext(pod, entry.container, profiles),
+      security: linuxSecurityContext(pod, entry.container, profiles, deps.config.seccompDefault),
       targetContainerID,
       backoffMs: action.backoffMs,
       terminationMessageFile: log?.hostPath ?? "",

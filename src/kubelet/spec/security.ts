@@ -61,9 +61,11 @@ export function localhostSeccompProfiles(pod: Pod, container: Container): readon
 function seccomp(
   profile: SeccompProfile | undefined,
   profiles: ReadonlyMap<string, string>,
+  unset: SecurityProfile,
 ): SecurityProfile {
-  if (profile?.type === "RuntimeDefault") return { kind: "runtimeDefault" };
-  if (profile?.type === "Localhost") {
+  if (profile === undefined) return unset;
+  if (profile.type === "RuntimeDefault") return { kind: "runtimeDefault" };
+  if (profile.type === "Localhost") {
     if ((profile.localhostProfile ?? "") === "") {
       throw new ContainerConfigError(
         "localhostProfile must be set if seccompProfile type is Localhost.",
@@ -77,7 +79,6 @@ function seccomp(
     }
     return { kind: "localhost", profile: text };
   }
-  // Unset means Unconfined unless seccompDefault is configured.
   return { kind: "unconfined" };
 }
 
@@ -112,12 +113,14 @@ function seLinux(pod: Pod, container: Container): LinuxSecurityContext["seLinux"
  * All of a container's security settings, pod defaults applied.
  *
  * @param profiles Text of the seccomp files that {@link localhostSeccompProfiles} named.
+ * @param seccompDefault What names no seccomp profile gets the runtime's own, and not none (KEP-2413).
  * @throws {ContainerConfigError} for a group without a user, or a seccomp file that is missing.
  */
 export function linuxSecurityContext(
   pod: Pod,
   container: Container,
   profiles: ReadonlyMap<string, string>,
+  seccompDefault = false,
 ): LinuxSecurityContext {
   const own = container.securityContext ?? {};
   const outer = pod.spec?.securityContext ?? {};
@@ -136,7 +139,9 @@ export function linuxSecurityContext(
     dropCapabilities: capabilities.drop ?? [],
     seccomp: privileged
       ? { kind: "unconfined" }
-      : seccomp(own.seccompProfile ?? outer.seccompProfile, profiles),
+      : seccomp(own.seccompProfile ?? outer.seccompProfile, profiles, {
+          kind: seccompDefault ? "runtimeDefault" : "unconfined",
+        }),
     appArmor: appArmor(pod, container),
     seLinux: seLinux(pod, container),
     unmaskedProc: own.procMount === "Unmasked",

@@ -31,6 +31,8 @@ export interface ObservedPod {
   readonly updated?: ReadonlyMap<string, LimitsUpdate>;
   /** How containers last ended, by name: also those that the runtime has lost since. */
   readonly ended?: ReadonlyMap<string, ContainerRecord>;
+  /** How long restarts have to wait; default {@link crashLoopCurve}. */
+  readonly crashLoop?: CrashLoopCurve;
 }
 
 /** Limits that the runtime was asked for, and those that it showed at that time. */
@@ -90,13 +92,22 @@ export function hasInitialized(
   );
 }
 
-const firstDelayMs = 10_000;
-const maxDelayMs = 300_000;
-const resetAfterMs = 2 * maxDelayMs;
+/** Waits of a crash loop: the first, doubling up to the longest. A run of twice that begins it anew. Milliseconds. */
+export interface CrashLoopCurve {
+  readonly firstMs: number;
+  readonly longestMs: number;
+}
+
+/** The kubelet's curve, up to `longestMs` (`crashLoopBackOff.maxContainerRestartPeriod`, KEP-4603). */
+export function crashLoopCurve(longestMs = 300_000): CrashLoopCurve {
+  return { firstMs: Math.min(10_000, longestMs), longestMs };
+}
+
+const usual = crashLoopCurve();
 
 /** The wait before the next start of a container that was restarted so often and has ended again. */
-export function crashDelayMs(restarts: number): number {
-  return restarts === 0 ? 0 : Math.min(firstDelayMs * 2 ** (restarts - 1), maxDelayMs);
+export function crashDelayMs(restarts: number, curve: CrashLoopCurve = usual): number {
+  return restarts === 0 ? 0 : Math.min(curve.firstMs * 2 ** (restarts - 1), curve.longestMs);
 }
 
 export interface CrashBackoff {
@@ -108,22 +119,31 @@ export interface CrashBackoff {
   readonly nextDelayMs: number;
 }
 
+/** What a container notes was written by an agent that may have had a longer curve. */
+function notedDelayMs({ record }: ContainerRecord, { longestMs }: CrashLoopCurve): number {
+  return Math.min(parseContainerNote(record).backoffMs, longestMs);
+}
+
 /**
- * The crash loop curve, from what the last run's container remembers: first restart at once, then 10 s doubling to
- * 300 s from the end of the run; a run of more than ten minutes starts the curve anew, as does a change of the image.
+ * The crash loop, from what the last run's container remembers: first restart at once, then along the curve from the
+ * end of the run; a long run starts the curve anew, as does a change of the image.
  */
-export function crashBackoff(last: ContainerRecord | undefined, specHash: string): CrashBackoff {
-  const fresh = { dueAt: 0, delayMs: 0, nextDelayMs: firstDelayMs };
+export function crashBackoff(
+  last: ContainerRecord | undefined,
+  specHash: string,
+  curve: CrashLoopCurve = usual,
+): CrashBackoff {
+  const fresh = { dueAt: 0, delayMs: 0, nextDelayMs: curve.firstMs };
   if (last === undefined || last.state.kind !== "exited") return { ...fresh, nextDelayMs: 0 };
   if (last.specHash !== specHash) return fresh;
   const { createdAt, finishedAt, startedAt } = last.state;
   const ended = Math.max(finishedAt, startedAt, createdAt);
-  const { backoffMs } = parseContainerNote(last.record);
-  if (backoffMs === 0 || ended - createdAt > resetAfterMs) return fresh;
+  const delayMs = notedDelayMs(last, curve);
+  if (delayMs === 0 || ended - createdAt > 2 * curve.longestMs) return fresh;
   return {
-    dueAt: ended + backoffMs,
-    delayMs: backoffMs,
-    nextDelayMs: Math.min(backoffMs * 2, maxDelayMs),
+    dueAt: ended + delayMs,
+    delayMs,
+    nextDelayMs: Math.min(delayMs * 2, curve.longestMs),
   };
 }
 
@@ -131,15 +151,21 @@ export function crashBackoff(last: ContainerRecord | undefined, specHash: string
  * The same for a running container that is killed to be started again: that is at once, unless it has just been started
  * after a wait.
  */
-export function killBackoff(last: ContainerRecord, specHash: string, now: number): CrashBackoff {
-  const same = last.specHash === specHash;
-  const backoffMs = same ? parseContainerNote(last.record).backoffMs : 0;
+export function killBackoff(
+  last: ContainerRecord,
+  specHash: string,
+  now: number,
+  curve: CrashLoopCurve = usual,
+): CrashBackoff {
+  const delayMs = last.specHash === specHash ? notedDelayMs(last, curve) : 0;
   const { createdAt } = last.state;
-  const dueAt = createdAt + backoffMs;
-  if (now - createdAt > resetAfterMs) return { dueAt, delayMs: 0, nextDelayMs: firstDelayMs };
-  const doubled = Math.min(backoffMs * 2, maxDelayMs);
-  const first = last.attempt === 0 ? 0 : firstDelayMs;
-  return { dueAt, delayMs: backoffMs, nextDelayMs: backoffMs === 0 ? first : doubled };
+  const dueAt = createdAt + delayMs;
+  if (now - createdAt > 2 * curve.longestMs) {
+    return { dueAt, delayMs: 0, nextDelayMs: curve.firstMs };
+  }
+  const doubled = Math.min(delayMs * 2, curve.longestMs);
+  const first = last.attempt === 0 ? 0 : curve.firstMs;
+  return { dueAt, delayMs, nextDelayMs: delayMs === 0 ? first : doubled };
 }
 
 /** Whether a container that has ended is to run again in the present sandbox. */

@@ -141,10 +141,53 @@ export function podManifest(name: string, spec: Partial<NonNullable<Pod["spec"]>
   };
 }
 
-export async function makeWorld(): Promise<World> {
+/** The machine's time, with jumps ahead: who sleeps wakes when its time has come that way. */
+export class JumpingClock implements Clock {
+  #aheadMs = 0;
+  #jump = Promise.withResolvers<void>();
+
+  now(): number {
+    return systemClock.now() + this.#aheadMs;
+  }
+
+  monotonic(): number {
+    return systemClock.monotonic() + this.#aheadMs;
+  }
+
+  async sleep(ms: number, signal: AbortSignal): Promise<void> {
+    const due = this.monotonic() + ms;
+    for (let left = ms; left > 0; left = due - this.monotonic()) {
+      const awake = new AbortController();
+      const stop = AbortSignal.any([signal, awake.signal]);
+      const nap = systemClock.sleep(left, stop).catch(() => undefined);
+      await Promise.race([nap, this.#jump.promise]);
+      awake.abort();
+      await nap;
+      signal.throwIfAborted();
+    }
+  }
+
+  ahead(ms: number): void {
+    this.#aheadMs += ms;
+    this.#jump.resolve();
+    this.#jump = Promise.withResolvers<void>();
+  }
+}
+
+export interface WorldOptions {
+  /** What the node is told beyond the defaults. */
+  readonly settings?: Partial<AgentConfig>;
+  /** Of the engine, and of instances that are given no other. */
+  readonly clock?: Clock;
+}
+
+export async function makeWorld({
+  settings = {},
+  clock: worldClock = systemClock,
+}: WorldOptions = {}): Promise<World> {
   const api = await startFakeApiServer();
   const rootDir = await mkdtemp(join(tmpdir(), "pods-"));
-  const runtime = fakeRuntime(() => systemClock.now());
+  const runtime = fakeRuntime(() => worldClock.now());
   const network = fakeNetwork();
   const mounter = new FakeMounter();
   const events: SeenEvent[] = [];
@@ -166,11 +209,11 @@ export async function makeWorld(): Promise<World> {
     events,
     removedCgroups,
     rootDir,
-    start({ step = () => undefined, clock = systemClock } = {}) {
+    start({ step = () => undefined, clock = worldClock } = {}) {
       const stop = new AbortController();
       network.forget();
       const pods = createPods({
-        config: config(rootDir),
+        config: { ...config(rootDir), ...settings },
         client: api.client,
         runtime,
         images: runtime,
@@ -223,7 +266,7 @@ export async function makeWorld(): Promise<World> {
         if (systemClock.monotonic() > give) {
           const pods = JSON.stringify(api.list(PODS).map(({ status }) => status));
           assert.fail(
-            `never: ${what}; calls ${runtime.calls.join(", ")}; events ${JSON.stringify(events.slice(-8).map(({ reason, message }) => [reason, message]))}; pods ${pods}`,
+            `never: ${what}; calls ${runtime.calls.slice(-30).join(", ")}; events ${JSON.stringify(events.slice(-8).map(({ reason, message }) => [reason, message]))}; pods ${pods}`,
           );
         }
         await systemClock.sleep(2, AbortSignal.timeout(1000));

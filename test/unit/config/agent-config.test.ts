@@ -41,6 +41,11 @@ describe("agentConfig", () => {
       { tlsCertFile: "/c" },
       /tlsPrivateKeyFile must be given together/,
     ],
+    [
+      "a crash loop longer than the kubelet allows",
+      { maxContainerRestartPeriodMs: 300_001 },
+      /maxContainerRestartPeriodMs: 300001 must be between/,
+    ],
   ];
   for (const [what, input, message] of refused) {
     test(`${what} is refused by field name`, () => {

@@ -269,6 +269,18 @@ describe("security context", () => {
       assert.deepEqual(of(own).seccomp, expected);
     });
   }
+  test("seccompDefault: what names no profile gets the runtime's, what names one keeps it", () => {
+    const withDefault = (own: SecurityContext, outer = {}): object => {
+      const subject = container("web", { securityContext: own });
+      const whole = pod({ containers: [subject], securityContext: outer });
+      return linuxSecurityContext(whole, subject, new Map(), true).seccomp;
+    };
+    const unconfined = { seccompProfile: { type: "Unconfined" } } as const;
+    assert.deepEqual(withDefault({}), { kind: "runtimeDefault" });
+    assert.deepEqual(withDefault(unconfined), { kind: "unconfined" });
+    assert.deepEqual(withDefault({}, unconfined), { kind: "unconfined" });
+    assert.deepEqual(withDefault({ privileged: true }), { kind: "unconfined" });
+  });
   test("seccomp Localhost without a name is a configuration error", () => {
     assert.throws(
       () => of({ seccompProfile: { type: "Localhost" } }),
