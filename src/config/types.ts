@@ -35,6 +35,35 @@ export interface AgentConfig {
   readonly clientCAFile: string;
   readonly tlsCertFile: string;
   readonly tlsPrivateKeyFile: string;
+  /** Least version that port 10250 speaks; default TLS 1.2. */
+  readonly tlsMinVersion?: "VersionTLS12" | "VersionTLS13";
+  /** Suites of TLS 1.2 by their IANA names; empty = the default ones. Those of TLS 1.3 cannot be chosen. */
+  readonly tlsCipherSuites?: readonly string[];
+  /** Key exchanges by their numbers in the TLS registry (29 = X25519); empty = the default ones. */
+  readonly tlsCurvePreferences?: readonly number[];
+  /** KubeletConfiguration `authentication`; members left out have the defaults they name. */
+  readonly authentication?: {
+    /** Callers without a credential are `system:anonymous`; default false. */
+    readonly anonymousEnabled?: boolean;
+    /** Bearer tokens are shown to the API server; default true. */
+    readonly webhookEnabled?: boolean;
+    /** Milliseconds that its answer is believed; default 120 000. */
+    readonly webhookCacheTTLMs?: number;
+  };
+  /** KubeletConfiguration `authorization`; members left out have the defaults they name. */
+  readonly authorization?: {
+    /** `AlwaysAllow`: whoever is somebody may do everything; default `Webhook`. */
+    readonly mode?: "AlwaysAllow" | "Webhook";
+    /** Milliseconds that an API server's yes is believed; default 300 000. */
+    readonly cacheAuthorizedTTLMs?: number;
+    /** Milliseconds that its no is believed; default 30 000. */
+    readonly cacheUnauthorizedTTLMs?: number;
+  };
+  /**
+   * Networks from which port 10250 is open, besides this machine itself; undefined = every network. Others are hung up
+   * on before a byte is read.
+   */
+  readonly kubeletPeerCIDRs?: readonly string[];
   /** Asks the cluster for the certificate of port 10250 (signer kubernetes.io/kubelet-serving); default no. */
   readonly serverTLSBootstrap?: boolean;
   /** Renews the client certificate in time; default: yes where the node got it by token or bootstrap kubeconfig. */
@@ -98,6 +127,8 @@ export interface AgentConfig {
   /** Longest wait between restarts of a container that keeps ending, 1 000 to 300 000; default 300 000. */
   readonly maxContainerRestartPeriodMs?: number;
   readonly enableDebuggingHandlers: boolean;
+  /** Off: /debug/pprof says so. On, the default: it says that there are no such profiles. */
+  readonly enableProfilingHandler?: boolean;
   /** "nftables" until the iptables backend lands. */
   readonly proxyMode: "nftables";
 }
