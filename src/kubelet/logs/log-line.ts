@@ -20,22 +20,29 @@ export function fixedTimestamp(text: string): string | undefined {
   if (match === null) return undefined;
   const [, seconds = "", fraction = "", zone = ""] = match;
   const nanos = fraction.padEnd(9, "0");
-  if (zone === "Z") return `${seconds}.${nanos}Z`;
   const utc = new Date(`${seconds}${zone}`);
   return Number.isNaN(utc.getTime()) ? undefined : `${utc.toISOString().slice(0, 19)}.${nanos}Z`;
 }
 
+/** How every record begins. Inside a text its quotes are escaped, so there it cannot occur. */
+export const recordStart = Buffer.from('{"log":"');
+
 /**
  * Parses one line of a json-file log, without its newline. NUL bytes, which a host crash leaves where data had not
- * reached the disk, are skipped. Undefined for anything that is no record, such as a torn line.
+ * reached the disk, are skipped, and so is a torn record in front of a whole one (moby#40584). Undefined for anything
+ * that is no record.
  */
 export function parseLogLine(line: Buffer): LogRecord | undefined {
-  let start = 0;
-  while (start < line.length && line[start] === 0) start += 1;
-  if (start === line.length) return undefined;
+  const record = parseRecord(line);
+  if (record !== undefined) return record;
+  const last = line.lastIndexOf(recordStart);
+  return last > 0 ? parseRecord(line.subarray(last)) : undefined;
+}
+
+function parseRecord(line: Buffer): LogRecord | undefined {
   let value: unknown;
   try {
-    value = JSON.parse(line.toString("utf8", start));
+    value = JSON.parse(line.toString("utf8"));
   } catch {
     return undefined;
   }

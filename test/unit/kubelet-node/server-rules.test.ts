@@ -3,7 +3,6 @@ import { describe, test } from "node:test";
 
 import { accessVerb } from "../../../src/kubelet/server/authorization.ts";
 import { ByteQueue } from "../../../src/kubelet/server/streams/byte-queue.ts";
-import { parseLogQuery } from "../../../src/kubelet/server/container-logs.ts";
 import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
 import { certificateUser } from "../../../src/kubelet/server/identity.ts";
 import { containerTarget } from "../../../src/kubelet/server/pod-route.ts";
@@ -74,33 +73,6 @@ describe("a container's path", () => {
   test("broken encoding is the client's error", () => {
     assert.throws(() => containerTarget("/exec/%zz/b/c"), refusedWith(400));
   });
-});
-
-describe("log options", () => {
-  const parse = (query: string): ReturnType<typeof parseLogQuery> =>
-    parseLogQuery(new URLSearchParams(query), Date.UTC(2026, 0, 1));
-
-  test("sinceSeconds counts back from now", () => {
-    assert.equal(parse("sinceSeconds=60").since, "2025-12-31T23:59:00.000000000Z");
-  });
-  test("flags are on when present and not false", () => {
-    const { follow, timestamps, previous } = parse("follow=true&timestamps=&previous=false");
-    assert.deepEqual([follow, timestamps, previous], [true, true, false]);
-  });
-  for (const [query, status] of [
-    ["tailLines=-1", 422],
-    ["tailLines=x", 400],
-    ["limitBytes=0", 422],
-    ["sinceSeconds=0", 422],
-    ["sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z", 422],
-    ["sinceTime=yesterday", 400],
-    ["stream=Both", 400],
-    ["stream=Stdout&tailLines=3", 422],
-  ] as const) {
-    test(`${query} is refused with ${status}`, () => {
-      assert.throws(() => parse(query), refusedWith(status));
-    });
-  }
 });
 
 describe("stream options", () => {

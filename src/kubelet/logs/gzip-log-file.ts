@@ -1,0 +1,147 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { pipeline, type Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
+
+import { errorCode } from "../../lib/errors.ts";
+import {
+  fingerprintBytes,
+  type LogFile,
+  maxLineBytes,
+  newline,
+  type TailPosition,
+} from "./log-file.ts";
+import { endsLine, parseLogLine } from "./log-line.ts";
+
+/** A rotated log file that the engine has compressed (`compress` of json-file): read from its beginning only. */
+export class GzipLogFile implements LogFile {
+  readonly compressed = true;
+  readonly inode: bigint;
+  readonly #handle: FileHandle;
+  /** Lines left out at the beginning. */
+  #skipLines = 0;
+  #chunks: AsyncIterator<Buffer> | undefined;
+  #carry: Buffer = Buffer.alloc(0);
+
+  private constructor(handle: FileHandle, inode: bigint) {
+    this.#handle = handle;
+    this.inode = inode;
+  }
+
+  /** Undefined when there is no such file. */
+  static async open(path: string): Promise<GzipLogFile | undefined> {
+    let handle: FileHandle;
+    try {
+      handle = await open(path, "r");
+    } catch (error) {
+      if (errorCode(error) === "ENOENT") return undefined;
+      throw error;
+    }
+    const { ino } = await handle.stat({ bigint: true });
+    return new GzipLogFile(handle, ino);
+  }
+
+  async close(): Promise<void> {
+    await this.#chunks?.return?.();
+    await this.#handle.close();
+  }
+
+  async modifiedAt(): Promise<number> {
+    return (await this.#handle.stat()).mtimeMs;
+  }
+
+  async fingerprint(): Promise<string> {
+    let head: Buffer = Buffer.alloc(0);
+    let size = 0;
+    for await (const chunk of this.#inflate()) {
+      if (head.length < fingerprintBytes) head = Buffer.concat([head, chunk]);
+      size += chunk.length;
+    }
+    return `${size} ${head.toString("latin1", 0, Math.min(head.length, fingerprintBytes))}`;
+  }
+
+  async read(): Promise<Buffer | undefined> {
+    this.#chunks ??= this.#wantedLines()[Symbol.asyncIterator]();
+    const next = await this.#chunks.next();
+    return next.done === true ? undefined : next.value;
+  }
+
+  rest(): Promise<Buffer> {
+    const bytes = this.#carry;
+    this.#carry = Buffer.alloc(0);
+    return Promise.resolve(bytes);
+  }
+
+  async seekTail(lines: number, continued: boolean): Promise<TailPosition> {
+    let begun = 0;
+    let ended = true;
+    for await (const chunk of this.#lines()) {
+      for (const line of linesOf(chunk)) {
+        const record = parseLogLine(line);
+        if (record === undefined) continue;
+        if (ended) begun += 1;
+        ended = endsLine(record);
+      }
+    }
+    const shared = continued && !ended ? 1 : 0;
+    // With exactly as many, the first may go on further back, in an older file.
+    if (begun - shared <= lines) return { kind: "short", lines: begun - shared };
+    this.#skipLines = begun - shared - lines;
+    return { kind: "found" };
+  }
+
+  async *#wantedLines(): AsyncGenerator<Buffer> {
+    let begun = 0;
+    let ended = true;
+    for await (const chunk of this.#lines()) {
+      let at = 0;
+      if (begun <= this.#skipLines && this.#skipLines > 0) {
+        for (const line of linesOf(chunk)) {
+          const record = parseLogLine(line);
+          if (record !== undefined) {
+            if (ended) begun += 1;
+            ended = endsLine(record);
+          }
+          if (begun > this.#skipLines) break;
+          at += line.length + 1;
+        }
+      }
+      if (at < chunk.length) yield chunk.subarray(at);
+    }
+  }
+
+  /** @yields Whole lines; what is behind the last one is left in the carry. */
+  async *#lines(): AsyncGenerator<Buffer> {
+    this.#carry = Buffer.alloc(0);
+    for await (const chunk of this.#inflate()) {
+      const bytes = this.#carry.length === 0 ? chunk : Buffer.concat([this.#carry, chunk]);
+      const end = bytes.lastIndexOf(newline) + 1;
+      this.#carry = bytes.subarray(end);
+      if (this.#carry.length > maxLineBytes) this.#carry = Buffer.alloc(0);
+      if (end > 0) yield bytes.subarray(0, end);
+    }
+  }
+
+  async *#inflate(): AsyncGenerator<Buffer> {
+    const source = this.#handle.createReadStream({ start: 0, autoClose: false });
+    const gunzip = createGunzip();
+    // The error, if there is one, comes out of the loop below.
+    pipeline(source, gunzip, () => undefined);
+    try {
+      for await (const chunk of gunzip as Readable & AsyncIterable<Buffer>) yield chunk;
+    } catch (error) {
+      // A host crash may have cut it: what came out before is as good as ever.
+      if (!errorCode(error)?.startsWith("Z_")) throw error;
+    } finally {
+      source.destroy();
+      gunzip.destroy();
+    }
+  }
+}
+
+function* linesOf(chunk: Buffer): Generator<Buffer> {
+  for (let start = 0; start < chunk.length;) {
+    const end = chunk.indexOf(newline, start);
+    yield chunk.subarray(start, end);
+    start = end + 1;
+  }
+}

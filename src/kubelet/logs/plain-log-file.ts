@@ -1,0 +1,124 @@
+import { type FileHandle, open } from "node:fs/promises";
+
+import { errorCode } from "../../lib/errors.ts";
+import {
+  chunkBytes,
+  fingerprintBytes,
+  type LogFile,
+  maxLineBytes,
+  newline,
+  type TailPosition,
+} from "./log-file.ts";
+import { TailSearch } from "./tail-search.ts";
+
+/** A log file as the engine writes it, read by position. */
+export class PlainLogFile implements LogFile {
+  readonly compressed = false;
+  readonly inode: bigint;
+  readonly #handle: FileHandle;
+  /** Where the line begins that is read next. */
+  #position = 0;
+  /** The line there is damage, longer than any record: it is left out up to its end. */
+  #skipping = false;
+
+  private constructor(handle: FileHandle, inode: bigint) {
+    this.#handle = handle;
+    this.inode = inode;
+  }
+
+  /** Undefined when there is no such file. */
+  static async open(path: string): Promise<PlainLogFile | undefined> {
+    let handle: FileHandle;
+    try {
+      handle = await open(path, "r");
+    } catch (error) {
+      if (errorCode(error) === "ENOENT") return undefined;
+      throw error;
+    }
+    const { ino } = await handle.stat({ bigint: true });
+    return new PlainLogFile(handle, ino);
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+
+  async modifiedAt(): Promise<number> {
+    return (await this.#handle.stat()).mtimeMs;
+  }
+
+  async fingerprint(): Promise<string> {
+    const { size } = await this.#handle.stat();
+    return `${size} ${(await this.#readAt(0, fingerprintBytes)).toString("latin1")}`;
+  }
+
+  async read(): Promise<Buffer | undefined> {
+    for (;;) {
+      const lines = await this.#readLines();
+      if (lines !== "again") return lines;
+    }
+  }
+
+  async #readLines(): Promise<Buffer | "again" | undefined> {
+    let bytes = await this.#readAt(this.#position, chunkBytes);
+    let end = bytes.lastIndexOf(newline) + 1;
+    if (end === 0 && bytes.length === chunkBytes) {
+      bytes = await this.#readAt(this.#position, maxLineBytes);
+      end = bytes.lastIndexOf(newline) + 1;
+      if (end === 0 && bytes.length === maxLineBytes) {
+        this.#position += maxLineBytes;
+        this.#skipping = true;
+        return "again";
+      }
+    }
+    if (end === 0) return this.#atEnd();
+    this.#position += end;
+    if (!this.#skipping) return bytes.subarray(0, end);
+    this.#skipping = false;
+    return bytes.subarray(bytes.indexOf(newline) + 1, end);
+  }
+
+  async #atEnd(): Promise<"again" | undefined> {
+    const { size } = await this.#handle.stat();
+    if (size >= this.#position) return undefined;
+    // Truncated in place (json-file with a single file): what is there now is all new.
+    this.#position = 0;
+    this.#skipping = false;
+    return size === 0 ? undefined : "again";
+  }
+
+  async rest(): Promise<Buffer> {
+    const bytes = await this.#readAt(this.#position, maxLineBytes);
+    this.#position += bytes.length;
+    return this.#skipping ? Buffer.alloc(0) : bytes;
+  }
+
+  async seekTail(lines: number, continued: boolean): Promise<TailPosition> {
+    const search = new TailSearch(lines, continued);
+    let { size: end } = await this.#handle.stat();
+    let carry: Buffer = Buffer.alloc(0);
+    while (end > 0) {
+      const length = Math.min(chunkBytes, end);
+      const bytes = Buffer.concat([await this.#readAt(end - length, length), carry]);
+      end -= length;
+      const first = end === 0 ? 0 : bytes.indexOf(newline) + 1;
+      // Not one newline in the chunk: the line goes on further back.
+      if (first === 0 && end > 0) {
+        carry = bytes.length > maxLineBytes ? Buffer.alloc(0) : bytes;
+        continue;
+      }
+      if (search.scan(bytes, first, end)) {
+        this.#position = search.position;
+        return { kind: "found" };
+      }
+      carry = bytes.subarray(0, first);
+    }
+    return { kind: "short", lines: search.finish() };
+  }
+
+  async #readAt(position: number, length: number): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafe(length);
+    const { bytesRead } = await this.#handle.read(buffer, 0, length, position);
+    return buffer.subarray(0, bytesRead);
+  }
+}
