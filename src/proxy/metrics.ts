@@ -1,5 +1,5 @@
 import type { IPFamily } from "../lib/cidr.ts";
-import { Histogram, type Labels, type Metric, renderMetrics, Values } from "./metrics-text.ts";
+import { Histogram, type Labels, type Metric, renderMetrics, Values } from "../lib/metrics-text.ts";
 
 const syncBounds = Array.from({ length: 15 }, (_, index) => 0.001 * 2 ** index);
 const programmingBounds = [

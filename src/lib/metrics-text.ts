@@ -1,9 +1,10 @@
 /** Values of labels by name; the order of insertion is the order in the text. */
 export type Labels = Readonly<Record<string, string>>;
 
-type MetricType = "counter" | "gauge" | "histogram";
+export type MetricType = "counter" | "gauge" | "histogram";
 
-function labelText(labels: Labels): string {
+/** Labels as they stand behind a name: `{a="b",c="d"}`, empty without any. */
+export function labelText(labels: Labels): string {
   const parts = Object.entries(labels).map(([name, value]) => `${name}="${escapeLabel(value)}"`);
   return parts.length === 0 ? "" : `{${parts.join(",")}}`;
 }
@@ -12,13 +13,20 @@ function escapeLabel(value: string): string {
   return value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }
 
+/** A sample's value: infinities have names of their own in this format. */
+export function valueText(value: number): string {
+  if (value === Number.POSITIVE_INFINITY) return "+Inf";
+  return value === Number.NEGATIVE_INFINITY ? "-Inf" : String(value);
+}
+
 /** Something that has lines in the Prometheus text format 0.0.4. */
 export interface Metric {
   readonly name: string;
   lines(): readonly string[];
 }
 
-function header(name: string, type: MetricType, help: string): string[] {
+/** The two lines that stand before the samples of one name. */
+export function header(name: string, type: MetricType, help: string): string[] {
   return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`];
 }
 
@@ -44,9 +52,21 @@ export class Values implements Metric {
     this.#values.set(key, (this.#values.get(key) ?? 0) + amount);
   }
 
+  /** Drops one set of labels: what it told about has gone. */
+  remove(labels: Labels): void {
+    this.#values.delete(labelText(labels));
+  }
+
+  /** Drops everything. */
+  clear(): void {
+    this.#values.clear();
+  }
+
   lines(): readonly string[] {
     if (this.#values.size === 0) return [];
-    const samples = [...this.#values].map(([labels, value]) => `${this.name}${labels} ${value}`);
+    const samples = [...this.#values].map(
+      ([labels, value]) => `${this.name}${labels} ${valueText(value)}`,
+    );
     return [...header(this.name, this.#type, this.#help), ...samples];
   }
 }
@@ -71,7 +91,7 @@ export class Histogram implements Metric {
     this.#bounds = bounds;
   }
 
-  observe(value: number, labels: Labels): void {
+  observe(value: number, labels: Labels = {}): void {
     const key = labelText(labels);
     let found = this.#distributions.get(key);
     if (found === undefined) {
@@ -82,6 +102,11 @@ export class Histogram implements Metric {
     if (bucket >= 0) found.buckets[bucket] = (found.buckets[bucket] ?? 0) + 1;
     found.sum += value;
     found.count += 1;
+  }
+
+  /** Drops one set of labels. */
+  remove(labels: Labels): void {
+    this.#distributions.delete(labelText(labels));
   }
 
   lines(): readonly string[] {
@@ -107,3 +132,15 @@ export class Histogram implements Metric {
 export function renderMetrics(metrics: Iterable<Metric>): string {
   return `${[...metrics].flatMap((metric) => metric.lines()).join("\n")}\n`;
 }
+
+/** Upper bounds that grow by `factor`. */
+export function exponentialBounds(start: number, factor: number, count: number): number[] {
+  return Array.from({ length: count }, (_, index) =>
+    Number((start * factor ** index).toPrecision(12)),
+  );
+}
+
+/** The bounds that Prometheus clients have by default, seconds. */
+export const defaultBounds: readonly number[] = [
+  0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+];
