@@ -24,6 +24,8 @@ export interface UpFlags extends NodeFlags {
 
 export interface RunFlags extends NodeFlags {
   readonly kubeconfig?: string;
+  readonly bootstrapKubeconfig?: string;
+  readonly certDir?: string;
   readonly join?: string;
   readonly token?: string;
   readonly tokenFile?: string;

@@ -106,6 +106,14 @@ withNodeOptions(program.command("run"))
     "--kubeconfig <file>",
     "credentials of this node (system:node:NAME in group system:nodes)",
   )
+  .option(
+    "--bootstrap-kubeconfig <file>",
+    "credentials with which the node asks for those in --kubeconfig, when that is missing or expired",
+  )
+  .option(
+    "--cert-dir <path>",
+    "directory of the node's certificates (default: pki below --root-dir)",
+  )
   .option("--join <url>", "API server to get credentials from, with a token, at the first start")
   .option(
     "--token <token>",

@@ -5,6 +5,8 @@ import { createEventRecorder } from "../api/event-recorder.ts";
 import { createHttpClient } from "../api/http-client.ts";
 import { loadKubeconfig } from "../api/kubeconfig.ts";
 import { Reachability } from "../api/reachability.ts";
+import type { ClientRotation } from "./certificates/client-rotation.ts";
+import { openServingCertificate } from "./certificates/serving-certificate.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
@@ -38,6 +40,8 @@ export interface RunAgentOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly step: StepHook;
+  /** Renews the client certificate, where somebody wants that. */
+  readonly clientRotation?: ClientRotation;
   /** Called once when the node's Ready condition was first reported True. */
   readonly onReady: () => void;
 }
@@ -149,8 +153,18 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       random,
       step,
     });
+    const serving = await openServingCertificate({
+      config,
+      client,
+      node: node.view,
+      clock,
+      logger: logger.child({ component: "certificates" }),
+      random,
+    });
     const server = createNodeServer({
       config,
+      tls: serving.source,
+      metrics: () => `${options.clientRotation?.metrics() ?? ""}${serving.metrics()}`,
       client,
       runtime,
       pods: pods.view,
@@ -197,6 +211,8 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         named("node", node),
         named("pods", pods),
         named("server", server),
+        named("serving certificate", serving),
+        ...(options.clientRotation === undefined ? [] : [options.clientRotation]),
         named("proxy", proxy),
         ...(informers === undefined
           ? []

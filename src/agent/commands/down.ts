@@ -196,7 +196,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
           "pki/kubelet.key",
           "agent.sock",
         ].map((name) => join(rootDir, name)),
-        ...joinedFiles(rootDir),
+        ...(await joinedFiles(rootDir)),
       ];
   const total = await removeAll(
     [

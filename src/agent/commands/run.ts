@@ -1,6 +1,6 @@
 import { access } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { join as joinPath } from "node:path";
 
 import { agentConfig, agentDefaults } from "../../config/agent-config.ts";
 import type { AgentConfig } from "../../config/types.ts";
@@ -8,14 +8,16 @@ import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import { type NodeIdentity, openNodeIdentity } from "../certificates/node-identity.ts";
+import { certDirOf } from "../certificates/serving-certificate.ts";
 import { crashHook } from "../crash-hook.ts";
 import type { RunFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
-import { type JoinedNode, joinNode } from "../join/join-node.ts";
+import type { ClusterConfiguration } from "../join/cluster-configuration.ts";
+import { joinNode } from "../join/join-node.ts";
 import { readToken, tokenVariable } from "../join/read-token.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { random } from "../random.ts";
-import { ensureServingCertificate, type ServingFiles } from "../serving-certificate.ts";
 import { runAgent } from "../run-agent.ts";
 import { superviseAll } from "../supervise.ts";
 import { remoraVersion } from "../version.ts";
@@ -23,7 +25,7 @@ import { remoraVersion } from "../version.ts";
 /** A kubelet keeps its checkpoints here; two agents on one root would fight over every pod. */
 async function refuseBesideKubelet(rootDir: string): Promise<void> {
   for (const file of ["cpu_manager_state", "memory_manager_state"]) {
-    const path = join(rootDir, file);
+    const path = joinPath(rootDir, file);
     const present = await access(path).then(
       () => true,
       () => false,
@@ -41,37 +43,31 @@ interface Self {
   readonly nodeIPs: readonly string[];
 }
 
-/** Joins the cluster that --join names; undefined when credentials were given instead. */
-async function joinFromFlags(
-  flags: RunFlags,
-  self: Self,
+/** With what the node comes to its cluster, and what a cluster that it joined says. */
+interface Membership extends NodeIdentity {
+  readonly cluster?: ClusterConfiguration;
+}
+
+/** Joins the cluster that --join names. */
+async function join(
+  flags: RunFlags & { readonly join: string },
+  { nodeName }: Self,
   logger: Logger,
   signal: AbortSignal,
-): Promise<JoinedNode | undefined> {
+): Promise<Membership> {
   const environment = process.env[tokenVariable];
   // Neither children nor the process list need to know it.
   delete process.env[tokenVariable];
   if (flags.token !== undefined) process.title = "remora run";
-  if (flags.join === undefined) {
-    if (flags.kubeconfig !== undefined) return undefined;
-    throw new SetupError(
-      'give --kubeconfig with credentials of this node, or --join with a token ("remora token create" on the control plane\'s machine prints the command)',
-    );
-  }
-  if (flags.kubeconfig !== undefined) {
-    throw new SetupError(
-      "--kubeconfig and --join are both given: one has the credentials, the other gets them; keep one",
-    );
-  }
   return joinNode(
     {
-      ...self,
+      nodeName,
       server: flags.join,
-      token: await readToken({ ...flags, environment }),
+      token: () => readToken({ ...flags, environment }),
       caHashes: flags.caHash ?? [],
       skipCAVerification: flags.unsafeSkipCaVerification === true,
       rootDir: flags.rootDir,
-      ownServingCertificate: flags.tlsCertFile !== undefined,
+      certDir: certDirOf(flags),
       ownProxyCredentials: flags.proxyKubeconfig !== undefined,
       userAgent: `remora/${remoraVersion}`,
       clock: systemClock,
@@ -82,28 +78,46 @@ async function joinFromFlags(
   );
 }
 
-/** Certificate and key of port 10250: the given ones, those of the cluster, or self-signed ones. */
-async function servingFiles(
+/** Gets the node's credentials the way that the flags ask for. */
+async function enter(
   flags: RunFlags,
-  { nodeName, nodeIPs }: Self,
-  joined: JoinedNode | undefined,
-): Promise<ServingFiles> {
-  if (flags.tlsCertFile !== undefined)
-    return { certFile: flags.tlsCertFile, keyFile: flags.tlsPrivateKeyFile ?? "" };
-  const file = joined?.servingFile;
-  if (file !== undefined) return { certFile: file, keyFile: file };
-  return ensureServingCertificate(flags.rootDir, [nodeName, ...nodeIPs], Date.now());
+  self: Self,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<Membership> {
+  const { kubeconfig, bootstrapKubeconfig } = flags;
+  if (flags.join !== undefined) {
+    if (kubeconfig === undefined && bootstrapKubeconfig === undefined)
+      return join({ ...flags, join: flags.join }, self, logger, signal);
+    throw new SetupError(
+      `--${kubeconfig === undefined ? "bootstrap-kubeconfig" : "kubeconfig"} and --join are both given: one has the credentials, the other gets them; keep one`,
+    );
+  }
+  if (kubeconfig === undefined) {
+    throw new SetupError(
+      bootstrapKubeconfig === undefined
+        ? 'give --kubeconfig with credentials of this node, or --join with a token ("remora token create" on the control plane\'s machine prints the command)'
+        : "give --kubeconfig too: the file that --bootstrap-kubeconfig gets credentials for",
+    );
+  }
+  return openNodeIdentity(
+    {
+      nodeName: self.nodeName,
+      kubeconfig,
+      ...(bootstrapKubeconfig === undefined ? {} : { bootstrapKubeconfig }),
+      rootDir: flags.rootDir,
+      certDir: certDirOf(flags),
+      userAgent: `remora/${remoraVersion}`,
+      clock: systemClock,
+      logger: logger.child({ component: "certificates" }),
+      random,
+    },
+    signal,
+  );
 }
 
 /** Flags first, then what the cluster says, then the defaults. */
-function nodeConfig(
-  flags: RunFlags,
-  self: Self,
-  joined: JoinedNode | undefined,
-  serving: ServingFiles,
-): AgentConfig {
-  const { cluster } = joined ?? {};
-  const kubeconfig = joined?.kubeconfig ?? flags.kubeconfig ?? "";
+function nodeConfig(flags: RunFlags, self: Self, { kubeconfig, cluster }: Membership): AgentConfig {
   return agentConfig({
     ...self,
     kubeconfig,
@@ -117,8 +131,10 @@ function nodeConfig(
     clusterDomain: flags.clusterDomain ?? cluster?.clusterDomain ?? agentDefaults.clusterDomain,
     dns: flags.dns,
     clientCAFile: flags.clientCaFile ?? "",
-    tlsCertFile: serving.certFile,
-    tlsPrivateKeyFile: serving.keyFile,
+    tlsCertFile: flags.tlsCertFile ?? "",
+    tlsPrivateKeyFile: flags.tlsPrivateKeyFile ?? "",
+    serverTLSBootstrap: cluster?.serverTLSBootstrap ?? false,
+    certDir: certDirOf(flags),
   });
 }
 
@@ -127,12 +143,13 @@ export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal):
   await checkMachine(flags.dockerSocket, signal);
   await refuseBesideKubelet(flags.rootDir);
   const lock = await acquireLocks(flags.rootDir, "--root-dir");
-  let joined: JoinedNode | undefined;
+  let membership: Membership | undefined;
   try {
     const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
     const self = { nodeName, nodeIPs: flags.nodeIp ?? (await detectNodeIPs(signal)) };
-    joined = await joinFromFlags(flags, self, logger, signal);
-    const config = nodeConfig(flags, self, joined, await servingFiles(flags, self, joined));
+    membership = await enter(flags, self, logger, signal);
+    const { rotation } = membership;
+    const config = nodeConfig(flags, self, membership);
     await checkPorts(agentPorts(config));
     const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
       process.kill(process.pid, "SIGKILL"),
@@ -141,11 +158,21 @@ export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal):
     const agent = {
       name: "agent",
       run: (inner: AbortSignal) =>
-        runAgent({ config, clock: systemClock, logger, step, onReady }, inner),
+        runAgent(
+          {
+            config,
+            clock: systemClock,
+            logger,
+            step,
+            onReady,
+            ...(rotation === undefined ? {} : { clientRotation: rotation }),
+          },
+          inner,
+        ),
     };
-    await superviseAll(joined === undefined ? [agent] : [agent, joined.renewal], logger, signal);
+    await superviseAll([agent], logger, signal);
   } finally {
-    await joined?.close();
+    await membership?.close();
     await lock.release();
   }
 }

@@ -1,4 +1,4 @@
-import { ApiError, ApiUnavailableError } from "../../api/errors.ts";
+import { ApiError, ApiUnavailableError, isForbidden } from "../../api/errors.ts";
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 
 /** Every error code in what was thrown: the causes of a failed connection are nested, one for each address tried. */
@@ -66,4 +66,34 @@ export function connectionFailure(
     `${server} does not answer (${errorMessage(error).replace(/^[A-Z]+ \S+: /, "")}): check the address, and that the API server runs and no firewall is in between`,
     options,
   );
+}
+
+/** What came with a request for the first certificate of a node. */
+export interface FirstCredentials {
+  readonly server: string;
+  /** For example "the token". */
+  readonly what: string;
+  /** How to get others. */
+  readonly remedy: string;
+}
+
+/** What an answer means to somebody who came with credentials that are good for one thing only. */
+export function explainedRefusal(
+  error: unknown,
+  { server, what, remedy }: FirstCredentials,
+  now: number,
+): unknown {
+  if (error instanceof ApiError && error.status === 401) {
+    return new SetupError(
+      `${server} refuses ${what}: it has expired or may not authenticate; ${remedy}`,
+      { cause: error },
+    );
+  }
+  if (isForbidden(error) && error instanceof Error) {
+    return new SetupError(
+      `${server} does not let ${what} ask for a certificate (${error.message}): bind ClusterRole system:node-bootstrapper to its group`,
+      { cause: error },
+    );
+  }
+  return connectionFailure(error, server, now) ?? error;
 }

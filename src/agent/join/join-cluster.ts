@@ -1,7 +1,7 @@
 import type { X509Certificate } from "node:crypto";
 
 import type { BootstrapToken } from "../../api/bootstrap-token.ts";
-import { ApiError, isForbidden, isNotFound } from "../../api/errors.ts";
+import { isForbidden, isNotFound } from "../../api/errors.ts";
 import { createHttpClient, type HttpClient } from "../../api/http-client.ts";
 import type { Kubeconfig } from "../../api/kubeconfig-types.ts";
 import { getObject } from "../../api/objects.ts";
@@ -11,20 +11,21 @@ import type { Clock } from "../../lib/clock.ts";
 import { SetupError } from "../../lib/errors.ts";
 import { type Logger, silentLogger } from "../../lib/log.ts";
 import { readIfThere } from "../../lib/read-if-there.ts";
-import { clockSentence, connectionFailure } from "./api-failure.ts";
-import { certificatesIn, publicKeyHash } from "./ca-hash.ts";
+import { privateKeyPEM } from "../../lib/x509.ts";
+import { writeNodeKubeconfig } from "../certificates/node-kubeconfig.ts";
+import type { CredentialPair } from "../certificates/pair-store.ts";
 import {
-  commonName,
-  type CredentialPair,
-  type CredentialPaths,
-  dropNextKey,
-  ensureDirectory,
-  nextKey,
-  readPair,
-  writePair,
-} from "./credential-files.ts";
+  clientWish,
+  nodeUser,
+  requestCertificate,
+  RequestRefusedError,
+} from "../certificates/request-certificate.ts";
+import type { RequestClient } from "../certificates/rotation.ts";
+import { commonName, isExpired } from "../certificates/validity.ts";
+import { clockSentence, explainedRefusal } from "./api-failure.ts";
+import { certificatesIn, publicKeyHash } from "./ca-hash.ts";
+import type { CredentialPaths } from "./credential-files.ts";
 import { discoverAuthority } from "./discovery.ts";
-import { clientWish, requestCertificate, RequestRefusedError } from "./request-certificate.ts";
 
 export interface JoinOptions {
   /** `https://HOST:PORT` */
@@ -64,7 +65,7 @@ export function parseServer(text: string): string {
 /** The certificate of an earlier start when it is still this node's in this cluster. */
 async function earlierPair(options: JoinOptions): Promise<CredentialPair | undefined> {
   const { paths, nodeName, caHashes, clock, logger, token } = options;
-  const [pair, caPEM] = await Promise.all([readPair(paths.client), readIfThere(paths.ca)]);
+  const [pair, caPEM] = await Promise.all([paths.client.read(), readIfThere(paths.ca)]);
   if (pair === undefined || caPEM === undefined) return undefined;
   const authorities = certificatesIn(caPEM);
   if (
@@ -76,16 +77,15 @@ async function earlierPair(options: JoinOptions): Promise<CredentialPair | undef
     );
   }
   const owner = commonName(pair.certificate);
-  if (owner !== `system:node:${nodeName}`) {
+  if (owner !== nodeUser(nodeName)) {
     throw new SetupError(
-      `this machine has joined as ${owner.replace("system:node:", "")}, not as ${nodeName}: give --hostname-override, or delete ${paths.client} to join anew`,
+      `this machine has joined as ${owner.replace(nodeUser(""), "")}, not as ${nodeName}: give --hostname-override, or delete ${paths.client.currentPath} to join anew`,
     );
   }
-  const end = pair.certificate.validToDate;
-  if (end.getTime() > clock.now()) return pair;
+  if (!isExpired(pair.certificate, clock.now())) return pair;
   if (token === undefined) {
     throw new SetupError(
-      `the certificate of node ${nodeName} expired at ${end.toISOString()}: start with a new token ("remora token create" on the control plane's machine) to get another`,
+      `the certificate of node ${nodeName} expired at ${pair.certificate.validToDate.toISOString()}: start with a new token ("remora token create" on the control plane's machine) to get another`,
     );
   }
   logger.log("warn", "client certificate has expired, joining anew", { node: nodeName });
@@ -112,21 +112,36 @@ function tokenKubeconfig(
 }
 
 /** What an answer means to somebody who came with a token. */
-function explained(error: unknown, options: JoinOptions): unknown {
-  const { server, clock } = options;
-  if (error instanceof ApiError && error.status === 401) {
-    return new SetupError(
-      `${server} refuses the token: it has expired or may not authenticate; make a new one with "remora token create"`,
-      { cause: error },
+function explained(
+  error: unknown,
+  { server, clock }: Pick<JoinOptions, "server" | "clock">,
+): unknown {
+  const remedy = 'make a new one with "remora token create"';
+  return explainedRefusal(error, { server, what: "the token", remedy }, clock.now());
+}
+
+/**
+ * A client that comes with the token to a cluster whose CA this machine has, for a certificate that expired under way.
+ *
+ * @throws {SetupError} the CA is gone, or there is no token.
+ */
+export async function connectWithToken(
+  options: Omit<JoinOptions, "caHashes" | "skipCAVerification">,
+): Promise<RequestClient> {
+  const { server, token, nodeName, paths, userAgent, clock } = options;
+  const caPEM = await readIfThere(paths.ca);
+  if (token === undefined || caPEM === undefined) {
+    throw new SetupError(
+      `the certificate of node ${nodeName} has expired: start again with a new token ("remora token create" on the control plane's machine makes one), or write one into the --token-file that the agent was started with`,
     );
   }
-  if (isForbidden(error) && error instanceof Error) {
-    return new SetupError(
-      `${server} does not let the token ask for a certificate (${error.message}): bind ClusterRole system:node-bootstrapper to the token's group`,
-      { cause: error },
-    );
-  }
-  return connectionFailure(error, server, clock.now()) ?? error;
+  const kubeconfig = tokenKubeconfig(server, caPEM, token);
+  const client = createHttpClient({ kubeconfig, userAgent, clock, logger: silentLogger });
+  return {
+    client,
+    explain: (error) => explained(error, options),
+    close: () => client.close(),
+  };
 }
 
 /** Two machines under one name would fight over one Node; kubeadm refuses a Node that is Ready, too. */
@@ -176,39 +191,21 @@ async function bootstrap(
   const client = createHttpClient({ kubeconfig, userAgent, clock, logger: silentLogger });
   try {
     await refuseLiveNamesake(client, options, signal);
-    await ensureDirectory(paths);
-    const key = await nextKey(paths.client);
+    const key = await paths.client.nextKey();
     const wish = clientWish(nodeName);
-    const certificate = await requestCertificate({ client, clock, logger }, key, wish, signal);
+    const pem = await requestCertificate({ client, clock, logger }, key, wish, signal);
     await writeFileAtomic(paths.ca, caPEM);
-    await writePair(paths.client, certificate, key);
-    await dropNextKey(paths.client);
+    await paths.client.write(`${pem.trimEnd()}\n${privateKeyPEM(key)}`, clock.now());
+    await paths.client.dropNextKey();
     logger.log("info", "client certificate issued", { node: nodeName });
   } catch (error) {
     signal.throwIfAborted();
     // A request that was denied stays denied; the next start asks anew.
-    if (error instanceof RequestRefusedError) await dropNextKey(paths.client);
+    if (error instanceof RequestRefusedError) await paths.client.dropNextKey();
     throw explained(error, options);
   } finally {
     await client.close();
   }
-}
-
-function kubeconfigText(server: string, paths: CredentialPaths): string {
-  const name = "remora";
-  // JSON is YAML. The files are named, not embedded, so that a renewed certificate is found without a restart.
-  return `${JSON.stringify(
-    {
-      apiVersion: "v1",
-      kind: "Config",
-      clusters: [{ name, cluster: { server, "certificate-authority": paths.ca } }],
-      contexts: [{ name, context: { cluster: name, user: name } }],
-      "current-context": name,
-      users: [{ name, user: { "client-certificate": paths.client, "client-key": paths.client } }],
-    },
-    undefined,
-    2,
-  )}\n`;
 }
 
 function checkClock(certificate: X509Certificate, options: JoinOptions): void {
@@ -233,8 +230,13 @@ export async function joinCluster(options: JoinOptions, signal: AbortSignal): Pr
       );
     }
     await bootstrap(options, token, signal);
-    pair = await readPair(paths.client);
+    pair = await paths.client.read();
   }
   if (pair !== undefined) checkClock(pair.certificate, options);
-  await writeFileAtomic(paths.kubeconfig, kubeconfigText(options.server, paths), 0o600);
+  const cluster = {
+    server: options.server,
+    ca: { kind: "file", path: paths.ca } as const,
+    insecureSkipTLSVerify: false,
+  };
+  await writeNodeKubeconfig(paths.kubeconfig, cluster, paths.client.currentPath);
 }

@@ -1,33 +1,34 @@
-import { readFile } from "node:fs/promises";
-
 import { createHttpClient, type HttpClient } from "../../api/http-client.ts";
 import { loadKubeconfig } from "../../api/kubeconfig.ts";
 import type { BootstrapToken } from "../../api/bootstrap-token.ts";
-import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
-import { ensureServingCertificate } from "../serving-certificate.ts";
-import type { Runner } from "../supervise.ts";
+import { type ClientRotation, clientRotation } from "../certificates/client-rotation.ts";
 import { type ClusterConfiguration, fetchClusterConfiguration } from "./cluster-configuration.ts";
-import { type CredentialPaths, credentialPaths, readPair } from "./credential-files.ts";
-import { joinCluster, parseServer } from "./join-cluster.ts";
+import { credentialPaths } from "./credential-files.ts";
+import { connectWithToken, joinCluster, parseServer } from "./join-cluster.ts";
 import { parseHashes } from "./ca-hash.ts";
-import { certificateRenewal } from "./renewal.ts";
 
 export interface JoinNodeOptions {
   /** `--join` */
   readonly server: string;
-  readonly token: BootstrapToken | undefined;
+  /**
+   * Reads the token, at the start and when the certificate has expired under way.
+   *
+   * @throws {SetupError} when it is malformed.
+   */
+  readonly token: () => Promise<BootstrapToken | undefined>;
   /** `--ca-hash` */
   readonly caHashes: readonly string[];
   readonly skipCAVerification: boolean;
   readonly rootDir: string;
+  /** Where certificates are kept; default `pki` below `rootDir`. */
+  readonly certDir?: string;
   readonly nodeName: string;
-  readonly nodeIPs: readonly string[];
-  /** The node brings its own certificate for port 10250. */
-  readonly ownServingCertificate: boolean;
+  /** KubeletConfiguration `rotateCertificates`; undefined = what the cluster says. */
+  readonly rotate?: boolean;
   /** The proxy half has credentials of its own. */
   readonly ownProxyCredentials: boolean;
   readonly userAgent: string;
@@ -41,27 +42,10 @@ export interface JoinNodeOptions {
 export interface JoinedNode {
   readonly kubeconfig: string;
   readonly cluster: ClusterConfiguration;
-  /** Certificate and key of port 10250 in one file; undefined where the cluster issues none. */
-  readonly servingFile: string | undefined;
-  /** Renews the certificates; runs beside the agent. */
-  readonly renewal: Runner;
-  /** Ends the connections of `renewal`. */
+  /** Undefined when the certificate is not to be renewed. */
+  readonly rotation: ClientRotation | undefined;
+  /** Ends the connections of `rotation`. */
   close(): Promise<void>;
-}
-
-/** A self-signed pair to begin with, until the cluster has issued one. */
-async function ensureServingPair(
-  { rootDir, nodeName, nodeIPs, clock }: JoinNodeOptions,
-  paths: CredentialPaths,
-): Promise<void> {
-  const pair = await readPair(paths.server).catch(() => undefined);
-  if (pair !== undefined && pair.certificate.validToDate.getTime() > clock.now()) return;
-  const files = await ensureServingCertificate(rootDir, [nodeName, ...nodeIPs], clock.now());
-  const [certificate, key] = await Promise.all([
-    readFile(files.certFile, "utf8"),
-    readFile(files.keyFile, "utf8"),
-  ]);
-  await writeFileAtomic(paths.server, `${certificate.trimEnd()}\n${key}`, 0o600);
 }
 
 /** Says at once which binding is missing, instead of leaving it to the proxy's retries. */
@@ -102,10 +86,11 @@ async function warnOfMissingRights(
  */
 export async function joinNode(options: JoinNodeOptions, signal: AbortSignal): Promise<JoinedNode> {
   const { rootDir, nodeName, userAgent, clock, logger, random } = options;
-  const paths = credentialPaths(rootDir);
+  const paths = credentialPaths(rootDir, options.certDir);
   const server = parseServer(options.server);
   const caHashes = parseHashes(options.caHashes);
-  await joinCluster({ ...options, server, caHashes, paths }, signal);
+  const joining = { ...options, server, caHashes, paths };
+  await joinCluster({ ...joining, token: await options.token() }, signal);
   const kubeconfig = await loadKubeconfig(paths.kubeconfig);
   const client = createHttpClient({ kubeconfig, userAgent, clock, logger });
   try {
@@ -115,22 +100,20 @@ export async function joinNode(options: JoinNodeOptions, signal: AbortSignal): P
       signal,
     );
     if (!options.ownProxyCredentials) await warnOfMissingRights(client, logger, signal);
-    const serving = cluster.serverTLSBootstrap && !options.ownServingCertificate;
-    if (serving) await ensureServingPair(options, paths);
+    const rotates = options.rotate ?? cluster.rotateCertificates;
+    const rotation = clientRotation({
+      nodeName,
+      store: paths.client,
+      client,
+      bootstrap: async () => connectWithToken({ ...joining, token: await options.token() }),
+      clock,
+      logger: logger.child({ component: "certificates" }),
+      random,
+    });
     return {
       kubeconfig: paths.kubeconfig,
       cluster,
-      servingFile: serving ? paths.server : undefined,
-      renewal: certificateRenewal({
-        client,
-        nodeName,
-        paths,
-        clock,
-        logger: logger.child({ component: "certificates" }),
-        random,
-        rotateClient: cluster.rotateCertificates,
-        serving,
-      }),
+      rotation: rotates ? rotation : undefined,
       close: () => client.close(),
     };
   } catch (error) {

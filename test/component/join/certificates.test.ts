@@ -1,17 +1,14 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 
-import { ensureDirectory, readPair, writePair } from "../../../src/agent/join/credential-files.ts";
-import { joinCluster } from "../../../src/agent/join/join-cluster.ts";
-import { certificateRenewal } from "../../../src/agent/join/renewal.ts";
 import {
   clientWish,
   requestCertificate,
   RequestRefusedError,
   servingWish,
-} from "../../../src/agent/join/request-certificate.ts";
+} from "../../../src/agent/certificates/request-certificate.ts";
+import { joinCluster } from "../../../src/agent/join/join-cluster.ts";
 import {
   clusterInfo,
   signaturePrefix,
@@ -31,7 +28,7 @@ import {
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { certificationRequest } from "../../../src/lib/pkcs10.ts";
-import { certificate, newPrivateKey } from "../../../src/lib/x509.ts";
+import { newPrivateKey } from "../../../src/lib/x509.ts";
 import { eventually, startWorld, type World } from "../controlplane-controllers/world.ts";
 import {
   clusterInfoWith,
@@ -220,73 +217,6 @@ test("a denied request ends the wait with its reason", async () => {
     { ...world, subresource: "approval", type: "application/merge-patch+json" },
   );
   await refused;
-});
-
-test("a certificate near its end is renewed under way, by the node itself", async () => {
-  const old = await readFile(machine.paths.client, "utf8");
-  const pair = await readPair(machine.paths.client);
-  assert.ok(pair !== undefined);
-  // The same certificate on a clock on which most of its life is over.
-  const clock = {
-    now: () => Date.now() + 360 * 24 * 3_600_000,
-    monotonic: () => systemClock.monotonic(),
-    sleep: (ms: number, signal: AbortSignal) => systemClock.sleep(Math.min(ms, 20), signal),
-  };
-  const stop = new AbortController();
-  const running = certificateRenewal({
-    client,
-    nodeName: "n2",
-    paths: machine.paths,
-    clock,
-    logger: silentLogger,
-    random: () => 0.5,
-    rotateClient: true,
-    serving: false,
-  }).run(stop.signal);
-  const renewed = await eventually("another certificate", async () => {
-    const text = await readFile(machine.paths.client, "utf8");
-    return text === old ? undefined : text;
-  });
-  stop.abort();
-  await running;
-  const { items } = await listObjects(world.client, CERTIFICATE_SIGNING_REQUESTS, world);
-  const own = items.filter(
-    ({ spec }) => spec.username === "system:node:n2" && spec.signerName.endsWith("client-kubelet"),
-  );
-  assert.ok(own.some(({ status }) => status?.conditions?.[0]?.message?.includes("self") === true));
-  assert.notEqual(new X509Certificate(renewed).serialNumber, pair.certificate.serialNumber);
-});
-
-test("an expired serving pair is replaced", async (t) => {
-  const other = await startMachine();
-  t.after(() => other.close());
-  const stop = new AbortController();
-  const key = newPrivateKey();
-  const subject = { commonName: "n2" };
-  const pem = certificate(
-    { subject, usages: ["server"], notBefore: 0, notAfter: 1_000_000_000 },
-    key,
-    { name: subject, privateKey: key },
-  );
-  await ensureDirectory(other.paths);
-  await writePair(other.paths.server, pem, key);
-  const running = certificateRenewal({
-    client,
-    nodeName: "n2",
-    paths: other.paths,
-    clock: systemClock,
-    logger: silentLogger,
-    random: () => 0.5,
-    rotateClient: false,
-    serving: true,
-  }).run(stop.signal);
-  const issued = await eventually("a serving certificate", async () => {
-    const now = new X509Certificate(await readFile(other.paths.server));
-    return now.issuer === "CN=remora-ca" ? now : undefined;
-  });
-  stop.abort();
-  await running;
-  assert.equal(issued.subjectAltName, "IP Address:192.0.2.2, IP Address:192.0.2.77");
 });
 
 test("an expired token goes, its signature with it, and nobody comes in with it", async () => {

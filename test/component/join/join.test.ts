@@ -3,17 +3,11 @@ import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { X509Certificate } from "node:crypto";
 
-import {
-  commonName,
-  ensureDirectory,
-  nextKey,
-  readPair,
-} from "../../../src/agent/join/credential-files.ts";
+import { clientWish, requestName } from "../../../src/agent/certificates/request-certificate.ts";
+import { commonName } from "../../../src/agent/certificates/validity.ts";
 import { joinCluster } from "../../../src/agent/join/join-cluster.ts";
 import { joinNode } from "../../../src/agent/join/join-node.ts";
-import { clientWish, requestName } from "../../../src/agent/join/request-certificate.ts";
 import { signaturePrefix } from "../../../src/api/bootstrap-token.ts";
 import { createHttpClient, type HttpClient } from "../../../src/api/http-client.ts";
 import { loadKubeconfig } from "../../../src/api/kubeconfig.ts";
@@ -31,7 +25,6 @@ import { errorCode, SetupError } from "../../../src/lib/errors.ts";
 import { jsonLogger, silentLogger } from "../../../src/lib/log.ts";
 import { publicKeyInfo } from "../../../src/lib/x509.ts";
 import {
-  eventually,
   LeapingClock,
   options,
   registerNode,
@@ -89,10 +82,10 @@ test("a machine with a token becomes a node, and needs the token only once", asy
   const logger = jsonLogger({ write: (line) => lines.push(line), now: Date.now, level: "debug" });
   const options = await joinOptions(world, machine, token, { logger });
   await joinCluster(options, world.signal);
-  const pair = await readPair(machine.paths.client);
+  const pair = await machine.paths.client.read();
   assert.ok(pair !== undefined);
   assert.equal(commonName(pair.certificate), "system:node:n2");
-  for (const path of [machine.paths.client, machine.paths.kubeconfig])
+  for (const path of [machine.paths.client.currentPath, machine.paths.kubeconfig])
     assert.equal((await stat(path)).mode & 0o777, 0o600, path);
   const client = await clientOf(machine.paths.kubeconfig);
   t.after(() => client.close());
@@ -102,10 +95,10 @@ test("a machine with a token becomes a node, and needs the token only once", asy
   await listObjects(client, ENDPOINT_SLICES, world);
   await assert.rejects(listObjects(client, SECRETS, world), { status: 403 });
   assert.ok(!lines.join("").includes(token.secret));
-  const before = await readFile(machine.paths.client, "utf8");
+  const before = await readFile(machine.paths.client.currentPath, "utf8");
   // The server is gone, the token too: what lies on the disk is enough.
   await joinCluster({ ...options, token: undefined, server: "https://127.0.0.1:1" }, world.signal);
-  assert.equal(await readFile(machine.paths.client, "utf8"), before);
+  assert.equal(await readFile(machine.paths.client.currentPath, "utf8"), before);
   await deleteObject(world.client, NODES, { name: "n2" }, world);
 });
 
@@ -114,15 +107,14 @@ test("a start goes on with the key and the request of one that was cut off", asy
   const options = await joinOptions(world, machine, token, { nodeName: "cut-off" });
   // Cut off before the answer: the key is on the disk, the request with the server.
   await assert.rejects(joinCluster({ ...options, caHashes: [] }, world.signal), SetupError);
-  await ensureDirectory(machine.paths);
-  const key = await nextKey(machine.paths.client);
+  const key = await machine.paths.client.nextKey();
   await joinCluster(options, world.signal);
-  const pair = await readPair(machine.paths.client);
+  const pair = await machine.paths.client.read();
   assert.ok(pair?.certificate.checkPrivateKey(key));
   const name = requestName(key, clientWish("cut-off"));
   await getObject(world.client, CERTIFICATE_SIGNING_REQUESTS, { name }, world);
   // The next certificate gets a key of its own.
-  const next = await nextKey(machine.paths.client);
+  const next = await machine.paths.client.nextKey();
   assert.notDeepEqual(publicKeyInfo(next), publicKeyInfo(key));
 });
 
@@ -260,20 +252,17 @@ test("anonymous requests see cluster-info and nothing else", async (t) => {
     await assert.rejects(refused, { status: 401 });
 });
 
-test("a joined node takes its configuration from the cluster and gets its serving certificate", async (t) => {
+test("a joined node takes its configuration from the cluster", async (t) => {
   const machine = await machineFor(t);
-  const stop = new AbortController();
   const { server, caHashes } = await joinOptions(world, machine, token);
   const joined = await joinNode(
     {
       server,
-      token,
+      token: () => Promise.resolve(token),
       caHashes,
       skipCAVerification: false,
       rootDir: machine.rootDir,
       nodeName: "n3",
-      nodeIPs: ["192.0.2.3"],
-      ownServingCertificate: false,
       ownProxyCredentials: false,
       userAgent: "test",
       clock: systemClock,
@@ -282,6 +271,7 @@ test("a joined node takes its configuration from the cluster and gets its servin
     },
     world.signal,
   );
+  t.after(() => joined.close());
   assert.deepEqual(joined.cluster, {
     clusterDNS: ["10.96.0.10"],
     clusterDomain: "cluster.local",
@@ -290,50 +280,18 @@ test("a joined node takes its configuration from the cluster and gets its servin
     podCIDRs: ["10.244.0.0/16"],
     serviceCIDRs: ["10.96.0.0/16"],
   });
-  const file = joined.servingFile ?? "";
-  const first = new X509Certificate(await readFile(file));
-  assert.equal(first.issuer, first.subject);
-  const running = joined.renewal.run(stop.signal);
-  const client = await clientOf(joined.kubeconfig);
-  t.after(async () => {
-    stop.abort();
-    await running;
-    await joined.close();
-    await client.close();
-  });
-  const addresses = [
-    { type: "InternalIP", address: "192.0.2.3" },
-    { type: "Hostname", address: "n3" },
-  ];
-  await createObject(client, NODES, { metadata: { name: "n3" }, status: { addresses } }, world);
-  const issued = await eventually("the serving certificate", async () => {
-    const now = new X509Certificate(await readFile(file));
-    return now.issuer === "CN=remora-ca" ? now : undefined;
-  });
-  assert.equal(
-    issued.subjectAltName,
-    "IP Address:192.0.2.3, DNS:n3".split(", ").toSorted().toReversed().join(", "),
-  );
-  assert.equal(commonName(issued), "system:node:n3");
-  const pair = await readPair(file);
-  assert.ok(pair?.certificate.checkPrivateKey(pair.key));
-  const { items } = await listObjects(world.client, CERTIFICATE_SIGNING_REQUESTS, {
-    ...world,
-    fieldSelector: "spec.signerName=kubernetes.io/kubelet-serving",
-  });
-  assert.equal(items.length, 1);
-  assert.equal(items[0]?.spec.username, "system:node:n3");
+  assert.ok(joined.rotation !== undefined, "the cluster says that certificates rotate");
 });
 
 test("a damaged pair is named with its remedy", async (t) => {
   const machine = await machineFor(t);
   const options = await joinOptions(world, machine, token, { nodeName: "damaged" });
   await joinCluster(options, world.signal);
-  await writeFile(machine.paths.client, "-----BEGIN CERTIFICATE-----\n");
+  await writeFile(machine.paths.client.currentPath, "-----BEGIN CERTIFICATE-----\n");
   await assert.rejects(
     joinCluster(options, world.signal),
     refusedWith(
-      /does not hold a certificate and its key .*; delete it and join again with a token/,
+      /does not hold a certificate and its key .*; delete it, then join again with a token/,
     ),
   );
 });

@@ -2,17 +2,17 @@ import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { describe, test } from "node:test";
 
-import { checkGroups, joinCommand, parseDuration } from "../../../src/agent/commands/token.ts";
-import { certificatesIn, parseHashes, publicKeyHash } from "../../../src/agent/join/ca-hash.ts";
-import { readClusterConfiguration } from "../../../src/agent/join/cluster-configuration.ts";
-import { commonName, renewalTime } from "../../../src/agent/join/credential-files.ts";
-import { parseServer } from "../../../src/agent/join/join-cluster.ts";
-import { readToken } from "../../../src/agent/join/read-token.ts";
 import {
   clientWish,
   requestName,
   servingWish,
-} from "../../../src/agent/join/request-certificate.ts";
+} from "../../../src/agent/certificates/request-certificate.ts";
+import { commonName, renewalTime } from "../../../src/agent/certificates/validity.ts";
+import { checkGroups, joinCommand, parseDuration } from "../../../src/agent/commands/token.ts";
+import { certificatesIn, parseHashes, publicKeyHash } from "../../../src/agent/join/ca-hash.ts";
+import { readClusterConfiguration } from "../../../src/agent/join/cluster-configuration.ts";
+import { parseServer } from "../../../src/agent/join/join-cluster.ts";
+import { readToken } from "../../../src/agent/join/read-token.ts";
 import { SetupError } from "../../../src/lib/errors.ts";
 import { certificateAuthority, newPrivateKey } from "../../../src/lib/x509.ts";
 

@@ -1,4 +1,4 @@
-import { createHash, type KeyObject } from "node:crypto";
+import { createHash, type KeyObject, X509Certificate } from "node:crypto";
 
 import type { ApiClient } from "../../api/client.ts";
 import { ApiError, isAlreadyExists, isNotFound } from "../../api/errors.ts";
@@ -13,27 +13,37 @@ import { errorMessage, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { certificationRequest } from "../../lib/pkcs10.ts";
 import { publicKeyInfo } from "../../lib/x509.ts";
-import { isTransient } from "./api-failure.ts";
+import { isTransient } from "../join/api-failure.ts";
+import { isExpired, retryDelayMs, type WantedNames } from "./validity.ts";
 
 type Csr = Stored<CertificateSigningRequest>;
 
-/** What a node asks a certificate for. */
-export interface CertificateWish {
+/** What a node asks a certificate for; `alternativeNames` is empty for a client certificate. */
+export interface CertificateWish extends WantedNames {
   readonly signerName: string;
   readonly usages: NonNullable<CertificateSigningRequest["spec"]["usages"]>;
-  readonly nodeName: string;
-  /** DNS names and addresses of a serving certificate; empty for a client certificate. */
-  readonly alternativeNames: readonly string[];
 }
 
 export interface RequestDeps {
   readonly client: ApiClient;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Milliseconds until the wait for an approval is given up; default: it is not. */
+  readonly patienceMs?: number;
 }
 
 /** The request was denied or failed: asking again with the same key is of no use. */
 export class RequestRefusedError extends SetupError {}
+
+/** Nobody has approved or signed the request yet; the same key finds it again. */
+export class NotIssuedError extends SetupError {
+  override readonly retryable = true;
+}
+
+/** Identity of a node, and thereby subject of all its certificates. */
+export function nodeUser(nodeName: string): string {
+  return `system:node:${nodeName}`;
+}
 
 /** Signer and usages of the certificate with which a node comes to the API server. */
 export function clientWish(nodeName: string): CertificateWish {
@@ -41,7 +51,7 @@ export function clientWish(nodeName: string): CertificateWish {
     signerName: "kubernetes.io/kube-apiserver-client-kubelet",
     // Key encipherment is for RSA keys; ours are EC.
     usages: ["digital signature", "client auth"],
-    nodeName,
+    commonName: nodeUser(nodeName),
     alternativeNames: [],
   };
 }
@@ -54,7 +64,7 @@ export function servingWish(
   return {
     signerName: "kubernetes.io/kubelet-serving",
     usages: ["digital signature", "server auth"],
-    nodeName,
+    commonName: nodeUser(nodeName),
     alternativeNames,
   };
 }
@@ -65,9 +75,8 @@ export function requestName(key: KeyObject, wish: CertificateWish): string {
   return `node-csr-${digest.digest("hex").slice(0, 40)}`;
 }
 
-const retryMs = 2000;
-/** How often it is said that a request still waits for approval. */
-const remindMs = 60_000;
+/** When it is first said that a request waits for approval, and how often after that. */
+const remindMs = { first: 60_000, again: 15 * 60_000 };
 const watchSeconds = 60;
 const pauseMs = 250;
 
@@ -84,7 +93,7 @@ async function ensureRequest(
     if (!isNotFound(error)) throw error;
   }
   const pem = certificationRequest(key, {
-    subject: { commonName: `system:node:${wish.nodeName}`, organizations: ["system:nodes"] },
+    subject: { commonName: wish.commonName, organizations: ["system:nodes"] },
     alternativeNames: wish.alternativeNames,
   });
   const object: CertificateSigningRequest = {
@@ -154,11 +163,26 @@ async function watchForCertificate(
   }
 }
 
+/** @throws {RequestRefusedError} when what was issued is of no use: of another key, or from a time long gone. */
+function checkIssued(name: string, pem: string, key: KeyObject, now: number): string {
+  let problem: string | undefined;
+  try {
+    const certificate = new X509Certificate(pem);
+    if (!certificate.checkPrivateKey(key)) problem = "is for another key";
+    else if (isExpired(certificate, now)) problem = `expired at ${certificate.validTo}`;
+  } catch (error) {
+    problem = `cannot be read (${errorMessage(error)})`;
+  }
+  if (problem === undefined) return pem;
+  throw new RequestRefusedError(`the certificate of request ${name} ${problem}`);
+}
+
 /**
- * Asks the cluster for a certificate for `key` and waits until it is issued, as long as it takes.
+ * Asks the cluster for a certificate for `key` and waits until it is issued.
  *
  * @returns PEM.
- * @throws {RequestRefusedError} it was denied or cannot be signed; {@link ApiError} 401 and 403.
+ * @throws {RequestRefusedError} it was denied, cannot be signed, or what was issued is of no use; {@link NotIssuedError}
+ *   after `patienceMs`; {@link ApiError} 401 and 403.
  */
 export async function requestCertificate(
   deps: RequestDeps,
@@ -168,18 +192,18 @@ export async function requestCertificate(
 ): Promise<string> {
   const { clock, logger } = deps;
   const started = clock.monotonic();
-  let remindAt = started + remindMs;
-  let troubled = false;
+  const giveUpAt = started + (deps.patienceMs ?? Number.POSITIVE_INFINITY);
+  let remindAt = started + remindMs.first;
+  let failures = 0;
   for (;;) {
+    let last: unknown;
     try {
       const csr = await ensureRequest(deps, key, wish, signal);
-      const certificate = certificateOf(csr) ?? (await watchForCertificate(deps, csr, signal));
-      if (certificate !== undefined) return certificate;
-      troubled = false;
-      // A server that ends watches at once must not be asked in a circle.
-      await clock.sleep(pauseMs, signal);
+      const pem = certificateOf(csr) ?? (await watchForCertificate(deps, csr, signal));
+      if (pem !== undefined) return checkIssued(csr.metadata.name, pem, key, clock.now());
+      failures = 0;
       if (clock.monotonic() >= remindAt) {
-        remindAt = clock.monotonic() + remindMs;
+        remindAt = clock.monotonic() + remindMs.again;
         logger.log("warn", "certificate request waits for approval", {
           approve: `kubectl certificate approve ${csr.metadata.name}`,
           signer: wish.signerName,
@@ -188,12 +212,24 @@ export async function requestCertificate(
     } catch (error) {
       signal.throwIfAborted();
       if (!isTransient(error) && !isLostWatch(error)) throw error;
-      logger.log(troubled ? "debug" : "warn", "certificate not issued yet, will retry", {
+      logger.log(failures > 0 ? "debug" : "warn", "certificate not issued yet, will retry", {
         error: errorMessage(error),
       });
-      troubled = true;
-      await clock.sleep(retryMs, signal);
+      failures += 1;
+      last = error;
     }
+    if (clock.monotonic() >= giveUpAt) {
+      const name = requestName(key, wish);
+      const why =
+        last === undefined
+          ? `nobody has approved it: kubectl certificate approve ${name}`
+          : errorMessage(last);
+      throw new NotIssuedError(`certificate request ${name} is not issued yet (${why})`, {
+        cause: last,
+      });
+    }
+    // A server that ends watches at once must not be asked in a circle.
+    await clock.sleep(failures === 0 ? pauseMs : retryDelayMs(failures, 0), signal);
   }
 }
 

@@ -1,0 +1,82 @@
+import { X509Certificate } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import type { Stored } from "../../../src/api/object.ts";
+import type { Node, NodeAddress } from "../../../src/api/types.gen.ts";
+import type { NodeView } from "../../../src/kubelet/types.ts";
+import {
+  certificate,
+  type DistinguishedName,
+  newPrivateKey,
+  privateKeyPEM,
+} from "../../../src/lib/x509.ts";
+
+/** A directory that is gone after the test. */
+export async function directoryFor(t: {
+  after: (end: () => Promise<void>) => void;
+}): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "remora-certificates-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** A node whose addresses a test changes. */
+export class NodeDouble implements Pick<NodeView, "node" | "subscribe"> {
+  readonly #listeners = new Set<() => void>();
+  #node: Stored<Node> | undefined;
+
+  node(): Stored<Node> | undefined {
+    return this.#node;
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  get listeners(): number {
+    return this.#listeners.size;
+  }
+
+  setAddresses(...addresses: readonly NodeAddress[]): void {
+    this.#node = {
+      metadata: { name: "n1", uid: "u", resourceVersion: "1", creationTimestamp: "" },
+      status: { addresses: [...addresses] },
+    };
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+export function internalIP(address: string): NodeAddress {
+  return { type: "InternalIP", address };
+}
+
+const hourMs = 3_600_000;
+
+/** A self-signed pair for loopback, with its first name as mark. */
+export function pairOf(
+  commonName: string,
+  life: { readonly notBefore?: number; readonly notAfter?: number } = {},
+): { readonly cert: string; readonly key: string; readonly pem: string } {
+  const privateKey = newPrivateKey();
+  const name: DistinguishedName = { commonName };
+  const cert = certificate(
+    {
+      subject: name,
+      alternativeNames: ["127.0.0.1"],
+      usages: ["server", "client"],
+      notBefore: life.notBefore ?? Date.now() - hourMs,
+      notAfter: life.notAfter ?? Date.now() + hourMs,
+    },
+    privateKey,
+    { name, privateKey },
+  );
+  const key = privateKeyPEM(privateKey);
+  return { cert, key, pem: `${cert}${key}` };
+}
+
+export function subjectOf(pem: string): string {
+  return new X509Certificate(pem).subject;
+}
