@@ -1,5 +1,6 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
+import { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
 
 import { access, constants } from "node:fs/promises";
@@ -189,4 +190,55 @@ export function spawnStreaming(
   // Abort and ENOENT surface as `error`; without a listener they would end the agent. Callers see `close`.
   child.on("error", () => undefined);
   return child;
+}
+
+/** A running Node program that is sent messages, and answers with messages and sockets. */
+export interface ChannelChild {
+  /** Lost when the program has ended. */
+  send(message: object): void;
+  /** A socket that comes along is connected, and already read from. */
+  onMessage(listener: (message: unknown, socket: Socket | undefined) => void): void;
+  /** What it wrote to stderr, when it has ended. Never rejects. */
+  readonly ended: Promise<string>;
+  /** Closes the channel: the program gets `disconnect`, and should end. */
+  close(): void;
+}
+
+/** Starts a Node program, perhaps behind others such as nsenter, with Node's own channel to it. Killed when `signal` aborts. */
+export function spawnWithChannel(
+  argv: readonly [string, ...string[]],
+  options: { readonly signal: AbortSignal },
+): ChannelChild {
+  const [file, ...args] = argv;
+  const child = spawn(file, args, {
+    stdio: ["ignore", "ignore", "pipe", "ipc"],
+    signal: options.signal,
+    killSignal: "SIGKILL",
+    env: childEnv({}),
+  });
+  let stderr = "";
+  child.stderr?.on("data", (chunk: Buffer) => {
+    stderr = (stderr + chunk.toString("utf8")).slice(0, 4096);
+  });
+  child.on("error", (error) => {
+    stderr ||= error.message;
+  });
+  return {
+    send: (message) => {
+      if (child.connected) child.send(message, () => undefined);
+    },
+    onMessage: (listener) => {
+      child.on("message", (message, handle) => {
+        listener(message, handle instanceof Socket ? handle : undefined);
+      });
+    },
+    ended: new Promise((resolve) => {
+      child.once("close", () => {
+        resolve(stderr);
+      });
+    }),
+    close: () => {
+      if (child.connected) child.disconnect();
+    },
+  };
 }

@@ -29,6 +29,15 @@ export class ByteQueue implements AsyncIterable<Uint8Array> {
     this.#wake?.();
   }
 
+  /** Nobody will read what waits: it is dropped, and the socket need not stop any more. */
+  discard(): void {
+    const full = this.#bytes > highWaterBytes;
+    this.#chunks.length = 0;
+    this.#bytes = 0;
+    this.end();
+    if (full) this.#onFlow(true);
+  }
+
   async *[Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
     for (;;) {
       const chunk = this.#chunks.shift();

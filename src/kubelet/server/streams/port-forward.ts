@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { finished } from "node:stream/promises";
 
-import { createWebSocketStream, WebSocketServer } from "ws";
+import { WebSocketServer } from "ws";
 
 import type { Clock } from "../../../lib/clock.ts";
 import { errorMessage } from "../../../lib/errors.ts";
@@ -10,10 +10,12 @@ import type { Logger } from "../../../lib/log.ts";
 import type { ContainerRuntime } from "../../../runtime/types.ts";
 import type { AssignedPod, PodView } from "../../types.ts";
 import { HttpRefusal } from "../http-refusal.ts";
-import type { PodDialer, PodLoopback } from "./pod-dialer.ts";
+import { networkNamespace, type PodDialer, type PodLoopback } from "./pod-dialer.ts";
+import { relay } from "./relay.ts";
 import { pathSegments } from "../pod-route.ts";
 import { SpdyConnection, type SpdyStream } from "./spdy-connection.ts";
 import { chooseStreamProtocol, switchToSpdy, wantsSpdy } from "./spdy-upgrade.ts";
+import { tunnelTransport } from "./tunnel-transport.ts";
 import { serveWebSocketForward } from "./websocket-port-forward.ts";
 
 const protocol = "portforward.k8s.io";
@@ -33,6 +35,7 @@ const tunnels = new WebSocketServer({
   noServer: true,
   perMessageDeflate: false,
   clientTracking: false,
+  maxPayload: 16 * 1024 * 1024,
   handleProtocols: () => false,
 });
 // The slash in its name is no token character, so the library would refuse the handshake; it is answered here.
@@ -80,10 +83,19 @@ async function loopbackOf(
   signal: AbortSignal,
 ): Promise<PodLoopback> {
   const [sandbox] = (await runtime.podRecord(metadata.uid, signal)).sandboxes;
-  if (sandbox?.ready !== true || sandbox.pid === undefined) {
-    throw new HttpRefusal(500, `pod ${metadata.name}_${metadata.namespace ?? ""} is not running`);
+  const notRunning = `pod ${metadata.name}_${metadata.namespace ?? ""} is not running`;
+  if (sandbox?.ready !== true || sandbox.pid === undefined) throw new HttpRefusal(500, notRunning);
+  if (sandbox.network === "node") return { kind: "node" };
+  const { pid } = sandbox;
+  try {
+    const namespace = networkNamespace(pid);
+    // The pid is another process's by now: the pod must never open a door to the node itself.
+    if (namespace === networkNamespace("self")) throw new HttpRefusal(500, notRunning);
+    return { kind: "namespace", pid, namespace };
+  } catch (error) {
+    if (error instanceof HttpRefusal) throw error;
+    throw new HttpRefusal(500, notRunning, { cause: error });
   }
-  return sandbox.network === "node" ? { kind: "node" } : { kind: "namespace", pid: sandbox.pid };
 }
 
 function offersTunnel(request: IncomingMessage): boolean {
@@ -112,7 +124,7 @@ function acceptTransport(upgrade: {
       reject(new HttpRefusal(400, "the client left during the handshake"));
     });
     tunnels.handleUpgrade(request, socket, head, (webSocket) => {
-      resolve(createWebSocketStream(webSocket));
+      resolve(tunnelTransport(webSocket));
     });
   });
 }
@@ -136,8 +148,12 @@ class PortForward {
     this.#deps = deps;
     this.#pod = pod;
     this.#at = at;
-    this.#connection = new SpdyConnection(transport, (stream) => {
-      this.#accept(stream);
+    this.#connection = new SpdyConnection({
+      transport,
+      clock: deps.clock,
+      onStream: (stream) => {
+        this.#accept(stream);
+      },
     });
   }
 
@@ -159,12 +175,17 @@ class PortForward {
     const port = Number(stream.headers.get("port"));
     const valid = Number.isInteger(port) && port > 0 && port < 65536;
     if (!valid || (type !== "error" && type !== "data")) {
-      stream.reset();
+      stream.duplex.destroy();
       return;
     }
-    // Clients before Kubernetes 1.1 sent none; their pairs follow each other.
-    const id = stream.headers.get("requestid") ?? `port ${port}`;
+    // Clients before Kubernetes 1.1 sent none; they open the error stream first, the data stream right after it.
+    const id =
+      stream.headers.get("requestid") ?? `stream ${type === "error" ? stream.id : stream.id - 2}`;
     const known = this.#waiting.get(id);
+    if (known?.[type] !== undefined) {
+      stream.duplex.destroy();
+      return;
+    }
     const pair: Pair = { ...known, port, [type]: stream };
     if (pair.error !== undefined && pair.data !== undefined) {
       this.#waiting.delete(id);
@@ -172,20 +193,16 @@ class PortForward {
       return;
     }
     this.#waiting.set(id, pair);
-    if (known === undefined) this.#expire(id, pair);
-  }
-
-  /** A stream whose other half does not come is given up. */
-  #expire(id: string, pair: Pair): void {
     this.#track(this.#giveUp(id, pair));
   }
 
+  /** A stream whose other half does not come is reset. */
   async #giveUp(id: string, pair: Pair): Promise<void> {
     await this.#deps.clock.sleep(pairDeadlineMs, this.#connection.gone).catch(() => undefined);
     if (this.#waiting.get(id) !== pair) return;
     this.#waiting.delete(id);
-    pair.error?.reset();
-    pair.data?.reset();
+    pair.error?.duplex.destroy();
+    pair.data?.duplex.destroy();
   }
 
   #track(work: Promise<void>): void {
@@ -198,21 +215,22 @@ class PortForward {
   }
 
   async #forward(port: number, error: SpdyStream, data: SpdyStream): Promise<void> {
+    // Its client closes it at once; a word on it would be the first and last.
+    error.duplex.resume();
     const target = await this.#dial(port, error, data);
-    if (target === undefined) return;
-    try {
-      await Promise.all([pipeline(data.duplex, target), pipeline(target, data.duplex)]);
-      error.duplex.end();
-    } catch (failure) {
-      // Silently: a client that reads an error for a connection that has carried data closes all the others.
-      this.#deps.logger.log("debug", "forwarded connection broke", {
-        error: errorMessage(failure),
-      });
-      target.destroy();
-      data.reset();
+    if (target !== undefined) {
+      try {
+        await relay(data.duplex, target);
+      } catch (failure) {
+        // Silently: a client that reads an error for a connection that has carried data closes all the others.
+        this.#deps.logger.log("debug", "forwarded connection broke", {
+          error: errorMessage(failure),
+        });
+      }
       error.duplex.end();
     }
-    error.duplex.resume();
+    await settled(error.duplex);
+    error.duplex.destroy();
   }
 
   async #dial(port: number, error: SpdyStream, data: SpdyStream): Promise<Duplex | undefined> {
@@ -224,9 +242,13 @@ class PortForward {
       return undefined;
     } catch (failure) {
       error.duplex.end(forwardFailure(this.#pod, port, failure));
-      error.duplex.resume();
-      data.reset();
+      data.duplex.destroy();
       return undefined;
     }
   }
+}
+
+/** Resolves when all that was written has gone out, or cannot any more. */
+async function settled(duplex: Duplex): Promise<void> {
+  await finished(duplex, { readable: false }).catch(() => undefined);
 }

@@ -34,8 +34,11 @@ export interface RemoteChannels {
   readonly gone: AbortSignal;
   /** Called for each change of the client's terminal, the first included. */
   onResize(listener: (size: TerminalSize) => void): void;
-  /** Resolves when the client's connection has taken the bytes. */
-  send(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void>;
+  /**
+   * Sends output; with a client that is behind, a promise that resolves when it may get more. Bytes for a client that is
+   * gone are lost, which {@link gone} tells.
+   */
+  send(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> | undefined;
   /** Sends how it ended and closes the connection. */
   finish(status: SessionStatus): Promise<void>;
 }
@@ -138,7 +141,8 @@ async function converse(
   try {
     for await (const { stream, chunk } of session.output) {
       if (ended.aborted) break;
-      if (options[stream]) await channels.send(stream, chunk);
+      const busy = options[stream] ? channels.send(stream, chunk) : undefined;
+      if (busy !== undefined) await busy;
     }
     return exitStatus(await session.exitCode);
   } catch (error) {

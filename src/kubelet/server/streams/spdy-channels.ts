@@ -17,6 +17,8 @@ import { chooseStreamProtocol, switchToSpdy } from "./spdy-upgrade.ts";
 const protocols = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 const withResize = new Set(["v4.channel.k8s.io", "v3.channel.k8s.io"]);
 const streamsDeadlineMs = 30_000;
+/** No terminal's size takes more. */
+const maxResizeLength = 1024;
 
 /** Ends the handshake and waits for the client's streams. @throws {HttpRefusal} before the upgrade only. */
 export async function acceptSpdy(
@@ -33,14 +35,18 @@ export async function acceptSpdy(
   switchToSpdy(socket, head, protocol);
   const streams = new Map<string, SpdyStream>();
   const complete = Promise.withResolvers<undefined>();
-  const connection = new SpdyConnection(socket, (stream) => {
-    const type = stream.headers.get("streamtype") ?? "";
-    if (!expected.has(type) || streams.has(type)) {
-      stream.reset();
-      return;
-    }
-    streams.set(type, stream);
-    if (streams.size === expected.size) complete.resolve(undefined);
+  const connection = new SpdyConnection({
+    transport: socket,
+    clock,
+    onStream: (stream) => {
+      const type = stream.headers.get("streamtype") ?? "";
+      if (!expected.has(type) || streams.has(type)) {
+        stream.duplex.destroy();
+        return;
+      }
+      streams.set(type, stream);
+      if (streams.size === expected.size) complete.resolve(undefined);
+    },
   });
   void connection.run();
   const waiting = new AbortController();
@@ -94,15 +100,16 @@ class SpdyChannels implements RemoteChannels {
     if (this.#size !== undefined) listener(this.#size);
   }
 
-  async send(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> {
+  send(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> | undefined {
     const duplex = this.#streams.get(stream)?.duplex;
-    if (duplex !== undefined) await written(duplex, chunk);
+    if (duplex === undefined || !duplex.writable || duplex.write(chunk)) return undefined;
+    return drained(duplex);
   }
 
   async finish(status: SessionStatus): Promise<void> {
     const error = this.#streams.get("error")?.duplex;
     const text = this.#jsonStatus ? JSON.stringify(status) : (status.message ?? "");
-    if (error !== undefined && text !== "") await written(error, Buffer.from(text));
+    if (text !== "") error?.write(text);
     await Promise.all([...this.#streams.values()].map(({ duplex }) => ended(duplex)));
     this.#connection.close();
   }
@@ -111,7 +118,7 @@ class SpdyChannels implements RemoteChannels {
     let rest = "";
     duplex?.on("data", (chunk: Buffer) => {
       const lines = (rest + chunk.toString("utf8")).split("\n");
-      rest = lines.pop() ?? "";
+      rest = (lines.pop() ?? "").slice(0, maxResizeLength);
       for (const line of lines) {
         const size = parseResize(line);
         if (size === undefined) continue;
@@ -122,12 +129,15 @@ class SpdyChannels implements RemoteChannels {
   }
 }
 
-function written(duplex: Duplex, chunk: Uint8Array): Promise<void> {
-  return new Promise((resolve, reject) => {
-    duplex.write(chunk, (error) => {
-      if (error == null) resolve();
-      else reject(error);
-    });
+function drained(duplex: Duplex): Promise<void> {
+  return new Promise((resolve) => {
+    const over = (): void => {
+      duplex.off("drain", over);
+      duplex.off("close", over);
+      resolve();
+    };
+    duplex.on("drain", over);
+    duplex.on("close", over);
   });
 }
 

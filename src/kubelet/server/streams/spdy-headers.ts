@@ -12,25 +12,35 @@ export class SpdyError extends RemoraError {
 export type SpdyHeaders = ReadonlyMap<string, string>;
 
 const maxHeaderBytes = 64 * 1024;
+const tooLarge = "a header block is too large";
 
 /** Reads the header blocks of one direction: they share one compression context, so order matters. */
 export class HeaderReader {
   readonly #inflate: Inflate;
   #output: Buffer[] = [];
+  #outputBytes = 0;
 
   constructor() {
     this.#inflate = createInflate({ dictionary: spdyDictionary, flush: constants.Z_SYNC_FLUSH });
-    this.#inflate.on("data", (chunk: Buffer) => this.#output.push(chunk));
+    this.#inflate.on("data", (chunk: Buffer) => {
+      this.#output.push(chunk);
+      this.#outputBytes += chunk.length;
+      // A few kilobytes can stand for gigabytes: stopped while they come.
+      if (this.#outputBytes > maxHeaderBytes) this.#inflate.destroy(new SpdyError(tooLarge));
+    });
     // Reported by the write's own callback.
     this.#inflate.on("error", () => undefined);
   }
 
   /** @throws {SpdyError} for a block that cannot be decompressed or is no list of headers. */
   async read(block: Buffer): Promise<SpdyHeaders> {
+    if (this.#inflate.destroyed) throw new SpdyError("a header block follows a damaged one");
     this.#output = [];
+    this.#outputBytes = 0;
     await new Promise<void>((resolve, reject) => {
       const fail = (error: Error): void => {
-        reject(new SpdyError("a header block is damaged", { cause: error }));
+        const known = error instanceof SpdyError;
+        reject(known ? error : new SpdyError("a header block is damaged", { cause: error }));
       };
       this.#inflate.once("error", fail);
       this.#inflate.write(block, (error) => {
@@ -39,9 +49,8 @@ export class HeaderReader {
         else fail(error);
       });
     });
-    const bytes = Buffer.concat(this.#output);
-    if (bytes.length > maxHeaderBytes) throw new SpdyError("a header block is too large");
-    return parseHeaders(bytes);
+    if (this.#outputBytes > maxHeaderBytes) throw new SpdyError(tooLarge);
+    return parseHeaders(Buffer.concat(this.#output));
   }
 
   close(): void {

@@ -50,7 +50,7 @@ export async function serveStreaming(
   upgrade: UpgradeRequest,
   signal: AbortSignal,
 ): Promise<void> {
-  const { request, socket, head, url } = upgrade;
+  const { request, url } = upgrade;
   const target = containerTarget(url.pathname);
   if (target === undefined) throw new HttpRefusal(404, "404 page not found");
   const wanted = parseStreamOptions(url.searchParams);
@@ -65,7 +65,7 @@ export async function serveStreaming(
   // The streams are those the client asked for, also when the container has less to give.
   const channels = wantsSpdy(request)
     ? await acceptSpdy(upgrade, wanted, deps.clock)
-    : await acceptWebSocket(request, socket, head, options);
+    : await acceptWebSocket(upgrade, options, deps.clock);
   const { containerID } = container;
   deps.logger.log("debug", exec ? "exec" : "attach", { containerID, container: target.container });
   await serveRemoteCommand(

@@ -3,6 +3,8 @@ import type { Duplex } from "node:stream";
 
 import { type RawData, type WebSocket, WebSocketServer } from "ws";
 
+import type { Clock } from "../../../lib/clock.ts";
+import { errorMessage } from "../../../lib/errors.ts";
 import { ByteQueue } from "./byte-queue.ts";
 import { HttpRefusal } from "../http-refusal.ts";
 import {
@@ -54,6 +56,10 @@ function offeredProtocols(request: IncomingMessage): string[] {
 
 /** Largest message a client may send; clients cut their input into 32 KiB pieces. */
 const maxPayload = 16 * 1024 * 1024;
+/** Output that the client has not taken yet; beyond it the process has to wait. */
+const maxBufferedBytes = 256 * 1024;
+/** Clients ask every five seconds whether we are there, and leave after a minute without an answer. */
+const heartbeatMs = 5000;
 
 const upgrader = new WebSocketServer({
   noServer: true,
@@ -66,10 +72,9 @@ const upgrader = new WebSocketServer({
 
 /** Ends the handshake and gives the channels. @throws {HttpRefusal} when no sub-protocol fits. */
 export function acceptWebSocket(
-  request: IncomingMessage,
-  socket: Duplex,
-  head: Buffer,
+  { request, socket, head }: { request: IncomingMessage; socket: Duplex; head: Buffer },
   options: StreamOptions,
+  clock: Clock,
 ): Promise<RemoteChannels> {
   const chosen = chooseDialect(offeredProtocols(request));
   if (chosen === undefined) {
@@ -84,7 +89,7 @@ export function acceptWebSocket(
       reject(new HttpRefusal(400, "the client left during the handshake"));
     });
     upgrader.handleUpgrade(request, socket, head, (webSocket) => {
-      resolve(new WebSocketChannels(webSocket, chosen, options));
+      resolve(new WebSocketChannels({ socket: webSocket, chosen, options, clock }));
     });
   });
 }
@@ -94,20 +99,31 @@ function toBuffer(data: RawData): Buffer {
   return Buffer.isBuffer(data) ? data : Buffer.from(data);
 }
 
+interface ChannelsOptions {
+  readonly socket: WebSocket;
+  readonly chosen: Dialect;
+  readonly options: StreamOptions;
+  readonly clock: Clock;
+}
+
 class WebSocketChannels implements RemoteChannels {
   readonly #socket: WebSocket;
   readonly #dialect: Dialect;
+  readonly #clock: Clock;
   readonly #gone = new AbortController();
   readonly #stdin: ByteQueue;
   #size: TerminalSize | undefined;
   #onResize: ((size: TerminalSize) => void) | undefined;
 
-  constructor(socket: WebSocket, chosen: Dialect, options: StreamOptions) {
+  #beating = false;
+  #paused = false;
+
+  constructor({ socket, chosen, options, clock }: ChannelsOptions) {
     this.#socket = socket;
     this.#dialect = chosen;
+    this.#clock = clock;
     this.#stdin = new ByteQueue((flowing) => {
-      if (flowing) socket.resume();
-      else socket.pause();
+      this.#flow(flowing);
     });
     socket.on("message", (data) => {
       this.#receive(toBuffer(data));
@@ -120,7 +136,7 @@ class WebSocketChannels implements RemoteChannels {
     });
     // An empty message tells a client without data that the session is open.
     const first = options.stdout ? "stdout" : options.stderr ? "stderr" : "error";
-    this.#write(channel[first], Buffer.alloc(0)).catch(() => undefined);
+    socket.send(this.#message(channel[first], Buffer.alloc(0)));
   }
 
   get stdin(): AsyncIterable<Uint8Array> {
@@ -136,19 +152,61 @@ class WebSocketChannels implements RemoteChannels {
     if (this.#size !== undefined) listener(this.#size);
   }
 
-  send(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> {
-    return this.#write(channel[stream], chunk);
+  send(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> | undefined {
+    const message = this.#message(channel[stream], chunk);
+    if (this.#socket.bufferedAmount <= maxBufferedBytes) {
+      this.#socket.send(message, () => undefined);
+      return undefined;
+    }
+    return new Promise((resolve) => {
+      this.#socket.send(message, () => {
+        resolve();
+      });
+    });
   }
 
   async finish(status: SessionStatus): Promise<void> {
-    if (this.#dialect.jsonStatus) {
-      await this.#write(channel.error, Buffer.from(JSON.stringify(status)));
-    } else if (status.status === "Failure") {
-      await this.#write(channel.error, Buffer.from(status.message ?? ""));
+    const { jsonStatus } = this.#dialect;
+    const text = jsonStatus
+      ? JSON.stringify(status)
+      : status.status === "Failure"
+        ? (status.message ?? "")
+        : undefined;
+    try {
+      if (text !== undefined) await this.#sent(this.#message(channel.error, Buffer.from(text)));
+    } finally {
+      this.#socket.close(1000);
+      // The client's answer to the close is behind what it still sends.
+      this.#stdin.discard();
     }
-    this.#socket.close(1000);
-    // The peer's answer to the close, or its absence, changes nothing.
-    this.#stdin.end();
+  }
+
+  #sent(message: string | Buffer): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#socket.send(message, (error) => {
+        if (error == null) resolve();
+        else reject(new Error(errorMessage(error), { cause: error }));
+      });
+    });
+  }
+
+  #flow(flowing: boolean): void {
+    this.#paused = !flowing;
+    if (flowing) this.#socket.resume();
+    else {
+      this.#socket.pause();
+      if (!this.#beating) void this.#beat();
+    }
+  }
+
+  /** The client's pings are behind the input that the process does not take: answered before they are read (RFC 6455, 5.5.3). */
+  async #beat(): Promise<void> {
+    this.#beating = true;
+    while (this.#paused && !this.gone.aborted) {
+      await this.#clock.sleep(heartbeatMs, this.gone).catch(() => undefined);
+      if (this.#paused && this.#socket.readyState === this.#socket.OPEN) this.#socket.pong();
+    }
+    this.#beating = false;
   }
 
   #receive(message: Buffer): void {
@@ -175,15 +233,9 @@ class WebSocketChannels implements RemoteChannels {
     }
   }
 
-  #write(number: number, payload: Uint8Array): Promise<void> {
-    const message = this.#dialect.base64
+  #message(number: number, payload: Uint8Array): string | Buffer {
+    return this.#dialect.base64
       ? `${number}${Buffer.from(payload).toString("base64")}`
       : Buffer.concat([Buffer.of(number), payload]);
-    return new Promise((resolve, reject) => {
-      this.#socket.send(message, (error) => {
-        if (error == null) resolve();
-        else reject(error);
-      });
-    });
   }
 }
