@@ -8,6 +8,10 @@ import { Reachability } from "../api/reachability.ts";
 import type { ClientRotation } from "./certificates/client-rotation.ts";
 import { openServingCertificate } from "./certificates/serving-certificate.ts";
 import type { AgentConfig } from "../config/types.ts";
+import {
+  type CredentialProvider,
+  loadCredentialProviders,
+} from "../kubelet/images/credential-provider-config.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
@@ -40,6 +44,8 @@ export interface RunAgentOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly step: StepHook;
+  /** The agent's own, for the credential providers of images. Default: nothing. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Renews the client certificate, where somebody wants that. */
   readonly clientRotation?: ClientRotation;
   /** Called once when the node's Ready condition was first reported True. */
@@ -65,6 +71,14 @@ async function connectRuntime(
   }
 }
 
+/** @throws {SetupError} */
+async function credentialProviders({
+  imageCredentialProviderBinDir: binDir = "",
+  imageCredentialProviderConfig: path = "",
+}: AgentConfig): Promise<readonly CredentialProvider[]> {
+  return path === "" ? [] : loadCredentialProviders(path, binDir);
+}
+
 /**
  * The node agent: `remora run`, and the agent half of `remora up`. Ends when `signal` aborts; pods keep running.
  *
@@ -74,6 +88,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   const { clock, logger, step } = options;
   const resolvConf = await hostResolvConf(options.config.resolvConf);
   const config: AgentConfig = { ...options.config, resolvConf };
+  const providers = await credentialProviders(config);
   const userAgent = `remora/${remoraVersion}`;
   const [nodeKubeconfig, proxyKubeconfig] = await Promise.all([
     loadKubeconfig(config.kubeconfig),
@@ -152,6 +167,8 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "pods" }),
       random,
       step,
+      credentialProviders: providers,
+      ...(options.environment === undefined ? {} : { environment: options.environment }),
     });
     const serving = await openServingCertificate({
       config,

@@ -110,6 +110,14 @@ export function agentConfig(input: AgentConfigInput): AgentConfig {
   if (!Number.isInteger(config.maxPods) || config.maxPods < 1) {
     refuse("maxPods", config.maxPods, "must be a positive integer");
   }
+  const { imageCredentialProviderBinDir = "", imageCredentialProviderConfig = "" } = config;
+  if ((imageCredentialProviderConfig === "") !== (imageCredentialProviderBinDir === "")) {
+    refuse(
+      "imageCredentialProviderConfig",
+      imageCredentialProviderConfig,
+      "and imageCredentialProviderBinDir must be given together",
+    );
+  }
   const { maxContainerRestartPeriodMs: period = 300_000 } = config;
   if (!(period >= 1000 && period <= 300_000)) {
     refuse("maxContainerRestartPeriodMs", period, "must be between 1000 (1s) and 300000 (300s)");

@@ -106,6 +106,10 @@ export interface AgentConfig {
     | "AlwaysVerify";
   /** For `NeverVerifyAllowlistedImages`: repositories, or `prefix/*`. */
   readonly preloadedImagesVerificationAllowlist?: readonly string[];
+  /** CredentialProviderConfig: a file, or a directory of such; default none. */
+  readonly imageCredentialProviderConfig?: string;
+  /** Directory of the programs that it names. */
+  readonly imageCredentialProviderBinDir?: string;
   /** Percent of the image disk in use from which on images are removed; 100 = never; default 85. */
   readonly imageGCHighThresholdPercent?: number;
   /** Percent down to which they are removed; default 80. */

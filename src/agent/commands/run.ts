@@ -7,6 +7,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { SetupError } from "../../lib/errors.ts";
+import { stringMap } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { type NodeIdentity, openNodeIdentity } from "../certificates/node-identity.ts";
 import { certDirOf } from "../certificates/serving-certificate.ts";
@@ -164,6 +165,7 @@ export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal):
             clock: systemClock,
             logger,
             step,
+            environment: stringMap(process.env),
             onReady,
             ...(rotation === undefined ? {} : { clientRotation: rotation }),
           },

@@ -10,6 +10,7 @@ import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
 import { cidrAddress, parseCidr } from "../../lib/cidr.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { errorMessage, SetupError } from "../../lib/errors.ts";
+import { stringMap } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { startControlPlaneThread } from "../control-plane-host.ts";
 import { crashHook } from "../crash-hook.ts";
@@ -164,7 +165,8 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
         process.kill(process.pid, "SIGKILL"),
       );
       const onReady = (): void => void announce(config, kubectl);
-      await runAgent({ config, clock: systemClock, logger, step, onReady }, inner);
+      const environment = stringMap(process.env);
+      await runAgent({ config, clock: systemClock, logger, step, environment, onReady }, inner);
     };
     await superviseAll(
       // From here on the control plane runs: whatever fails must end it too.

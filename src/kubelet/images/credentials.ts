@@ -3,17 +3,23 @@ import { createHash } from "node:crypto";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import type { RegistryAuth } from "../../runtime/types.ts";
 
-/** Where a credential comes from; undefined for one that lies on the node, for all its pods. */
-export interface SecretSource {
+/** An object in the API, and no other of that name. */
+export interface Coordinates {
   readonly uid: string;
   readonly namespace: string;
   readonly name: string;
 }
 
+/** Whose a credential is. */
+export interface CredentialSource extends Coordinates {
+  readonly kind: "secret" | "serviceAccount";
+}
+
 /** One thing to show to a registry. */
 export interface Credential {
   readonly auth: RegistryAuth;
-  readonly source: SecretSource | undefined;
+  /** Undefined for one that all pods of the node may use. */
+  readonly source: CredentialSource | undefined;
 }
 
 interface KeyringEntry extends Credential {
@@ -21,7 +27,7 @@ interface KeyringEntry extends Credential {
   readonly path: string;
 }
 
-/** Credentials by registry, in the order in which their owners come: the pod's secrets, then the node. */
+/** Credentials of one owner by registry: of a pod's secrets, of the node's files, of its credential providers. */
 export type Keyring = readonly KeyringEntry[];
 
 const dockerHub = new Set(["docker.io", "index.docker.io", "registry-1.docker.io"]);
@@ -79,9 +85,10 @@ function parseAuth(server: string, value: unknown): RegistryAuth | undefined {
  * Reads one pull secret, or one of the files in which container tools keep what people logged in with.
  *
  * @param text The JSON of `.dockerconfigjson` (with `auths`) or of `.dockercfg` (without).
+ * @param secret Absent for a file on the node.
  * @returns An empty keyring for text that is not JSON: a broken secret must not stop an anonymous pull.
  */
-export function parseKeyring(text: string, source?: SecretSource): Keyring {
+export function parseKeyring(text: string, secret?: Coordinates): Keyring {
   let config: unknown;
   try {
     config = JSON.parse(text);
@@ -90,6 +97,7 @@ export function parseKeyring(text: string, source?: SecretSource): Keyring {
   }
   if (!isRecord(config)) return [];
   const auths = isRecord(config["auths"]) ? config["auths"] : config;
+  const source = secret === undefined ? undefined : ({ kind: "secret", ...secret } as const);
   return Object.entries(auths).flatMap(([server, value]) => {
     const auth = parseAuth(server, value);
     return auth === undefined ? [] : [{ ...parseServer(server), auth, source }];
@@ -115,17 +123,46 @@ function isFor({ host, path }: KeyringEntry, image: ReturnType<typeof splitRefer
   return hostMatches(host, image.host) && image.path.startsWith(path);
 }
 
+/** What a credential provider has answered, as a keyring. */
+export function keyringOf(
+  auths: ReadonlyMap<string, { readonly username: string; readonly password: string }>,
+  source: CredentialSource | undefined,
+): Keyring {
+  return [...auths].map(([server, { password, username }]) => ({
+    ...parseServer(server),
+    auth: { username, password, serverAddress: server },
+    source,
+  }));
+}
+
+/** Host and path of a pattern for images, such as `*.registry.io:5000/team`; undefined when it is none. */
+export function splitPattern(
+  pattern: string,
+): { readonly host: string; readonly path: string } | undefined {
+  const [, host, path = ""] = /^([^\s/:]+(?::\d*)?)(?:\/(\S*))?$/.exec(pattern) ?? [];
+  return host === undefined ? undefined : { host, path };
+}
+
 /**
- * What to show for an image, in the order in which it is tried: all that a pod's secrets have before all that the node
- * has, and of each the most specific first.
+ * Whether a pattern is for a repository: as many parts in both hosts, each of which matches (`*` stands within one), the
+ * same port, and a path that begins like the pattern's.
+ *
+ * @param repository As {@link repositoryOf} gives it.
  */
+export function matchesImage(pattern: string, repository: string): boolean {
+  const wanted = splitPattern(pattern);
+  const image = splitPattern(repository);
+  if (wanted === undefined || image === undefined) return false;
+  return hostMatches(wanted.host, image.host) && image.path.startsWith(wanted.path);
+}
+
+/** What an owner has to show for an image, in the order in which it is tried: the most specific first. */
 export function credentialsFor(image: string, keyring: Keyring): readonly Credential[] {
   const wanted = splitReference(image);
   const key = ({ host, path }: KeyringEntry): string => `${host}/${path}`;
-  const ofNode = ({ source }: KeyringEntry): number => Number(source === undefined);
   return keyring
     .filter((entry) => isFor(entry, wanted))
-    .toSorted((a, b) => ofNode(a) - ofNode(b) || compareText(key(b), key(a)))
+    .toSorted((a, b) => compareText(key(b), key(a)))
     .map(({ auth, source }) => ({ auth, source }));
 }
 

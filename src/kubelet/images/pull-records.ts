@@ -6,16 +6,13 @@ import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import { errorCode } from "../../lib/errors.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { readIfThere } from "../../lib/read-if-there.ts";
-import { type Credential, credentialHash, repositoryOf } from "./credentials.ts";
+import { type Coordinates, type Credential, credentialHash, repositoryOf } from "./credentials.ts";
 
 const apiVersion = "kubelet.config.k8s.io/v1beta1";
 const prefix = "sha256-";
 
 /** A secret that opened a registry (ImagePullSecret). */
-interface PullSecret {
-  readonly uid: string;
-  readonly namespace: string;
-  readonly name: string;
+interface PullSecret extends Coordinates {
   readonly credentialHash: string;
 }
 
@@ -23,6 +20,7 @@ interface PullSecret {
 interface PullCredentials {
   readonly nodePodsAccessible?: boolean;
   readonly kubernetesSecrets?: readonly PullSecret[];
+  readonly kubernetesServiceAccounts?: readonly Coordinates[];
 }
 
 /** What is known of an image that this node pulled (ImagePulledRecord). */
@@ -35,24 +33,26 @@ function fileName(key: string): string {
   return prefix + createHash("sha256").update(key).digest("hex");
 }
 
-function parsePullSecret(value: unknown): PullSecret | undefined {
-  if (!isRecord(value)) return undefined;
-  const text = (name: string): string => optionalString(value[name]) ?? "";
-  return {
-    uid: text("uid"),
-    namespace: text("namespace"),
-    name: text("name"),
-    credentialHash: text("credentialHash"),
-  };
+function parseCoordinates(value: unknown): Coordinates {
+  const fields = isRecord(value) ? value : {};
+  const text = (name: string): string => optionalString(fields[name]) ?? "";
+  return { uid: text("uid"), namespace: text("namespace"), name: text("name") };
+}
+
+function parsePullSecret(value: unknown): PullSecret {
+  const hash = isRecord(value) ? optionalString(value["credentialHash"]) : undefined;
+  return { ...parseCoordinates(value), credentialHash: hash ?? "" };
 }
 
 function parseCredentials(value: unknown): PullCredentials {
   if (!isRecord(value)) return {};
   if (value["nodePodsAccessible"] === true) return { nodePodsAccessible: true };
-  const secrets = value["kubernetesSecrets"];
-  if (!Array.isArray(secrets)) return {};
+  const { kubernetesSecrets: secrets, kubernetesServiceAccounts: accounts } = value;
   return {
-    kubernetesSecrets: secrets.map(parsePullSecret).filter((secret) => secret !== undefined),
+    ...(Array.isArray(secrets) ? { kubernetesSecrets: secrets.map(parsePullSecret) } : {}),
+    ...(Array.isArray(accounts)
+      ? { kubernetesServiceAccounts: accounts.map(parseCoordinates) }
+      : {}),
   };
 }
 
@@ -73,26 +73,46 @@ function parseRecord(text: string): PulledRecord | undefined {
   return { imageRef, credentialMapping };
 }
 
-function sameSecret(a: PullSecret, b: PullSecret): boolean {
+function sameObject(a: Coordinates, b: Coordinates): boolean {
   return a.uid === b.uid && a.namespace === b.namespace && a.name === b.name;
 }
 
-function bySecret(a: PullSecret, b: PullSecret): number {
-  const key = ({ name, namespace, uid }: PullSecret): string => `${namespace}/${name}/${uid}`;
+function byName(a: Coordinates, b: Coordinates): number {
+  const key = ({ name, namespace, uid }: Coordinates): string => `${namespace}/${name}/${uid}`;
   return key(a) < key(b) ? -1 : 1;
 }
 
 function pullSecret(credential: Credential): PullSecret | undefined {
-  const { source } = credential;
-  return source === undefined
-    ? undefined
-    : { ...source, credentialHash: credentialHash(credential) };
+  if (credential.source?.kind !== "secret") return undefined;
+  const { name, namespace, uid } = credential.source;
+  return { uid, namespace, name, credentialHash: credentialHash(credential) };
 }
 
-function merge(old: PullCredentials | undefined, used: PullSecret | undefined): PullCredentials {
-  if (old?.nodePodsAccessible === true || used === undefined) return { nodePodsAccessible: true };
-  const others = (old?.kubernetesSecrets ?? []).filter((secret) => !sameSecret(secret, used));
-  return { kubernetesSecrets: [...others, used].toSorted(bySecret) };
+function pullAccount({ source }: Credential): Coordinates | undefined {
+  if (source?.kind !== "serviceAccount") return undefined;
+  const { name, namespace, uid } = source;
+  return { uid, namespace, name };
+}
+
+/** In a list that holds each object once. */
+function withObject<T extends Coordinates>(list: readonly T[] | undefined, added: T): readonly T[] {
+  const others = (list ?? []).filter((each) => !sameObject(each, added));
+  return [...others, added].toSorted(byName);
+}
+
+/** Who may use the image now that `used` has opened the registry; undefined = nothing had to. */
+function merge(old: PullCredentials | undefined, used: Credential | undefined): PullCredentials {
+  const secret = used === undefined ? undefined : pullSecret(used);
+  const account = used === undefined ? undefined : pullAccount(used);
+  if (old?.nodePodsAccessible === true) return { nodePodsAccessible: true };
+  if (secret !== undefined) {
+    return { ...old, kubernetesSecrets: withObject(old?.kubernetesSecrets, secret) };
+  }
+  if (account !== undefined) {
+    const accounts = withObject(old?.kubernetesServiceAccounts, account);
+    return { ...old, kubernetesServiceAccounts: accounts };
+  }
+  return { nodePodsAccessible: true };
 }
 
 /**
@@ -141,11 +161,11 @@ export class PullRecords {
 
   /** It is done; `used` opened the registry, undefined when nothing had to. */
   async pulled(reference: string, imageID: string, used: Credential | undefined): Promise<void> {
-    await this.#note(imageID, reference, used === undefined ? undefined : pullSecret(used));
+    await this.#note(imageID, reference, used);
     await this.#end(reference);
   }
 
-  async #note(imageID: string, reference: string, used: PullSecret | undefined): Promise<void> {
+  async #note(imageID: string, reference: string, used: Credential | undefined): Promise<void> {
     await this.#inTurn(async () => {
       const record = await this.#read(imageID);
       const name = repositoryOf(reference);
@@ -208,20 +228,24 @@ export class PullRecords {
   ): Promise<boolean> {
     const known = (await this.#read(imageID))?.credentialMapping[repositoryOf(reference)];
     if (known?.nodePodsAccessible === true) return true;
-    const secrets = known?.kubernetesSecrets ?? [];
-    if (secrets.length === 0) return false;
-    for (const credential of await credentials()) {
-      const mine = pullSecret(credential);
-      if (mine === undefined) continue;
-      const same = secrets.find(
-        (secret) => secret.credentialHash === mine.credentialHash || sameSecret(secret, mine),
+    const { kubernetesSecrets = [], kubernetesServiceAccounts = [] } = known ?? {};
+    if (kubernetesSecrets.length === 0 && kubernetesServiceAccounts.length === 0) return false;
+    const mine = await credentials();
+    for (const credential of mine) {
+      const secret = pullSecret(credential);
+      if (secret === undefined) continue;
+      const same = kubernetesSecrets.find(
+        (each) => each.credentialHash === secret.credentialHash || sameObject(each, secret),
       );
       if (same === undefined) continue;
-      const changed = !sameSecret(same, mine) || same.credentialHash !== mine.credentialHash;
-      if (changed) await this.#note(imageID, reference, mine);
+      const changed = !sameObject(same, secret) || same.credentialHash !== secret.credentialHash;
+      if (changed) await this.#note(imageID, reference, credential);
       return true;
     }
-    return false;
+    // A pod has one service account, whatever the audience.
+    const account = mine.map(pullAccount).find((each) => each !== undefined);
+    if (account === undefined) return false;
+    return kubernetesServiceAccounts.some((each) => sameObject(each, account));
   }
 
   /** Turns pulls that a crash interrupted into records, of those images that are there after all. */

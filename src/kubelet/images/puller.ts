@@ -8,6 +8,7 @@ import { imageReference, pullPolicy } from "../spec/image-name.ts";
 import { containerTarget } from "../pods/event-target.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
+import type { CredentialProviders } from "./credential-providers.ts";
 import { type Credential, credentialsFor, type Keyring, repositoryOf } from "./credentials.ts";
 import { nodeKeyring } from "./node-credentials.ts";
 import { type Pulled, PullQueue, type PullQueueConfig } from "./pull-queue.ts";
@@ -51,6 +52,8 @@ export interface ImagePullerOptions {
   readonly records?: PullRecords;
   /** What lies on the node; default: the files of `docker login`. */
   readonly nodeKeyring?: () => Promise<Keyring>;
+  /** Programs that know credentials; default: none. */
+  readonly credentialProviders?: Pick<CredentialProviders, "forget" | "keyringFor"> | undefined;
 }
 
 interface Failure {
@@ -114,9 +117,7 @@ export class ImagePuller {
     }
     let looked: Promise<readonly Credential[]> | undefined;
     const credentials = async (): Promise<readonly Credential[]> => {
-      looked ??= this.#nodeKeyring().then((node) =>
-        credentialsFor(reference, [...keyring, ...node]),
-      );
+      looked ??= this.#lookUp(pod, reference, keyring, signal);
       return looked;
     };
     const wanted: Wanted = { pod, entry, name, reference, credentials };
@@ -140,9 +141,25 @@ export class ImagePuller {
 
   /** Forgets the pod's failures. */
   forget(uid: string): void {
+    this.#options.credentialProviders?.forget(uid);
     for (const key of this.#failures.keys()) {
       if (key.startsWith(`${uid} `)) this.#failures.delete(key);
     }
+  }
+
+  /** What there is to show, in the order in which it is tried: the pod's own, the node's, its programs'. */
+  async #lookUp(
+    pod: AssignedPod,
+    reference: string,
+    keyring: Keyring,
+    signal: AbortSignal,
+  ): Promise<readonly Credential[]> {
+    const { credentialProviders } = this.#options;
+    const [node, provided = []] = await Promise.all([
+      this.#nodeKeyring(),
+      credentialProviders?.keyringFor(pod, repositoryOf(reference), signal),
+    ]);
+    return [keyring, node, provided].flatMap((each) => credentialsFor(reference, each));
   }
 
   async #nodeKeyring(): Promise<Keyring> {

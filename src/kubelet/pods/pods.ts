@@ -14,11 +14,14 @@ import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import { cgroupTree, type CgroupTree } from "../cgroups/cgroup-tree.ts";
 import { PodCgroups } from "../cgroups/pod-cgroups.ts";
+import type { CredentialProvider } from "../images/credential-provider-config.ts";
+import { CredentialProviders } from "../images/credential-providers.ts";
 import { ImageCollector } from "../images/image-gc.ts";
 import { PullRecords } from "../images/pull-records.ts";
 import { ImagePuller } from "../images/puller.ts";
 import { ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
+import { ServiceAccounts } from "../objects/service-accounts.ts";
 import type { ServiceEnvSource } from "../spec/service-env.ts";
 import { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
@@ -50,6 +53,10 @@ export interface PodsOptions {
   readonly mounter?: Mounter;
   /** Default: /sys/fs/cgroup. */
   readonly cgroups?: CgroupTree;
+  /** Programs that know credentials for images; default: none. */
+  readonly credentialProviders?: readonly CredentialProvider[];
+  /** What these programs find in their environment: proxies, regions, homes. Default: nothing of the agent's. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** The pod half of the node agent. */
@@ -153,6 +160,13 @@ class PodHalf implements Pods {
     return () => info;
   }
 
+  #credentialProviders(signal: AbortSignal): CredentialProviders | undefined {
+    const { credentialProviders: providers = [], environment = {} } = this.#options;
+    if (providers.length === 0) return undefined;
+    const accounts = new ServiceAccounts(this.#options);
+    return new CredentialProviders({ ...this.#options, providers, accounts, environment, signal });
+  }
+
   #imageCollector(deps: PodDeps): ImageCollector {
     return new ImageCollector({
       ...deps,
@@ -206,7 +220,15 @@ class PodHalf implements Pods {
       }),
       services: () => (this.#services.synced ? this.#services.values() : undefined),
       volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),
-      puller: new ImagePuller({ config, images, events, clock, step, records: this.#records }),
+      puller: new ImagePuller({
+        config,
+        images,
+        events,
+        clock,
+        step,
+        records: this.#records,
+        credentialProviders: this.#credentialProviders(signal),
+      }),
       prober: new Prober({
         runtime,
         events,

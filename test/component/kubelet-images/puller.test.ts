@@ -5,7 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 
-import { type Keyring, parseKeyring } from "../../../src/kubelet/images/credentials.ts";
+import {
+  type CredentialSource,
+  type Keyring,
+  keyringOf,
+  parseKeyring,
+} from "../../../src/kubelet/images/credentials.ts";
 import { nodeKeyring } from "../../../src/kubelet/images/node-credentials.ts";
 import {
   formatDuration,
@@ -51,7 +56,10 @@ class World implements AsyncDisposable {
     await rm(this.rootDir, { recursive: true, force: true });
   }
 
-  puller(config: Partial<ImagePullerOptions["config"]> = {}): ImagePuller {
+  puller(
+    config: Partial<ImagePullerOptions["config"]> = {},
+    more: Pick<ImagePullerOptions, "credentialProviders"> = {},
+  ): ImagePuller {
     const images: ImageService = {
       listImages: () => Promise.resolve([...this.present.values()]),
       imageStatus: (reference) => Promise.resolve(this.present.get(reference)),
@@ -69,6 +77,7 @@ class World implements AsyncDisposable {
       sleep: () => Promise.reject(new Error("nothing sleeps here")),
     };
     return new ImagePuller({
+      ...more,
       config: {
         rootDir: this.rootDir,
         imagePullProgressDeadlineMs: 1000,
@@ -109,6 +118,29 @@ const entryOf = (name: string, imagePullPolicy: Policy = "IfNotPresent") =>
 function keyring(name: string, username: string, uid = name): Keyring {
   const text = JSON.stringify({ auths: { "r.test": { username, password: "x" } } });
   return parseKeyring(text, { uid, namespace: "ns", name });
+}
+
+/** A program that knows one user, on behalf of `source`. */
+function providersOf(
+  username: string,
+  source: CredentialSource | undefined,
+): NonNullable<ImagePullerOptions["credentialProviders"]> & {
+  readonly asked: string[];
+  readonly forgotten: string[];
+} {
+  const asked: string[] = [];
+  const forgotten: string[] = [];
+  return {
+    asked,
+    forgotten,
+    keyringFor: async ({ metadata }, repository) => {
+      asked.push(`${metadata.uid} ${repository}`);
+      return keyringOf(new Map([["r.test", { username, password: "x" }]]), source);
+    },
+    forget: (uid) => {
+      forgotten.push(uid);
+    },
+  };
 }
 
 async function reasonOf(work: Promise<unknown>): Promise<string> {
@@ -264,6 +296,34 @@ describe("credentials for a registry", () => {
     assert.deepEqual(world.pulls, ["jane", "node"]);
   });
 
+  test("of programs are asked for last, by the repository and for the pod", async () => {
+    await using world = await World.make();
+    await onNode(world, "node");
+    world.answer = (auth) =>
+      auth?.username === "program" ? Promise.resolve(image) : Promise.reject(new Error("denied"));
+    const providers = providersOf("program", undefined);
+    const puller = world.puller({}, { credentialProviders: providers });
+    await puller.ensure(podNamed("a"), entryOf(name), keyring("s", "jane"), never);
+    assert.deepEqual(world.pulls, ["jane", "node", "program"]);
+    assert.deepEqual(providers.asked, ["a r.test/team/app"]);
+    // What opened the registry was nobody's in particular.
+    assert.equal(
+      await reasonOf(world.puller().ensure(podNamed("b"), entryOf(name, "Never"), [], never)),
+      "ok",
+    );
+    puller.forget("a");
+    assert.deepEqual(providers.forgotten, ["a"]);
+  });
+
+  test("are not asked for where the image is there for everybody", async () => {
+    await using world = await World.make();
+    world.present.set(name, image);
+    const providers = providersOf("program", undefined);
+    const puller = world.puller({}, { credentialProviders: providers });
+    await puller.ensure(podNamed("a"), entryOf(name), [], never);
+    assert.deepEqual(providers.asked, []);
+  });
+
   test("fail with all that was said", async () => {
     await using world = await World.make();
     await onNode(world, "node");
@@ -411,6 +471,39 @@ describe("an image that was pulled with a secret", () => {
       assert.equal(await of("other.test/app:1"), foreign);
     });
   }
+});
+
+describe("an image that was pulled with a service account", () => {
+  const account = { uid: "u1", namespace: "ns", name: "robot" };
+  const of = (more: Partial<CredentialSource> = {}) => ({
+    credentialProviders: providersOf("program", { kind: "serviceAccount", ...account, ...more }),
+  });
+
+  test("is recorded beside secrets, and there for that account in all its pods and no other", async () => {
+    await using world = await World.make();
+    world.answer = (auth) =>
+      auth === undefined ? Promise.reject(new Error("denied")) : Promise.resolve(image);
+    await world.puller().ensure(podNamed("a"), entryOf(name), keyring("s", "jane"), never);
+    await world.puller({}, of()).ensure(podNamed("a"), entryOf(name), [], never);
+    const [record] = (await world.records("pulled")) as {
+      credentialMapping: Record<string, { kubernetesSecrets?: object[] }>;
+    }[];
+    const known = record?.credentialMapping["r.test/team/app"];
+    assert.equal(known?.kubernetesSecrets?.length, 1);
+    const accounts = { ...known, kubernetesSecrets: undefined };
+    assert.deepEqual(accounts, {
+      kubernetesSecrets: undefined,
+      kubernetesServiceAccounts: [account],
+    });
+    const use = (puller: ImagePuller, ring: Keyring = []): Promise<string> =>
+      reasonOf(puller.ensure(podNamed("b"), entryOf(name, "Never"), ring, never));
+    assert.equal(await use(world.puller({}, of())), "ok");
+    assert.equal(await use(world.puller(), keyring("s", "jane")), "ok");
+    for (const other of [{ uid: "u2" }, { namespace: "other" }, { name: "other" }]) {
+      assert.match(await use(world.puller({}, of(other))), /^ErrImageNeverPull/);
+    }
+    assert.match(await use(world.puller()), /^ErrImageNeverPull/);
+  });
 });
 
 test("durations are written as Go writes them", () => {

@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
+import { loadCredentialProviders } from "../../../src/kubelet/images/credential-provider-config.ts";
+import { CredentialProviders } from "../../../src/kubelet/images/credential-providers.ts";
 import { type Keyring, parseKeyring } from "../../../src/kubelet/images/credentials.ts";
 import { ImageCollector } from "../../../src/kubelet/images/image-gc.ts";
 import { PullRecords } from "../../../src/kubelet/images/pull-records.ts";
@@ -132,6 +134,78 @@ test("a private image is pulled with its secret, kept from other pods, and remov
     for (const { id } of before) assert(id === image.id || after.has(id), `${id} was not ours`);
     assert.equal((await records.broughtImages()).size, 0);
   } finally {
+    child.kill();
+    const left = await runtime.imageStatus(name, testSignal());
+    if (left !== undefined) await runtime.removeImage(left.id, testSignal());
+    await rm(rootDir, { recursive: true, force: true });
+  }
+});
+
+test("a private image is pulled with what a credential provider says, and another one that is broken does no harm", async () => {
+  await using fixture = await createFixture();
+  const { runtime } = fixture;
+  const rootDir = await mkdtemp(join(tmpdir(), "images-"));
+  const layer = join(rootDir, "layer.tar");
+  await writeFile(layer, tarFile("name", Buffer.from(fixture.scope), 0o644));
+  const { child, host } = await startRegistry(layer);
+  const name = `${host}/team/app:1`;
+  const apiVersion = "credentialprovider.kubelet.k8s.io/v1";
+  const answer = JSON.stringify({
+    apiVersion,
+    kind: "CredentialProviderResponse",
+    cacheKeyType: "Registry",
+    auth: { [host]: { username: "jane", password: "secret-word" } },
+  });
+  const script = async (program: string, body: string): Promise<void> => {
+    await writeFile(join(rootDir, program), `#!/bin/sh\n${body}\n`);
+    await chmod(join(rootDir, program), 0o755);
+  };
+  await script("broken", "exit 1");
+  await script("knows", `grep -q '"image":"${host}/team/app"' && echo '${answer}'`);
+  const providers = ["broken", "knows"].map((program) => ({
+    name: program,
+    apiVersion,
+    matchImages: [host],
+    defaultCacheDuration: "1m",
+  }));
+  const config = {
+    apiVersion: "kubelet.config.k8s.io/v1",
+    kind: "CredentialProviderConfig",
+    providers,
+  };
+  await writeFile(join(rootDir, "providers.json"), JSON.stringify(config));
+  const stop = new AbortController();
+  const credentialProviders = new CredentialProviders({
+    providers: await loadCredentialProviders(join(rootDir, "providers.json"), rootDir),
+    accounts: {
+      account: () => Promise.reject(new Error("nobody asks")),
+      token: () => Promise.reject(new Error("nobody asks")),
+      forget: () => undefined,
+    },
+    environment: {},
+    clock: systemClock,
+    logger: silentLogger,
+    signal: stop.signal,
+  });
+  const options = {
+    images: runtime,
+    clock: systemClock,
+    events: { event: () => undefined },
+    config: { rootDir, imagePullProgressDeadlineMs: 30_000, serializeImagePulls: true },
+    step: () => undefined,
+    nodeKeyring: () => Promise.resolve([]),
+  };
+  const entry = {
+    container: container("web", { image: name, imagePullPolicy: "Always" }),
+    role: "regular",
+  } as const;
+  const ensure = (puller: ImagePuller): Promise<string> =>
+    reasonOf(puller.ensure(podNamed("a"), entry, [], testSignal()));
+  try {
+    assert.equal(await ensure(new ImagePuller(options)), "ErrImagePull");
+    assert.equal(await ensure(new ImagePuller({ ...options, credentialProviders })), "ok");
+  } finally {
+    stop.abort();
     child.kill();
     const left = await runtime.imageStatus(name, testSignal());
     if (left !== undefined) await runtime.removeImage(left.id, testSignal());

@@ -42,6 +42,11 @@ describe("agentConfig", () => {
       /tlsPrivateKeyFile must be given together/,
     ],
     [
+      "credential providers without their programs",
+      { imageCredentialProviderConfig: "/etc/providers.yaml" },
+      /imageCredentialProviderConfig: .* must be given together/,
+    ],
+    [
       "a crash loop longer than the kubelet allows",
       { maxContainerRestartPeriodMs: 300_001 },
       /maxContainerRestartPeriodMs: 300001 must be between/,
