@@ -5,6 +5,7 @@ import type { Allocation } from "../spec/resize.ts";
 import type { ResizePending } from "../status/conditions.ts";
 import type { LimitsUpdate } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
+import { FailureLog } from "./failure-log.ts";
 
 /**
  * What is remembered of one pod between two looks. All of it may be lost: timers and hints, no facts. Written only by
@@ -39,8 +40,8 @@ export interface PodEntry {
   fingerprint: string;
   /** Failures in a row, for the wait before the next try. */
   failures: number;
-  /** What was last said about why; the same again is said at debug level only. */
-  lastFailure: string;
+  /** What was said about why. */
+  readonly failureLog: FailureLog;
   /** Why containers do not run, by name. */
   readonly waiting: Map<string, WaitingReason>;
   /** Containers whose postStart hook runs, by id. */
@@ -91,7 +92,7 @@ export function newPodEntry(
     volumesAt: 0,
     fingerprint: "",
     failures: 0,
-    lastFailure: "",
+    failureLog: new FailureLog(),
     waiting: new Map(),
     starting: new Set(),
     preStops: new Map(),

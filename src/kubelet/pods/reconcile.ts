@@ -164,7 +164,7 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     if (result.error !== undefined) return failure(look, result.error, result.dueAt);
     if (!result.acted) {
       state.failures = 0;
-      state.lastFailure = "";
+      state.failureLog.recovered(deps.clock.monotonic());
       const prune = pruneActions(pod, observed);
       const pruned = await executeActions({ deps, state, pod, observed, signal }, prune);
       if (pruned.error !== undefined) return failure(look, pruned.error);
@@ -187,8 +187,7 @@ function failure(look: Look, error?: unknown, dueAt?: number): Outcome {
   state.failures += 1;
   if (error !== undefined) {
     const message = errorMessage(error);
-    const level = message === state.lastFailure ? "debug" : "warn";
-    state.lastFailure = message;
+    const level = state.failureLog.level(message, deps.clock.monotonic());
     deps.logger.log(level, "pod could not be brought to its desired state, will retry", {
       podUID: state.uid,
       pod: `${state.namespace}/${state.name}`,

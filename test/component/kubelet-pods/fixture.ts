@@ -12,7 +12,7 @@ import { createPods, type Pods } from "../../../src/kubelet/pods/pods.ts";
 import type { StepHook } from "../../../src/kubelet/steps.ts";
 import type { Mounter } from "../../../src/kubelet/volumes/mounter.ts";
 import { type Clock, systemClock } from "../../../src/lib/clock.ts";
-import { silentLogger } from "../../../src/lib/log.ts";
+import type { Level, Logger } from "../../../src/lib/log.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../fakes/api-server.ts";
 import { fakeNetwork, type FakeNetwork } from "../../fakes/fake-network.ts";
 import { fakeRuntime, type FakeRuntime } from "../../fakes/fake-runtime.ts";
@@ -49,6 +49,12 @@ export interface SeenEvent {
   readonly message: string;
 }
 
+export interface SeenLog {
+  readonly level: Level;
+  readonly message: string;
+  readonly error: unknown;
+}
+
 /** A running instance of the pod half. */
 export interface Instance {
   readonly pods: Pods;
@@ -64,6 +70,7 @@ export interface World {
   readonly network: FakeNetwork;
   readonly mounter: FakeMounter;
   readonly events: SeenEvent[];
+  readonly logs: readonly SeenLog[];
   readonly removedCgroups: string[];
   readonly rootDir: string;
   start(options?: { readonly step?: StepHook; readonly clock?: Clock }): Instance;
@@ -191,6 +198,13 @@ export async function makeWorld({
   const network = fakeNetwork();
   const mounter = new FakeMounter();
   const events: SeenEvent[] = [];
+  const logs: SeenLog[] = [];
+  const logger: Logger = {
+    log: (level, message, fields) => {
+      logs.push({ level, message, error: fields?.["error"] });
+    },
+    child: () => logger,
+  };
   const removedCgroups: string[] = [];
   runtime.addImage("app:1");
   const node = api.put<Node>(NODES, {
@@ -207,6 +221,7 @@ export async function makeWorld({
     network,
     mounter,
     events,
+    logs,
     removedCgroups,
     rootDir,
     start({ step = () => undefined, clock = worldClock } = {}) {
@@ -229,7 +244,7 @@ export async function makeWorld({
           },
         },
         clock,
-        logger: silentLogger,
+        logger,
         random: () => 0,
         step,
         mounter,

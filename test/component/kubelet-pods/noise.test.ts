@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { PODS } from "../../../src/api/resources.ts";
+import { JumpingClock, makeWorld, podManifest } from "./fixture.ts";
+
+test("an image that never comes is told in the log twice, then every five minutes", async () => {
+  const clock = new JumpingClock();
+  const world = await makeWorld({ clock });
+  const count = (reason: string): number =>
+    world.events.filter((event) => event.reason === reason).length;
+  const warnings = (): number =>
+    world.logs.filter(
+      ({ level, message }) => level === "warn" && message.startsWith("pod could not be brought"),
+    ).length;
+  try {
+    world.start();
+    const containers = [{ name: "web", image: "nowhere/app:1" }];
+    world.api.put(PODS, podManifest("web", { containers }));
+    // Pulls after 0, 10, 30, 70 and 150 seconds, and a look at the back-off every ten seconds between them.
+    for (let looks = 1; count("Pulling") < 5; looks += 1) {
+      await world.until(`look ${looks}`, () => count("Pulling") + count("BackOff") >= looks);
+      await world.until("through", () => count("Failed") >= count("Pulling") + looks);
+      clock.ahead(10_000);
+    }
+    assert(count("BackOff") > 5);
+    assert.equal(warnings(), 2);
+    clock.ahead(300_000);
+    await world.until("said again", () => warnings() === 3);
+  } finally {
+    await world.close();
+  }
+});
