@@ -3,11 +3,11 @@ import { chmod, mkdir } from "node:fs/promises";
 import { arch } from "node:os";
 import { join } from "node:path";
 
+import { fileKubeconfig } from "../api/kubeconfig-files.ts";
 import { renderKubeconfig } from "../api/kubeconfig-write.ts";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { cidrAddress, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
-import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { createAdmission } from "./admission/admission.ts";
 import { createAuthenticator, userOfToken } from "./auth/authenticator.ts";
@@ -21,7 +21,8 @@ import { createControllers } from "./controllers/controllers.ts";
 import { createApiHandler } from "./http/api-handler.ts";
 import type { ApiHandler } from "./http/call.ts";
 import type { VersionInfo } from "./http/plain-paths.ts";
-import type { HttpServer } from "./http/server.ts";
+import type { KubeletClient } from "./http/node-proxy.ts";
+import type { HttpServer, HttpServerOptions } from "./http/server.ts";
 import { startHttpServer } from "./http/server.ts";
 import { createInProcessClient } from "./in-process-client.ts";
 import { publishJoinConfiguration } from "./join-configuration.ts";
@@ -29,6 +30,7 @@ import { createKinds } from "./kinds/kinds.ts";
 import type { RulesReader } from "./kinds/reviews.ts";
 import type { KeyPair, PKI } from "./pki/ensure-pki.ts";
 import { ensurePKI } from "./pki/ensure-pki.ts";
+import { PKIRenewal } from "./pki/renewal.ts";
 import { type Networks, nodePrefix, parseNetworks } from "./networks.ts";
 import type { ObjectRegistry } from "./registry/create-registry.ts";
 import { createRegistry } from "./registry/create-registry.ts";
@@ -80,7 +82,6 @@ export interface ControlPlane {
   close(): Promise<void>;
 }
 
-const hourMs = 60 * 60 * 1000;
 const expiryMs = 60_000;
 const issuer = "https://kubernetes.default.svc.cluster.local";
 const nameCharacters = "bcdfghjklmnpqrstvwxz2456789";
@@ -227,23 +228,40 @@ async function writeKubeconfigs(
   server: string,
   pki: PKI,
 ): Promise<Pick<ControlPlaneFiles, "adminKubeconfig" | "nodeKubeconfig" | "proxyKubeconfig">> {
-  const write = async (file: string, pair: KeyPair): Promise<string> => {
+  const write = async (file: string, text: string): Promise<string> => {
     const path = join(dataDir, file);
-    const text = await renderKubeconfig({
-      name: "remora",
-      server,
-      caPEM: pki.caPEM,
-      clientCertPEM: pair.certPEM,
-      clientKeyPEM: pair.keyPEM,
-    });
     await writeFileAtomic(path, text, 0o600);
     return path;
   };
+  // The agent's name the files, because they are renewed under way; people copy the administrator's.
+  const ofFiles = ({ certFile, keyFile }: KeyPair): string =>
+    fileKubeconfig({
+      cluster: { server, ca: { kind: "file", path: pki.caFile }, insecureSkipTLSVerify: false },
+      clientCertificate: certFile,
+      clientKey: keyFile,
+    });
+  const admin = await renderKubeconfig({
+    name: "remora",
+    server,
+    caPEM: pki.caPEM,
+    clientCertPEM: pki.admin.certPEM,
+    clientKeyPEM: pki.admin.keyPEM,
+  });
   return {
-    adminKubeconfig: await write("admin.conf", pki.admin),
-    nodeKubeconfig: await write("node.conf", pki.node),
-    proxyKubeconfig: await write("proxy.conf", pki.proxy),
+    adminKubeconfig: await write("admin.conf", admin),
+    nodeKubeconfig: await write("node.conf", ofFiles(pki.node)),
+    proxyKubeconfig: await write("proxy.conf", ofFiles(pki.proxy)),
   };
+}
+
+/** What the API server shows its clients, and knows them by. */
+function servingTls({ apiServer, caPEM }: PKI): HttpServerOptions["tls"] {
+  return { cert: apiServer.certPEM, key: apiServer.keyPEM, clientCA: caPEM };
+}
+
+/** With what it calls nodes. */
+function nodeClient({ kubeletClient, caPEM }: PKI): KubeletClient {
+  return { cert: kubeletClient.certPEM, key: kubeletClient.keyPEM, nodeCA: caPEM };
 }
 
 /**
@@ -297,29 +315,33 @@ export async function startControlPlane(
       logger: logger.child({ component: "apiserver" }),
       address: options.bindAddress,
       port: options.port,
-      tls: { cert: pki.apiServer.certPEM, key: pki.apiServer.keyPEM, clientCA: pki.caPEM },
-      kubeletClient: {
-        cert: pki.kubeletClient.certPEM,
-        key: pki.kubeletClient.keyPEM,
-        nodeCA: pki.caPEM,
-      },
+      tls: servingTls(pki),
+      kubeletClient: nodeClient(pki),
     });
     const url = `https://${loopbackFor(options.bindAddress)}:${listener.port}`;
-    publishJoinConfiguration(server.registry, own, {
-      server: urlOf(options.advertiseAddress, listener.port),
-      caPEM: pki.caPEM,
-      kubernetesVersion: gitVersionOf(options).replace(/\+.*$/, ""),
-      // The cluster's name server has the tenth address, as everywhere.
-      clusterDNS: cidrAddress(networks.service, 10),
-      clusterDomain: "cluster.local",
-      podSubnet: options.clusterCIDR,
-      serviceSubnet: options.serviceCIDR,
-    });
+    const { port } = listener;
+    const publish = ({ caPEM }: PKI): void => {
+      publishJoinConfiguration(
+        server.registry,
+        { ...own, now: clock.now() },
+        {
+          server: urlOf(options.advertiseAddress, port),
+          caPEM,
+          kubernetesVersion: gitVersionOf(options).replace(/\+.*$/, ""),
+          // The cluster's name server has the tenth address, as everywhere.
+          clusterDNS: cidrAddress(networks.service, 10),
+          clusterDomain: "cluster.local",
+          podSubnet: options.clusterCIDR,
+          serviceSubnet: options.serviceCIDR,
+        },
+      );
+    };
+    publish(pki);
     const kubeconfigs = await writeKubeconfigs(dataDir, url, pki);
     const stop = new AbortController();
     const ending = AbortSignal.any([signal, stop.signal]);
     const running = runParts(
-      { options, networks, clusterIP, url, preparePKI },
+      { options, networks, clusterIP, url, preparePKI, publish },
       { ...server, store, listener, pki },
       ending,
     );
@@ -351,6 +373,8 @@ interface Settings {
   readonly clusterIP: string;
   readonly url: string;
   readonly preparePKI: () => Promise<PKI>;
+  /** Tells machines that join what the authority is. */
+  readonly publish: (pki: PKI) => void;
 }
 
 async function runParts(
@@ -360,16 +384,31 @@ async function runParts(
 ): Promise<void> {
   const { options, networks, clusterIP } = settings;
   const { clock, logger, random, advertiseAddress } = options;
-  const { handler, listener, store, pki } = parts;
+  const { handler, listener, store } = parts;
+  const renewal = new PKIRenewal({
+    first: parts.pki,
+    ensure: settings.preparePKI,
+    use: async (pki) => {
+      listener.setCertificate(servingTls(pki));
+      listener.setKubeletClient(nodeClient(pki));
+      await writeKubeconfigs(options.dataDir, settings.url, pki);
+      settings.publish(pki);
+    },
+    clock,
+    logger,
+  });
   // Pods cannot reach a loopback address, and the API refuses it as an endpoint.
   const reachable = !/^(127\.|::1$|0\.0\.0\.0$)/.test(advertiseAddress);
   const controllers = createControllers({
     clientFor: (identity) => createInProcessClient({ handler, user: userOf(identity) }),
     clusterCIDR: networks.cluster,
     nodePrefix,
-    caPEM: pki.caPEM,
+    clusterCA: {
+      current: () => renewal.current().caPEM,
+      onChange: (listener) => renewal.onChange(listener),
+    },
+    signingAuthority: () => renewal.current().authority,
     kubernetesService: reachable ? { clusterIP, advertiseAddress, port: listener.port } : undefined,
-    signingAuthority: pki.authority,
     clock,
     logger,
     random,
@@ -380,15 +419,7 @@ async function runParts(
     every(expiryMs, clock, stop, () => {
       parts.registry.expire();
     }),
-    every(24 * hourMs, clock, stop, async () => {
-      try {
-        const renewed = await settings.preparePKI();
-        listener.setCertificate({ cert: renewed.apiServer.certPEM, key: renewed.apiServer.keyPEM });
-        await writeKubeconfigs(options.dataDir, settings.url, renewed);
-      } catch (error) {
-        logger.log("error", "certificates not renewed, will retry", { error: errorMessage(error) });
-      }
-    }),
+    renewal.run(stop),
   ]);
   try {
     await controllers.run(stop);

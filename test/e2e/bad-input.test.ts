@@ -260,7 +260,7 @@ describe("bad input", { skip: skip ?? false }, () => {
   });
 
   test("a kubeconfig that cannot work: which file, which field, what to do", async () => {
-    const node = `${controlPlane}/node.conf`;
+    const node = `${controlPlane}/admin.conf`;
     const cases: readonly (readonly [string, RegExp])[] = [
       ["rm -f /run/k", /kubeconfig \/run\/k does not exist; create it/],
       ["printf 'a: [\\n' >/run/k", /kubeconfig \/run\/k is not YAML/],

@@ -28,7 +28,7 @@ import { taintEvictionController } from "./node-lifecycle/taint-eviction.ts";
 import { podGCController } from "./pod-gc/pod-gc-controller.ts";
 import { ReplicaController } from "./replication/replica-controller.ts";
 import { replicaSetKind, replicationControllerKind } from "./replication/workload.ts";
-import { rootCAPublisher } from "./service-accounts/root-ca-publisher.ts";
+import { type ClusterCA, rootCAPublisher } from "./service-accounts/root-ca-publisher.ts";
 import { serviceAccountController } from "./service-accounts/service-account-controller.ts";
 import type { Controller, ControllerContext } from "./shared/controller.ts";
 import { createInformers } from "./shared/informers.ts";
@@ -53,11 +53,11 @@ export interface ControllersOptions {
   /** Prefix length of one node's pod network. */
   readonly nodePrefix: number;
   /** The cluster's CA, published in every namespace. */
-  readonly caPEM: string;
+  readonly clusterCA: ClusterCA;
   /** Undefined where the server itself keeps `kubernetes.default`. */
   readonly kubernetesService: KubernetesServiceOptions | undefined;
   /** Signs certificates of nodes and users; absent where another control plane does. */
-  readonly signingAuthority?: SigningAuthority;
+  readonly signingAuthority?: () => SigningAuthority;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
@@ -136,7 +136,7 @@ export function createControllers(options: ControllersOptions): {
     namespaceController(account("namespace-controller")),
     new GarbageCollector(account("generic-garbage-collector")),
     serviceAccountController(account("service-account-controller")),
-    rootCAPublisher(account("root-ca-cert-publisher"), options),
+    rootCAPublisher(account("root-ca-cert-publisher"), options.clusterCA),
   ];
   if (options.kubernetesService !== undefined)
     controllers.push(
@@ -151,7 +151,9 @@ export function createControllers(options: ControllersOptions): {
       kubeletClientApprover(certificates),
       certificateSigner(certificates, options.signingAuthority),
       certificateCleaner(certificates),
-      kubeletServingApprover(account("kubelet-serving-approver")),
+      kubeletServingApprover(account("kubelet-serving-approver"), {
+        clusterIP: options.kubernetesService?.clusterIP,
+      }),
       clusterInfoSigner(account("bootstrap-signer")),
       tokenCleaner(account("token-cleaner")),
     );

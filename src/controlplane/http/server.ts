@@ -31,8 +31,10 @@ export interface HttpServerOptions {
 
 export interface HttpServer {
   readonly port: number;
-  /** Replaces the serving certificate for new connections. */
-  setCertificate(tls: { readonly cert: string; readonly key: string }): void;
+  /** Replaces certificate and authority for new connections; open ones stay. */
+  setCertificate(tls: HttpServerOptions["tls"]): void;
+  /** Replaces that with which nodes are called from now on. */
+  setKubeletClient(client: KubeletClient): void;
   /** Ends watches and streams, refuses new requests, resolves when the port is free. */
   close(): Promise<void>;
 }
@@ -91,9 +93,15 @@ class Server {
   readonly #options: HttpServerOptions;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<void>>();
+  #kubeletClient: KubeletClient | undefined;
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
+    this.#kubeletClient = options.kubeletClient;
+  }
+
+  setKubeletClient(client: KubeletClient): void {
+    this.#kubeletClient = client;
   }
 
   stop(): void {
@@ -194,7 +202,7 @@ class Server {
       return;
     }
     try {
-      const { kubeletClient: client } = this.#options;
+      const client = this.#kubeletClient;
       await relayRequest(reply.target, request, response, { client, signal });
     } catch (error) {
       if (response.headersSent) throw error;
@@ -222,7 +230,7 @@ class Server {
     try {
       reply = await this.#options.handler.handle(this.#call(request, undefined, signal));
       if (reply.kind === "relay") {
-        const { kubeletClient: client } = this.#options;
+        const client = this.#kubeletClient;
         await relayUpgrade(reply.target, request, { socket, head }, { client, signal });
         return;
       }
@@ -295,8 +303,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   const bound: AddressInfo | string | null = listener.address();
   return {
     port: typeof bound === "object" && bound !== null ? bound.port : port,
-    setCertificate: ({ cert, key }) => {
-      listener.setSecureContext({ cert, key, ca: tls.clientCA });
+    setCertificate: ({ cert, key, clientCA }) => {
+      listener.setSecureContext({ cert, key, ca: clientCA });
+    },
+    setKubeletClient: (client) => {
+      server.setKubeletClient(client);
     },
     close: async () => {
       server.stop();

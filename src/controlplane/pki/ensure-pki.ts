@@ -58,6 +58,8 @@ export interface PKI {
   readonly proxy: KeyPair;
   /** Signs ServiceAccount tokens. */
   readonly serviceAccountKeyPEM: string;
+  /** When the first of them is due for renewal, milliseconds since the epoch. */
+  readonly renewAt: number;
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
@@ -65,6 +67,17 @@ const caLifeMs = 20 * 365 * dayMs;
 const leafLifeMs = 365 * dayMs;
 /** Clocks of two machines are never equal. */
 const skewMs = 60 * 60 * 1000;
+
+/** A certificate is made anew when a third of its life is left. */
+function renewalTime(certificate: X509Certificate): number {
+  const from = certificate.validFromDate.getTime();
+  return from + ((certificate.validToDate.getTime() - from) * 2) / 3;
+}
+
+/** Begun, for a clock that may have been set back, and not due. */
+function isTimely(certificate: X509Certificate, now: number): boolean {
+  return certificate.validFromDate.getTime() <= now && now < renewalTime(certificate);
+}
 const caName: DistinguishedName = { commonName: "remora-ca" };
 
 function parseKey(path: string, text: string): KeyObject {
@@ -97,10 +110,18 @@ async function ensureKey(path: string): Promise<KeyObject> {
   return key;
 }
 
-async function ensureAuthority(
-  dir: string,
-  now: number,
-): Promise<{ issuer: Issuer; pem: string; file: string }> {
+interface Authority {
+  readonly issuer: Issuer;
+  readonly certificate: X509Certificate;
+  readonly pem: string;
+  readonly file: string;
+}
+
+/**
+ * Reads the authority or makes it. Renewed it keeps its name and key, so that who trusts the old certificate trusts what
+ * is signed under the new one, and the other way round.
+ */
+async function ensureAuthority(dir: string, now: number): Promise<Authority> {
   const file = join(dir, "ca.crt");
   const keyFile = join(dir, "ca.key");
   const [text, keyText] = await Promise.all([readIfThere(file), readIfThere(keyFile)]);
@@ -111,20 +132,21 @@ async function ensureAuthority(
   }
   const privateKey = await ensureKey(keyFile);
   const issuer: Issuer = { name: caName, privateKey };
-  if (text === undefined) {
-    const pem = certificateAuthority(caName, privateKey, {
-      notBefore: now - skewMs,
-      notAfter: now + caLifeMs,
-    });
-    await writeFileAtomic(file, pem, 0o644);
-    return { issuer, pem, file };
-  }
-  if (!parseCertificate(file, text).checkPrivateKey(privateKey)) {
+  const held = text === undefined ? undefined : parseCertificate(file, text);
+  if (held !== undefined && !held.checkPrivateKey(privateKey)) {
     throw new SetupError(
       `${keyFile} does not belong to ${file}; restore both, or delete ${dir} to make a new authority`,
     );
   }
-  return { issuer, pem: text, file };
+  if (text !== undefined && held !== undefined && isTimely(held, now)) {
+    return { issuer, certificate: held, pem: text, file };
+  }
+  const pem = certificateAuthority(caName, privateKey, {
+    notBefore: now - skewMs,
+    notAfter: now + caLifeMs,
+  });
+  await writeFileAtomic(file, pem, 0o644);
+  return { issuer, certificate: new X509Certificate(pem), pem, file };
 }
 
 interface LeafRequest {
@@ -154,13 +176,12 @@ function isGood(
 ): boolean {
   const names = namesOf(cert);
   const wanted = request.alternativeNames ?? [];
-  const leftMs = cert.validToDate.getTime() - now;
   return (
     cert.checkPrivateKey(key) &&
     cert.verify(ca.publicKey) &&
     // The subject decides who somebody is: a renamed node needs a new certificate.
     cert.subject.split("\n").includes(`CN=${request.subject.commonName}`) &&
-    leftMs > leafLifeMs / 3 &&
+    isTimely(cert, now) &&
     names.size === new Set(wanted).size &&
     wanted.every((name) => names.has(name))
   );
@@ -170,20 +191,24 @@ function isGood(
 async function ensureLeaf(
   dir: string,
   request: LeafRequest,
-  issuer: Issuer,
-  caPEM: string,
+  authority: Authority,
   now: number,
 ): Promise<KeyPair> {
   const certFile = join(dir, `${request.name}.crt`);
   const keyFile = join(dir, `${request.name}.key`);
   const key = await ensureKey(keyFile);
   const text = await readIfThere(certFile);
-  const ca = new X509Certificate(caPEM);
+  const { issuer, certificate: ca } = authority;
   if (text !== undefined && isGood(parseCertificate(certFile, text), request, key, ca, now)) {
     return { certFile, keyFile, certPEM: text, keyPEM: privateKeyPEM(key) };
   }
   const certPEM = certificate(
-    { ...request, notBefore: now - skewMs, notAfter: now + leafLifeMs },
+    {
+      ...request,
+      notBefore: now - skewMs,
+      // Nobody accepts what outlives its authority.
+      notAfter: Math.min(now + leafLifeMs, ca.validToDate.getTime()),
+    },
     key,
     issuer,
   );
@@ -198,17 +223,16 @@ function uniqueNames(names: readonly string[]): string[] {
 }
 
 /**
- * Makes or reads the cluster's certificates. Called again at any time it renews what is due; the authority lives
- * twenty years and stays.
+ * Makes or reads the cluster's certificates. Called again at any time it renews what is due; those that other machines
+ * hold stay good.
  *
  * @throws {SetupError} naming the file that is damaged and what to do about it.
  */
 export async function ensurePKI(options: PKIOptions): Promise<PKI> {
   const { dir, now } = options;
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const { issuer, pem: caPEM, file: caFile } = await ensureAuthority(dir, now);
-  const leaf = (request: LeafRequest): Promise<KeyPair> =>
-    ensureLeaf(dir, request, issuer, caPEM, now);
+  const authority = await ensureAuthority(dir, now);
+  const leaf = (request: LeafRequest): Promise<KeyPair> => ensureLeaf(dir, request, authority, now);
   const client = (
     name: string,
     commonName: string,
@@ -239,10 +263,7 @@ export async function ensurePKI(options: PKIOptions): Promise<PKI> {
     alternativeNames: uniqueNames([options.nodeName, ...options.nodeNames]),
   });
   const serviceAccountKey = await ensureKey(join(dir, "service-account.key"));
-  return {
-    caFile,
-    caPEM,
-    authority: { issuer, notAfter: new X509Certificate(caPEM).validToDate.getTime() },
+  const pairs = {
     apiServer,
     kubeletServing,
     kubeletClient: await client(
@@ -253,6 +274,15 @@ export async function ensurePKI(options: PKIOptions): Promise<PKI> {
     admin: await client("admin", "kubernetes-admin", "system:masters"),
     node: await client("node", `system:node:${options.nodeName}`, "system:nodes"),
     proxy: await client("proxy", "system:kube-proxy"),
+  };
+  const leaves = Object.values(pairs).map(({ certPEM }) => new X509Certificate(certPEM));
+  const { certificate: ca } = authority;
+  return {
+    caFile: authority.file,
+    caPEM: authority.pem,
+    authority: { issuer: authority.issuer, notAfter: ca.validToDate.getTime() },
+    ...pairs,
     serviceAccountKeyPEM: privateKeyPEM(serviceAccountKey),
+    renewAt: Math.min(...[ca, ...leaves].map(renewalTime)),
   };
 }

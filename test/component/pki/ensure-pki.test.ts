@@ -93,6 +93,50 @@ describe("cluster certificates", () => {
     });
   });
 
+  test("over forty years nothing in use ever expires, and old and new authorities trust each other's", async () => {
+    await withOptions(async (options) => {
+      const first = await ensurePKI(options);
+      let pki = first;
+      let at = now;
+      const end = now + 40 * 365 * dayMs;
+      while (at < end) {
+        // Asked when it says, or a month late: the machine was off.
+        at = pki.renewAt + (at % 2 === 0 ? 0 : 30 * dayMs) + 1;
+        const before = pki;
+        pki = await ensurePKI({ ...options, now: at });
+        assert.ok(pki.renewAt > at, "something was renewed");
+        const authorities = [before, pki].map(({ caPEM }) => new X509Certificate(caPEM));
+        for (const { certPEM } of [before.node, pki.node, pki.apiServer, pki.kubeletClient]) {
+          const leaf = new X509Certificate(certPEM);
+          for (const ca of authorities)
+            assert.ok(leaf.checkIssued(ca) && leaf.verify(ca.publicKey));
+        }
+        for (const pem of [
+          pki.caPEM,
+          pki.admin.certPEM,
+          pki.proxy.certPEM,
+          pki.kubeletServing.certPEM,
+        ]) {
+          const { validFromDate, validToDate } = new X509Certificate(pem);
+          assert.ok(validFromDate.getTime() <= at && at < validToDate.getTime());
+          assert.ok(validToDate.getTime() <= pki.authority.notAfter);
+        }
+      }
+      assert.notEqual(pki.caPEM, first.caPEM);
+      assert.equal(pki.caFile, first.caFile);
+    });
+  });
+
+  test("what was made while the clock ran ahead is made anew when it is set back", async () => {
+    await withOptions(async (options) => {
+      const ahead = await ensurePKI({ ...options, now: now + 1000 * dayMs });
+      const back = await ensurePKI(options);
+      for (const pem of [back.caPEM, back.apiServer.certPEM, back.node.certPEM])
+        assert.ok(new X509Certificate(pem).validFromDate.getTime() <= now);
+      assert.equal(back.apiServer.keyPEM, ahead.apiServer.keyPEM);
+    });
+  });
+
   test("another node name is another identity", async () => {
     await withOptions(async (options) => {
       await ensurePKI(options);

@@ -82,10 +82,20 @@ describe("who gets a serving certificate without being looked at by a person", (
       ],
     },
   };
+  const other = {
+    metadata: { name: "n9" },
+    status: { addresses: [{ type: "InternalIP", address: "192.0.2.9" }] },
+  };
   const usages = ["digital signature", "server auth"] as const;
   function problem(
     names: readonly string[],
-    options: { user?: string; groups?: string[]; commonName?: string; noNode?: boolean } = {},
+    options: {
+      user?: string;
+      groups?: string[];
+      commonName?: string;
+      noNode?: boolean;
+      node?: typeof node;
+    } = {},
   ): string | undefined {
     const {
       user = "system:node:n1",
@@ -97,9 +107,23 @@ describe("who gets a serving certificate without being looked at by a person", (
     return servingApprovalProblem(
       csr(signers.kubeletServing, [...usages], pem, spec),
       parsed(commonName, ["system:nodes"], names),
-      options.noNode === true ? undefined : node,
+      {
+        nodes: options.noNode === true ? [other] : [other, options.node ?? node],
+        clusterIP: "10.96.0.1",
+      },
     );
   }
+  /** n1 says itself what its addresses are. */
+  const claims = (...addresses: readonly string[]): typeof node => ({
+    ...node,
+    status: {
+      addresses: addresses.map((address) => ({
+        type: /^[\d:]/.test(address) ? "InternalIP" : "Hostname",
+        address,
+      })),
+    },
+  });
+  const claimed = (name: string): string | undefined => problem([name], { node: claims(name) });
   const cases: readonly [string, string | undefined, string | undefined][] = [
     ["its own names", problem(["n1", "192.0.2.1", "2001:db8:0::1"]), undefined],
     ["some of them", problem(["192.0.2.1"]), undefined],
@@ -117,6 +141,18 @@ describe("who gets a serving certificate without being looked at by a person", (
     ],
     ["asked by an administrator", problem(["n1"], { user: "admin" }), "the requestor is no node"],
     ["asked outside of the group", problem(["n1"], { groups: [] }), "the requestor is no node"],
+    ["another node's address, claimed", claimed("192.0.2.9"), "also of node n9: 192.0.2.9"],
+    ["another node's name, claimed", claimed("N9"), "also of node n9: N9"],
+    ["the API server's address", claimed("10.96.0.1"), "not for a node: 10.96.0.1"],
+    ["the API server's name", claimed("kubernetes"), "not for a node: kubernetes"],
+    [
+      "a Service's long name",
+      claimed("db.prod.svc.cluster.local"),
+      "not for a node: db.prod.svc.cluster.local",
+    ],
+    ["any name", claimed("*.example.com"), "not for a node: *.example.com"],
+    ["this machine, whichever", claimed("127.0.0.1"), "not for a node: 127.0.0.1"],
+    ["the same in IPv6", claimed("::1"), "not for a node: ::1"],
     ["before the node is there", problem(["n1"], { noNode: true }), "node n1 does not exist yet"],
   ];
   for (const [title, found, wanted] of cases)
@@ -135,6 +171,7 @@ test("a certificate lives a year at most, ten minutes at least, and not longer t
   assert.equal(life(3600), 60);
   assert.equal(life(60), 10);
   assert.equal(life(undefined, now + hour), 60);
+  assert.throws(() => validity(undefined, now, now), /refusing to sign a certificate that expired/);
 });
 
 test("usages become X.509's", () => {

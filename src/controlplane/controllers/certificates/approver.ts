@@ -8,6 +8,7 @@ import { replaceIfCurrent } from "../shared/calls.ts";
 import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { runQueueLoop } from "../shared/controller.ts";
 import {
+  type ClusterNames,
   isPending,
   kubeletClientProblem,
   requestingNode,
@@ -135,9 +136,13 @@ export function kubeletClientApprover(context: ControllerContext): Controller {
 
 /**
  * Approves serving certificates of nodes: those that a node asks for itself, with nothing in them but the addresses of
- * its Node object. What differs stays pending, for a person to decide.
+ * its Node object, none of which may be somebody else's: a node writes its addresses itself. What differs stays pending,
+ * for a person to decide.
  */
-export function kubeletServingApprover(context: ControllerContext): Controller {
+export function kubeletServingApprover(
+  context: ControllerContext,
+  cluster: Pick<ClusterNames, "clusterIP">,
+): Controller {
   const { informers } = context;
   const name = "kubelet-serving-approver";
   /** What was last told of a request, so that heartbeats of the node do not repeat it. */
@@ -158,12 +163,10 @@ export function kubeletServingApprover(context: ControllerContext): Controller {
     if (csr.spec.signerName !== signers.kubeletServing) return;
     const request = readRequest(context, csr);
     if (request === undefined) return;
-    const node = requestingNode(csr);
-    const problem = servingApprovalProblem(
-      csr,
-      request,
-      node === undefined ? undefined : informers.nodes.get(node),
-    );
+    const problem = servingApprovalProblem(csr, request, {
+      ...cluster,
+      nodes: [...informers.nodes.values()],
+    });
     if (problem === undefined) {
       const message = "Auto approving kubelet serving certificate with the node's own addresses.";
       await approve(context, csr, message, signal);

@@ -4,9 +4,13 @@ import type {
   CertificateSigningRequest,
   CertificateSigningRequestCondition,
   Node,
+  NodeAddress,
 } from "../../../api/types.gen.ts";
 
-/** Signers that the control plane itself is (certificates.k8s.io, "Kubernetes signers"). */
+/**
+ * Signers that the control plane itself is (certificates.k8s.io, "Kubernetes signers"). The fourth of kube-controller-
+ * manager's, kubernetes.io/legacy-unknown, cannot be asked for through certificates.k8s.io/v1.
+ */
 export const signers = {
   apiServerClient: "kubernetes.io/kube-apiserver-client",
   kubeletClient: "kubernetes.io/kube-apiserver-client-kubelet",
@@ -132,14 +136,65 @@ export function requestingNode(csr: Request): string | undefined {
     : undefined;
 }
 
+/** Who else has names and addresses in the cluster. */
+export interface ClusterNames {
+  readonly nodes: readonly Node[];
+  /** Of the Service `kubernetes`. */
+  readonly clusterIP: string | undefined;
+}
+
+function canonical(name: string): string {
+  return ipFamily(name) === undefined ? name.toLowerCase() : canonicalIP(name);
+}
+
+function addressesOf(node: Node): NodeAddress[] {
+  return node.status?.addresses ?? [];
+}
+
+/** Names that the API server and Services have, and those that mean another machine on each. */
+function isReserved(name: string, clusterIP: string | undefined): boolean {
+  if (clusterIP !== undefined && name === canonical(clusterIP)) return true;
+  if (ipFamily(name) !== undefined) return /^(127\.|0\.0\.0\.0$|::1?$|::ffff:)/.test(name);
+  return (
+    name.includes("*") ||
+    /^(localhost|kubernetes)$/.test(name) ||
+    /(^|\.)(localhost|default|svc|cluster\.local)$/.test(name)
+  );
+}
+
+/** Why the names asked for are not the node's own; undefined when they are. */
+function foreignNameProblem(
+  names: readonly string[],
+  node: Node,
+  { nodes, clusterIP }: ClusterNames,
+): string | undefined {
+  const name = node.metadata?.name ?? "";
+  const own = new Set(addressesOf(node).map(({ address }) => canonical(address)));
+  const strange = names.filter((each) => !own.has(canonical(each)));
+  if (strange.length > 0) return `not an address of node ${name}: ${strange.toSorted().join(", ")}`;
+  const reserved = names.filter((each) => isReserved(canonical(each), clusterIP));
+  if (reserved.length > 0) return `not for a node: ${reserved.toSorted().join(", ")}`;
+  const others = nodes.filter((other) => other.metadata?.name !== name);
+  for (const other of others) {
+    const otherName = other.metadata?.name ?? "";
+    const theirs = new Set([
+      otherName,
+      ...addressesOf(other).map((each) => canonical(each.address)),
+    ]);
+    const shared = names.filter((each) => theirs.has(canonical(each)));
+    if (shared.length > 0) return `also of node ${otherName}: ${shared.toSorted().join(", ")}`;
+  }
+  return undefined;
+}
+
 /**
  * Why the serving certificate of a node is not approved without a person: the node itself must ask for it, in its own
- * name, and for nothing but the addresses that its Node object has.
+ * name, and for nothing but the addresses that its Node object has and nobody else.
  */
 export function servingApprovalProblem(
   csr: Request,
   request: CertificationRequest,
-  node: Node | undefined,
+  cluster: ClusterNames,
 ): string | undefined {
   const problem = kubeletServingProblem(request, csr.spec.usages ?? []);
   if (problem !== undefined) return problem;
@@ -147,23 +202,9 @@ export function servingApprovalProblem(
   if (name === undefined) return "the requestor is no node";
   if (request.commonName !== `${nodePrefix}${name}`)
     return `subject common name is not that of the requestor, ${nodePrefix}${name}`;
+  const node = cluster.nodes.find(({ metadata }) => metadata?.name === name);
   if (node === undefined) return `node ${name} does not exist yet`;
-  const addresses = node.status?.addresses ?? [];
-  const hosts = new Set(
-    addresses.filter(({ type }) => !type.endsWith("IP")).map(({ address }) => address),
-  );
-  const ips = new Set(
-    addresses
-      .filter(({ address }) => ipFamily(address) !== undefined)
-      .map(({ address }) => canonicalIP(address)),
-  );
-  const strange = [
-    ...request.dnsNames.filter((host) => !hosts.has(host)),
-    ...request.ipAddresses.filter((ip) => !ips.has(canonicalIP(ip))),
-  ];
-  return strange.length === 0
-    ? undefined
-    : `not an address of node ${name}: ${strange.toSorted().join(", ")}`;
+  return foreignNameProblem([...request.dnsNames, ...request.ipAddresses], node, cluster);
 }
 
 /** Bits of KeyUsage (RFC 5280, 4.2.1.3). */
@@ -206,12 +247,19 @@ const shortMs = 8 * hourMs;
  * When a certificate begins and ends: as long as asked for, a year at most, never longer than its authority.
  *
  * @param now Milliseconds since the epoch, as the results.
+ * @throws {RangeError} the authority has expired.
  */
 export function validity(
   expirationSeconds: number | undefined,
   now: number,
   authorityEnd: number,
 ): { readonly notBefore: number; readonly notAfter: number } {
+  if (now >= authorityEnd) {
+    const end = new Date(authorityEnd).toISOString();
+    throw new RangeError(
+      `refusing to sign a certificate that expired in the past: NotAfter=${end}`,
+    );
+  }
   const wanted = expirationSeconds === undefined ? certificateLifeMs : expirationSeconds * 1000;
   const lifeMs = Math.min(Math.max(wanted, minLifeMs), certificateLifeMs);
   const end = now + (lifeMs < shortMs ? lifeMs : lifeMs - backdateMs);

@@ -23,7 +23,7 @@ export interface SigningAuthority {
 /** Signs approved requests to the three signers of Kubernetes that a node and its users need. */
 export function certificateSigner(
   context: ControllerContext,
-  authority: SigningAuthority,
+  currentAuthority: () => SigningAuthority,
 ): Controller {
   const { client, informers, clock } = context;
   const name = "csrsigning";
@@ -41,6 +41,7 @@ export function certificateSigner(
       };
       return { ...csr.status, conditions: [...(csr.status?.conditions ?? []), failure] };
     }
+    const authority = currentAuthority();
     const certificate = issueCertificate(
       {
         ...request,

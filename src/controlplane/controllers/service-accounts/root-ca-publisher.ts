@@ -8,17 +8,22 @@ import { runQueueLoop } from "../shared/controller.ts";
 
 const configMapName = "kube-root-ca.crt";
 
+/** The cluster's CA as it is now. */
+export interface ClusterCA {
+  /** PEM. */
+  current(): string;
+  /** Calls `listener` when it was renewed. Returns the function that ends it. */
+  onChange(listener: () => void): () => void;
+}
+
 /** Keeps the cluster's CA in every namespace, where pods mount it beside their token. */
-export function rootCAPublisher(
-  context: ControllerContext,
-  options: { readonly caPEM: string },
-): Controller {
+export function rootCAPublisher(context: ControllerContext, ca: ClusterCA): Controller {
   const { informers, client } = context;
-  const data = { "ca.crt": options.caPEM };
 
   async function sync(namespace: string, signal: AbortSignal): Promise<void> {
     const object = informers.namespaces.get(namespace);
     if (object === undefined || object.metadata.deletionTimestamp !== undefined) return;
+    const data = { "ca.crt": ca.current() };
     const current = informers.rootCAs.get(objectKey(namespace, configMapName));
     if (current === undefined) {
       try {
@@ -63,6 +68,9 @@ export function rootCAPublisher(
           sync: (namespace) => sync(namespace, signal),
           subscribe: (queue) => [
             informers.namespaces.subscribe(({ key }) => queue.add(key)),
+            ca.onChange(() => {
+              for (const { metadata } of informers.namespaces.values()) queue.add(metadata.name);
+            }),
             informers.rootCAs.subscribe((change) => {
               const map = change.kind === "deleted" ? change.previous : change.object;
               queue.add(map.metadata.namespace ?? "");

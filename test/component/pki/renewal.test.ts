@@ -1,0 +1,110 @@
+import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { ensurePKI, type PKI } from "../../../src/controlplane/pki/ensure-pki.ts";
+import { PKIRenewal } from "../../../src/controlplane/pki/renewal.ts";
+import { jsonLogger, silentLogger } from "../../../src/lib/log.ts";
+import { eventually, LeapingClock } from "../controlplane-controllers/world.ts";
+
+const dayMs = 86_400_000;
+
+interface Rig {
+  readonly clock: LeapingClock;
+  readonly ensure: () => Promise<PKI>;
+}
+
+async function rigFor(t: { after: (end: () => Promise<void>) => void }): Promise<Rig> {
+  const dir = await mkdtemp(join(tmpdir(), "remora-renewal-"));
+  t.after(() => rm(dir, { recursive: true }));
+  const clock = new LeapingClock();
+  return {
+    clock,
+    ensure: () =>
+      ensurePKI({
+        dir,
+        nodeName: "n1",
+        apiServerNames: ["10.96.0.1"],
+        nodeNames: ["192.0.2.1"],
+        now: clock.now(),
+      }),
+  };
+}
+
+function expiry(pem: string): number {
+  return new X509Certificate(pem).validToDate.getTime();
+}
+
+test("a control plane that runs for ten years always has good certificates in use", async (t) => {
+  const { clock, ensure } = await rigFor(t);
+  const stop = new AbortController();
+  let inUse = await ensure();
+  let changes = 0;
+  const renewal = new PKIRenewal({
+    first: inUse,
+    ensure,
+    use: (pki) => {
+      inUse = pki;
+      return Promise.resolve();
+    },
+    clock,
+    logger: silentLogger,
+  });
+  renewal.onChange(() => {
+    changes += 1;
+  });
+  const running = renewal.run(stop.signal);
+  const start = clock.now();
+  while (clock.now() < start + 10 * 365 * dayMs) {
+    const before = inUse;
+    // Asleep for ten days at a time, without a timer that fires meanwhile.
+    clock.leap(10 * dayMs);
+    if (before.renewAt <= clock.now())
+      await eventually("the renewal", () => Promise.resolve(inUse === before ? undefined : true));
+    for (const { certPEM } of [
+      inUse.apiServer,
+      inUse.kubeletClient,
+      inUse.kubeletServing,
+      inUse.node,
+      inUse.proxy,
+      inUse.admin,
+    ])
+      assert.ok(expiry(certPEM) - clock.now() > 100 * dayMs);
+    assert.ok(expiry(inUse.caPEM) > clock.now());
+  }
+  stop.abort();
+  await running;
+  assert.ok(changes >= 14 && changes <= 16, `${changes} renewals`);
+});
+
+test("a renewal that fails is tried again each minute, and said once", async (t) => {
+  const { clock, ensure } = await rigFor(t);
+  const stop = new AbortController();
+  const lines: string[] = [];
+  let tries = 0;
+  const renewal = new PKIRenewal({
+    first: await ensure(),
+    ensure: () => {
+      tries += 1;
+      return tries < 4 ? Promise.reject(new Error("no space left on device")) : ensure();
+    },
+    use: () => Promise.resolve(),
+    clock,
+    logger: jsonLogger({ write: (line) => lines.push(line), now: Date.now, level: "info" }),
+  });
+  const first = renewal.current();
+  const running = renewal.run(stop.signal);
+  clock.leap(300 * dayMs);
+  await eventually("the renewal", () => {
+    clock.leap(60_000);
+    return Promise.resolve(renewal.current() === first ? undefined : true);
+  });
+  stop.abort();
+  await running;
+  assert.equal(tries, 4);
+  assert.equal(lines.filter((line) => line.includes("no space left")).length, 1);
+  assert.equal(lines.filter((line) => line.includes("certificates renewed")).length, 1);
+});
