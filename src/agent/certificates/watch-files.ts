@@ -1,6 +1,6 @@
 import { type FSWatcher, watch } from "node:fs";
 import { realpath } from "node:fs/promises";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
@@ -20,14 +20,19 @@ const settleMs = 100;
 /** For what cannot be watched, such as a network file system. */
 const lookMs = 60_000;
 
-/** Where names can change meaning: beside the files, and beside what links lead to. */
-async function directoriesOf(paths: readonly string[]): Promise<ReadonlySet<string>> {
-  const out = new Set<string>();
+/** Directories in which names can change meaning, with these names: beside the files, and beside what links lead to. */
+async function watchedNames(
+  paths: readonly string[],
+): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+  const out = new Map<string, Set<string>>();
+  const add = (path: string): void => {
+    const names = out.get(dirname(path)) ?? new Set();
+    out.set(dirname(path), names.add(basename(path)));
+  };
   for (const path of paths) {
-    out.add(dirname(path));
-    // A volume of a Secret is a link to a link, and the second one is replaced.
+    add(path);
     const real = await realpath(path).catch(() => undefined);
-    if (real !== undefined) out.add(dirname(real));
+    if (real !== undefined) add(real);
   }
   return out;
 }
@@ -37,13 +42,19 @@ export async function watchFiles(options: WatchFilesOptions, signal: AbortSignal
   const { paths, onChange, clock, logger } = options;
   const wake = new Wake();
   const watchers = new Map<string, FSWatcher>();
+  let wanted: ReadonlyMap<string, ReadonlySet<string>> = new Map();
   const drop = (directory: string): void => {
     watchers.get(directory)?.close();
     watchers.delete(directory);
   };
   const follow = (directory: string): void => {
     try {
-      const watcher = watch(directory, { persistent: false }, () => wake.wake());
+      const watcher = watch(directory, { persistent: false }, (_event, name) => {
+        // A volume of a Secret is a link to a link named ..data, and that is what is replaced.
+        const concerns =
+          name === null || name.startsWith("..") || wanted.get(directory)?.has(name) === true;
+        if (concerns) wake.wake();
+      });
       watcher.on("error", () => {
         drop(directory);
         wake.wake();
@@ -55,9 +66,9 @@ export async function watchFiles(options: WatchFilesOptions, signal: AbortSignal
   };
   try {
     while (!signal.aborted) {
-      const wanted = await directoriesOf(paths);
+      wanted = await watchedNames(paths);
       for (const directory of watchers.keys()) if (!wanted.has(directory)) drop(directory);
-      for (const directory of wanted) if (!watchers.has(directory)) follow(directory);
+      for (const directory of wanted.keys()) if (!watchers.has(directory)) follow(directory);
       await onChange();
       await wake.wait(clock, lookMs, signal);
       if (!signal.aborted) await clock.sleep(settleMs, signal).catch(() => undefined);

@@ -12,6 +12,7 @@ import { systemClock } from "../../lib/clock.ts";
 import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { stringMap } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 import { startControlPlaneThread } from "../control-plane-host.ts";
 import { crashHook } from "../crash-hook.ts";
 import type { DemoRunner } from "../demo/demo-runner.ts";
@@ -21,7 +22,7 @@ import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
-import { superviseAll } from "../supervise.ts";
+import { type Runner, superviseAll } from "../supervise.ts";
 import {
   contextName,
   invokingUser,
@@ -93,6 +94,27 @@ async function offerKubeconfig(files: ControlPlaneFiles, logger: Logger): Promis
     });
     return `kubectl --kubeconfig ${files.adminKubeconfig}`;
   }
+}
+
+const kubeconfigLookMs = 3_600_000;
+
+/** Keeps that context good: the administrator's certificate is renewed while the control plane runs. */
+function kubeconfigRenewal(files: ControlPlaneFiles, logger: Logger): Runner {
+  const read = (): Promise<string | undefined> =>
+    readIfThere(files.adminKubeconfig).catch(() => undefined);
+  return {
+    name: "kubeconfig",
+    run: async (signal) => {
+      let offered = await read();
+      while (!signal.aborted) {
+        await systemClock.sleep(kubeconfigLookMs, signal).catch(() => undefined);
+        const text = signal.aborted ? undefined : await read();
+        if (text === undefined || text === offered) continue;
+        await offerKubeconfig(files, logger);
+        offered = text;
+      }
+    },
+  };
 }
 
 /** What `--demo` asks for, if it was given. */
@@ -170,7 +192,12 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
     };
     await superviseAll(
       // From here on the control plane runs: whatever fails must end it too.
-      [controlPlane.runner, { name: "agent", run: runNode }, ...(demo === undefined ? [] : [demo])],
+      [
+        controlPlane.runner,
+        { name: "agent", run: runNode },
+        kubeconfigRenewal(files, logger),
+        ...(demo === undefined ? [] : [demo]),
+      ],
       logger,
       demo?.stop ?? signal,
     );
