@@ -24,6 +24,8 @@ export interface FakeContainer {
   readonly config: ContainerConfig;
   state: ContainerState;
   limits: ContainerLimits;
+  /** Somebody gave it a restart policy. */
+  engineRestarts?: boolean;
 }
 
 export interface FakeSandbox {
@@ -67,6 +69,10 @@ export interface FakeRuntime extends ContainerRuntime, ImageService {
   startByHand(containerID: string): void;
   /** Somebody gives a container other limits. */
   limitByHand(name: string, limits: Partial<ContainerLimits>): void;
+  /** Somebody tells the engine to restart a container by itself. */
+  restartByEngine(name: string): void;
+  /** The engine cannot tell any more in which state a container is. */
+  loseState(name: string): void;
   /** Somebody removes all sandboxes; what runs in them lives on. */
   removeSandboxesByHand(): void;
   /** Somebody restarts all sandboxes: their processes are others now. */
@@ -163,6 +169,22 @@ class MemoryRuntime implements FakeRuntime {
     for (const container of this.containers.values()) {
       if (container.config.name !== name) continue;
       container.limits = { ...container.limits, ...limits };
+      this.#emit("updated", this.#uidOf(container), container.id);
+    }
+  }
+
+  restartByEngine(name: string): void {
+    for (const container of this.containers.values()) {
+      if (container.config.name !== name) continue;
+      container.engineRestarts = true;
+      this.#emit("updated", this.#uidOf(container), container.id);
+    }
+  }
+
+  loseState(name: string): void {
+    for (const container of this.containers.values()) {
+      if (container.config.name !== name || container.state.kind !== "running") continue;
+      container.state = { kind: "unknown", createdAt: container.state.createdAt };
       this.#emit("updated", this.#uidOf(container), container.id);
     }
   }
@@ -356,6 +378,7 @@ class MemoryRuntime implements FakeRuntime {
       memoryLimitBytes:
         memoryLimitBytes === 0 ? container.limits.memoryLimitBytes : memoryLimitBytes,
     };
+    container.engineRestarts = false;
   }
 
   async containerLogPath(): Promise<string | undefined> {
@@ -490,6 +513,7 @@ class MemoryRuntime implements FakeRuntime {
         labels: container.config.labels,
         record: container.config.record,
         limits: container.limits,
+        ...(container.engineRestarts === true ? { engineRestarts: true } : {}),
       }))
       .toSorted(compareNewest);
     return { uid, name, namespace, sandboxes, containers };
