@@ -1,3 +1,5 @@
+import type { KubeletConfiguration } from "./kubelet-configuration.ts";
+
 /** Everything the agent may be told, resolved and checked once at start; frozen afterwards. */
 export interface AgentConfig {
   /** Lower-case name of the Node object. */
@@ -10,6 +12,8 @@ export interface AgentConfig {
     readonly value: string;
     readonly effect: string;
   }[];
+  /** `spec.providerID` of a Node that is made; default none. */
+  readonly providerID?: string;
   /** Kubelet root: pods/, pki/ and our own state files live below. */
   readonly rootDir: string;
   /** /var/log/pods */
@@ -27,10 +31,16 @@ export interface AgentConfig {
   readonly kubeletPort: number;
   /** 10248, loopback only; 0 = off. */
   readonly kubeletHealthzPort: number;
+  /** Default 127.0.0.1. */
+  readonly kubeletHealthzAddress?: string;
   /** 10256 */
   readonly proxyHealthzPort: number;
+  /** Default {@link bindAddress}. */
+  readonly proxyHealthzAddress?: string;
   /** 10249, loopback only; 0 = off. */
   readonly proxyMetricsPort: number;
+  /** Default 127.0.0.1. */
+  readonly proxyMetricsAddress?: string;
   /** Signs client certificates that may use the kubelet port (clientCAFile); empty = from the kubeconfig's CA. */
   readonly clientCAFile: string;
   readonly tlsCertFile: string;
@@ -118,6 +128,8 @@ export interface AgentConfig {
   readonly imageMinimumGCAgeMs?: number;
   /** Milliseconds after which an unused image is removed whatever the disk says; 0 = never (default). */
   readonly imageMaximumGCAgeMs?: number;
+  /** How often sizes of volumes are measured while somebody asks for them; negative = never; default 60 000. */
+  readonly volumeStatsAggPeriodMs?: number;
   readonly nodeStatusUpdateFrequencyMs: number;
   readonly nodeStatusReportFrequencyMs: number;
   readonly nodeLeaseDurationSeconds: number;
@@ -125,6 +137,12 @@ export interface AgentConfig {
   readonly kubeReserved: Readonly<Record<string, string>>;
   readonly systemReserved: Readonly<Record<string, string>>;
   readonly evictionHard: Readonly<Record<string, string>>;
+  /** Milliseconds that a condition of pressure stays after the pressure; default 300 000. */
+  readonly evictionPressureTransitionPeriodMs?: number;
+  /** Events a second in the long run, 0 = as upstream's default; default 50. */
+  readonly eventRecordQPS?: number;
+  /** Events at once before that counts; default 100. */
+  readonly eventBurst?: number;
   readonly allowedUnsafeSysctls: readonly string[];
   /** Containers that name no seccomp profile get the runtime's own; default false. */
   readonly seccompDefault?: boolean;
@@ -133,6 +151,8 @@ export interface AgentConfig {
   readonly enableDebuggingHandlers: boolean;
   /** Off: /debug/pprof says so. On, the default: it says that there are no such profiles. */
   readonly enableProfilingHandler?: boolean;
+  /** The KubeletConfiguration that this was made of, for /configz; default: all defaults. */
+  readonly kubelet?: KubeletConfiguration;
   /** "nftables" until the iptables backend lands. */
   readonly proxyMode: "nftables";
 }
