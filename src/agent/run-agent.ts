@@ -127,6 +127,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       client,
       component: "kubelet",
       host: config.nodeName,
+      // 0 is client-go's word for its own default.
+      ...(config.eventRecordQPS ? { qps: config.eventRecordQPS } : {}),
+      ...(config.eventBurst ? { burst: config.eventBurst } : {}),
       clock,
       logger,
       random,

@@ -149,6 +149,10 @@ export interface AgentConfig {
   /** Longest wait between restarts of a container that keeps ending, 1 000 to 300 000; default 300 000. */
   readonly maxContainerRestartPeriodMs?: number;
   readonly enableDebuggingHandlers: boolean;
+  /** Whether /logs/ serves the files below /var/log; default true. */
+  readonly enableSystemLogHandler?: boolean;
+  /** Whether /logs/?query= serves the journal of services (KEP-2258); default false. */
+  readonly enableSystemLogQuery?: boolean;
   /** Off: /debug/pprof says so. On, the default: it says that there are no such profiles. */
   readonly enableProfilingHandler?: boolean;
   /** The KubeletConfiguration that this was made of, for /configz; default: all defaults. */

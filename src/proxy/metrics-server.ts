@@ -4,14 +4,14 @@ import { answerText } from "./health.ts";
 import { listenUntilAborted } from "./listen.ts";
 
 /**
- * Serves `/metrics`, `/healthz` and `/proxyMode` on loopback until the signal aborts, as kube-proxy does on 10249.
+ * Serves `/metrics`, `/healthz` and `/proxyMode` until the signal aborts, as kube-proxy does on 10249.
  *
  * @param render Makes the text of `/metrics`.
- * @param port 0 = no server.
+ * @param at Port 0 = no server.
  * @throws {SetupError} when the port cannot be had.
  */
 export async function serveMetrics(
-  port: number,
+  { address = "127.0.0.1", port }: { readonly address?: string | undefined; readonly port: number },
   render: () => string,
   signal: AbortSignal,
 ): Promise<void> {
@@ -19,7 +19,7 @@ export async function serveMetrics(
     {
       purpose: "proxy metrics",
       setting: "proxyMetricsPort",
-      address: "127.0.0.1",
+      address,
       port,
       onRequest: (request, response) => {
         answer(render, request, response);

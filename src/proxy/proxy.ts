@@ -31,7 +31,12 @@ import { Wake } from "./wake.ts";
 export interface ProxyOptions {
   readonly config: Pick<
     AgentConfig,
-    "clusterCIDRs" | "bindAddress" | "proxyHealthzPort" | "proxyMetricsPort"
+    | "clusterCIDRs"
+    | "bindAddress"
+    | "proxyHealthzPort"
+    | "proxyHealthzAddress"
+    | "proxyMetricsPort"
+    | "proxyMetricsAddress"
   >;
   /** An identity that may list and watch Services, EndpointSlices and Nodes: system:node-proxier. */
   readonly client: ApiClient;
@@ -420,7 +425,7 @@ class Proxier implements ServiceProxy {
     await Promise.all([
       serveHealth(
         {
-          address: config.bindAddress,
+          address: config.proxyHealthzAddress ?? config.bindAddress,
           port: config.proxyHealthzPort,
           state: this.#health,
           clock,
@@ -428,7 +433,11 @@ class Proxier implements ServiceProxy {
         },
         signal,
       ),
-      serveMetrics(config.proxyMetricsPort, () => this.#renderMetrics(), signal),
+      serveMetrics(
+        { address: config.proxyMetricsAddress, port: config.proxyMetricsPort },
+        () => this.#renderMetrics(),
+        signal,
+      ),
     ]);
   }
 

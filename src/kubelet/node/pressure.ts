@@ -36,19 +36,24 @@ export function pressureNow(
   return under;
 }
 
-/** How long a condition stays after the pressure was last seen (`evictionPressureTransitionPeriod`). */
-const transitionPeriodMs = 5 * 60_000;
+const defaultTransitionPeriodMs = 5 * 60_000;
 
 /** Remembers when pressure was last seen, so that a condition does not flap around its threshold. */
 export class PressureMemory {
   readonly #lastSeen = new Map<PressureKind, number>();
+  readonly #transitionPeriodMs: number;
+
+  /** @param transitionPeriodMs How long a condition stays after the pressure was last seen. */
+  constructor(transitionPeriodMs = defaultTransitionPeriodMs) {
+    this.#transitionPeriodMs = transitionPeriodMs;
+  }
 
   /** @param monotonicMs Time of the observation. */
   observe(under: ReadonlySet<PressureKind>, monotonicMs: number): Set<PressureKind> {
     for (const kind of under) this.#lastSeen.set(kind, monotonicMs);
     const held = new Set<PressureKind>();
     for (const [kind, at] of this.#lastSeen) {
-      if (monotonicMs - at < transitionPeriodMs) held.add(kind);
+      if (monotonicMs - at < this.#transitionPeriodMs) held.add(kind);
     }
     return held;
   }

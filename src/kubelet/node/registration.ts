@@ -26,7 +26,7 @@ export function platformLabels(architecture: string): Record<string, string> {
 
 /** The Node object as it is created: the only moment at which taints are ours to set. */
 export function initialNode(
-  config: Pick<AgentConfig, "nodeName" | "nodeLabels" | "registerWithTaints">,
+  config: Pick<AgentConfig, "nodeName" | "nodeLabels" | "registerWithTaints" | "providerID">,
   identity: Pick<HostIdentity, "architecture" | "hostname">,
   status: NodeStatus,
 ): Node {
@@ -38,7 +38,10 @@ export function initialNode(
       labels: defaultLabels(config, identity),
       annotations: { [attachDetach]: "true" },
     },
-    spec: taints(config),
+    spec: {
+      ...(config.providerID === undefined ? {} : { providerID: config.providerID }),
+      ...taints(config),
+    },
     status,
   };
 }
@@ -86,7 +89,10 @@ export function existingNodePatch(
 }
 
 export interface RegistrationDeps {
-  readonly config: Pick<AgentConfig, "nodeName" | "nodeLabels" | "registerWithTaints">;
+  readonly config: Pick<
+    AgentConfig,
+    "nodeName" | "nodeLabels" | "registerWithTaints" | "providerID"
+  >;
   readonly client: ApiClient;
   readonly clock: Clock;
   readonly logger: Logger;

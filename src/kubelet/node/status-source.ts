@@ -37,12 +37,13 @@ interface SlowFacts {
 /** Observes machine and runtime and composes the node's status from it. */
 export class StatusSource {
   readonly #options: StatusSourceOptions;
-  readonly #pressure = new PressureMemory();
+  readonly #pressure: PressureMemory;
   #identity: HostIdentity | undefined;
   #slow: SlowFacts | undefined;
 
   constructor(options: StatusSourceOptions) {
     this.#options = options;
+    this.#pressure = new PressureMemory(options.config.evictionPressureTransitionPeriodMs);
   }
 
   /** Gives the facts that do not change; call before {@link compute}. */

@@ -50,7 +50,7 @@ describe("the proxy's own servers", () => {
     metrics.serviceChanged();
     metrics.synced({ family: "IPv4", seconds: 0.003, full: true, bytes: 10, changes: 2 }, 5000);
     metrics.programmed(0.3, "IPv4");
-    const running = serveMetrics(port, () => metrics.render(), stop.signal);
+    const running = serveMetrics({ port }, () => metrics.render(), stop.signal);
     assert.equal(await (await get(port, "/proxyMode")).text(), "nftables");
     assert.equal(await (await get(port, "/healthz")).text(), "ok");
     assert.equal((await get(port, "/nothing")).status, 404);
@@ -87,7 +87,7 @@ describe("the proxy's own servers", () => {
     await once(other, "listening");
     try {
       await assert.rejects(
-        serveMetrics(port, () => "", stop.signal),
+        serveMetrics({ port }, () => "", stop.signal),
         (error: unknown) =>
           error instanceof SetupError &&
           error.message.includes(`proxy metrics port 127.0.0.1:${port} is in use`) &&
@@ -108,7 +108,7 @@ describe("the proxy's own servers", () => {
   });
 
   it("are off with port 0", async () => {
-    await serveMetrics(0, () => "", stop.signal);
+    await serveMetrics({ port: 0 }, () => "", stop.signal);
   });
 
   afterEach(() => {
