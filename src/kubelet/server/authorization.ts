@@ -1,10 +1,11 @@
-import type { ApiClient } from "../../api/client.ts";
 import type { SubjectAccessReviewSpec } from "../../api/types.gen.ts";
+import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { isRecord } from "../../lib/guard.ts";
 import { ExpiringCache } from "./expiring-cache.ts";
+import { HttpRefusal } from "./http-refusal.ts";
 import type { User } from "./identity.ts";
-import type { Access, NodeSubresource } from "./route.ts";
+import type { Reviews } from "./reviews.ts";
+import type { Access } from "./route.ts";
 
 const verbs: Readonly<Record<string, string>> = {
   GET: "get",
@@ -21,43 +22,64 @@ export function accessVerb({ verb }: Access, method: string): string {
 
 const allowMs = 5 * 60_000;
 const denyMs = 30_000;
-const reviewDeadlineMs = 10_000;
+
+export interface AuthorizerOptions {
+  readonly settings: AgentConfig["authorization"];
+  readonly nodeName: string;
+  readonly reviews: Reviews;
+  readonly clock: Clock;
+}
 
 /** Asks the API server whether a user may do something with this node; remembers the answers. */
 export class Authorizer {
-  readonly #client: ApiClient;
-  readonly #nodeName: string;
+  readonly #options: AuthorizerOptions;
   readonly #answers: ExpiringCache<boolean>;
 
-  constructor(options: {
-    readonly client: ApiClient;
-    readonly nodeName: string;
-    readonly clock: Clock;
-  }) {
-    this.#client = options.client;
-    this.#nodeName = options.nodeName;
+  constructor(options: AuthorizerOptions) {
+    this.#options = options;
     this.#answers = new ExpiringCache(options.clock);
   }
 
-  /** One allowed subresource suffices. @throws {ApiError} and others when the API server could not be asked. */
-  async allowed(
-    user: User,
-    verb: string,
-    subresources: readonly NodeSubresource[],
-    signal: AbortSignal,
-  ): Promise<boolean> {
+  /**
+   * Returns when the user may; one allowed subresource suffices, they are asked about one after the other.
+   *
+   * @throws {HttpRefusal} 403, or 500 when the API server could not be asked, with upstream's texts.
+   */
+  async authorize(user: User, method: string, access: Access, signal: AbortSignal): Promise<void> {
+    if (this.#options.settings?.mode === "AlwaysAllow") return;
     // Allowed everything by every API server, also by one that cannot be asked at the moment.
-    if (user.groups.includes("system:masters")) return true;
-    for (const subresource of subresources) {
-      const spec = this.#spec(user, verb, subresource);
-      const answer = await this.#answers.get(
-        JSON.stringify(spec),
-        () => this.#review(spec, signal),
-        (allowed) => (allowed ? allowMs : denyMs),
-      );
-      if (answer) return true;
+    if (user.groups.includes("system:masters")) return;
+    const verb = accessVerb(access, method);
+    const about = `user=${user.name}, verb=${verb}, resource=nodes`;
+    for (const subresource of access.subresources) {
+      try {
+        if (await this.#ask(this.#spec(user, verb, subresource), signal)) return;
+      } catch (error) {
+        const text = `Authorization error (${about}, subresource=${subresource})`;
+        throw new HttpRefusal(500, text, { cause: error });
+      }
     }
-    return false;
+    const subresources = access.subresources.join(" ");
+    throw new HttpRefusal(403, `Forbidden (${about}, subresource(s)=[${subresources}])\n`);
+  }
+
+  async #ask(spec: SubjectAccessReviewSpec, signal: AbortSignal): Promise<boolean> {
+    const { reviews, settings } = this.#options;
+    return this.#answers.get(
+      JSON.stringify(spec),
+      async (inner) => {
+        const { allowed, denied } = await reviews.access(spec, inner);
+        if (allowed === true && denied === true) {
+          throw new Error("webhook subject access review returned both allow and deny response");
+        }
+        return allowed === true;
+      },
+      (allowed) =>
+        allowed
+          ? (settings?.cacheAuthorizedTTLMs ?? allowMs)
+          : (settings?.cacheUnauthorizedTTLMs ?? denyMs),
+      signal,
+    );
   }
 
   #spec(user: User, verb: string, subresource: string): SubjectAccessReviewSpec {
@@ -75,25 +97,8 @@ export class Authorizer {
         version: "v1",
         resource: "nodes",
         subresource,
-        name: this.#nodeName,
+        name: this.#options.nodeName,
       },
     };
-  }
-
-  async #review(spec: SubjectAccessReviewSpec, signal: AbortSignal): Promise<boolean> {
-    const answer = await this.#client.request({
-      method: "POST",
-      path: "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-      body: {
-        apiVersion: "authorization.k8s.io/v1",
-        kind: "SubjectAccessReview",
-        metadata: {},
-        spec,
-      },
-      deadlineMs: reviewDeadlineMs,
-      signal,
-    });
-    const status = isRecord(answer) ? answer["status"] : undefined;
-    return isRecord(status) && status["allowed"] === true;
   }
 }

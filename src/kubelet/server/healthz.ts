@@ -1,26 +1,72 @@
 import { createServer } from "node:http";
 
+import { HttpRefusal } from "./http-refusal.ts";
 import { listenUntilAborted } from "./listen.ts";
 
-/** Plain HTTP on loopback, `/healthz` only: what init systems and installers wait for. Port 0 is off. */
-export async function runHealthzServer(
-  options: {
-    readonly port: number;
-    /** What is wrong; undefined when well. */
-    readonly healthy: () => string | undefined;
-  },
-  signal: AbortSignal,
-): Promise<void> {
-  if (options.port === 0) return;
+/** One thing that is looked at; its check returns what is wrong, undefined when nothing is. */
+export interface HealthCheck {
+  readonly name: string;
+  readonly check: () => string | undefined;
+}
+
+/** Answering at all is all that is asked. */
+export const ping: HealthCheck = { name: "ping", check: () => undefined };
+
+/**
+ * The answer of `/healthz` (upstream's apiserver/pkg/server/healthz): `ok`, or each check by name with `?verbose`, or
+ * when one fails. `?exclude=NAME` leaves one out.
+ *
+ * @throws {HttpRefusal} 500 when a check fails; it does not tell why, because many may ask.
+ */
+export function healthzText(checks: readonly HealthCheck[], query: URLSearchParams): string {
+  const excluded = new Set(query.getAll("exclude"));
+  let lines = "";
+  let failed = false;
+  for (const { name, check } of checks) {
+    if (excluded.delete(name)) {
+      lines += `[+]${name} excluded: ok\n`;
+    } else if (check() === undefined) {
+      lines += `[+]${name} ok\n`;
+    } else {
+      failed = true;
+      lines += `[-]${name} failed: reason withheld\n`;
+    }
+  }
+  if (excluded.size > 0) {
+    const names = [...excluded].toSorted().map((name) => JSON.stringify(name));
+    lines += `warn: some health checks cannot be excluded: no matches for ${names.join(",")}\n`;
+  }
+  if (failed) throw new HttpRefusal(500, `${lines}healthz check failed\n`);
+  return query.has("verbose") ? `${lines}healthz check passed\n` : "ok";
+}
+
+/** The answer of `/healthz/NAME`. @throws {HttpRefusal} 500 with the reason. */
+export function checkText({ check }: HealthCheck): string {
+  const trouble = check();
+  if (trouble !== undefined) throw new HttpRefusal(500, `internal server error: ${trouble}\n`);
+  return "ok";
+}
+
+/**
+ * Plain HTTP on loopback, what init systems and installers wait for: whether the agent answers. Whether it is well, port
+ * 10250 tells: a supervisor that restarts the agent because of what ails the container engine would help nobody.
+ */
+export async function runHealthzServer(port: number, signal: AbortSignal): Promise<void> {
+  // Port 0 is off.
+  if (port === 0) return;
   const server = createServer((request, response) => {
-    const path = (request.url ?? "/").split("?")[0];
-    if (path !== "/healthz") {
-      response.writeHead(404, { "Content-Type": "text/plain" }).end("404 page not found\n");
+    const url = URL.parse(`http://localhost${request.url ?? "/"}`);
+    const head = {
+      "Content-Type": "text/plain; charset=utf-8",
+      "X-Content-Type-Options": "nosniff",
+    };
+    if (url?.pathname !== "/healthz" && url?.pathname !== "/healthz/ping") {
+      response.writeHead(404, head).end("404 page not found\n");
       return;
     }
-    const trouble = options.healthy();
-    response.writeHead(trouble === undefined ? 200 : 500, { "Content-Type": "text/plain" });
-    response.end(trouble === undefined ? "ok" : `healthz check failed: ${trouble}\n`);
+    const root = url.pathname === "/healthz";
+    response.writeHead(200, head);
+    response.end(root ? healthzText([ping], url.searchParams) : checkText(ping));
   });
-  await listenUntilAborted(server, "127.0.0.1", options.port, "kubeletHealthzPort", signal);
+  await listenUntilAborted(server, "127.0.0.1", port, "kubeletHealthzPort", signal);
 }

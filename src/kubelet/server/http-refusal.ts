@@ -20,17 +20,23 @@ export class HttpRefusal extends RemoraError {
   }
 }
 
-/** Refuses an upgrade: there is no response object then, only the socket. */
-export function refuseUpgrade(
-  socket: Duplex,
-  { status, message: text, headers }: HttpRefusal,
-): void {
-  if (!socket.writable) return;
-  const lines = Object.entries({
+/** Headers of a refusal's answer, its length and connection left out. */
+export function refusalHeaders({ headers }: HttpRefusal): Record<string, string> {
+  return {
     "Content-Type": "text/plain; charset=utf-8",
+    "X-Content-Type-Options": "nosniff",
+    ...headers,
+  };
+}
+
+/** Refuses an upgrade: there is no response object then, only the socket. */
+export function refuseUpgrade(socket: Duplex, refusal: HttpRefusal): void {
+  if (!socket.writable) return;
+  const { status, message: text } = refusal;
+  const lines = Object.entries({
+    ...refusalHeaders(refusal),
     "Content-Length": String(Buffer.byteLength(text)),
     Connection: "close",
-    ...headers,
   }).map(([name, value]) => `${name}: ${value}\r\n`);
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n${lines.join("")}\r\n${text}`);
 }

@@ -1,10 +1,12 @@
-import type { TLSSocket } from "node:tls";
+import type { IncomingHttpHeaders } from "node:http";
 
-import type { ApiClient } from "../../api/client.ts";
 import type { TokenReviewSpec, TokenReviewStatus } from "../../api/types.gen.ts";
+import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { isRecord, optionalString, stringMap } from "../../lib/guard.ts";
+import { isRecord, type JsonRecord, optionalString, stringMap } from "../../lib/guard.ts";
+import type { CertifiedSocket, ClientCertificates } from "./client-certificates.ts";
 import { ExpiringCache } from "./expiring-cache.ts";
+import type { Reviews } from "./reviews.ts";
 
 /** Who sends a request (authentication.k8s.io UserInfo). */
 export interface User {
@@ -14,72 +16,109 @@ export interface User {
   readonly extra: Readonly<Record<string, readonly string[]>>;
 }
 
+const authenticated = "system:authenticated";
+const unauthenticated = "system:unauthenticated";
+
+const anonymous: User = {
+  name: "system:anonymous",
+  uid: "",
+  groups: [unauthenticated],
+  extra: {},
+};
+
 /** `authentication.webhook.cacheTTL` */
 const tokenCacheMs = 120_000;
-const reviewDeadlineMs = 10_000;
 
-/** The user that a client certificate's subject names: CN is the name, each O a group. */
-export function certificateUser(subject: unknown): User | undefined {
-  if (!isRecord(subject)) return undefined;
-  const name = optionalString(subject["CN"]);
-  if (name === undefined || name === "") return undefined;
-  const organizations = subject["O"];
-  const groups = (Array.isArray(organizations) ? organizations : [organizations]).filter(
-    (group) => typeof group === "string",
-  );
-  return { name, uid: "", groups: [...groups, "system:authenticated"], extra: {} };
+export interface AuthenticatorOptions {
+  readonly settings: AgentConfig["authentication"];
+  readonly certificates: ClientCertificates;
+  readonly reviews: Reviews;
+  readonly clock: Clock;
 }
 
-/** Tells who speaks, by verified client certificate or by bearer token through TokenReview. */
+/** Tells who speaks: by client certificate, else by bearer token through TokenReview, else nobody or anonymous. */
 export class Authenticator {
-  readonly #client: ApiClient;
+  readonly #options: AuthenticatorOptions;
+  readonly #cacheMs: number;
   readonly #tokens: ExpiringCache<User | undefined>;
 
-  constructor(options: { readonly client: ApiClient; readonly clock: Clock }) {
-    this.#client = options.client;
+  constructor(options: AuthenticatorOptions) {
+    this.#options = options;
+    this.#cacheMs = options.settings?.webhookCacheTTLMs ?? tokenCacheMs;
     this.#tokens = new ExpiringCache(options.clock);
   }
 
   /**
-   * Undefined for nobody: no credential, or one that does not hold.
+   * Undefined for nobody: a caller without any credential, where those are not let in as anonymous.
    *
-   * @throws {ApiError} and others when the API server could not be asked about a token.
+   * @throws {Error} a credential that does not hold, or an API server that could not be asked about it: such a caller
+   *   is not taken for one without any.
    */
   async authenticate(
-    socket: Pick<TLSSocket, "authorized" | "getPeerCertificate">,
-    authorization: string | undefined,
+    socket: CertifiedSocket,
+    headers: IncomingHttpHeaders,
     signal: AbortSignal,
   ): Promise<User | undefined> {
-    if (socket.authorized) {
-      const user = certificateUser(socket.getPeerCertificate().subject);
-      if (user !== undefined) return user;
+    const { certificates, clock, settings } = this.#options;
+    const failures: unknown[] = [];
+    try {
+      const user = certificates.userOf(socket, clock.now());
+      if (user !== undefined) return withAuthenticated(user);
+    } catch (error) {
+      // As upstream: who also shows a token is known by that.
+      failures.push(error);
     }
-    const token = /^Bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
-    if (token === undefined) return undefined;
-    return this.#tokens.get(
-      token,
-      () => this.#review(token, signal),
-      () => tokenCacheMs,
-    );
+    const token = settings?.webhookEnabled === false ? undefined : bearerToken(headers);
+    if (token !== undefined) return withAuthenticated(await this.#tokenUser(token, signal));
+    if (failures.length > 0) throw failures[0];
+    return settings?.anonymousEnabled === true ? anonymous : undefined;
   }
 
-  async #review(token: string, signal: AbortSignal): Promise<User | undefined> {
-    const spec: TokenReviewSpec = { token };
-    const answer = await this.#client.request({
-      method: "POST",
-      path: "/apis/authentication.k8s.io/v1/tokenreviews",
-      body: { apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", metadata: {}, spec },
-      deadlineMs: reviewDeadlineMs,
+  async #tokenUser(token: string, signal: AbortSignal): Promise<User> {
+    const user = await this.#tokens.get(
+      token,
+      async (inner) => reviewedUser(await this.#options.reviews.token(reviewSpec(token), inner)),
+      () => this.#cacheMs,
       signal,
-    });
-    const status = isRecord(answer) ? answer["status"] : undefined;
-    return isRecord(status) ? reviewedUser(status) : undefined;
+    );
+    if (user === undefined) throw new Error("invalid bearer token");
+    return user;
   }
 }
 
-function reviewedUser(status: TokenReviewStatus | Record<string, unknown>): User | undefined {
+function reviewSpec(token: string): TokenReviewSpec {
+  return { token };
+}
+
+function withAuthenticated(user: User): User {
+  const { groups } = user;
+  if (groups.includes(authenticated) || groups.includes(unauthenticated)) return user;
+  return { ...user, groups: [...groups, authenticated] };
+}
+
+const socketTokenPrefix = "base64url.bearer.authorization.k8s.io.";
+
+/** The token of the Authorization header, or the one that browsers hide among a WebSocket's protocols. */
+export function bearerToken(headers: IncomingHttpHeaders): string | undefined {
+  const [scheme = "", token = ""] = (headers.authorization ?? "").trim().split(" ");
+  if (scheme.toLowerCase() === "bearer" && token !== "") return token;
+  const offered = (headers["sec-websocket-protocol"] ?? "").split(",");
+  const hidden = offered.map((name) => name.trim()).find((n) => n.startsWith(socketTokenPrefix));
+  if (hidden === undefined) return undefined;
+  const text = Buffer.from(hidden.slice(socketTokenPrefix.length), "base64url").toString("utf8");
+  return text === "" ? undefined : text;
+}
+
+/** @throws {Error} with the API server's words when it could not tell. */
+function reviewedUser(status: TokenReviewStatus | JsonRecord): User | undefined {
   const user: unknown = status.user;
-  if (status.authenticated !== true || !isRecord(user)) return undefined;
+  if (status.authenticated !== true) {
+    const error = optionalString(status.error);
+    // Not an answer to be kept: the next one may be another.
+    if (error !== undefined && error !== "") throw new Error(error);
+    return undefined;
+  }
+  if (!isRecord(user)) return undefined;
   const { groups, extra } = user;
   const names = stringMap(user);
   return {

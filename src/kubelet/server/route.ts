@@ -4,6 +4,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
+import type { Statistics } from "../stats/statistics.ts";
 import type { NodeView, PodView } from "../types.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import type { PodDialer } from "./streams/pod-dialer.ts";
@@ -19,6 +20,10 @@ export interface RouteDeps {
   readonly logger: Logger;
   /** How port-forward reaches a pod. */
   readonly dial: PodDialer;
+  /** When the agent was started, milliseconds since the epoch. */
+  readonly startedAt: number;
+  /** How much is in use; without it the pages about that answer 501. */
+  readonly stats?: Pick<Statistics, "cadvisor" | "resource" | "summary">;
   /** More lines for /metrics, in Prometheus text format. */
   readonly metrics?: () => string;
 }

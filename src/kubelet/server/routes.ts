@@ -2,11 +2,17 @@ import type { ServerResponse } from "node:http";
 
 import { kubeletConfiguration } from "./configz.ts";
 import { serveContainerLogs } from "./container-logs.ts";
+import { checkText, type HealthCheck, healthzText, ping } from "./healthz.ts";
 import { HttpRefusal } from "./http-refusal.ts";
+import { serveCadvisorMetrics, serveResourceMetrics } from "./metrics-pages.ts";
 import { renderMetrics } from "./metrics.ts";
+import { serveNodeLogs } from "./node-logs.ts";
 import { servePortForward } from "./streams/port-forward.ts";
 import type { Access, Exchange, Route, RouteDeps, StreamingRoute } from "./route.ts";
+import { refuseCheckpoint, serveRun } from "./run-command.ts";
 import { runningPods } from "./running-pods.ts";
+import { serveStatsSummary } from "./stats-summary.ts";
+import { serveStatusz } from "./statusz.ts";
 import { serveStreaming } from "./streams/streaming.ts";
 
 const pods: Access = { subresources: ["pods", "proxy"] };
@@ -15,19 +21,24 @@ const configz: Access = { subresources: ["configz", "proxy"] };
 const stats: Access = { subresources: ["stats"] };
 const metrics: Access = { subresources: ["metrics"] };
 const log: Access = { subresources: ["log"] };
+const checkpoint: Access = { subresources: ["checkpoint"] };
+const statusz: Access = { subresources: ["statusz"] };
 const proxy: Access = { subresources: ["proxy"] };
 
 /** A page that stays when `enableDebuggingHandlers` is off, one that answers 405 then, one that vanishes. */
 const page = { methods: ["GET", "HEAD"], withoutDebugging: "served" } as const;
 const debugPage = { ...page, withoutDebugging: "refused" } as const;
 const hiddenPage = { ...page, withoutDebugging: "absent" } as const;
+const hiddenCommand = { ...hiddenPage, methods: ["POST"] } as const;
 
+/** What runs something in a pod, or reaches into it. */
 const stream = {
   methods: ["GET", "POST"],
   withoutDebugging: "refused",
   // A WebSocket can only be opened by GET; that must not turn running a command into a mere read.
   access: { subresources: ["proxy"], verb: "create" },
 } as const;
+const command = { ...stream, methods: ["POST"] } as const;
 const remoteCommand: Omit<StreamingRoute, "path"> = { ...stream, upgrade: serveStreaming };
 const portForward: Omit<StreamingRoute, "path"> = { ...stream, upgrade: servePortForward };
 
@@ -36,10 +47,8 @@ const portForward: Omit<StreamingRoute, "path"> = { ...stream, upgrade: servePor
  * Each row says who may ask (`access`); one that does not is refused by the compiler.
  */
 export const routes: readonly Route[] = [
-  { ...page, path: "/healthz", access: healthz, serve: serveSyncLoop },
-  { ...page, path: "/healthz/ping", access: healthz, serve: serveOk },
-  { ...page, path: "/healthz/log", access: healthz, serve: serveOk },
-  { ...page, path: "/healthz/syncloop", access: healthz, serve: serveSyncLoop },
+  { ...page, path: "/healthz", access: healthz, serve: serveHealthz },
+  { ...page, path: "/healthz/{check}", access: healthz, serve: serveHealthCheck },
   { ...page, path: "/healthz/{path*}", access: healthz, serve: notFound },
 
   { ...page, path: "/pods", access: pods, serve: servePods },
@@ -47,16 +56,23 @@ export const routes: readonly Route[] = [
   { ...debugPage, path: "/runningpods", access: pods, serve: serveRunningPods },
   { ...debugPage, path: "/runningpods/{path*}", access: pods, serve: notFound },
   { ...hiddenPage, path: "/configz", access: configz, serve: serveConfigz },
+  { ...hiddenPage, path: "/flagz", access: configz, serve: notFound },
+  {
+    ...hiddenPage,
+    path: "/statusz",
+    access: statusz,
+    serve: (deps, exchange) => serveStatusz(deps, exchange, pages()),
+  },
 
-  { ...page, path: "/stats/summary", access: stats, serve: notMeasured },
+  { ...page, path: "/stats/summary", access: stats, serve: serveStatsSummary },
   { ...page, path: "/stats/{path*}", access: stats, serve: notFound },
   { ...page, path: "/metrics", access: metrics, serve: serveMetrics },
-  { ...page, path: "/metrics/cadvisor", access: metrics, serve: notMeasured },
+  { ...page, path: "/metrics/cadvisor", access: metrics, serve: serveCadvisorMetrics },
   { ...page, path: "/metrics/probes", access: metrics, serve: notMeasured },
-  { ...page, path: "/metrics/resource", access: metrics, serve: notMeasured },
+  { ...page, path: "/metrics/resource", access: metrics, serve: serveResourceMetrics },
   { ...page, path: "/metrics/{path*}", access: metrics, serve: notFound },
 
-  { ...debugPage, path: "/logs/{path*}", access: log, serve: notFound },
+  { ...debugPage, path: "/logs/{path*}", access: log, serve: serveNodeLogs },
   {
     ...debugPage,
     path: "/containerLogs/{namespace}/{pod}/{container}",
@@ -69,11 +85,22 @@ export const routes: readonly Route[] = [
   { ...remoteCommand, path: "/attach/{namespace}/{pod}/{uid}/{container}" },
   { ...portForward, path: "/portForward/{namespace}/{pod}" },
   { ...portForward, path: "/portForward/{namespace}/{pod}/{uid}" },
+  { ...command, path: "/run/{namespace}/{pod}/{container}", serve: serveRun },
+  { ...command, path: "/run/{namespace}/{pod}/{uid}/{container}", serve: serveRun },
+  {
+    ...hiddenCommand,
+    path: "/checkpoint/{namespace}/{pod}/{container}",
+    access: checkpoint,
+    serve: refuseCheckpoint,
+  },
+  { ...debugPage, methods: "any", path: "/debug/pprof/{path*}", access: proxy, serve: noProfiles },
+  { ...hiddenPage, methods: "any", path: "/debug/flags/{path*}", access: proxy, serve: noFlags },
   // What these stand for stays what they need, also where they name nothing.
   { ...stream, path: "/exec/{path*}", serve: notFound },
   { ...stream, path: "/attach/{path*}", serve: notFound },
   { ...stream, path: "/portForward/{path*}", serve: notFound },
   { ...stream, path: "/run/{path*}", serve: notFound },
+  { ...hiddenCommand, path: "/checkpoint/{path*}", access: checkpoint, serve: notFound },
   { ...debugPage, path: "/containerLogs/{path*}", access: proxy, serve: notFound },
 ];
 
@@ -94,14 +121,39 @@ function notMeasured(): never {
   throw new HttpRefusal(501, "resource usage is not measured by this version of the agent\n");
 }
 
-function serveOk(_deps: RouteDeps, { response }: Exchange): void {
-  sendText(response, "ok");
+function healthChecks({ pods }: RouteDeps): readonly HealthCheck[] {
+  // Lines are handed to standard error as they come up; there is nothing that could be held back.
+  const syncloop = { name: "syncloop", check: () => pods.healthy() };
+  return [ping, { ...ping, name: "log" }, syncloop];
 }
 
-function serveSyncLoop(deps: RouteDeps, { response }: Exchange): void {
-  const trouble = deps.pods.healthy();
-  if (trouble !== undefined) throw new HttpRefusal(500, `healthz check failed: ${trouble}\n`);
-  sendText(response, "ok");
+function serveHealthz(deps: RouteDeps, { response, url }: Exchange): void {
+  sendText(response, healthzText(healthChecks(deps), url.searchParams));
+}
+
+function serveHealthCheck(deps: RouteDeps, { params, response }: Exchange): void {
+  const check = healthChecks(deps).find(({ name }) => name === params["check"]);
+  if (check === undefined) notFound();
+  sendText(response, checkText(check));
+}
+
+/** Pages with a name of their own, for who looks for what there is. */
+function pages(): readonly string[] {
+  const plain = routes.filter(
+    (route) => "serve" in route && route.serve !== notFound && !route.path.includes("{"),
+  );
+  return [...new Set(plain.map(({ path }) => `/${path.split("/")[1] ?? ""}`))].toSorted();
+}
+
+function noProfiles({ config }: RouteDeps): never {
+  if (config.enableProfilingHandler === false) {
+    throw new HttpRefusal(405, "profiling endpoint is disabled.\n");
+  }
+  throw new HttpRefusal(404, "this agent is no Go program: it has no pprof profiles\n");
+}
+
+function noFlags(): never {
+  throw new HttpRefusal(405, "flags endpoint is disabled.\n");
 }
 
 function servePods(deps: RouteDeps, { response }: Exchange): void {
@@ -132,6 +184,9 @@ function sendJSON(response: ServerResponse, value: unknown): void {
 }
 
 function sendText(response: ServerResponse, text: string): void {
-  response.writeHead(200, { "Content-Type": "text/plain; charset=utf-8" });
+  response.writeHead(200, {
+    "Content-Type": "text/plain; charset=utf-8",
+    "X-Content-Type-Options": "nosniff",
+  });
   response.end(text);
 }

@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { createServer, type Server as HttpsServer } from "node:https";
-import { readFile } from "node:fs/promises";
+import { createServer } from "node:https";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 
@@ -9,134 +8,163 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import type { ContainerRuntime } from "../../runtime/types.ts";
-import type { NodeView, PodView } from "../types.ts";
-import { accessVerb, Authorizer } from "./authorization.ts";
+import { Authorizer } from "./authorization.ts";
+import { ClientCertificates } from "./client-certificates.ts";
+import { Connections, peerFilter } from "./connections.ts";
 import { runHealthzServer } from "./healthz.ts";
-import { HttpRefusal, refuseUpgrade } from "./http-refusal.ts";
+import { HttpRefusal, refuseUpgrade, refusalHeaders } from "./http-refusal.ts";
 import { Authenticator, type User } from "./identity.ts";
 import { listenUntilAborted } from "./listen.ts";
-import { dialPod, type PodDialer } from "./streams/pod-dialer.ts";
-import { type Access, matchRoute, type Route, type RouteDeps, type RouteMatch } from "./route.ts";
+import { Reviews } from "./reviews.ts";
+import { matchRoute, type Route, type RouteDeps, type RouteMatch } from "./route.ts";
 import { routes, unknownPath } from "./routes.ts";
+import { ServingTls, type TlsMaterial } from "./serving-tls.ts";
+import { createPodDialer, type PodDialer } from "./streams/pod-dialer.ts";
+import type { TlsSource } from "./tls-source.ts";
 
-export interface NodeServerOptions {
+export interface NodeServerOptions extends Omit<RouteDeps, "dial" | "startedAt"> {
   readonly config: AgentConfig;
   /** Identity `system:node:NAME`: asks the API server about tokens and rights. */
   readonly client: ApiClient;
-  readonly runtime: ContainerRuntime;
-  readonly pods: PodView;
-  readonly node: NodeView;
   readonly clock: Clock;
   readonly logger: Logger;
   /** PEM of the CA of client certificates when `config.clientCAFile` is empty. */
   readonly clientCA?: string;
+  /** Certificate and key; default the files that `config` names, looked at now and then. */
+  readonly tls?: TlsSource;
   /** How port-forward reaches a pod; default nsenter. */
   readonly dial?: PodDialer;
-  /** More lines for /metrics, in Prometheus text format. */
-  readonly metrics?: () => string;
 }
 
 export interface NodeServer {
   /**
    * Listens until `signal` aborts, then ends all sessions.
    *
-   * @throws {SetupError} a port is in use, or certificate, key or CA cannot be read.
+   * @throws {SetupError} a port is in use, certificate, key or CA cannot be read, or nobody at all could get in.
    */
   run(signal: AbortSignal): Promise<void>;
 }
 
-/** How often the certificate files are looked at. */
-const reloadMs = 10_000;
+/**
+ * What a caller may cost before it is known. A command to execute travels in the request's first line, so headers may be
+ * long; upstream's limits are 1 MiB and 4 hours, and it bounds neither handshakes nor connections.
+ */
+const bounds = {
+  maxHeaderSize: 256 * 1024,
+  handshakeTimeout: 10_000,
+  headersTimeout: 15_000,
+  requestTimeout: 60_000,
+  /** How often the two above are looked at. */
+  connectionsCheckingInterval: 15_000,
+  /** As upstream: the API server keeps idle connections that long too. */
+  keepAliveTimeout: 90_000,
+  /** Ends the streams of a client whose machine vanished. */
+  keepAlive: true,
+  keepAliveInitialDelay: 15_000,
+} as const;
 
 /** The node's HTTPS server (10250) and its loopback health check (10248). */
 export function createNodeServer(options: NodeServerOptions): NodeServer {
   return new KubeletServer(options);
 }
 
-interface TlsFiles {
-  readonly cert: Buffer;
-  readonly key: Buffer;
-  readonly ca: string | Buffer | undefined;
-}
-
 class KubeletServer implements NodeServer {
   readonly #options: NodeServerOptions;
+  readonly #deps: RouteDeps;
+  readonly #connections: Connections;
+  readonly #certificates = new ClientCertificates("");
   readonly #authenticator: Authenticator;
   readonly #authorizer: Authorizer;
-  readonly #deps: RouteDeps;
+  readonly #ended = new AbortController();
 
   constructor(options: NodeServerOptions) {
     this.#options = options;
-    this.#deps = { ...options, dial: options.dial ?? dialPod };
     const { client, clock, config } = options;
-    this.#authenticator = new Authenticator({ client, clock });
-    this.#authorizer = new Authorizer({ client, clock, nodeName: config.nodeName });
+    const { authentication, authorization, nodeName } = config;
+    const reviews = new Reviews({ client, clock });
+    const dial = options.dial ?? createPodDialer(clock, this.#ended.signal);
+    this.#deps = { ...options, dial, startedAt: clock.now() };
+    this.#connections = new Connections(peerFilter(config.kubeletPeerCIDRs));
+    this.#authenticator = new Authenticator({
+      settings: authentication,
+      certificates: this.#certificates,
+      reviews,
+      clock,
+    });
+    this.#authorizer = new Authorizer({ settings: authorization, nodeName, reviews, clock });
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { config, pods } = this.#options;
-    const files = await this.#readTlsFiles();
-    const ended = new AbortController();
-    const inner = AbortSignal.any([signal, ended.signal]);
+    const { config } = this.#options;
+    const tls = this.#servingTls();
+    const material = await tls.read();
+    this.#trust(material);
+    const inner = AbortSignal.any([signal, this.#ended.signal]);
     const server = createServer({
-      ...tlsOptions(files),
-      minVersion: "TLSv1.2",
+      ...bounds,
+      ...tls.secureContext(material),
+      // Upgrades need it, and one protocol less is one less to bound: the API server falls back without a word.
       ALPNProtocols: ["http/1.1"],
       requestCert: true,
       rejectUnauthorized: false,
       // What no row streams is answered as the plain request that it also is.
-      shouldUpgradeCallback: (request) => opensStream(request),
+      shouldUpgradeCallback: opensStream,
     });
+    this.#connections.watch(server);
     // A client certificate is checked when its request comes; what breaks before is the client's own trouble.
     server.on("tlsClientError", () => undefined);
-    server.on("request", (request, response) => {
+    const respond = (request: IncomingMessage, response: ServerResponse): void => {
       void this.#respond(request, response, inner);
-    });
+    };
+    server.on("request", respond);
+    // Nobody's body is read, so nobody is told to go on with it.
+    server.on("checkContinue", respond);
     server.on("upgrade", (request, socket, head) => {
       void this.#upgrade(request, socket, head, inner);
     });
+    inner.addEventListener("abort", () => this.#connections.endStrangers(), { once: true });
+    const { bindAddress, kubeletHealthzPort, kubeletPort } = config;
     const parts = [
-      listenUntilAborted(server, config.bindAddress, config.kubeletPort, "kubeletPort", inner),
-      runHealthzServer({ port: config.kubeletHealthzPort, healthy: () => pods.healthy() }, inner),
-      this.#reload(server, files, inner),
+      listenUntilAborted(server, bindAddress, kubeletPort, "kubeletPort", inner),
+      runHealthzServer(kubeletHealthzPort, inner),
+      tls.run(server, material, (next) => this.#trust(next), inner),
     ];
     try {
       await Promise.all(parts);
     } finally {
       // One part that fails takes the others along, and nothing stays behind.
-      ended.abort();
+      this.#ended.abort();
       await Promise.allSettled(parts);
     }
   }
 
-  async #readTlsFiles(): Promise<TlsFiles> {
-    const { clientCA, config } = this.#options;
-    const [cert, key, ca] = await Promise.all([
-      readSetupFile(config.tlsCertFile, "tlsCertFile"),
-      readSetupFile(config.tlsPrivateKeyFile, "tlsPrivateKeyFile"),
-      config.clientCAFile === "" ? clientCA : readSetupFile(config.clientCAFile, "clientCAFile"),
-    ]);
-    return { cert, key, ca };
+  #servingTls(): ServingTls {
+    const { clientCA, clock, config, logger, tls } = this.#options;
+    return new ServingTls({
+      config,
+      ...(clientCA === undefined ? {} : { clientCA }),
+      ...(tls === undefined ? {} : { source: tls }),
+      clock,
+      logger,
+    });
   }
 
-  /** Serves renewed certificates to new connections without a restart. */
-  async #reload(server: HttpsServer, first: TlsFiles, signal: AbortSignal): Promise<void> {
-    const { clock, logger } = this.#options;
-    let current = first;
-    while (!signal.aborted) {
-      await clock.sleep(reloadMs, signal).catch(() => undefined);
-      if (signal.aborted) return;
-      try {
-        const files = await this.#readTlsFiles();
-        if (sameFiles(files, current)) continue;
-        server.setSecureContext(tlsOptions(files));
-        current = files;
-        logger.log("info", "serving certificate reloaded");
-      } catch (error) {
-        // A half-written pair: the old one stays until the new one is whole.
-        logger.log("warn", "serving certificate not reloaded", { error: errorMessage(error) });
-      }
+  /** @throws {SetupError} a bundle that cannot be read, or one that is needed and empty. */
+  #trust({ clientCA }: TlsMaterial): void {
+    const { authentication } = this.#options.config;
+    try {
+      this.#certificates.trust(clientCA);
+    } catch (error) {
+      throw new SetupError(
+        `clientCAFile holds what is no certificate (${errorMessage(error)}); it must be PEM`,
+        { cause: error },
+      );
+    }
+    const others = authentication?.webhookEnabled !== false || authentication.anonymousEnabled;
+    if (clientCA === "" && others !== true) {
+      throw new SetupError(
+        "no authentication method configured; set clientCAFile, or enable authentication.webhook",
+      );
     }
   }
 
@@ -145,10 +173,18 @@ class KubeletServer implements NodeServer {
     response: ServerResponse,
     signal: AbortSignal,
   ): Promise<void> {
+    const done = await this.#connections.turn(request.socket);
+    if (done === undefined || response.destroyed) {
+      request.socket.destroy();
+      return;
+    }
     const left = new AbortController();
     response.once("close", () => {
       left.abort();
+      done();
     });
+    // Its end may never come; no page wants one.
+    if (hasBody(request)) response.shouldKeepAlive = false;
     const gone = AbortSignal.any([signal, left.signal]);
     try {
       const url = requestURL(request);
@@ -164,11 +200,9 @@ class KubeletServer implements NodeServer {
       // Too late for a status: only a broken connection still tells that something is missing.
       if (response.headersSent) response.destroy();
       else {
-        response.writeHead(refusal.status, {
-          "Content-Type": "text/plain; charset=utf-8",
-          ...refusal.headers,
-        });
-        response.end(refusal.message);
+        // Who is not known has no use for a connection that stays.
+        if (refusal.status === 401) response.shouldKeepAlive = false;
+        response.writeHead(refusal.status, refusalHeaders(refusal)).end(refusal.message);
       }
     }
   }
@@ -181,9 +215,17 @@ class KubeletServer implements NodeServer {
   ): Promise<void> {
     // Without a listener a connection that is reset while we look things up would end the agent.
     socket.on("error", () => undefined);
+    // The answer to an earlier request would be written into the stream.
+    if (this.#connections.busy(request.socket)) {
+      socket.destroy();
+      return;
+    }
+    const gone = new AbortController();
+    socket.once("close", () => gone.abort());
+    const open = AbortSignal.any([signal, gone.signal]);
     try {
       const url = requestURL(request);
-      const { route } = await this.#admit(request, socket, url, signal);
+      const { route } = await this.#admit(request, socket, url, open);
       if (!("upgrade" in route)) throw new HttpRefusal(400, "this page is no stream\n");
       await route.upgrade(this.#deps, { request, socket, head, url }, signal);
     } catch (error) {
@@ -205,9 +247,10 @@ class KubeletServer implements NodeServer {
     signal: AbortSignal,
   ): Promise<RouteMatch> {
     const user = await this.#identify(request, socket, signal);
+    this.#connections.admit(request.socket);
     const match = matchRoute(routes, unknownPath, url.pathname);
     const method = request.method ?? "GET";
-    await this.#authorize(user, method, match.route.access, signal);
+    await this.#authorizer.authorize(user, method, match.route.access, signal);
     refuseDisabled(this.#options.config, match.route);
     refuseMethod(match.route, method);
     return match;
@@ -215,31 +258,14 @@ class KubeletServer implements NodeServer {
 
   async #identify(request: IncomingMessage, socket: Duplex, signal: AbortSignal): Promise<User> {
     if (!(socket instanceof TLSSocket)) throw new HttpRefusal(401, "Unauthorized");
-    const user = await this.#authenticator
-      .authenticate(socket, request.headers.authorization, signal)
-      .catch((error: unknown) => {
-        this.#logUnlessAbort("caller could not be authenticated", error);
-        throw new HttpRefusal(401, "Unauthorized", { cause: error });
-      });
-    if (user === undefined) throw new HttpRefusal(401, "Unauthorized");
-    return user;
-  }
-
-  async #authorize(user: User, method: string, access: Access, signal: AbortSignal): Promise<void> {
-    const verb = accessVerb(access, method);
-    const about = `user=${user.name}, verb=${verb}, resource=nodes`;
-    const subresources = access.subresources.join(" ");
-    const allowed = await this.#authorizer
-      .allowed(user, verb, access.subresources, signal)
-      .catch((error: unknown) => {
-        this.#logUnlessAbort("caller could not be authorized", error);
-        throw new HttpRefusal(500, `Authorization error (${about}, subresource=${subresources})`, {
-          cause: error,
-        });
-      });
-    if (!allowed) {
-      throw new HttpRefusal(403, `Forbidden (${about}, subresource(s)=[${subresources}])\n`);
+    try {
+      const user = await this.#authenticator.authenticate(socket, request.headers, signal);
+      if (user !== undefined) return user;
+    } catch (error) {
+      this.#logUnlessAbort("caller could not be authenticated", error);
+      throw new HttpRefusal(401, "Unauthorized", { cause: error });
     }
+    throw new HttpRefusal(401, "Unauthorized");
   }
 
   #logUnlessAbort(msg: string, error: unknown): void {
@@ -248,42 +274,29 @@ class KubeletServer implements NodeServer {
   }
 
   #refusal(error: unknown): HttpRefusal {
-    if (error instanceof HttpRefusal) return error;
+    if (error instanceof HttpRefusal) {
+      // A refusal of ours that has a cause tells of trouble, not of the caller.
+      if (error.status >= 500 && error.cause !== undefined) {
+        this.#logUnlessAbort(error.message, error.cause);
+      }
+      return error;
+    }
     this.#logUnlessAbort("request failed", error);
     return new HttpRefusal(500, errorMessage(error), { cause: error });
   }
 }
 
-function tlsOptions({ cert, key, ca }: TlsFiles): {
-  cert: Buffer;
-  key: Buffer;
-  ca: (string | Buffer)[];
-} {
-  // An empty list, not an absent one: else the machine's public CAs could issue client certificates.
-  return { cert, key, ca: ca === undefined || ca.length === 0 ? [] : [ca] };
-}
-
-function sameFiles(a: TlsFiles, b: TlsFiles): boolean {
-  return a.cert.equals(b.cert) && a.key.equals(b.key) && String(a.ca) === String(b.ca);
-}
-
-async function readSetupFile(path: string, option: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    throw new SetupError(
-      `${option} ${path === "" ? "is not set" : `"${path}" cannot be read (${errorMessage(error)})`}; set it to a PEM file`,
-      { cause: error },
-    );
-  }
-}
-
+/** @throws {HttpRefusal} 400 for a request line whose target is no path. */
 function requestURL(request: IncomingMessage): URL {
   const target = request.url ?? "";
   // Not resolved as a reference: two slashes at its beginning would name another host.
   const url = URL.parse(target.startsWith("/") ? `https://node${target}` : target);
   if (url === null) throw new HttpRefusal(400, "the request's target is no URL");
   return url;
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 }
 
 /** Whether a request that offers an upgrade is for a page that streams. */

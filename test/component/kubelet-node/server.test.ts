@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { copyFileSync, writeFileSync } from "node:fs";
-import { type ClientRequest, type IncomingMessage, request as httpRequest } from "node:http";
+import { writeFileSync } from "node:fs";
+import type { ClientRequest, IncomingMessage } from "node:http";
 import { Agent, request } from "node:https";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { TLSSocket } from "node:tls";
 import { after, before, describe, test } from "node:test";
 
 import { WebSocket } from "ws";
@@ -79,9 +78,7 @@ describe("the node's server", () => {
   let healthzPort = 0;
   let running: Promise<void>;
   let admin: Client;
-  let viewer: Client;
   let logPath = "";
-  let trouble: string | undefined;
   let openSession: () => Promise<StreamSession> = async () => new FakeSession();
   const opened: unknown[] = [];
 
@@ -101,7 +98,7 @@ describe("the node's server", () => {
   };
   const pods: PodView = {
     pods: () => [],
-    healthy: () => trouble,
+    healthy: () => undefined,
     findContainer: async ({ namespace, pod, container }) =>
       lookups[`${namespace}/${pod}/${container}`] ?? { kind: "podNotFound" },
   };
@@ -126,7 +123,6 @@ describe("the node's server", () => {
     };
     const serving = pki.issue("serving", "/CN=node");
     admin = credentials("admin", "/O=system:masters/CN=admin");
-    viewer = credentials("viewer", "/CN=viewer");
     port = await freePort();
     healthzPort = await freePort();
     logPath = join(pki.directory, "c-json.log");
@@ -182,97 +178,6 @@ describe("the node's server", () => {
       });
     });
   }
-
-  describe("admission", () => {
-    test("nobody in particular gets 401, also with a certificate of somebody else's CA", async () => {
-      assert.deepEqual(await get("/pods", {}), { status: 401, body: "Unauthorized" });
-      const stranger = testPki();
-      try {
-        const { cert, key } = stranger.issue("admin", "/O=system:masters/CN=admin");
-        const client = { cert: stranger.read(cert), key: stranger.read(key) };
-        assert.equal((await get("/pods", client)).status, 401);
-      } finally {
-        stranger.remove();
-      }
-    });
-
-    test("system:masters need not be asked about", async () => {
-      reviews.asked.length = 0;
-      assert.equal((await get("/pods", admin)).status, 200);
-      assert.deepEqual(reviews.asked, []);
-    });
-
-    test("others are asked about once, fine right first, and refused with upstream's text", async () => {
-      reviews.asked.length = 0;
-      for (let time = 0; time < 2; time += 1) {
-        assert.deepEqual(await get("/pods", viewer), {
-          status: 403,
-          body: "Forbidden (user=viewer, verb=get, resource=nodes, subresource(s)=[pods proxy])\n",
-        });
-      }
-      assert.deepEqual(reviews.asked, ["viewer get pods", "viewer get proxy"]);
-    });
-
-    test("a token is reviewed once and its user's fine right suffices", async () => {
-      reviews.asked.length = 0;
-      reviews.allowed.add("scraper get metrics");
-      for (let time = 0; time < 2; time += 1) {
-        assert.equal((await get("/metrics", { token: "good" })).status, 200);
-      }
-      assert.deepEqual(reviews.asked, ["token good", "scraper get metrics"]);
-      assert.equal((await get("/metrics", { token: "bad" })).status, 401);
-    });
-
-    test("opening a WebSocket to exec needs create, not get", async () => {
-      reviews.allowed.add("viewer get proxy");
-      reviews.asked.length = 0;
-      const socket = dial("/exec/ns/web/c?command=sh&output=1", viewer);
-      assert.equal(await refusalOf(socket), 403);
-      assert.deepEqual(reviews.asked, ["viewer create proxy"]);
-    });
-  });
-
-  describe("plain routes", () => {
-    for (const [path, status, body] of [
-      ["/healthz", 200, /^ok$/],
-      ["/healthz/ping", 200, /^ok$/],
-      ["/pods", 200, /^\{"kind":"PodList"/],
-      ["/pods/", 200, /^\{"kind":"PodList"/],
-      ["/runningpods/", 200, /^\{"kind":"PodList"/],
-      ["/configz", 200, /"kind":"KubeletConfiguration"/],
-      ["/metrics", 200, /^kubelet_node_name\{node="n1"\} 1$/m],
-      ["/stats/summary", 501, /not measured/],
-      ["/nowhere", 404, /404 page not found/],
-      ["/", 404, /404 page not found/],
-      ["/logs/", 404, /404 page not found/],
-      ["/exec/ns/web/c", 400, /Upgrade request required/],
-    ] as const) {
-      test(`${path} answers ${status}`, async () => {
-        const answer = await get(path, admin);
-        assert.equal(answer.status, status);
-        assert.match(answer.body, body);
-      });
-    }
-
-    test("writing methods are refused", async () => {
-      assert.equal((await get("/pods", admin, "POST")).status, 405);
-    });
-
-    test("the loopback health check speaks HTTP and tells what is wrong", async () => {
-      const ask = async (path: string): Promise<Answer> => {
-        const asked = httpRequest({ host: "127.0.0.1", port: healthzPort, path, agent: false });
-        asked.end();
-        const [response] = (await once(asked, "response")) as [IncomingMessage];
-        return { status: response.statusCode ?? 0, body: await text(response) };
-      };
-      assert.deepEqual(await ask("/healthz"), { status: 200, body: "ok" });
-      assert.equal((await ask("/pods")).status, 404);
-      trouble = "PLEG is not healthy";
-      assert.equal((await ask("/healthz")).status, 500);
-      assert.match((await get("/healthz", admin)).body, /PLEG is not healthy/);
-      trouble = undefined;
-    });
-  });
 
   describe("container logs", () => {
     for (const [path, status, body] of [
@@ -490,144 +395,4 @@ describe("the node's server", () => {
       assert.deepEqual(opened, [["attach", "id1", options]]);
     }
   });
-
-  test("a port in use is a setup error that names port, remedy and option", async () => {
-    const second = createNodeServer({
-      config: agentConfig(pki.directory, {
-        kubeletPort: port,
-        clientCAFile: pki.ca,
-        tlsCertFile: join(pki.directory, "serving.crt"),
-        tlsPrivateKeyFile: join(pki.directory, "serving.key"),
-      }),
-      client: reviews,
-      runtime,
-      pods,
-      node: { node: () => undefined, hostIPs: () => [], subscribe: () => () => undefined },
-      clock: systemClock,
-      logger: silentLogger,
-    });
-    await assert.rejects(
-      second.run(stop.signal),
-      new RegExp(`port ${port} on 127.0.0.1 is in use: stop .* another kubeletPort`),
-    );
-  });
-});
-
-test("without a client CA no certificate opens the door", async () => {
-  const pki = testPki();
-  const stop = new AbortController();
-  const port = await freePort();
-  const [serving, admin] = [
-    pki.issue("serving", "/CN=node"),
-    pki.issue("admin", "/O=system:masters/CN=admin"),
-  ];
-  const server = createNodeServer({
-    config: agentConfig(pki.directory, {
-      kubeletPort: port,
-      tlsCertFile: serving.cert,
-      tlsPrivateKeyFile: serving.key,
-    }),
-    client: new FakeReviews(),
-    runtime: {} as ContainerRuntime,
-    pods: {
-      pods: () => [],
-      healthy: () => undefined,
-      findContainer: async () => ({ kind: "podNotFound" }),
-    },
-    node: { node: () => undefined, hostIPs: () => [], subscribe: () => () => undefined },
-    clock: systemClock,
-    logger: silentLogger,
-    clientCA: "",
-  });
-  const running = server.run(stop.signal);
-  const ask = async (): Promise<Answer> => {
-    const asked = request({
-      host: "127.0.0.1",
-      port,
-      path: "/pods",
-      agent: false,
-      ca: pki.read(pki.ca),
-      cert: pki.read(admin.cert),
-      key: pki.read(admin.key),
-    });
-    asked.end();
-    const [response] = (await once(asked, "response")) as [IncomingMessage];
-    return answerOf(response);
-  };
-  try {
-    let answer: Answer | undefined;
-    while (answer === undefined) {
-      await systemClock.sleep(5, stop.signal);
-      answer = await ask().catch(() => undefined);
-    }
-    assert.equal(answer.status, 401);
-  } finally {
-    stop.abort();
-    await running;
-    pki.remove();
-  }
-});
-
-test("a renewed certificate is served without a restart", async () => {
-  const pki = testPki();
-  const stop = new AbortController();
-  const ticks: (() => void)[] = [];
-  const port = await freePort();
-  const [serving, renewed] = [pki.issue("serving", "/CN=old"), pki.issue("renewed", "/CN=new")];
-  const server = createNodeServer({
-    config: agentConfig(pki.directory, {
-      kubeletPort: port,
-      clientCAFile: pki.ca,
-      tlsCertFile: serving.cert,
-      tlsPrivateKeyFile: serving.key,
-    }),
-    client: new FakeReviews(),
-    runtime: {} as ContainerRuntime,
-    pods: {
-      pods: () => [],
-      healthy: () => undefined,
-      findContainer: async () => ({ kind: "podNotFound" }),
-    },
-    node: { node: () => undefined, hostIPs: () => [], subscribe: () => () => undefined },
-    clock: {
-      ...systemClock,
-      sleep: (_ms, signal) =>
-        new Promise((resolve, reject) => {
-          ticks.push(resolve);
-          signal.addEventListener("abort", () => {
-            reject(new DOMException("aborted", "AbortError"));
-          });
-        }),
-    },
-    logger: silentLogger,
-  });
-  const running = server.run(stop.signal);
-  const servedName = async (): Promise<string> => {
-    const asked = request({ host: "127.0.0.1", port, agent: false, ca: pki.read(pki.ca) });
-    asked.on("error", () => undefined);
-    asked.end();
-    const [response] = (await once(asked, "response")) as [IncomingMessage];
-    const { socket } = response;
-    const name = socket instanceof TLSSocket ? String(socket.getPeerCertificate().subject.CN) : "";
-    response.resume();
-    return name;
-  };
-  try {
-    while ((await servedName().catch(() => undefined)) === undefined)
-      await systemClock.sleep(5, stop.signal);
-    assert.equal(await servedName(), "old");
-    copyFileSync(renewed.cert, serving.cert);
-    copyFileSync(renewed.key, serving.key);
-    let name = "old";
-    for (let tries = 0; name === "old" && tries < 200; tries += 1) {
-      ticks.shift()?.();
-      await systemClock.sleep(5, stop.signal);
-      name = await servedName();
-    }
-    assert.equal(name, "new");
-  } finally {
-    stop.abort();
-    await running;
-    pki.remove();
-  }
 });

@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import { accessVerb } from "../../../src/kubelet/server/authorization.ts";
 import { ByteQueue } from "../../../src/kubelet/server/streams/byte-queue.ts";
 import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
-import { certificateUser } from "../../../src/kubelet/server/identity.ts";
+import { certificateUser } from "../../../src/kubelet/server/client-certificates.ts";
 import { containerTarget } from "../../../src/kubelet/server/pod-route.ts";
 import { matchRoute } from "../../../src/kubelet/server/route.ts";
 import { routes, unknownPath } from "../../../src/kubelet/server/routes.ts";
@@ -50,7 +50,7 @@ describe("rights a request needs", () => {
 
 test("a certificate's CN is the user and each O a group", () => {
   const user = certificateUser({ CN: "admin", O: ["a", "b"] });
-  assert.deepEqual(user?.groups, ["a", "b", "system:authenticated"]);
+  assert.deepEqual(user?.groups, ["a", "b"]);
   assert.equal(certificateUser({ O: "a" }), undefined);
 });
 

@@ -1,0 +1,116 @@
+import type { Server } from "node:https";
+import { Socket } from "node:net";
+
+import { cidrContains, parseCidr } from "../../lib/cidr.ts";
+
+/** Connections at a time, of everybody. */
+const maxConnections = 4096;
+/** Connections at a time that have not yet said who they are. */
+const maxStrangers = 256;
+/** Requests that may wait on one connection for the answer to those before them. No client of the kubelet sends any. */
+const maxPipelined = 8;
+
+/**
+ * Who may connect: this machine itself, and the given networks. Undefined admits everybody.
+ *
+ * @throws {ParseError} for what is no network.
+ */
+export function peerFilter(
+  cidrs: readonly string[] | undefined,
+): (remote: string | undefined, local: string | undefined) => boolean {
+  if (cidrs === undefined) return () => true;
+  const networks = cidrs.map((cidr) => parseCidr(cidr, "kubeletPeerCIDRs"));
+  return (remote, local) => {
+    if (remote === undefined) return false;
+    const from = withoutMapping(remote);
+    // Who talks to an address from that same address is on this machine.
+    if (from === withoutMapping(local ?? "") || isLoopback(from)) return true;
+    return networks.some((network) => cidrContains(network, from));
+  };
+}
+
+function isLoopback(address: string): boolean {
+  return address === "::1" || address.startsWith("127.");
+}
+
+/** IPv4 in an IPv6 socket (RFC 4291 section 2.5.5.2). */
+function withoutMapping(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/i, "");
+}
+
+/**
+ * Bounds what connections can cost before and beside their requests: how many there are, how many of them strangers, and
+ * how far one runs ahead of its answers.
+ */
+export class Connections {
+  readonly #allowed: ReturnType<typeof peerFilter>;
+  /** Oldest first, by the far end's address and port. */
+  readonly #strangers = new Map<string, Socket>();
+  readonly #turns = new WeakMap<Socket, { waiting: number; last: Promise<void> }>();
+
+  constructor(allowed: ReturnType<typeof peerFilter>) {
+    this.#allowed = allowed;
+  }
+
+  /** Must be called before anybody else listens to the server's connections. */
+  watch(server: Server): void {
+    server.maxConnections = maxConnections;
+    server.prependListener("connection", (socket) => {
+      if (socket instanceof Socket) this.#accept(socket);
+    });
+  }
+
+  #accept(socket: Socket): void {
+    if (!this.#allowed(socket.remoteAddress, socket.localAddress)) {
+      socket.destroy();
+      return;
+    }
+    const key = farEnd(socket);
+    this.#strangers.set(key, socket);
+    socket.once("close", () => {
+      if (this.#strangers.get(key) === socket) this.#strangers.delete(key);
+    });
+    if (this.#strangers.size <= maxStrangers) return;
+    // The oldest has had the most time to say something; whoever floods us loses its own first.
+    const [oldest] = this.#strangers.values();
+    oldest?.destroy();
+  }
+
+  /** The one at the far end is known: its connection counts as a stranger's no more. */
+  admit(socket: Socket): void {
+    this.#strangers.delete(farEnd(socket));
+  }
+
+  /** Whether an earlier request of a connection is still being answered. */
+  busy(socket: Socket): boolean {
+    return (this.#turns.get(socket)?.waiting ?? 0) > 0;
+  }
+
+  /** Ends the connections that have asked for nothing yet: no server of HTTP knows of them. */
+  endStrangers(): void {
+    for (const socket of this.#strangers.values()) socket.destroy();
+  }
+
+  /**
+   * Resolves when the answers to all earlier requests of a connection have been sent; undefined when too many wait, and
+   * the connection should be ended. The result ends this request's turn.
+   */
+  async turn(socket: Socket): Promise<(() => void) | undefined> {
+    const state = this.#turns.get(socket) ?? { waiting: 0, last: Promise.resolve() };
+    this.#turns.set(socket, state);
+    if (state.waiting > maxPipelined) return undefined;
+    state.waiting += 1;
+    const before = state.last;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    state.last = promise;
+    await before;
+    return () => {
+      state.waiting -= 1;
+      resolve();
+    };
+  }
+}
+
+function farEnd({ remoteAddress = "", remotePort = 0 }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
