@@ -79,12 +79,6 @@ function unsupportedContainerField(
   if (security?.windowsOptions !== undefined) {
     return refuse(`${at}securityContext.windowsOptions`, "it runs Linux");
   }
-  if (security?.procMount === "Unmasked" && !features.has("userNamespaces")) {
-    return refuse(
-      `${at}securityContext.procMount: Unmasked`,
-      "that needs hostUsers: false, and its container engine cannot give a pod its own user namespace",
-    );
-  }
   return undefined;
 }
 

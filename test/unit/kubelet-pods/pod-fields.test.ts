@@ -203,7 +203,10 @@ describe("fields that this node cannot honour are refused", () => {
     [{ securityContext: { windowsOptions: {} } }, /windowsOptions/],
     [inContainer({ securityContext: { windowsOptions: {} } }), /"web".*windowsOptions/],
     [{ securityContext: { seLinuxChangePolicy: "Recursive" } }, /seLinuxChangePolicy/, "seLinux"],
-    [inContainer({ securityContext: { procMount: "Unmasked" } }), /hostUsers: false/],
+    [
+      { hostUsers: false, ...inContainer({ securityContext: { procMount: "Unmasked" } }) },
+      /^spec\.hostUsers: false/,
+    ],
     [inContainer({ volumeDevices: [{ name: "d", devicePath: "/dev/d" }] }), /volumeDevices/],
     [inContainer({ resources: { claims: [{ name: "gpu" }] } }), /resources\.claims/],
     [inContainer({ securityContext: { privileged: true } }), /privileged/],
@@ -216,6 +219,17 @@ describe("fields that this node cannot honour are refused", () => {
       assert.match(refusal.message, message);
     });
   }
+  test("procMount is not: the API server asks for hostUsers: false with it, the node does not", () => {
+    const own = { procMount: "Unmasked" } as const;
+    const subject = inContainer({ securityContext: own });
+    assert.equal(refuseUnsupported(pod(subject), new Set()), undefined);
+    const context = (securityContext: SecurityContext): boolean =>
+      linuxSecurityContext(pod(), container("web", { securityContext }), new Map()).unmaskedProc;
+    assert.deepEqual(
+      [context(own), context({ procMount: "Default" }), context({})],
+      [true, false, false],
+    );
+  });
   test("and those that mean nothing here are not", () => {
     const spec: Partial<PodSpec> = {
       hostUsers: true,
