@@ -1,9 +1,10 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { pipeline, type Readable } from "node:stream";
+import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 
 import { errorCode } from "../../lib/errors.ts";
 import {
+  chunkBytes,
   fingerprintBytes,
   type LogFile,
   maxLineBytes,
@@ -122,7 +123,7 @@ export class GzipLogFile implements LogFile {
   }
 
   async *#inflate(): AsyncGenerator<Buffer> {
-    const source = this.#handle.createReadStream({ start: 0, autoClose: false });
+    const source = Readable.from(this.#compressed());
     const gunzip = createGunzip();
     // The error, if there is one, comes out of the loop below.
     pipeline(source, gunzip, () => undefined);
@@ -134,6 +135,16 @@ export class GzipLogFile implements LogFile {
     } finally {
       source.destroy();
       gunzip.destroy();
+    }
+  }
+
+  async *#compressed(): AsyncGenerator<Buffer> {
+    for (let position = 0; ;) {
+      const buffer = Buffer.allocUnsafe(chunkBytes);
+      const { bytesRead } = await this.#handle.read(buffer, 0, chunkBytes, position);
+      if (bytesRead === 0) return;
+      position += bytesRead;
+      yield buffer.subarray(0, bytesRead);
     }
   }
 }

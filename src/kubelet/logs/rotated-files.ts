@@ -25,7 +25,7 @@ export async function openRotatedFiles(
     const names = await namesOf(path);
     const opened = await openAll(names);
     const last = attempt === attempts || signal.aborted;
-    if (last || (await isOneMoment(names, opened))) {
+    if (last || (await isOneMoment(path, names, opened))) {
       return [...opened.values()].filter((file) => file !== undefined).toReversed();
     }
     await closeAll(opened.values());
@@ -84,11 +84,14 @@ async function openAll(
 }
 
 async function isOneMoment(
+  path: string,
   names: readonly string[],
   opened: ReadonlyMap<string, LogFile | undefined>,
 ): Promise<boolean> {
   // A hole: the files are just moving on by one number.
   if (opened.size !== names.length) return false;
+  const now = await namesOf(path);
+  if (now.length !== names.length || names.some((name, age) => name !== now[age])) return false;
   for (const [name, file] of opened) {
     if (file === undefined || (await inodeOf(name)) !== file.inode) return false;
   }
