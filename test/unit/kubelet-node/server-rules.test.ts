@@ -1,13 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { accessVerb } from "../../../src/kubelet/server/authorization.ts";
 import { ByteQueue } from "../../../src/kubelet/server/streams/byte-queue.ts";
 import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
-import { certificateUser } from "../../../src/kubelet/server/client-certificates.ts";
-import { containerTarget } from "../../../src/kubelet/server/pod-route.ts";
-import { matchRoute } from "../../../src/kubelet/server/route.ts";
-import { routes, unknownPath } from "../../../src/kubelet/server/routes.ts";
 import {
   exitStatus,
   failureStatus,
@@ -19,61 +14,6 @@ import { chooseDialect } from "../../../src/kubelet/server/streams/websocket-cha
 function refusedWith(status: number): (error: unknown) => boolean {
   return (error) => error instanceof HttpRefusal && error.status === status;
 }
-
-describe("rights a request needs", () => {
-  for (const [method, path, verb, subresources] of [
-    ["GET", "/pods", "get", "pods proxy"],
-    ["GET", "/runningpods/", "get", "pods proxy"],
-    ["GET", "/healthz", "get", "healthz proxy"],
-    ["GET", "/healthz/ping", "get", "healthz proxy"],
-    ["GET", "/configz", "get", "configz proxy"],
-    ["GET", "/metrics/cadvisor", "get", "metrics"],
-    ["GET", "/stats/summary", "get", "stats"],
-    ["GET", "/logs/syslog", "get", "log"],
-    ["GET", "/containerLogs/a/b/c", "get", "proxy"],
-    ["GET", "/podsecret", "get", "proxy"],
-    ["POST", "/exec/a/b/c", "create", "proxy"],
-    ["GET", "/exec/a/b/c", "create", "proxy"],
-    ["GET", "/attach/a/b/c", "create", "proxy"],
-    ["GET", "/portForward/a/b", "create", "proxy"],
-    ["GET", "/exec/a", "create", "proxy"],
-    ["POST", "/run/a/b/c", "create", "proxy"],
-    ["HEAD", "/pods", "", "pods proxy"],
-  ] as const) {
-    test(`${method} ${path} is ${verb || "no verb"} on ${subresources}`, () => {
-      const { access } = matchRoute(routes, unknownPath, path).route;
-      assert.equal(accessVerb(access, method), verb);
-      assert.equal(access.subresources.join(" "), subresources);
-    });
-  }
-});
-
-test("a certificate's CN is the user and each O a group", () => {
-  const user = certificateUser({ CN: "admin", O: ["a", "b"] });
-  assert.deepEqual(user?.groups, ["a", "b"]);
-  assert.equal(certificateUser({ O: "a" }), undefined);
-});
-
-describe("a container's path", () => {
-  test("has the uid in the middle when there is one", () => {
-    assert.deepEqual(containerTarget("/exec/ns/web/c"), {
-      namespace: "ns",
-      pod: "web",
-      uid: undefined,
-      container: "c",
-    });
-    assert.equal(containerTarget("/exec/ns/web/uid-1/c")?.uid, "uid-1");
-    assert.equal(containerTarget("/exec/n%20s/web/c")?.namespace, "n s");
-  });
-  for (const path of ["/exec", "/exec/ns/web", "/exec/ns//c", "/exec/a/b/c/d/e"]) {
-    test(`${path} names none`, () => {
-      assert.equal(containerTarget(path), undefined);
-    });
-  }
-  test("broken encoding is the client's error", () => {
-    assert.throws(() => containerTarget("/exec/%zz/b/c"), refusedWith(400));
-  });
-});
 
 describe("stream options", () => {
   test("a terminal has no standard error of its own", () => {
