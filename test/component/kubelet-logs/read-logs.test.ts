@@ -10,6 +10,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
 
 import * as fc from "fast-check";
 
@@ -95,12 +96,15 @@ describe("container log", () => {
       fc.asyncProperty(
         fc.array(fc.array(text, { maxLength: 12 }), { minLength: 1, maxLength: 4 }),
         fc.integer({ min: 0, max: 30 }),
-        async (files, count) => {
+        fc.boolean(),
+        async (files, count, compress) => {
           const path = newLog();
           files.forEach((texts, index) => {
             const age = files.length - 1 - index;
-            const name = age === 0 ? path : `${path}.${age}`;
-            writeFileSync(name, texts.map((entry) => line(entry)).join(""));
+            const bytes = Buffer.from(texts.map((entry) => line(entry)).join(""));
+            if (age === 0) writeFileSync(path, bytes);
+            else if (compress) writeFileSync(`${path}.${age}.gz`, gzipSync(bytes));
+            else writeFileSync(`${path}.${age}`, bytes);
           });
           const tail = await readAll(options(path, { tailLines: count }));
           assert.equal(tail, naiveTail(files.flat(), count));
@@ -120,6 +124,42 @@ describe("container log", () => {
       await readAll(options(path, { since: "2026-01-01T00:00:02.000000000Z" })),
       "b\nc\n",
     );
+  });
+
+  test("a compressed file that was cut off gives what is whole in it", async () => {
+    const path = newLog();
+    const lines = Array.from({ length: 5000 }, (_, at) => line(`${at}\n`));
+    const bytes = gzipSync(lines.join(""));
+    writeFileSync(`${path}.2.gz`, gzipSync(line("old\n")));
+    writeFileSync(`${path}.1.gz`, bytes.subarray(0, bytes.length - 2000));
+    writeFileSync(path, line("new\n"));
+    const text = await readAll(options(path));
+    assert.match(text, /^old\n0\n1\n2\n3\n/);
+    assert.match(text, /\n\d+\nnew\n$/);
+  });
+
+  test("of a file and its half-made compressed copy the file is read", async () => {
+    const path = newLog();
+    writeFileSync(`${path}.1.gz`, gzipSync(line("a\n")).subarray(0, 15));
+    writeFileSync(`${path}.1`, line("a\n"));
+    writeFileSync(path, line("b\n"));
+    assert.equal(await readAll(options(path)), "a\nb\n");
+  });
+
+  test("an engine that stopped in the middle of a rotation leaves a readable log", async () => {
+    const path = newLog();
+    writeFileSync(`${path}.3`, line("a\n"));
+    writeFileSync(`${path}.1`, line("b\n"));
+    assert.equal(await readAll(options(path)), "a\nb\n");
+  });
+
+  test("other files in the directory are none of the log", async () => {
+    const path = newLog();
+    writeFileSync(path, line("a\n"));
+    for (const suffix of [".1.tmp", ".x", "-2", ".1.gz.part", "."]) {
+      writeFileSync(`${path}${suffix}`, line("no\n"));
+    }
+    assert.equal(await readAll(options(path)), "a\n");
   });
 
   test("torn lines, NUL bytes and endless garbage do not hide what follows", async () => {
