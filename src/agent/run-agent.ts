@@ -31,6 +31,7 @@ import { dnsRunner } from "./dns-runner.ts";
 import { startDnsThread } from "./dns-thread.ts";
 import { EngineWatch } from "./engine-watch.ts";
 import { hostResolvConf } from "./host-resolv-conf.ts";
+import { createMeasurements } from "./measurements.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
 import { podNetworkRunner } from "./pod-network-runner.ts";
@@ -103,15 +104,6 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   const clientCA =
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
 
-  const runtime = createDockerRuntime({
-    socketPath: config.dockerSocket,
-    nodeName: config.nodeName,
-    podLogsDir: config.podLogsDir,
-    containerLogsDir: config.containerLogsDir,
-    clock,
-    logger: logger.child({ component: "runtime" }),
-    random,
-  });
   const network = createBridgeNetwork({
     stateDir: join(config.rootDir, "network"),
     clusterCIDRs: config.clusterCIDRs,
@@ -119,6 +111,22 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     logger: logger.child({ component: "network" }),
   });
   try {
+    const measurements = createMeasurements({
+      config,
+      runtime: createDockerRuntime({
+        socketPath: config.dockerSocket,
+        nodeName: config.nodeName,
+        podLogsDir: config.podLogsDir,
+        containerLogsDir: config.containerLogsDir,
+        clock,
+        logger: logger.child({ component: "runtime" }),
+        random,
+      }),
+      pods: () => pods.view,
+      clock,
+      logger: logger.child({ component: "stats" }),
+    });
+    const { runtime } = measurements;
     const info = await connectRuntime(runtime, options, signal);
     for (const warning of info.warnings)
       logger.log("warn", "the host cannot do everything", { warning });
@@ -187,6 +195,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       metrics: () => `${options.clientRotation?.metrics() ?? ""}${serving.metrics()}`,
       client,
       runtime,
+      ...measurements.pages({ node: node.view, runtimeInfo: () => engine.last() }),
       pods: pods.view,
       node: node.view,
       clock,

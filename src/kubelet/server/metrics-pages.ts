@@ -31,7 +31,7 @@ async function send({ request, response }: Exchange, text: string): Promise<void
 }
 
 function required<T>(part: T | undefined): T {
-  if (part === undefined) throw new HttpRefusal(501, "resource usage is not measured\n");
+  if (part === undefined) throw new HttpRefusal(501, "this is not measured\n");
   return part;
 }
 
@@ -47,4 +47,14 @@ export async function serveCadvisorMetrics(
   signal: AbortSignal,
 ): Promise<void> {
   await send(exchange, await required(deps.stats).cadvisor(signal));
+}
+
+/** `/metrics`: what the agent counts of its own work, then what others add. */
+export async function serveMetrics(deps: RouteDeps, exchange: Exchange): Promise<void> {
+  await send(exchange, `${deps.figures?.kubelet() ?? ""}${deps.metrics?.() ?? ""}`);
+}
+
+/** `/metrics/probes`. */
+export async function serveProbeMetrics(deps: RouteDeps, exchange: Exchange): Promise<void> {
+  await send(exchange, required(deps.figures).probes());
 }

@@ -4,11 +4,19 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
+import type { HttpMetrics } from "../stats/http-metrics.ts";
 import type { Statistics } from "../stats/statistics.ts";
 import type { NodeView, PodView } from "../types.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import type { PodDialer } from "./streams/pod-dialer.ts";
 import type { UpgradeRequest } from "./streams/streaming.ts";
+
+/** Pages about the agent's own work, in Prometheus text format, and where requests are counted. */
+export interface Figures {
+  kubelet(): string;
+  probes(): string;
+  readonly http: HttpMetrics;
+}
 
 /** What rows of the route table may use. A page of its own adds one optional member. */
 export interface RouteDeps {
@@ -24,6 +32,8 @@ export interface RouteDeps {
   readonly startedAt: number;
   /** How much is in use; without it the pages about that answer 501. */
   readonly stats?: Pick<Statistics, "cadvisor" | "resource" | "summary">;
+  /** What the agent counts of its own work. */
+  readonly figures?: Figures;
   /** More lines for /metrics, in Prometheus text format. */
   readonly metrics?: () => string;
 }

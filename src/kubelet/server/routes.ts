@@ -4,8 +4,12 @@ import { kubeletConfiguration } from "./configz.ts";
 import { serveContainerLogs } from "./container-logs.ts";
 import { checkText, type HealthCheck, healthzText, ping } from "./healthz.ts";
 import { HttpRefusal } from "./http-refusal.ts";
-import { serveCadvisorMetrics, serveResourceMetrics } from "./metrics-pages.ts";
-import { renderMetrics } from "./metrics.ts";
+import {
+  serveCadvisorMetrics,
+  serveMetrics,
+  serveProbeMetrics,
+  serveResourceMetrics,
+} from "./metrics-pages.ts";
 import { serveNodeLogs } from "./node-logs.ts";
 import { servePortForward } from "./streams/port-forward.ts";
 import type { Access, Exchange, Route, RouteDeps, StreamingRoute } from "./route.ts";
@@ -68,7 +72,7 @@ export const routes: readonly Route[] = [
   { ...page, path: "/stats/{path*}", access: stats, serve: notFound },
   { ...page, path: "/metrics", access: metrics, serve: serveMetrics },
   { ...page, path: "/metrics/cadvisor", access: metrics, serve: serveCadvisorMetrics },
-  { ...page, path: "/metrics/probes", access: metrics, serve: notMeasured },
+  { ...page, path: "/metrics/probes", access: metrics, serve: serveProbeMetrics },
   { ...page, path: "/metrics/resource", access: metrics, serve: serveResourceMetrics },
   { ...page, path: "/metrics/{path*}", access: metrics, serve: notFound },
 
@@ -115,10 +119,6 @@ export const unknownPath: Route = {
 
 function notFound(): never {
   throw new HttpRefusal(404, "404 page not found\n");
-}
-
-function notMeasured(): never {
-  throw new HttpRefusal(501, "resource usage is not measured by this version of the agent\n");
 }
 
 function healthChecks({ pods }: RouteDeps): readonly HealthCheck[] {
@@ -171,11 +171,6 @@ async function serveRunningPods(
 
 function serveConfigz(deps: RouteDeps, { response }: Exchange): void {
   sendJSON(response, { kubeletconfig: kubeletConfiguration(deps.config) });
-}
-
-function serveMetrics(deps: RouteDeps, { response }: Exchange): void {
-  response.writeHead(200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
-  response.end(renderMetrics(deps));
 }
 
 function sendJSON(response: ServerResponse, value: unknown): void {
