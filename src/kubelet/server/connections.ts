@@ -2,13 +2,7 @@ import type { Server } from "node:https";
 import { Socket } from "node:net";
 
 import { cidrContains, parseCidr } from "../../lib/cidr.ts";
-
-/** Connections at a time, of everybody. */
-const maxConnections = 4096;
-/** Connections at a time that have not yet said who they are. */
-const maxStrangers = 256;
-/** Requests that may wait on one connection for the answer to those before them. No client of the kubelet sends any. */
-const maxPipelined = 8;
+import type { ServerBounds } from "./bounds.ts";
 
 /**
  * Who may connect: this machine itself, and the given networks. Undefined admits everybody.
@@ -38,23 +32,27 @@ function withoutMapping(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.)/i, "");
 }
 
+type ConnectionBounds = Pick<ServerBounds, "maxConnections" | "maxPipelined" | "maxStrangers">;
+
 /**
  * Bounds what connections can cost before and beside their requests: how many there are, how many of them strangers, and
  * how far one runs ahead of its answers.
  */
 export class Connections {
   readonly #allowed: ReturnType<typeof peerFilter>;
+  readonly #bounds: ConnectionBounds;
   /** Oldest first, by the far end's address and port. */
   readonly #strangers = new Map<string, Socket>();
   readonly #turns = new WeakMap<Socket, { waiting: number; last: Promise<void> }>();
 
-  constructor(allowed: ReturnType<typeof peerFilter>) {
+  constructor(allowed: ReturnType<typeof peerFilter>, bounds: ConnectionBounds) {
     this.#allowed = allowed;
+    this.#bounds = bounds;
   }
 
   /** Must be called before anybody else listens to the server's connections. */
   watch(server: Server): void {
-    server.maxConnections = maxConnections;
+    server.maxConnections = this.#bounds.maxConnections;
     server.prependListener("connection", (socket) => {
       if (socket instanceof Socket) this.#accept(socket);
     });
@@ -70,7 +68,7 @@ export class Connections {
     socket.once("close", () => {
       if (this.#strangers.get(key) === socket) this.#strangers.delete(key);
     });
-    if (this.#strangers.size <= maxStrangers) return;
+    if (this.#strangers.size <= this.#bounds.maxStrangers) return;
     // The oldest has had the most time to say something; whoever floods us loses its own first.
     const [oldest] = this.#strangers.values();
     oldest?.destroy();
@@ -98,7 +96,7 @@ export class Connections {
   async turn(socket: Socket): Promise<(() => void) | undefined> {
     const state = this.#turns.get(socket) ?? { waiting: 0, last: Promise.resolve() };
     this.#turns.set(socket, state);
-    if (state.waiting > maxPipelined) return undefined;
+    if (state.waiting > this.#bounds.maxPipelined) return undefined;
     state.waiting += 1;
     const before = state.last;
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -20,10 +20,11 @@ export class HttpRefusal extends RemoraError {
   }
 }
 
-/** Headers of a refusal's answer, its length and connection left out. */
-export function refusalHeaders({ headers }: HttpRefusal): Record<string, string> {
+/** Headers of a refusal's answer. */
+export function refusalHeaders({ headers, message }: HttpRefusal): Record<string, string> {
   return {
     "Content-Type": "text/plain; charset=utf-8",
+    "Content-Length": String(Buffer.byteLength(message)),
     "X-Content-Type-Options": "nosniff",
     ...headers,
   };
@@ -33,10 +34,8 @@ export function refusalHeaders({ headers }: HttpRefusal): Record<string, string>
 export function refuseUpgrade(socket: Duplex, refusal: HttpRefusal): void {
   if (!socket.writable) return;
   const { status, message: text } = refusal;
-  const lines = Object.entries({
-    ...refusalHeaders(refusal),
-    "Content-Length": String(Buffer.byteLength(text)),
-    Connection: "close",
-  }).map(([name, value]) => `${name}: ${value}\r\n`);
+  const lines = Object.entries({ ...refusalHeaders(refusal), Connection: "close" }).map(
+    ([name, value]) => `${name}: ${value}\r\n`,
+  );
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n${lines.join("")}\r\n${text}`);
 }

@@ -9,6 +9,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Authorizer } from "./authorization.ts";
+import { type ServerBounds, serverBounds } from "./bounds.ts";
 import { ClientCertificates } from "./client-certificates.ts";
 import { Connections, peerFilter } from "./connections.ts";
 import { runHealthzServer } from "./healthz.ts";
@@ -34,6 +35,7 @@ export interface NodeServerOptions extends Omit<RouteDeps, "dial" | "startedAt">
   readonly tls?: TlsSource;
   /** How port-forward reaches a pod; default nsenter. */
   readonly dial?: PodDialer;
+  readonly bounds?: Partial<ServerBounds>;
 }
 
 export interface NodeServer {
@@ -45,24 +47,6 @@ export interface NodeServer {
   run(signal: AbortSignal): Promise<void>;
 }
 
-/**
- * What a caller may cost before it is known. A command to execute travels in the request's first line, so headers may be
- * long; upstream's limits are 1 MiB and 4 hours, and it bounds neither handshakes nor connections.
- */
-const bounds = {
-  maxHeaderSize: 256 * 1024,
-  handshakeTimeout: 10_000,
-  headersTimeout: 15_000,
-  requestTimeout: 60_000,
-  /** How often the two above are looked at. */
-  connectionsCheckingInterval: 15_000,
-  /** As upstream: the API server keeps idle connections that long too. */
-  keepAliveTimeout: 90_000,
-  /** Ends the streams of a client whose machine vanished. */
-  keepAlive: true,
-  keepAliveInitialDelay: 15_000,
-} as const;
-
 /** The node's HTTPS server (10250) and its loopback health check (10248). */
 export function createNodeServer(options: NodeServerOptions): NodeServer {
   return new KubeletServer(options);
@@ -71,6 +55,7 @@ export function createNodeServer(options: NodeServerOptions): NodeServer {
 class KubeletServer implements NodeServer {
   readonly #options: NodeServerOptions;
   readonly #deps: RouteDeps;
+  readonly #bounds: ServerBounds;
   readonly #connections: Connections;
   readonly #certificates = new ClientCertificates("");
   readonly #authenticator: Authenticator;
@@ -84,7 +69,8 @@ class KubeletServer implements NodeServer {
     const reviews = new Reviews({ client, clock });
     const dial = options.dial ?? createPodDialer(clock, this.#ended.signal);
     this.#deps = { ...options, dial, startedAt: clock.now() };
-    this.#connections = new Connections(peerFilter(config.kubeletPeerCIDRs));
+    this.#bounds = { ...serverBounds, ...options.bounds };
+    this.#connections = new Connections(peerFilter(config.kubeletPeerCIDRs), this.#bounds);
     this.#authenticator = new Authenticator({
       settings: authentication,
       certificates: this.#certificates,
@@ -101,7 +87,10 @@ class KubeletServer implements NodeServer {
     this.#trust(material);
     const inner = AbortSignal.any([signal, this.#ended.signal]);
     const server = createServer({
-      ...bounds,
+      ...this.#bounds,
+      // Ends the streams of a client whose machine vanished.
+      keepAlive: true,
+      keepAliveInitialDelay: 15_000,
       ...tls.secureContext(material),
       // Upgrades need it, and one protocol less is one less to bound: the API server falls back without a word.
       ALPNProtocols: ["http/1.1"],
@@ -250,10 +239,25 @@ class KubeletServer implements NodeServer {
     this.#connections.admit(request.socket);
     const match = matchRoute(routes, unknownPath, url.pathname);
     const method = request.method ?? "GET";
+    this.#count(match.route, method, signal);
     await this.#authorizer.authorize(user, method, match.route.access, signal);
     refuseDisabled(this.#options.config, match.route);
     refuseMethod(match.route, method);
     return match;
+  }
+
+  /** @param signal Aborts when the answer is through or its connection gone. */
+  #count(route: Route, method: string, signal: AbortSignal): void {
+    const { clock, figures } = this.#deps;
+    if (figures === undefined) return;
+    const request = { method, path: metricsPath(route), longRunning: "upgrade" in route };
+    const beganAt = clock.monotonic();
+    figures.http.began(request);
+    signal.addEventListener(
+      "abort",
+      () => figures.http.ended(request, (clock.monotonic() - beganAt) / 1000),
+      { once: true },
+    );
   }
 
   async #identify(request: IncomingMessage, socket: Duplex, signal: AbortSignal): Promise<User> {
@@ -284,6 +288,13 @@ class KubeletServer implements NodeServer {
     this.#logUnlessAbort("request failed", error);
     return new HttpRefusal(500, errorMessage(error), { cause: error });
   }
+}
+
+/** Upstream's buckets: the first part of the path, and below `/metrics` two. */
+function metricsPath({ path }: Route): string {
+  const [, first = "", second = ""] = path.split("/");
+  const known = first === "metrics" && second !== "" ? `${first}/${second}` : first;
+  return known === "" || known.includes("{") ? "other" : known;
 }
 
 /** @throws {HttpRefusal} 400 for a request line whose target is no path. */
