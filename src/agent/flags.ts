@@ -1,8 +1,6 @@
 import type { Level } from "../lib/log.ts";
 import type { LogFormat } from "./stderr-logger.ts";
 
-export type DnsFlag = "auto" | "local" | "off";
-
 /** Flags that `up`, `run` and `down` share. */
 export interface NodeFlags {
   readonly hostnameOverride?: string;
@@ -16,12 +14,12 @@ export interface UpFlags extends NodeFlags {
   readonly stateDir: string;
   readonly apiPort: string;
   readonly serviceCidr: string;
-  readonly dns: DnsFlag;
   readonly clusterCidr: string;
   readonly demo?: boolean;
   readonly exit?: boolean;
 }
 
+/** Flags of `run` besides those that set a field of the configuration only. */
 export interface RunFlags extends NodeFlags {
   readonly kubeconfig?: string;
   readonly bootstrapKubeconfig?: string;
@@ -33,14 +31,6 @@ export interface RunFlags extends NodeFlags {
   readonly unsafeSkipCaVerification?: boolean;
   readonly proxyKubeconfig?: string;
   readonly rootDir: string;
-  readonly podCidr?: readonly string[];
-  readonly clusterCidr?: readonly string[];
-  readonly clusterDns?: readonly string[];
-  readonly clusterDomain?: string;
-  readonly dns: DnsFlag;
-  readonly clientCaFile?: string;
-  readonly tlsCertFile?: string;
-  readonly tlsPrivateKeyFile?: string;
 }
 
 /** Flags that all subcommands of `token` share. */

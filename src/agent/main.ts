@@ -3,7 +3,17 @@ import { Command, Option } from "commander";
 import type { Level } from "../lib/log.ts";
 import { errorMessage, isAbort, isSystemError, RemoraError } from "../lib/errors.ts";
 import { type LogFormat, stderrLogger } from "./stderr-logger.ts";
-import type { DownFlags, RunFlags, TokenCreateFlags, TokenFlags, UpFlags } from "./flags.ts";
+import type { ConfigCheckFlags } from "./commands/config.ts";
+import { addConfigurationOptions } from "./configuration-options.ts";
+import type {
+  DownFlags,
+  NodeFlags,
+  RunFlags,
+  TokenCreateFlags,
+  TokenFlags,
+  UpFlags,
+} from "./flags.ts";
+import { logOptionsOf, type NodeConfiguration, nodeConfiguration } from "./node-configuration.ts";
 import { kubernetesVersion, remoraVersion } from "./version.ts";
 
 const shutdown = new AbortController();
@@ -53,6 +63,16 @@ function logFormat(fallback: LogFormat): Option {
     .default(fallback);
 }
 
+/** How `up` and `run` log: flags first, then the configuration. */
+function logOptions(
+  command: Command,
+  flags: Pick<NodeFlags, "logLevel" | "logFormat">,
+  { configuration }: NodeConfiguration,
+): Pick<NodeFlags, "logLevel" | "logFormat"> {
+  const given = (flag: string): boolean => command.getOptionValueSource(flag) === "cli";
+  return logOptionsOf(flags, given, configuration);
+}
+
 function dns(): Option {
   return new Option(
     "--dns <mode>",
@@ -84,7 +104,7 @@ const program = new Command("remora")
   .description("A Kubernetes node on Docker: kubelet and service proxy in one daemon.")
   .version(`remora ${remoraVersion} (Kubernetes ${kubernetesVersion})`);
 
-withNodeOptions(program.command("up"))
+const upCommand = withNodeOptions(program.command("up"))
   .description("make this machine a cluster: embedded control plane and node agent")
   .option("--state-dir <path>", "where everything is kept", "/var/lib/remora")
   .option("--api-port <port>", "port of the API server", "6443")
@@ -94,13 +114,17 @@ withNodeOptions(program.command("up"))
   .option("--demo", "when the node is ready, play with examples/shop.yaml and remove it again")
   .option("--exit", "with --demo: end behind it; the last line of stdout is its figures as JSON")
   .addOption(logLevel("warn"))
-  .addOption(logFormat("text"))
-  .action(async (options: UpFlags) => {
-    const { up } = await import("./commands/up.ts");
-    await up(options, stderrLogger(options), shutdownSignal());
-  });
+  .addOption(logFormat("text"));
+const upSources = addConfigurationOptions(upCommand);
+upCommand.action(async (options: UpFlags) => {
+  const signal = shutdownSignal();
+  const node = await nodeConfiguration(upSources(), "up");
+  const { up } = await import("./commands/up.ts");
+  const flags = { ...options, ...logOptions(upCommand, options, node) };
+  await up(flags, node, stderrLogger(flags), signal);
+});
 
-withNodeOptions(program.command("run"))
+const runCommand = withNodeOptions(program.command("run"))
   .description("the node agent alone, joined to a Kubernetes API server")
   .option(
     "--kubeconfig <file>",
@@ -136,11 +160,15 @@ withNodeOptions(program.command("run"))
   .option("--tls-cert-file <file>", "certificate of port 10250")
   .option("--tls-private-key-file <file>", "key of port 10250")
   .addOption(logLevel("info"))
-  .addOption(logFormat("json"))
-  .action(async (options: RunFlags) => {
-    const { run } = await import("./commands/run.ts");
-    await run(options, stderrLogger(options), shutdownSignal());
-  });
+  .addOption(logFormat("json"));
+const runSources = addConfigurationOptions(runCommand);
+runCommand.action(async (options: RunFlags) => {
+  const signal = shutdownSignal();
+  const node = await nodeConfiguration(runSources(), "run");
+  const { run } = await import("./commands/run.ts");
+  const flags = { ...options, ...logOptions(runCommand, options, node) };
+  await run(flags, node, stderrLogger(flags), signal);
+});
 
 program
   .command("down")
@@ -199,6 +227,33 @@ withTokenOptions(token.command("delete <ids...>"))
   .action(async (ids: readonly string[], options: TokenFlags) => {
     const { deleteTokens } = await import("./commands/token.ts");
     await deleteTokens(ids, options, stderrLogger(options), shutdownSignal());
+  });
+
+const config = program.command("config").description("the configuration of `run` and `up`");
+
+const checkCommand = config
+  .command("check")
+  .description("explain every value of a configuration; takes the flags of `run`")
+  .addOption(
+    new Option("--for <command>", "which command would get it")
+      .choices(["run", "up"])
+      .default("run"),
+  )
+  .addOption(new Option("--output <format>", "how").choices(["text", "json"]).default("text"))
+  .option("--all", "show defaults too")
+  .option("--strict", "fail when something would have no effect");
+const checkSources = addConfigurationOptions(checkCommand);
+checkCommand.action(async (options: ConfigCheckFlags) => {
+  const { checkConfig } = await import("./commands/config.ts");
+  process.exitCode = await checkConfig(options, checkSources());
+});
+
+config
+  .command("print-defaults")
+  .description("print a configuration that says nothing but defaults")
+  .action(async () => {
+    const { printDefaults } = await import("./commands/config.ts");
+    printDefaults();
   });
 
 program

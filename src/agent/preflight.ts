@@ -54,7 +54,14 @@ function engineFailure(error: unknown): string {
 /** Where the node agent listens. */
 export type AgentPorts = Pick<
   AgentConfig,
-  "bindAddress" | "kubeletPort" | "kubeletHealthzPort" | "proxyHealthzPort" | "proxyMetricsPort"
+  | "bindAddress"
+  | "kubeletPort"
+  | "kubeletHealthzAddress"
+  | "kubeletHealthzPort"
+  | "proxyHealthzAddress"
+  | "proxyHealthzPort"
+  | "proxyMetricsAddress"
+  | "proxyMetricsPort"
 >;
 
 /** A port that something of ours will listen on. */
@@ -98,11 +105,17 @@ export async function checkPorts(ports: readonly NeededPort[]): Promise<void> {
 /** The ports of the node agent. */
 export function agentPorts(config: AgentPorts): readonly NeededPort[] {
   const loopback = "127.0.0.1";
+  const {
+    bindAddress,
+    kubeletHealthzAddress = loopback,
+    proxyHealthzAddress = bindAddress,
+    proxyMetricsAddress = loopback,
+  } = config;
   return [
-    { port: config.kubeletPort, address: config.bindAddress, purpose: "kubelet API" },
-    { port: config.kubeletHealthzPort, address: loopback, purpose: "kubelet health" },
-    { port: config.proxyHealthzPort, address: config.bindAddress, purpose: "proxy health" },
-    { port: config.proxyMetricsPort, address: loopback, purpose: "proxy metrics" },
+    { port: config.kubeletPort, address: bindAddress, purpose: "kubelet API" },
+    { port: config.kubeletHealthzPort, address: kubeletHealthzAddress, purpose: "kubelet health" },
+    { port: config.proxyHealthzPort, address: proxyHealthzAddress, purpose: "proxy health" },
+    { port: config.proxyMetricsPort, address: proxyMetricsAddress, purpose: "proxy metrics" },
   ];
 }
 

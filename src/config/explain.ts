@@ -88,9 +88,19 @@ function sourceOf({ from, because }: Explained): string {
   return from ?? (because === undefined ? "default" : `default, because ${because}`);
 }
 
+function summary({ remarks }: Configuration): string {
+  const count = (severity: Remark["severity"]): number =>
+    remarks.filter((remark) => remark.severity === severity).length;
+  const errors = count("error");
+  if (errors > 0)
+    return `The configuration cannot be used: ${errors} ${errors === 1 ? "error" : "errors"}.`;
+  const idle = count("unknown") + count("ignored");
+  return `The configuration can be used${idle === 0 ? "" : `; ${idle} of its fields have no effect`}.`;
+}
+
 /** For people: what is wrong, every value with where it came from, and what a change of it takes. */
 export function explainText(configuration: Configuration, all: boolean): readonly string[] {
-  const lines: string[] = [];
+  const lines = [summary(configuration), ""];
   for (const [severity, heading] of headings) {
     const remarks = configuration.remarks.filter((remark) => remark.severity === severity);
     if (remarks.length > 0)

@@ -21,6 +21,12 @@ const thisHost: HostPlaces = {
 /** Where kube-proxy finds its kubeconfig in the pods that kubeadm makes for it. */
 const kubeadmProxyKubeconfig = "/var/lib/kube-proxy/kubeconfig.conf";
 
+/** The file with the proxy's credentials; empty: it has none of its own. */
+export async function proxyKubeconfigOf({ proxy }: Configuration): Promise<string> {
+  const path = proxy.clientConnection.kubeconfig;
+  return path === kubeadmProxyKubeconfig && !(await exists(path)) ? "" : path;
+}
+
 async function exists(path: string): Promise<boolean> {
   return access(path).then(
     () => true,
@@ -94,16 +100,13 @@ export async function hostRemarks(
       "has no effect: it names a CRI engine, and Remora uses the Docker Engine; say --docker-socket for one that is elsewhere",
     );
   }
-  if (proxy.clientConnection.kubeconfig === kubeadmProxyKubeconfig) {
-    const there = await exists(kubeadmProxyKubeconfig);
-    if (!there) {
-      remark(
-        "ignored",
-        "KubeProxyConfiguration",
-        "clientConnection.kubeconfig",
-        "has no effect: the file is inside of kube-proxy's pods only; the node's own credentials are used",
-      );
-    }
+  if (proxy.clientConnection.kubeconfig !== (await proxyKubeconfigOf(configuration))) {
+    remark(
+      "ignored",
+      "KubeProxyConfiguration",
+      "clientConnection.kubeconfig",
+      "has no effect: the file is inside of kube-proxy's pods only; the node's own credentials are used",
+    );
   }
   return out;
 }

@@ -31,7 +31,7 @@ export const loggingFields = object({
   flushFrequency: leaf(nanosOrDurationType, "5s", ignored(fixedWithin), {
     flag: "log-flush-frequency",
   }),
-  verbosity: leaf(uint32Type, 0, honoured, { flag: "v" }),
+  verbosity: leaf(uint32Type, 0, honoured, { flag: "v", pointer: true }),
   vmodule: leaf(objectsType("list of patterns", vmodule), [], fixed("all parts log at one level")),
   options: object({ text: object(routing), json: object(routing) }),
 });

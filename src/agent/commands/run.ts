@@ -17,6 +17,7 @@ import { acquireLocks } from "../instance-lock.ts";
 import type { ClusterConfiguration } from "../join/cluster-configuration.ts";
 import { joinNode } from "../join/join-node.ts";
 import { readToken, tokenVariable } from "../join/read-token.ts";
+import { logRemarks, type NodeConfiguration, runFlagsOf } from "../node-configuration.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { random } from "../random.ts";
 import { runAgent } from "../run-agent.ts";
@@ -117,30 +118,43 @@ async function enter(
   );
 }
 
-/** Flags first, then what the cluster says, then the defaults. */
-function nodeConfig(flags: RunFlags, self: Self, { kubeconfig, cluster }: Membership): AgentConfig {
+/** The configuration first, then what the cluster says, then the defaults. */
+function nodeConfig(
+  flags: RunFlags,
+  self: Self,
+  { kubeconfig, cluster }: Membership,
+  { configuration, members }: NodeConfiguration,
+): AgentConfig {
+  const { hostnameOverride } = configuration.proxy;
+  if (hostnameOverride !== "" && hostnameOverride.toLowerCase() !== self.nodeName) {
+    throw new SetupError(
+      `KubeProxyConfiguration.hostnameOverride: ${hostnameOverride} is not the name of this node, ${self.nodeName}; leave it out`,
+    );
+  }
+  const serviceCIDRs = members.serviceCIDRs ?? cluster?.serviceCIDRs;
   return agentConfig({
+    ...members,
     ...self,
     kubeconfig,
     proxyKubeconfig: flags.proxyKubeconfig ?? kubeconfig,
-    rootDir: flags.rootDir,
-    dockerSocket: flags.dockerSocket,
-    podCIDRs: flags.podCidr ?? [],
-    clusterCIDRs: flags.clusterCidr ?? cluster?.podCIDRs ?? [],
-    ...(cluster?.serviceCIDRs === undefined ? {} : { serviceCIDRs: cluster.serviceCIDRs }),
-    clusterDNS: flags.clusterDns ?? cluster?.clusterDNS ?? [],
-    clusterDomain: flags.clusterDomain ?? cluster?.clusterDomain ?? agentDefaults.clusterDomain,
-    dns: flags.dns,
-    clientCAFile: flags.clientCaFile ?? "",
-    tlsCertFile: flags.tlsCertFile ?? "",
-    tlsPrivateKeyFile: flags.tlsPrivateKeyFile ?? "",
-    serverTLSBootstrap: cluster?.serverTLSBootstrap ?? false,
+    clusterCIDRs: members.clusterCIDRs ?? cluster?.podCIDRs ?? [],
+    ...(serviceCIDRs === undefined ? {} : { serviceCIDRs }),
+    clusterDNS: members.clusterDNS ?? cluster?.clusterDNS ?? [],
+    clusterDomain: members.clusterDomain ?? cluster?.clusterDomain ?? agentDefaults.clusterDomain,
+    serverTLSBootstrap: members.serverTLSBootstrap ?? cluster?.serverTLSBootstrap ?? false,
     certDir: certDirOf(flags),
   });
 }
 
 /** `remora run`: the node agent alone. */
-export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal): Promise<void> {
+export async function run(
+  given: RunFlags,
+  node: NodeConfiguration,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const flags = await runFlagsOf(given, node.configuration);
+  logRemarks(node.configuration, logger);
   await checkMachine(flags.dockerSocket, signal);
   await refuseBesideKubelet(flags.rootDir);
   const lock = await acquireLocks(flags.rootDir, "--root-dir");
@@ -150,7 +164,7 @@ export async function run(flags: RunFlags, logger: Logger, signal: AbortSignal):
     const self = { nodeName, nodeIPs: flags.nodeIp ?? (await detectNodeIPs(signal)) };
     membership = await enter(flags, self, logger, signal);
     const { rotation } = membership;
-    const config = nodeConfig(flags, self, membership);
+    const config = nodeConfig(flags, self, membership, node);
     await checkPorts(agentPorts(config));
     const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
       process.kill(process.pid, "SIGKILL"),

@@ -20,6 +20,7 @@ import type { UpFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
 import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
+import { logRemarks, type NodeConfiguration, nodeFlagsOf } from "../node-configuration.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
 import { type Runner, superviseAll } from "../supervise.ts";
@@ -38,30 +39,37 @@ function portNumber(text: string): number {
   return port;
 }
 
+function nodeNameOf({ hostnameOverride }: UpFlags): string {
+  return (hostnameOverride ?? hostname()).toLowerCase();
+}
+
 /** Pods reach the API server on the node's addresses. */
 const bindAddress = "0.0.0.0";
 
+/** What `up` decides stands over what the configuration says; the configuration was refused where both do. */
 function upConfig(
   flags: UpFlags,
+  members: Partial<AgentConfig>,
   files: ControlPlaneFiles,
   nodeIPs: readonly string[],
 ): AgentConfig {
   // The cluster's name server has the tenth address, as everywhere.
   const dns = cidrAddress(parseCidr(flags.serviceCidr, "--service-cidr"), 10);
   return agentConfig({
-    nodeName: (flags.hostnameOverride ?? hostname()).toLowerCase(),
+    ...members,
+    nodeName: nodeNameOf(flags),
     nodeIPs,
     kubeconfig: files.nodeKubeconfig,
     proxyKubeconfig: files.proxyKubeconfig,
     rootDir: join(flags.stateDir, "kubelet"),
-    dockerSocket: flags.dockerSocket,
     clusterCIDRs: [flags.clusterCidr],
     serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [dns],
-    dns: flags.dns,
     clientCAFile: files.clientCA,
     tlsCertFile: files.kubeletCert,
     tlsPrivateKeyFile: files.kubeletKey,
+    // For this machine, its pods and the nodes that join; whoever chooses an address opens it to everybody there.
+    ...(members.bindAddress === undefined ? { kubeletPeerCIDRs: [flags.clusterCidr] } : {}),
   });
 }
 
@@ -137,7 +145,14 @@ async function loadDemo(
 }
 
 /** `remora up`: the control plane in its own thread, and the code of `remora run` beside it. */
-export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): Promise<void> {
+export async function up(
+  given: UpFlags,
+  { configuration, members }: NodeConfiguration,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const flags = nodeFlagsOf(given, configuration);
+  logRemarks(configuration, logger);
   const started = performance.now();
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
   const apiPort = portNumber(flags.apiPort);
@@ -147,7 +162,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
   await checkMachine(flags.dockerSocket, signal);
   const lock = await acquireLocks(flags.stateDir, "--state-dir");
   try {
-    const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
+    const nodeName = nodeNameOf(flags);
     const nodeIPs = flags.nodeIp ?? (await detectNodeIPs(signal));
     const [advertiseAddress] = nodeIPs;
     if (advertiseAddress === undefined) {
@@ -155,7 +170,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
     }
     await checkPorts([
       { port: apiPort, address: bindAddress, purpose: "API server", flag: "--api-port" },
-      ...agentPorts(agentDefaults),
+      ...agentPorts({ ...agentDefaults, ...members }),
     ]);
     const controlPlane = await startControlPlaneThread({
       dataDir: join(flags.stateDir, "control-plane"),
@@ -181,7 +196,7 @@ export async function up(flags: UpFlags, logger: Logger, signal: AbortSignal): P
       demo?.begin(kubectl);
     };
     const runNode = async (inner: AbortSignal): Promise<void> => {
-      const config = upConfig(flags, files, nodeIPs);
+      const config = upConfig(flags, members, files, nodeIPs);
       const kubectl = await offerKubeconfig(files, logger);
       const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
         process.kill(process.pid, "SIGKILL"),

@@ -1,50 +1,69 @@
+import { encodeShape } from "../../config/decode.ts";
+import {
+  type KubeletConfiguration,
+  kubeletApiVersion,
+  kubeletShape,
+} from "../../config/kubelet-configuration.ts";
+import { kubeletDefaults } from "../../config/kubelet-defaults.ts";
+import type { Fields, Json, Leaf, ObjectShape } from "../../config/shape.ts";
 import type { AgentConfig } from "../../config/types.ts";
-import type { JsonRecord } from "../../lib/guard.ts";
+import { isRecord, type JsonRecord } from "../../lib/guard.ts";
 
-function seconds(ms: number): string {
-  return `${ms / 1000}s`;
-}
-
-/** What runs now, in the fields of KubeletConfiguration (kubelet.config.k8s.io/v1beta1). */
-export function kubeletConfiguration(config: AgentConfig): JsonRecord {
+/** What the agent knows better than the configuration it was started with: addresses, certificates, the cluster's words. */
+function running(config: AgentConfig, kubelet: KubeletConfiguration): KubeletConfiguration {
   return {
-    kind: "KubeletConfiguration",
-    apiVersion: "kubelet.config.k8s.io/v1beta1",
+    ...kubelet,
     address: config.bindAddress,
     port: config.kubeletPort,
-    healthzBindAddress: "127.0.0.1",
     healthzPort: config.kubeletHealthzPort,
-    authentication: {
-      x509: { clientCAFile: config.clientCAFile },
-      webhook: { enabled: true, cacheTTL: "2m0s" },
-      anonymous: { enabled: false },
-    },
-    authorization: {
-      mode: "Webhook",
-      webhook: { cacheAuthorizedTTL: "5m0s", cacheUnauthorizedTTL: "30s" },
-    },
     tlsCertFile: config.tlsCertFile,
     tlsPrivateKeyFile: config.tlsPrivateKeyFile,
-    registerWithTaints: config.registerWithTaints,
-    clusterDomain: config.clusterDomain,
+    serverTLSBootstrap: config.serverTLSBootstrap ?? kubelet.serverTLSBootstrap,
+    rotateCertificates: config.rotateCertificates ?? kubelet.rotateCertificates,
+    authentication: { ...kubelet.authentication, x509: { clientCAFile: config.clientCAFile } },
     clusterDNS: config.clusterDNS,
+    clusterDomain: config.clusterDomain,
     resolvConf: config.resolvConf,
     maxPods: config.maxPods,
-    podPidsLimit: config.podPidsLimit,
     podLogsDir: config.podLogsDir,
-    cgroupRoot: config.cgroupRoot,
-    cgroupsPerQOS: config.cgroupsPerQOS,
-    containerLogMaxSize: String(config.containerLogMaxBytes),
-    containerLogMaxFiles: config.containerLogMaxFiles,
-    serializeImagePulls: config.serializeImagePulls,
-    nodeStatusUpdateFrequency: seconds(config.nodeStatusUpdateFrequencyMs),
-    nodeStatusReportFrequency: seconds(config.nodeStatusReportFrequencyMs),
-    nodeLeaseDurationSeconds: config.nodeLeaseDurationSeconds,
-    nodeStatusMaxImages: config.nodeStatusMaxImages,
-    kubeReserved: config.kubeReserved,
-    systemReserved: config.systemReserved,
     evictionHard: config.evictionHard,
-    allowedUnsafeSysctls: config.allowedUnsafeSysctls,
-    enableDebuggingHandlers: config.enableDebuggingHandlers,
+    containerRuntimeEndpoint: `unix://${config.dockerSocket}`,
+    // Their values are credentials.
+    staticPodURLHeader: {},
+  };
+}
+
+/** Go leaves out what is zero and no pointer; durations and objects always stand there. */
+function goOmits(leaf: Leaf<unknown>, json: Json): boolean {
+  if (leaf.pointer || leaf.type.name === "duration") return false;
+  if (Array.isArray(json)) return json.length === 0;
+  return isRecord(json)
+    ? Object.keys(json).length === 0
+    : json === "" || json === 0 || json === false;
+}
+
+function asGoPrints(shape: ObjectShape<Fields>, json: JsonRecord): JsonRecord {
+  const members = Object.entries(shape.fields).flatMap(([name, member]): [string, unknown][] => {
+    const value = json[name];
+    if (member.kind === "leaf") {
+      return value === undefined || goOmits(member, value as Json) ? [] : [[name, value]];
+    }
+    const inner = asGoPrints(member, isRecord(value) ? value : {});
+    return member.optional && Object.keys(inner).length === 0 ? [] : [[name, inner]];
+  });
+  return Object.fromEntries(members);
+}
+
+/**
+ * What runs now as a KubeletConfiguration, in the shape of the kubelet's own /configz: all fields, also those that only
+ * have defaults.
+ */
+export function kubeletConfiguration(config: AgentConfig): JsonRecord {
+  const kubelet = running(config, config.kubelet ?? kubeletDefaults());
+  const json = encodeShape(kubeletShape, kubelet);
+  return {
+    kind: "KubeletConfiguration",
+    apiVersion: kubeletApiVersion,
+    ...asGoPrints(kubeletShape, isRecord(json) ? json : {}),
   };
 }

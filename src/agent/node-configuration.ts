@@ -1,0 +1,143 @@
+import { availableParallelism } from "node:os";
+
+import { agentMembers, dockerSocketOf, isSet } from "../config/agent-members.ts";
+import {
+  type Configuration,
+  type ConfigurationSources,
+  readConfiguration,
+  refuseErrors,
+  type SettingKind,
+} from "../config/configuration.ts";
+import { type Remark, remarkText } from "../config/decode.ts";
+import { hostRemarks, proxyKubeconfigOf } from "../config/host-checks.ts";
+import { originText } from "../config/raw.ts";
+import type { AgentConfig } from "../config/types.ts";
+import type { Logger } from "../lib/log.ts";
+import type { NodeFlags, RunFlags } from "./flags.ts";
+import type { LogFormat } from "./stderr-logger.ts";
+
+/** Which command a configuration is for. */
+export type ConfigurationUse = "run" | "up";
+
+/** What `remora up` decides itself, and how it is told. */
+const decidedByUp: readonly (readonly [SettingKind, string, string])[] = [
+  ["RemoraConfiguration", "kubeconfig", "`up` makes its own credentials"],
+  ["RemoraConfiguration", "bootstrapKubeconfig", "`up` makes its own credentials"],
+  ["RemoraConfiguration", "certDir", "`up` keeps certificates below --state-dir"],
+  ["RemoraConfiguration", "rootDir", "`up` keeps everything below --state-dir"],
+  ["RemoraConfiguration", "serviceCIDRs", "say --service-cidr"],
+  ["KubeletConfiguration", "clusterDNS", "it is the tenth address of --service-cidr"],
+  ["KubeletConfiguration", "clusterDomain", "it is cluster.local"],
+  ["KubeletConfiguration", "podCIDR", "say --cluster-cidr"],
+  ["KubeletConfiguration", "authentication.x509.clientCAFile", "`up` has a CA of its own"],
+  ["KubeletConfiguration", "tlsCertFile", "`up` has a CA of its own"],
+  ["KubeletConfiguration", "tlsPrivateKeyFile", "`up` has a CA of its own"],
+  ["KubeletConfiguration", "serverTLSBootstrap", "`up` has a CA of its own"],
+  ["KubeletConfiguration", "rotateCertificates", "`up` renews its certificates itself"],
+  ["KubeProxyConfiguration", "clientConnection.kubeconfig", "`up` makes its own credentials"],
+  ["KubeProxyConfiguration", "clusterCIDR", "say --cluster-cidr"],
+];
+
+function upRemarks({ settings }: Configuration): readonly Remark[] {
+  return decidedByUp.flatMap(([kind, path, remedy]): Remark[] => {
+    const origin = settings[kind].get(path)?.origin;
+    // Its own flag says the same thing to both halves.
+    if (origin === undefined || (origin.kind === "flag" && origin.flag === "cluster-cidr"))
+      return [];
+    return [
+      { severity: "error", kind, path, origin, text: `is decided by \`remora up\`: ${remedy}` },
+    ];
+  });
+}
+
+/** A configuration together with what this machine, and the command that wants it, have to say about it. */
+export async function judgedConfiguration(
+  sources: ConfigurationSources,
+  use: ConfigurationUse,
+): Promise<Configuration> {
+  const configuration = await readConfiguration(sources);
+  const remarks = [
+    ...configuration.remarks,
+    ...(use === "up" ? upRemarks(configuration) : []),
+    ...(await hostRemarks(configuration)),
+  ];
+  return { ...configuration, remarks };
+}
+
+/** What a command needs of its configuration. */
+export interface NodeConfiguration {
+  readonly configuration: Configuration;
+  /** Members of {@link AgentConfig} that the configuration decides. */
+  readonly members: Partial<AgentConfig>;
+}
+
+/**
+ * Reads the configuration of a node.
+ *
+ * @throws {SetupError} listing everything that has to be put right.
+ */
+export async function nodeConfiguration(
+  sources: ConfigurationSources,
+  use: ConfigurationUse,
+): Promise<NodeConfiguration> {
+  const configuration = await judgedConfiguration(sources, use);
+  refuseErrors(configuration);
+  return { configuration, members: agentMembers(configuration, availableParallelism()) };
+}
+
+/** Says what was accepted without effect, a line for each field. */
+export function logRemarks({ remarks, skipped }: Configuration, logger: Logger): void {
+  for (const remark of remarks) {
+    logger.log("warn", "configuration is not used as written", {
+      remark: remarkText({ ...remark, origin: undefined }),
+      ...(remark.origin === undefined ? {} : { from: originText(remark.origin) }),
+    });
+  }
+  for (const file of skipped) {
+    logger.log("info", "file skipped, its name does not end in .conf", { file });
+  }
+}
+
+/** Flags that `up` and `run` share, as the whole configuration says them. */
+export function nodeFlagsOf<F extends NodeFlags>(flags: F, configuration: Configuration): F {
+  const { hostnameOverride, nodeIPs } = configuration.remora;
+  return {
+    ...flags,
+    ...(hostnameOverride === "" ? {} : { hostnameOverride }),
+    ...(nodeIPs.length === 0 ? {} : { nodeIp: nodeIPs }),
+    dockerSocket: dockerSocketOf(configuration),
+  };
+}
+
+/** Flags of `run` as the whole configuration says them. */
+export async function runFlagsOf(flags: RunFlags, configuration: Configuration): Promise<RunFlags> {
+  const { kubeconfig, bootstrapKubeconfig, certDir, rootDir } = configuration.remora;
+  const proxyKubeconfig = await proxyKubeconfigOf(configuration);
+  return {
+    ...nodeFlagsOf(flags, configuration),
+    ...(kubeconfig === "" ? {} : { kubeconfig }),
+    ...(bootstrapKubeconfig === "" ? {} : { bootstrapKubeconfig }),
+    ...(certDir === "" ? {} : { certDir }),
+    ...(proxyKubeconfig === "" ? {} : { proxyKubeconfig }),
+    rootDir,
+  };
+}
+
+/** From klog's 4 on people look for a fault. */
+const debugVerbosity = 4;
+
+/** How to log: the flags that were given, then `logging` of the KubeletConfiguration, then the flags' defaults. */
+export function logOptionsOf(
+  flags: Pick<NodeFlags, "logLevel" | "logFormat">,
+  given: (flag: "logLevel" | "logFormat") => boolean,
+  configuration: Configuration,
+): Pick<NodeFlags, "logLevel" | "logFormat"> {
+  const { format, verbosity } = configuration.kubelet.logging;
+  const said = (path: string): boolean => isSet(configuration, "KubeletConfiguration", path);
+  const verbose = verbosity >= debugVerbosity && !given("logLevel");
+  const written: LogFormat = format === "json" ? "json" : "text";
+  return {
+    logLevel: verbose ? "debug" : flags.logLevel,
+    logFormat: said("logging.format") && !given("logFormat") ? written : flags.logFormat,
+  };
+}
