@@ -101,10 +101,17 @@ async function runInLane(
 }
 
 function kill(pid: number): void {
+  signalProcess(pid, "SIGTERM");
+}
+
+/** Signals a process of this machine, which need not be ours. One that has ended, or may not be signalled, is left. */
+export function signalProcess(pid: number, signal: "SIGTERM" | "SIGKILL" | "SIGSTOP"): void {
+  // Zero and below are groups of processes, our own first of all.
+  if (!Number.isInteger(pid) || pid <= 1) return;
   try {
-    process.kill(pid, "SIGTERM");
+    process.kill(pid, signal);
   } catch {
-    // It has ended.
+    // ESRCH or EPERM.
   }
 }
 

@@ -1,7 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 
-import { execResult } from "../../lib/exec.ts";
 import { errorMessage } from "../../lib/errors.ts";
+import { signalProcess } from "../../lib/exec.ts";
 import { asRecord, asString, optionalNumber } from "../../lib/guard.ts";
 import { isRuntimeFailure, RuntimeError } from "../errors.ts";
 import type { ExecResult, StreamSession } from "../types.ts";
@@ -107,10 +107,35 @@ async function isIn(containerID: string, pid: number): Promise<boolean> {
   return cgroup.includes(containerID);
 }
 
-/**
- * SIGKILL to the process of an exec and what it has started, on the host: the engine has no call for it. The cgroups
- * are compared first, because a pid may belong to somebody else by now.
- */
+/** The pid of a process that runs, or is just being started; undefined when it has ended. */
+async function execPid(
+  context: DockerContext,
+  execID: string,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  for (let waitMs = 5; ; waitMs *= 2) {
+    const { exitCode, pid, running } = await execState(context, execID, signal);
+    if (running && pid > 1) return pid;
+    if (!running && exitCode !== undefined) return undefined;
+    await context.clock.sleep(waitMs, signal);
+  }
+}
+
+/** A process and what it has started, stopped one after the other: so none of them starts another one meanwhile. */
+async function freezeTree(containerID: string, pid: number): Promise<readonly number[]> {
+  const frozen = new Set<number>();
+  for (;;) {
+    const found = [pid, ...(await descendants(pid))].filter((each) => !frozen.has(each));
+    if (found.length === 0) return [...frozen];
+    for (const each of found) {
+      frozen.add(each);
+      // A pid may belong to somebody else by now.
+      if (await isIn(containerID, each)) signalProcess(each, "SIGSTOP");
+    }
+  }
+}
+
+/** SIGKILL to the process of an exec and what it has started, on the host: the engine has no call for it. */
 async function killExec(
   context: DockerContext,
   containerID: string,
@@ -119,12 +144,11 @@ async function killExec(
   // Runs after the caller gave up, so it has its own short deadline.
   const signal = AbortSignal.timeout(5000);
   try {
-    const { running, pid } = await execState(context, execID, signal);
-    if (!running || pid <= 1) return;
-    if (!(await isIn(containerID, pid))) return;
-    const own: number[] = [pid];
-    for (const each of await descendants(pid)) if (await isIn(containerID, each)) own.push(each);
-    await execResult(["sh", "-c", 'kill -KILL "$@"', "sh", ...own.map(String)], { signal });
+    const pid = await execPid(context, execID, signal);
+    if (pid === undefined || !(await isIn(containerID, pid))) return;
+    for (const each of await freezeTree(containerID, pid)) {
+      if (await isIn(containerID, each)) signalProcess(each, "SIGKILL");
+    }
   } catch (error) {
     if (isRuntimeFailure(error, "NotFound")) return;
     context.logger.log("debug", "exec process not killed", {
@@ -152,12 +176,21 @@ async function startExec(
   signal: AbortSignal,
 ): Promise<DockerSession> {
   const { execID, containerID } = ids;
-  const stream = await context.client.hijack(
-    {
-      op: "start exec",
-      method: "POST",
-      path: `/exec/${execID}/start`,
-      body: { Detach: false, Tty: options.tty },
+  const kill = (): Promise<void> => killExec(context, containerID, execID);
+  const stream = await unlessAborted(
+    // Once it is asked for, the engine starts the process, whether we wait for that or not.
+    context.client.hijack(
+      {
+        op: "start exec",
+        method: "POST",
+        path: `/exec/${execID}/start`,
+        body: { Detach: false, Tty: options.tty },
+      },
+      new AbortController().signal,
+    ),
+    async (late) => {
+      await kill();
+      late.destroy();
     },
     signal,
   );
@@ -168,8 +201,28 @@ async function startExec(
     signal,
     resize: (size) => resize(context, `/exec/${execID}`, size, signal),
     exitCode: () => awaitExitCode(context, execID, AbortSignal.timeout(10_000)),
-    kill: () => killExec(context, containerID, execID),
+    kill,
   });
+}
+
+/** What comes after the caller has left is undone. */
+async function unlessAborted<T>(
+  work: Promise<T>,
+  undo: (late: T) => Promise<void>,
+  signal: AbortSignal,
+): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = (): void => {
+    reject(signal.reason);
+    work.then(undo).catch(() => undefined);
+  };
+  signal.addEventListener("abort", abort, { once: true });
+  if (signal.aborted) abort();
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 /** What comes of a command in a frozen container, had the engine let it begin. */

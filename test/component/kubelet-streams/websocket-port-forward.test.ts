@@ -8,6 +8,7 @@ import { describe, it } from "node:test";
 import { type RawData, WebSocket } from "ws";
 
 import { HttpRefusal } from "../../../src/kubelet/server/http-refusal.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
 import {
   forwardedPorts,
   serveWebSocketForward,
@@ -31,7 +32,13 @@ async function serving(
   const { signal } = new AbortController();
   server.on("upgrade", (request, socket, head) => {
     const url = new URL(request.url ?? "", "http://node");
-    sessions.push(serveWebSocketForward({ dial, failure }, { request, socket, head, url }, signal));
+    sessions.push(
+      serveWebSocketForward(
+        { dial, failure, clock: systemClock },
+        { request, socket, head, url },
+        signal,
+      ),
+    );
   });
   const port = await listen(server);
   try {

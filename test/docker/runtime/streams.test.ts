@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { access } from "node:fs/promises";
+import { access, readdir, readFile } from "node:fs/promises";
 import { after, before, describe, it } from "node:test";
 
 import { isRuntimeFailure } from "../../../src/runtime/errors.ts";
@@ -208,6 +208,64 @@ describe("exec sessions on Docker", () => {
     );
     const want = Array.from({ length: 3000 }, (_, i) => `${i}\n`).join("");
     assert.equal((await collect(session)).stdout, want);
+  });
+});
+
+describe("exec sessions on Docker that are given up", () => {
+  /** How many processes of this container have `word` among their arguments. */
+  const running = async (word: string): Promise<number> => {
+    let found = 0;
+    for (const pid of await readdir("/proc")) {
+      if (!/^\d+$/.test(pid)) continue;
+      const read = (file: string): Promise<string> =>
+        readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "");
+      if ((await read("cgroup")).includes(container) && (await read("cmdline")).includes(word)) {
+        found += 1;
+      }
+    }
+    return found;
+  };
+  const gone = (word: string): Promise<true> =>
+    eventually(async () => ((await running(word)) === 0 ? true : undefined), `${word} is gone`);
+
+  for (const tty of [false, true]) {
+    it(`end the process and what it has started${tty ? ", with a terminal" : ""}`, async () => {
+      const word = `7${tty ? 1 : 2}0711`;
+      const leave = new AbortController();
+      const session = await fixture.runtime.exec(
+        container,
+        // Deaf to signals that can be ignored, and always starting something new.
+        {
+          command: shell(`trap '' HUP INT TERM; while :; do busybox sleep ${word}; done`),
+          stdin: true,
+          tty,
+        },
+        leave.signal,
+      );
+      await eventually(async () => ((await running(word)) > 0 ? true : undefined), "it runs");
+      leave.abort();
+      await gone(word);
+      assert.equal(await session.exitCode, 137);
+    });
+  }
+
+  it("while they are being started: nothing runs on that nobody asked for any more", async () => {
+    const word = "730711";
+    for (let wait = 0; wait < 120; wait += 8) {
+      const leave = new AbortController();
+      const opening = fixture.runtime.exec(
+        container,
+        { command: ["/bin/busybox", "sleep", word], stdin: false, tty: false },
+        leave.signal,
+      );
+      const settled = opening.catch(() => undefined);
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      leave.abort();
+      await settled;
+    }
+    // The engine may only now be starting the last of them.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await gone(word);
   });
 });
 

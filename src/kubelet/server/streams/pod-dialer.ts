@@ -3,7 +3,7 @@ import { readlinkSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 
-import { type Clock, systemClock } from "../../../lib/clock.ts";
+import type { Clock } from "../../../lib/clock.ts";
 import { errorMessage, RemoraError } from "../../../lib/errors.ts";
 import { type ChannelChild, spawnWithChannel } from "../../../lib/exec.ts";
 import { isRecord, optionalString } from "../../../lib/guard.ts";
@@ -212,6 +212,3 @@ function namespaceOrNone(pid: number): string | undefined {
     return undefined;
   }
 }
-
-/** Dials for real, with helpers that end a while after their last use. */
-export const dialPod: PodDialer = createPodDialer(systemClock, new AbortController().signal);

@@ -57,7 +57,7 @@ export async function servePortForward(
     const dial = async (port: number, gone: AbortSignal): Promise<Duplex> =>
       deps.dial(at, port, AbortSignal.any([gone, AbortSignal.timeout(dialDeadlineMs)]));
     const failure = (port: number, error: unknown): string => forwardFailure(pod, port, error);
-    await serveWebSocketForward({ dial, failure }, upgrade, signal);
+    await serveWebSocketForward({ dial, failure, clock: deps.clock }, upgrade, signal);
     return;
   }
   const transport = await acceptTransport(upgrade);

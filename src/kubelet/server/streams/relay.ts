@@ -1,6 +1,6 @@
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { finished } from "node:stream/promises";
 
 /**
  * Carries bytes both ways until both sides have ended, each half on its own. When one side breaks, so does the other: a
@@ -9,8 +9,11 @@ import { pipeline } from "node:stream/promises";
  * @throws What broke it; both sides are destroyed then.
  */
 export async function relay(client: Duplex, target: Duplex): Promise<void> {
+  const ends = [finished(client), finished(target)];
+  client.pipe(target);
+  target.pipe(client);
   try {
-    await Promise.all([pipeline(client, target), pipeline(target, client)]);
+    await Promise.all(ends);
   } catch (error) {
     client.destroy();
     breakOff(target);
@@ -18,7 +21,7 @@ export async function relay(client: Duplex, target: Duplex): Promise<void> {
   }
 }
 
-/** A reset where there is one: a mere end would look like a complete answer. */
+/** By a reset where there is one: a mere end would look like a complete answer. */
 function breakOff(target: Duplex): void {
   if (target instanceof Socket && !target.writableFinished) target.resetAndDestroy();
   else target.destroy();

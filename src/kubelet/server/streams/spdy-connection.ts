@@ -1,6 +1,7 @@
 import { Duplex } from "node:stream";
 
 import type { Clock } from "../../../lib/clock.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import {
   control,
   controlFrame,
@@ -25,7 +26,6 @@ const maxHeldBytes = 8 * 1024 * 1024;
 const maxAnswerBytes = 64 * 1024;
 const maxFrameBytes = 1024 * 1024;
 const closeDeadlineMs = 10_000;
-const heartbeatMs = 5000;
 
 /** One stream that the peer opened. */
 export interface SpdyStream {
@@ -67,6 +67,8 @@ export class SpdyConnection {
   readonly #full = new Set<Duplex>();
   readonly #headers = new HeaderReader();
   readonly #gone = new AbortController();
+  readonly #heartbeat: Heartbeat;
+  #pings = 0;
   #lastID = 0;
   #replied = false;
   #answerBytes = 0;
@@ -79,6 +81,12 @@ export class SpdyConnection {
     this.#options = options;
     const { transport } = options;
     this.#transport = transport;
+    const beat = (): void => {
+      // Ours are even.
+      this.#pings += 2;
+      this.#control(control.ping, uint32(this.#pings));
+    };
+    this.#heartbeat = new Heartbeat({ clock: options.clock, beat, gone: this.gone });
     // A reset connection shows in its close.
     transport.on("error", () => undefined);
     transport.on("drain", () => {
@@ -153,6 +161,9 @@ export class SpdyConnection {
 
   #dataFrame(id: number, payload: Buffer, fin: boolean): void {
     const stream = this.#streams.get(id);
+    if (stream === undefined && (id > this.#lastID || id % 2 === 0)) {
+      throw new SpdyError("data for a stream that was never opened");
+    }
     // Under way while the stream was being reset.
     if (stream === undefined || stream.duplex.destroyed) return;
     const { duplex } = stream;
@@ -176,24 +187,14 @@ export class SpdyConnection {
 
   async #room(): Promise<void> {
     if (!this.#crowded()) return;
-    const waiting = new AbortController();
-    void this.#beat(AbortSignal.any([this.gone, waiting.signal]));
+    this.#heartbeat.start();
     while (this.#crowded() && !this.gone.aborted) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     }
     this.#wake = undefined;
-    waiting.abort();
-  }
-
-  /** While nothing is read, only what is written shows that the peer has gone. */
-  async #beat(signal: AbortSignal): Promise<void> {
-    for (let id = 2; ; id += 2) {
-      await this.#options.clock.sleep(heartbeatMs, signal).catch(() => undefined);
-      if (signal.aborted) return;
-      this.#control(control.ping, uint32(id));
-    }
+    this.#heartbeat.stop();
   }
 
   async #controlFrame({

@@ -6,6 +6,7 @@ import { type RawData, type WebSocket, WebSocketServer } from "ws";
 import type { Clock } from "../../../lib/clock.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import { ByteQueue } from "./byte-queue.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import { HttpRefusal } from "../http-refusal.ts";
 import {
   parseResize,
@@ -58,8 +59,6 @@ function offeredProtocols(request: IncomingMessage): string[] {
 const maxPayload = 16 * 1024 * 1024;
 /** Output that the client has not taken yet; beyond it the process has to wait. */
 const maxBufferedBytes = 256 * 1024;
-/** Clients ask every five seconds whether we are there, and leave after a minute without an answer. */
-const heartbeatMs = 5000;
 
 const upgrader = new WebSocketServer({
   noServer: true,
@@ -99,6 +98,14 @@ function toBuffer(data: RawData): Buffer {
   return Buffer.isBuffer(data) ? data : Buffer.from(data);
 }
 
+/** Answers to pings that have not been read yet (RFC 6455, 5.5.3: a pong may come unasked). */
+export function pongs(socket: WebSocket, clock: Clock, gone: AbortSignal): Heartbeat {
+  const beat = (): void => {
+    if (socket.readyState === socket.OPEN) socket.pong();
+  };
+  return new Heartbeat({ clock, beat, gone });
+}
+
 interface ChannelsOptions {
   readonly socket: WebSocket;
   readonly chosen: Dialect;
@@ -109,19 +116,16 @@ interface ChannelsOptions {
 class WebSocketChannels implements RemoteChannels {
   readonly #socket: WebSocket;
   readonly #dialect: Dialect;
-  readonly #clock: Clock;
   readonly #gone = new AbortController();
   readonly #stdin: ByteQueue;
+  readonly #heartbeat: Heartbeat;
   #size: TerminalSize | undefined;
   #onResize: ((size: TerminalSize) => void) | undefined;
-
-  #beating = false;
-  #paused = false;
 
   constructor({ socket, chosen, options, clock }: ChannelsOptions) {
     this.#socket = socket;
     this.#dialect = chosen;
-    this.#clock = clock;
+    this.#heartbeat = pongs(socket, clock, this.gone);
     this.#stdin = new ByteQueue((flowing) => {
       this.#flow(flowing);
     });
@@ -191,22 +195,13 @@ class WebSocketChannels implements RemoteChannels {
   }
 
   #flow(flowing: boolean): void {
-    this.#paused = !flowing;
-    if (flowing) this.#socket.resume();
-    else {
+    if (flowing) {
+      this.#socket.resume();
+      this.#heartbeat.stop();
+    } else {
       this.#socket.pause();
-      if (!this.#beating) void this.#beat();
+      this.#heartbeat.start();
     }
-  }
-
-  /** The client's pings are behind the input that the process does not take: answered before they are read (RFC 6455, 5.5.3). */
-  async #beat(): Promise<void> {
-    this.#beating = true;
-    while (this.#paused && !this.gone.aborted) {
-      await this.#clock.sleep(heartbeatMs, this.gone).catch(() => undefined);
-      if (this.#paused && this.#socket.readyState === this.#socket.OPEN) this.#socket.pong();
-    }
-    this.#beating = false;
   }
 
   #receive(message: Buffer): void {

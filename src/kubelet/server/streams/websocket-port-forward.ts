@@ -4,8 +4,11 @@ import { pipeline } from "node:stream/promises";
 
 import { type RawData, type WebSocket, WebSocketServer } from "ws";
 
+import type { Clock } from "../../../lib/clock.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import { ByteQueue } from "./byte-queue.ts";
+import type { Heartbeat } from "./heartbeat.ts";
+import { pongs } from "./websocket-channels.ts";
 import { HttpRefusal } from "../http-refusal.ts";
 
 /** Best first. */
@@ -28,6 +31,7 @@ export interface WebSocketForwardOptions {
   readonly dial: (port: number, signal: AbortSignal) => Promise<Duplex>;
   /** What the error channel says when that fails. */
   readonly failure: (port: number, error: unknown) => string;
+  readonly clock: Clock;
 }
 
 /** The repeated or comma-separated `port` parameter. @throws {HttpRefusal} 400 */
@@ -80,8 +84,8 @@ export async function serveWebSocketForward(
 ): Promise<void> {
   const { request, socket, head, url } = upgrade;
   const ports = forwardedPorts(url.searchParams);
-  const session = new ForwardSession(await acceptWebSocket(request, socket, head), ports);
-  await session.run(options, signal);
+  const session = new ForwardSession(await acceptWebSocket(request, socket, head), ports, options);
+  await session.run(signal);
 }
 
 function toBuffer(data: RawData): Buffer {
@@ -96,9 +100,13 @@ class ForwardSession {
   readonly #queues: readonly ByteQueue[];
   readonly #full = new Set<number>();
   readonly #gone = new AbortController();
+  readonly #options: WebSocketForwardOptions;
+  readonly #heartbeat: Heartbeat;
 
-  constructor(socket: WebSocket, ports: readonly number[]) {
+  constructor(socket: WebSocket, ports: readonly number[], options: WebSocketForwardOptions) {
     this.#socket = socket;
+    this.#options = options;
+    this.#heartbeat = pongs(socket, options.clock, this.#gone.signal);
     this.#base64 = socket.protocol === "v4.base64.channel.k8s.io";
     this.#ports = ports;
     this.#queues = ports.map((_, index) => new ByteQueue((flowing) => this.#flow(index, flowing)));
@@ -113,12 +121,12 @@ class ForwardSession {
     });
   }
 
-  async run(options: WebSocketForwardOptions, signal: AbortSignal): Promise<void> {
+  async run(signal: AbortSignal): Promise<void> {
     const terminate = (): void => this.#socket.terminate();
     signal.addEventListener("abort", terminate, { once: true });
     if (signal.aborted) terminate();
     try {
-      await Promise.all(this.#ports.map((port, index) => this.#forward(port, index, options)));
+      await Promise.all(this.#ports.map((port, index) => this.#forward(port, index)));
       this.#socket.close(1000);
     } finally {
       signal.removeEventListener("abort", terminate);
@@ -129,8 +137,13 @@ class ForwardSession {
   #flow(index: number, flowing: boolean): void {
     if (flowing) this.#full.delete(index);
     else this.#full.add(index);
-    if (this.#full.size === 0) this.#socket.resume();
-    else this.#socket.pause();
+    if (this.#full.size === 0) {
+      this.#socket.resume();
+      this.#heartbeat.stop();
+    } else {
+      this.#socket.pause();
+      this.#heartbeat.start();
+    }
   }
 
   #receive(message: Buffer): void {
@@ -143,7 +156,8 @@ class ForwardSession {
     if (number % 2 === dataChannel) this.#queues[number / 2]?.push(payload);
   }
 
-  async #forward(port: number, index: number, options: WebSocketForwardOptions): Promise<void> {
+  async #forward(port: number, index: number): Promise<void> {
+    const options = this.#options;
     const number = Buffer.alloc(2);
     number.writeUInt16LE(port);
     let target: Duplex | undefined;
@@ -165,7 +179,8 @@ class ForwardSession {
       const text = Buffer.from(options.failure(port, error));
       await this.#send(index, errorChannel, text).catch(() => undefined);
     } finally {
-      this.#queues[index]?.end();
+      // Others go on: what still comes for this one is thrown away.
+      this.#queues[index]?.discard();
       target?.destroy();
     }
   }
