@@ -26,6 +26,8 @@ export interface NodeRoutesOptions {
   readonly podCIDRs: readonly string[];
   readonly bridge: string;
   readonly ensure: typeof ensureNodeRoutes;
+  /** Called with the other Nodes each time they may have changed. */
+  readonly onRemotes?: (remotes: readonly RemoteNode[]) => void;
   /** Must not reject. */
   readonly watch: (options: RouteWatchOptions, signal: AbortSignal) => Promise<void>;
   readonly clock: Clock;
@@ -132,6 +134,7 @@ class NodeRoutes {
       this.#wake = () => pause.abort();
       this.#changed = false;
       const remotes = this.#remotes();
+      this.#options.onRemotes?.(remotes);
       const waitMs = await this.#ensure(remotes, signal);
       // One that is alone needs no second look.
       if (remotes.length > 0) this.#watching ??= this.#watch(signal);

@@ -189,7 +189,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "certificates" }),
       random,
     });
+    let nodeAddresses: ReadonlySet<string> = new Set();
     const server = createNodeServer({
+      isNode: (address) => nodeAddresses.has(address),
       config,
       tls: serving.source,
       metrics: () => `${options.clientRotation?.metrics() ?? ""}${serving.metrics()}`,
@@ -267,6 +269,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
           events: proxyEvents,
           podCIDRs: config.podCIDRs,
           bridge: "remora0",
+          onRemotes: (remotes) => {
+            nodeAddresses = new Set(remotes.flatMap(({ addresses }) => addresses));
+          },
           ensure: ensureNodeRoutes,
           watch: watchRoutes,
           clock,

@@ -4,14 +4,19 @@ import { Socket } from "node:net";
 import { cidrContains, parseCidr } from "../../lib/cidr.ts";
 import type { ServerBounds } from "./bounds.ts";
 
+/** Whether a connection from one address to another is let in. */
+export type PeerFilter = (remote: string | undefined, local: string | undefined) => boolean;
+
 /**
- * Who may connect: this machine itself, and the given networks. Undefined admits everybody.
+ * Who may connect: this machine itself, the given networks, and the cluster's nodes: they do so for their pods, whose
+ * own addresses stay behind. Undefined admits everybody.
  *
  * @throws {ParseError} for what is no network.
  */
 export function peerFilter(
   cidrs: readonly string[] | undefined,
-): (remote: string | undefined, local: string | undefined) => boolean {
+  isNode: (address: string) => boolean = () => false,
+): PeerFilter {
   if (cidrs === undefined) return () => true;
   const networks = cidrs.map((cidr) => parseCidr(cidr, "kubeletPeerCIDRs"));
   return (remote, local) => {
@@ -19,7 +24,7 @@ export function peerFilter(
     const from = withoutMapping(remote);
     // Who talks to an address from that same address is on this machine.
     if (from === withoutMapping(local ?? "") || isLoopback(from)) return true;
-    return networks.some((network) => cidrContains(network, from));
+    return networks.some((network) => cidrContains(network, from)) || isNode(from);
   };
 }
 
@@ -39,13 +44,13 @@ type ConnectionBounds = Pick<ServerBounds, "maxConnections" | "maxPipelined" | "
  * how far one runs ahead of its answers.
  */
 export class Connections {
-  readonly #allowed: ReturnType<typeof peerFilter>;
+  readonly #allowed: PeerFilter;
   readonly #bounds: ConnectionBounds;
   /** Oldest first, by the far end's address and port. */
   readonly #strangers = new Map<string, Socket>();
   readonly #turns = new WeakMap<Socket, { waiting: number; last: Promise<void> }>();
 
-  constructor(allowed: ReturnType<typeof peerFilter>, bounds: ConnectionBounds) {
+  constructor(allowed: PeerFilter, bounds: ConnectionBounds) {
     this.#allowed = allowed;
     this.#bounds = bounds;
   }

@@ -35,6 +35,8 @@ export interface NodeServerOptions extends Omit<RouteDeps, "dial" | "startedAt">
   readonly tls?: TlsSource;
   /** How port-forward reaches a pod; default nsenter. */
   readonly dial?: PodDialer;
+  /** Whether an address is that of one of the cluster's nodes; they are let in besides `config.kubeletPeerCIDRs`. */
+  readonly isNode?: (address: string) => boolean;
   readonly bounds?: Partial<ServerBounds>;
 }
 
@@ -70,7 +72,8 @@ class KubeletServer implements NodeServer {
     const dial = options.dial ?? createPodDialer(clock, this.#ended.signal);
     this.#deps = { ...options, dial, startedAt: clock.now() };
     this.#bounds = { ...serverBounds, ...options.bounds };
-    this.#connections = new Connections(peerFilter(config.kubeletPeerCIDRs), this.#bounds);
+    const peers = peerFilter(config.kubeletPeerCIDRs, options.isNode);
+    this.#connections = new Connections(peers, this.#bounds);
     this.#authenticator = new Authenticator({
       settings: authentication,
       certificates: this.#certificates,

@@ -13,6 +13,8 @@ interface Bench extends AsyncDisposable {
   readonly clock: ManualClock;
   /** Every look: `name podCIDRs via addresses` per node, and the own networks. */
   readonly looks: string[];
+  /** Addresses of the other nodes, as last told. */
+  remotes: readonly string[];
   readonly events: string[];
   readonly watches: { disturb: (() => void) | undefined };
   /** What the next looks find. */
@@ -56,6 +58,7 @@ describe("the node routes runner", () => {
     const bench: Bench = {
       clock,
       looks: [],
+      remotes: [],
       events: [],
       watches: { disturb: undefined },
       report: nothing,
@@ -82,6 +85,9 @@ describe("the node routes runner", () => {
       },
       podCIDRs: [],
       bridge: "remora0",
+      onRemotes: (remotes) => {
+        bench.remotes = remotes.flatMap(({ addresses }) => addresses);
+      },
       ensure: async (remotes, own) => {
         bench.looks.push([...remotes.map(describeRemote), `own ${own.join(",")}`].join("; "));
         if (bench.report instanceof Error) throw bench.report;
@@ -117,8 +123,10 @@ describe("the node routes runner", () => {
     const old = "old 10.244.2.0/24 via 192.0.2.2";
     const young = "young 10.244.1.0/24 via 192.0.2.3";
     assert.equal(await bench.nextLook(0), `${old}; ${young}; own 10.244.0.0/24`);
+    assert.deepEqual(bench.remotes, ["192.0.2.2", "192.0.2.3"]);
     api.remove(NODES, "old");
     assert.equal(await bench.nextLook(1000), `${young}; own 10.244.0.0/24`);
+    assert.deepEqual(bench.remotes, ["192.0.2.3"]);
     putNode("young", "10.244.9.0/24", "192.0.2.3", "2026-01-03T00:00:00Z");
     assert.match(await bench.nextLook(1000), /^young 10\.244\.9\.0\/24/);
 

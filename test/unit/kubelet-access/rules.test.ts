@@ -136,6 +136,14 @@ describe("who may connect", () => {
       assert.equal(allowed(remote, local), expected);
     });
   }
+  test("nodes of the cluster are let in besides the networks, as long as they are such", () => {
+    const nodes = new Set(["192.0.2.8"]);
+    const withNodes = peerFilter(["10.244.0.0/16"], (address) => nodes.has(address));
+    assert.equal(withNodes("::ffff:192.0.2.8", "::ffff:192.0.2.7"), true);
+    assert.equal(withNodes("192.0.2.9", "192.0.2.7"), false);
+    nodes.clear();
+    assert.equal(withNodes("192.0.2.8", "192.0.2.7"), false);
+  });
   test("without a list, everybody; a list that cannot be read is refused", () => {
     assert.equal(peerFilter(undefined)("203.0.113.1", "192.0.2.7"), true);
     assert.throws(() => peerFilter(["pods"]), /kubeletPeerCIDRs/);
