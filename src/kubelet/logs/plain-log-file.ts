@@ -20,6 +20,10 @@ export class PlainLogFile implements LogFile {
   #position = 0;
   /** The line there is damage, longer than any record: it is left out up to its end. */
   #skipping = false;
+  /** Bytes in the file when it was last asked. */
+  #size = 0;
+  /** The chunk at {@link #position}, on its way while the one before is worked on. */
+  #ahead: Promise<Buffer> | undefined;
 
   private constructor(handle: FileHandle, inode: bigint) {
     this.#handle = handle;
@@ -40,6 +44,7 @@ export class PlainLogFile implements LogFile {
   }
 
   async close(): Promise<void> {
+    await this.#takeAhead()?.catch(() => undefined);
     await this.#handle.close();
   }
 
@@ -60,7 +65,7 @@ export class PlainLogFile implements LogFile {
   }
 
   async #readLines(): Promise<Buffer | "again" | undefined> {
-    let bytes = await this.#readAt(this.#position, chunkBytes);
+    let bytes = await (this.#takeAhead() ?? this.#readAt(this.#position, chunkBytes));
     let end = bytes.lastIndexOf(newline) + 1;
     if (end === 0 && bytes.length === chunkBytes) {
       bytes = await this.#readAt(this.#position, maxLineBytes);
@@ -73,18 +78,28 @@ export class PlainLogFile implements LogFile {
     }
     if (end === 0) return this.#atEnd();
     this.#position += end;
+    if (this.#size - this.#position >= chunkBytes) {
+      this.#ahead = this.#readAt(this.#position, chunkBytes);
+      // Whoever takes it sees why it failed; nobody may.
+      this.#ahead.catch(() => undefined);
+    }
     if (!this.#skipping) return bytes.subarray(0, end);
     this.#skipping = false;
     return bytes.subarray(bytes.indexOf(newline) + 1, end);
   }
 
-  async #atEnd(): Promise<"again" | undefined> {
-    const { size } = await this.#handle.stat();
-    if (size >= this.#position) return undefined;
+  #takeAhead(): Promise<Buffer> | undefined {
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    return ahead;
+  }
+
+  #atEnd(): "again" | undefined {
+    if (this.#size >= this.#position) return undefined;
     // Truncated in place (json-file with a single file): what is there now is all new.
     this.#position = 0;
     this.#skipping = false;
-    return size === 0 ? undefined : "again";
+    return this.#size === 0 ? undefined : "again";
   }
 
   async rest(): Promise<Buffer> {
@@ -95,7 +110,8 @@ export class PlainLogFile implements LogFile {
 
   async seekTail(lines: number, continued: boolean): Promise<TailPosition> {
     const search = new TailSearch(lines, continued);
-    let { size: end } = await this.#handle.stat();
+    this.#size = (await this.#handle.stat()).size;
+    let end = this.#size;
     let carry: Buffer = Buffer.alloc(0);
     while (end > 0) {
       const length = Math.min(chunkBytes, end);
@@ -116,9 +132,13 @@ export class PlainLogFile implements LogFile {
     return { kind: "short", lines: search.finish() };
   }
 
+  /** At most `length` bytes, fewer at the end of the file. A follower mostly stands there, and needs no buffer. */
   async #readAt(position: number, length: number): Promise<Buffer> {
-    const buffer = Buffer.allocUnsafe(length);
-    const { bytesRead } = await this.#handle.read(buffer, 0, length, position);
+    if (position + length > this.#size) this.#size = (await this.#handle.stat()).size;
+    const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(length, this.#size - position)));
+    if (buffer.length === 0) return buffer;
+    const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, position);
+    if (bytesRead < buffer.length) this.#size = (await this.#handle.stat()).size;
     return buffer.subarray(0, bytesRead);
   }
 }
