@@ -40,6 +40,8 @@ export type ContainerLookup =
       readonly running: boolean;
       readonly tty: boolean;
       readonly stdin: boolean;
+      /** Somebody removed it: it can have no sessions any more, and its log may have been kept. */
+      readonly removed?: { readonly logPath: string | undefined };
     }
   | { readonly kind: "podNotFound" }
   | { readonly kind: "containerNotFound" }

@@ -390,7 +390,7 @@ describe("what others do to the engine's things", { skip: skip ?? false }, () =>
     },
     {
       name: "docker system prune -a while a container waits in its crash loop",
-      container: { command: ["sh", "-c", "sleep 2; exit 3"] },
+      container: { command: ["sh", "-c", "echo why; sleep 2; exit 3"] },
       does: async ({ name }) => {
         const inLoop = async (): Promise<true | undefined> => {
           const [status] = (await podNamed(name)).status?.containerStatuses ?? [];
@@ -401,6 +401,8 @@ describe("what others do to the engine's things", { skip: skip ?? false }, () =>
         };
         await eventually(inLoop, { timeoutMs: 60_000, describe: () => remora.output() });
         await docker("system", "prune", "-a", "-f");
+        const { stdout } = await machine.kubectl(["logs", "--previous", name]);
+        assert.equal(stdout, "why\n");
       },
       expect: (pod) => {
         const [status] = pod.status?.containerStatuses ?? [];

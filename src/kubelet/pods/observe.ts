@@ -104,6 +104,7 @@ export async function observePod(
   const count = Math.max((entry.pod?.spec?.containers ?? []).length, 1);
   for (const container of record.containers) {
     if (container.state.kind !== "exited" || entry.messages.has(container.id)) continue;
+    if (entry.pod !== undefined) await deps.keptLogs.keep(entry.pod, [container]);
     const limit = Math.floor(maxPodMessageBytes / count);
     entry.messages.set(container.id, await terminationMessage(deps, container, limit, signal));
   }

@@ -15,6 +15,7 @@ import type { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { NodeView } from "../types.ts";
 import type { Volumes } from "../volumes/volumes.ts";
+import type { KeptLogs } from "./kept-logs.ts";
 import type { Prober } from "./prober.ts";
 
 /** Everything the loop of one pod works with. */
@@ -39,6 +40,7 @@ export interface PodDeps {
   readonly prober: Prober;
   readonly writer: StatusWriter;
   readonly cgroups: PodCgroups;
+  readonly keptLogs: KeptLogs;
   /** What the runtime last said about itself and its host. */
   readonly runtimeInfo: () => RuntimeInfo;
   /** All Services; undefined until they were listed once. */

@@ -29,6 +29,7 @@ import type { AssignedPod, NodeView, PodView } from "../types.ts";
 import { type Mounter, systemMounter } from "../volumes/mounter.ts";
 import { ServiceAccountTokens } from "../volumes/service-account-token.ts";
 import { Volumes } from "../volumes/volumes.ts";
+import { KeptLogs } from "./kept-logs.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { PodLoop } from "./pod-loop.ts";
 import { findContainer } from "./pod-view.ts";
@@ -90,11 +91,13 @@ class PodHalf implements Pods {
   readonly #pods: Informer<AssignedPod>;
   readonly #services: Informer<ServiceEnvSource>;
   readonly #records: PullRecords;
+  readonly #keptLogs: KeptLogs;
   #loop: PodLoop | undefined;
 
   constructor(options: PodsOptions) {
     this.#options = options;
     const { client, clock, config, logger, random } = options;
+    this.#keptLogs = new KeptLogs({ config, logger });
     this.#records = new PullRecords(config.rootDir, () => clock.now());
     this.#pods = createInformer<AssignedPod>({
       client,
@@ -119,7 +122,8 @@ class PodHalf implements Pods {
         const pod = this.#pods.get(`${at.namespace}/${at.pod}`);
         const wanted = at.uid === undefined || at.uid === pod?.metadata.uid ? pod : undefined;
         const signal = AbortSignal.timeout(lookupMs);
-        return findContainer(options.runtime, wanted, at, previous, signal);
+        const sources = { runtime: options.runtime, keptLogs: this.#keptLogs };
+        return findContainer(sources, wanted, at, previous, signal);
       },
       healthy: () => (this.#loop === undefined ? notStarted : this.#loop.healthy()),
     };
@@ -209,6 +213,7 @@ class PodHalf implements Pods {
       signal,
       runtimeInfo,
       allocatable,
+      keptLogs: this.#keptLogs,
       objects,
       runtimeClasses: new RuntimeClasses(client),
       cgroups: new PodCgroups({

@@ -2,7 +2,12 @@ import type { PodStatus } from "../../api/types.gen.ts";
 import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
 import { RuntimeError } from "../../runtime/errors.ts";
 import { CgroupError } from "../cgroups/cgroup-tree.ts";
-import { isHostNetwork, isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
+import {
+  allContainers,
+  isHostNetwork,
+  isTerminalPhase,
+  podGracePeriodSeconds,
+} from "../spec/containers.ts";
 import { allocatedPod } from "../spec/resize.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
@@ -13,6 +18,7 @@ import { executeActions } from "./execute-actions.ts";
 import { observePod, publishStatus } from "./observe.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
+import { loggedContainers } from "./pod-view.ts";
 import { stopContainers } from "./stop-containers.ts";
 import { pruneActions } from "./prune-actions.ts";
 import { deletePodObject, removePod, tearDownPod } from "./tear-down.ts";
@@ -168,10 +174,26 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
       const prune = pruneActions(pod, observed);
       const pruned = await executeActions({ deps, state, pod, observed, signal }, prune);
       if (pruned.error !== undefined) return failure(look, pruned.error);
+      await keepLogs(look, pod, observed);
       return { requeueMs: nextLook(look, [result.dueAt, deadline]), finished: false };
     }
   }
   return { requeueMs: 0, finished: false };
+}
+
+/** Logs that nobody can ask for any more go; those that can are kept from whoever removes their containers. */
+async function keepLogs(look: Look, pod: AssignedPod, { record }: ObservedPod): Promise<void> {
+  const { keptLogs, writer } = look.deps;
+  const { containers } = record;
+  await keptLogs.keep(
+    pod,
+    containers.filter(({ state }) => state.kind === "running"),
+  );
+  const known = loggedContainers(writer.current(look.state.uid) ?? pod.status ?? {});
+  const wanted = new Set([...containers.map(({ id }) => id), ...known]);
+  for (const { container } of allContainers(pod)) {
+    await keptLogs.drop(pod.metadata.uid, container.name, wanted);
+  }
 }
 
 /** Until the earliest of these times and the regular resync. */

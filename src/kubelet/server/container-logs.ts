@@ -30,7 +30,9 @@ export async function serveContainerLogs(
   if (target === undefined) throw new HttpRefusal(404, "404 page not found");
   const query = checkedQuery(url.searchParams, deps.clock.now());
   const container = await findForLogs(deps.pods, target, query.previous);
-  const path = await logPath(deps.runtime, target, container.containerID, signal);
+  const path =
+    container.removed?.logPath ??
+    (await logPath(deps.runtime, target, container.containerID, signal));
   response.writeHead(200, { "Content-Type": "text/plain" });
   response.flushHeaders();
   if (response.req.method === "HEAD") {

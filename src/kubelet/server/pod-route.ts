@@ -51,7 +51,8 @@ export async function findForStreaming(
   const found = await lookUp(pods, target, { previous: false });
   switch (found.kind) {
     case "found":
-      return found;
+      if (found.removed === undefined) return found;
+      throw new HttpRefusal(500, `container not found ("${target.container}")`);
     case "podNotFound":
       throw new HttpRefusal(404, "pod does not exist");
     case "containerNotFound":

@@ -36,9 +36,14 @@ export interface ContainerLimits {
 }
 
 /** Directory of the pod's logs below the pod log root. */
-export function podLogDirectory(pod: AssignedPod): string {
+function podLogDirectory(pod: AssignedPod): string {
   const { name, namespace = "", uid } = pod.metadata;
   return `${namespace}_${name}_${uid}`;
+}
+
+/** Where the log of one run of a container is shown, below /var/log/pods. */
+export function podLogPath(pod: AssignedPod, container: string, attempt: number): string {
+  return `${podLogDirectory(pod)}/${container}/${attempt}.log`;
 }
 
 /** What the runtime is asked for as one container. */
@@ -82,7 +87,7 @@ export function containerConfig(
     labels: {},
     specHash: specHash(container),
     record: JSON.stringify(note),
-    logPath: `${podLogDirectory(pod)}/${container.name}/${facts.attempt}.log`,
+    logPath: podLogPath(pod, container.name, facts.attempt),
     logMaxBytes: limits.logMaxBytes,
     logMaxFiles: limits.logMaxFiles,
     stdin: container.stdin ?? false,
