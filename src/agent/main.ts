@@ -18,6 +18,9 @@ import { kubernetesVersion, remoraVersion } from "./version.ts";
 
 const shutdown = new AbortController();
 
+// What is written for everybody to read (volumes, /etc/hosts of pods) must not depend on who started us.
+process.umask(0o022);
+
 /** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
 function shutdownSignal(): AbortSignal {
   for (const name of ["SIGINT", "SIGTERM"] as const) {

@@ -1,6 +1,6 @@
 import { type Dispatcher, Pool } from "undici";
 
-import { type Clock, deadline } from "../lib/clock.ts";
+import { type Clock, within } from "../lib/clock.ts";
 import { errorCode, isAbort, ParseError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ApiClient, ApiRequest, Query, WatchRequest } from "./client.ts";
@@ -109,14 +109,15 @@ class UndiciClient implements HttpClient {
   }
 
   async request(request: ApiRequest): Promise<unknown> {
-    const signal = deadline(request.signal, request.deadlineMs ?? defaultDeadlineMs);
-    try {
-      return await this.#requestOnce(request, signal);
-    } catch (error) {
-      // The server may close an idle connection in the moment we use it; reading again is harmless.
-      if (request.method !== "GET" || signal.aborted || !isStaleConnection(error)) throw error;
-      return this.#requestOnce(request, signal);
-    }
+    return within(request.signal, request.deadlineMs ?? defaultDeadlineMs, async (signal) => {
+      try {
+        return await this.#requestOnce(request, signal);
+      } catch (error) {
+        // The server may close an idle connection in the moment we use it; reading again is harmless.
+        if (request.method !== "GET" || signal.aborted || !isStaleConnection(error)) throw error;
+        return this.#requestOnce(request, signal);
+      }
+    });
   }
 
   async *watch(request: WatchRequest): AsyncGenerator<unknown, void, undefined> {

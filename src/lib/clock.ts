@@ -24,3 +24,31 @@ export const systemClock: Clock = {
 export function deadline(signal: AbortSignal, ms: number): AbortSignal {
   return AbortSignal.any([signal, AbortSignal.timeout(ms)]);
 }
+
+/**
+ * Does `work` with such a signal. For what is done often: the timer ends with the work, whereas those of
+ * {@link deadline} go off long after it, each with an error that nobody sees.
+ */
+export async function within<T>(
+  signal: AbortSignal,
+  ms: number,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  const limited = new AbortController();
+  const onAbort = (): void => limited.abort(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  const timer = setTimeout(() => {
+    limited.abort(new DOMException("The operation was aborted due to timeout", "TimeoutError"));
+  }, ms);
+  timer.unref();
+  try {
+    return await work(limited.signal);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** The reason for what ends because it is not needed any more. One for all: making an error is not cheap. */
+export const notNeeded = new DOMException("not needed any more", "AbortError");

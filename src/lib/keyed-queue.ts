@@ -1,4 +1,4 @@
-import type { Clock } from "./clock.ts";
+import { type Clock, notNeeded } from "./clock.ts";
 import { isAbort } from "./errors.ts";
 
 export interface KeyedQueueOptions {
@@ -25,7 +25,7 @@ export class KeyedQueue {
   /** Wakes `key` now; a pending delayed wake-up of it is dropped, because the work will look at everything. */
   add(key: string): void {
     if (this.#options.signal.aborted) return;
-    this.#delayed.get(key)?.cancel.abort();
+    this.#delayed.get(key)?.cancel.abort(notNeeded);
     this.#delayed.delete(key);
     this.#dirty.add(key);
     this.#pump();
@@ -38,7 +38,7 @@ export class KeyedQueue {
     const due = clock.monotonic() + ms;
     const pending = this.#delayed.get(key);
     if (pending !== undefined && pending.due <= due) return;
-    pending?.cancel.abort();
+    pending?.cancel.abort(notNeeded);
     const cancel = new AbortController();
     this.#delayed.set(key, { due, cancel });
     void this.#wakeAfter(key, ms, AbortSignal.any([signal, cancel.signal]));
@@ -46,7 +46,7 @@ export class KeyedQueue {
 
   /** Forgets a delayed wake-up of `key`. Running work is not touched. */
   forget(key: string): void {
-    this.#delayed.get(key)?.cancel.abort();
+    this.#delayed.get(key)?.cancel.abort(notNeeded);
     this.#delayed.delete(key);
   }
 

@@ -102,10 +102,17 @@ export function userOfToken(token: string, options: AuthenticatorOptions): UserI
 
 /** Client certificates first, then bearer tokens. A credential that is there but wrong is refused, never ignored. */
 export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
+  // A connection shows the same bytes with each of its requests.
+  const users = new WeakMap<Uint8Array, { readonly user: UserInfo | undefined }>();
+  const userOf = (certificate: Uint8Array): UserInfo | undefined => {
+    const known = users.get(certificate) ?? { user: userOfCertificate(certificate) };
+    users.set(certificate, known);
+    return known.user;
+  };
   return {
     authenticate({ certificate, bearerToken }) {
       if (certificate !== undefined) {
-        const user = userOfCertificate(certificate);
+        const user = userOf(certificate);
         if (user !== undefined) return user;
       }
       if (bearerToken === undefined) return undefined;

@@ -68,6 +68,15 @@ async function readBytes(request: IncomingMessage): Promise<CallBody | undefined
   return { kind: "bytes", bytes: Buffer.concat(chunks, length), contentType };
 }
 
+/** DER; "refused" when nobody vouches for it. */
+type PeerCertificate = Uint8Array | "refused" | undefined;
+
+/** What stays the same from request to request: HTTP/2 wraps its socket anew for each. */
+function connectionOf(request: IncomingMessage): object {
+  const { stream } = request as { readonly stream?: { readonly session?: object } };
+  return stream?.session ?? request.socket;
+}
+
 function unauthorized(): StatusError {
   return new StatusError(401, "Unauthorized", "Unauthorized");
 }
@@ -92,6 +101,7 @@ function errorReply(error: unknown): ApiReply {
 class Server {
   readonly #options: HttpServerOptions;
   readonly #stop = new AbortController();
+  readonly #peers = new WeakMap<object, { readonly certificate: PeerCertificate }>();
   readonly #running = new Set<Promise<void>>();
   #kubeletClient: KubeletClient | undefined;
 
@@ -140,21 +150,32 @@ class Server {
     this.#running.add(tracked);
   }
 
+  /** What the client showed in the handshake: parsed once for each connection, which carries thousands of requests. */
+  #peerCertificate(request: IncomingMessage, socket: TLSSocket): PeerCertificate {
+    const connection = connectionOf(request);
+    const known = this.#peers.get(connection);
+    if (known !== undefined) return known.certificate;
+    const peer = socket.getPeerCertificate();
+    // An empty object is Node's way to say that there is none.
+    const sent = Object.keys(peer).length > 0;
+    const certificate = !sent ? undefined : socket.authorized ? peer.raw : "refused";
+    this.#peers.set(connection, { certificate });
+    return certificate;
+  }
+
   /** @throws {StatusError} 401. */
   #user(request: IncomingMessage): UserInfo | undefined {
     const { socket } = request;
     const [scheme = "", token = ""] = (request.headers.authorization ?? "").split(" ");
     const bearerToken = scheme.toLowerCase() === "bearer" && token !== "" ? token : undefined;
-    let certificate: Uint8Array | undefined;
-    if (socket instanceof TLSSocket) {
-      const peer = socket.getPeerCertificate();
-      // An empty object is Node's way to say that there is none.
-      const sent = Object.keys(peer).length > 0;
-      if (sent && socket.authorized) certificate = peer.raw;
-      else if (sent && bearerToken === undefined) throw unauthorized();
-    }
+    const certificate =
+      socket instanceof TLSSocket ? this.#peerCertificate(request, socket) : undefined;
+    if (certificate === "refused" && bearerToken === undefined) throw unauthorized();
     const { authenticator, authorizer } = this.#options;
-    const user = authenticator.authenticate({ certificate, bearerToken });
+    const user = authenticator.authenticate({
+      certificate: certificate === "refused" ? undefined : certificate,
+      bearerToken,
+    });
     const wanted = impersonationOf(distinctHeaders(request));
     return wanted === undefined ? user : impersonate(user, wanted, authorizer);
   }

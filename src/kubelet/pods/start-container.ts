@@ -178,6 +178,7 @@ async function terminationLog(start: Start): Promise<Mount | undefined> {
   const hostPath = paths.terminationLog(container.name, action.attempt);
   await mkdir(dirname(hostPath), { recursive: true, mode: 0o750 });
   await writeFile(hostPath, "");
+  // Whatever the umask: the container's user writes it.
   await chmod(hostPath, 0o666);
   const target = containerPath(path);
   return { hostPath, containerPath: target, readOnly: false, propagation: "private" };

@@ -1,19 +1,7 @@
-import {
-  chmod,
-  chown,
-  lstat,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  symlink,
-  writeFile,
-} from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { errorCode } from "../../lib/errors.ts";
+import { diskFiles, type Files, memoryFiles } from "./files.ts";
 import type { Payload } from "./payload.ts";
 
 export interface AtomicWriteOptions {
@@ -25,13 +13,32 @@ export interface AtomicWriteOptions {
   readonly now: number;
   /** A few random digits, for the same. */
   readonly suffix: string;
+  /** The volume is a tmpfs: there is no disk to wait for. */
+  readonly inMemory?: boolean;
 }
 
-const dataLink = "..data";
+/** Above this many bytes even memory is not written in one go. */
+const atOnceBytes = 256 * 1024;
 
-async function linkTarget(path: string): Promise<string | undefined> {
+const dataLink = "..data";
+/** What a new file has when it is asked for, under the umask of the agent (022). */
+const plainBits = 0o755;
+
+/** Links `path` to `target`, in the place of whatever is there. */
+async function putLink(files: Files, target: string, path: string): Promise<void> {
   try {
-    return await readlink(path);
+    await files.symlink(target, path);
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error;
+    if ((await linkTarget(files, path)) === target) return;
+    await files.remove(path);
+    await files.symlink(target, path);
+  }
+}
+
+async function linkTarget(files: Files, path: string): Promise<string | undefined> {
+  try {
+    return await files.readlink(path);
   } catch (error) {
     if (errorCode(error) === "ENOENT" || errorCode(error) === "EINVAL") return undefined;
     throw error;
@@ -47,59 +54,62 @@ function directoryMode(fsGroup: number | undefined): number {
   return fsGroup === undefined ? 0o755 : 0o2755;
 }
 
-async function listFiles(root: string, below = ""): Promise<readonly string[]> {
+async function listFiles(files: Files, root: string, below = ""): Promise<readonly string[]> {
   const out: string[] = [];
-  for (const entry of await readdir(join(root, below), { withFileTypes: true })) {
+  for (const entry of await files.names(join(root, below))) {
     const path = below === "" ? entry.name : `${below}/${entry.name}`;
-    if (entry.isDirectory()) out.push(...(await listFiles(root, path)));
+    if (entry.isDirectory) out.push(...(await listFiles(files, root, path)));
     else out.push(path);
   }
   return out;
 }
 
 async function isCurrent(
+  files: Files,
   directory: string,
   payload: Payload,
   options: AtomicWriteOptions,
 ): Promise<boolean> {
-  const files = await listFiles(directory);
-  if (files.length !== payload.size) return false;
+  const found = await listFiles(files, directory);
+  if (found.length !== payload.size) return false;
   for (const [path, file] of payload) {
     const full = join(directory, path);
-    if (!files.includes(path)) return false;
-    const stat = await lstat(full);
-    if ((stat.mode & 0o7777) !== effectiveMode(file.mode, options.fsGroup)) return false;
-    if (!(await readFile(full)).equals(file.content)) return false;
+    if (!found.includes(path)) return false;
+    const mode = (await files.mode(full)) & 0o7777;
+    if (mode !== effectiveMode(file.mode, options.fsGroup)) return false;
+    if (!(await files.read(full)).equals(file.content)) return false;
   }
   return true;
 }
 
 async function writePayload(
+  files: Files,
   directory: string,
   payload: Payload,
   options: AtomicWriteOptions,
 ): Promise<void> {
   const { fsGroup, uid } = options;
   const own = async (path: string): Promise<void> => {
-    if (fsGroup !== undefined || uid !== undefined) await chown(path, uid ?? 0, fsGroup ?? 0);
+    if (fsGroup !== undefined || uid !== undefined) await files.chown(path, uid ?? 0, fsGroup ?? 0);
   };
-  await mkdir(directory, { mode: 0o755 });
+  await files.mkdir(directory, { mode: 0o755 });
   await own(directory);
-  await chmod(directory, directoryMode(fsGroup));
+  if (fsGroup !== undefined) await files.chmod(directory, directoryMode(fsGroup));
   const made = new Set([directory]);
   for (const [path, file] of payload) {
     const full = join(directory, path);
     for (const parent of parentsWithin(directory, full)) {
       if (made.has(parent)) continue;
       made.add(parent);
-      await mkdir(parent, { recursive: true });
+      await files.mkdir(parent, { recursive: true });
       await own(parent);
-      await chmod(parent, directoryMode(fsGroup));
+      await files.chmod(parent, directoryMode(fsGroup));
     }
-    await writeFile(full, file.content);
-    // After chown, which would clear set-id bits.
+    const mode = effectiveMode(file.mode, fsGroup);
+    await files.write(full, file.content, mode);
     await own(full);
-    await chmod(full, effectiveMode(file.mode, fsGroup));
+    // After chown, which clears set-id bits, as does the umask what it names.
+    if ((mode & ~plainBits) !== 0) await files.chmod(full, mode);
   }
 }
 
@@ -109,19 +119,18 @@ function parentsWithin(root: string, path: string): readonly string[] {
   return out;
 }
 
-async function linkNames(target: string, payload: Payload): Promise<void> {
+/** The names that readers use; what else is there goes, but for `current`. */
+async function linkNames(
+  files: Files,
+  target: string,
+  payload: Payload,
+  current: string,
+): Promise<void> {
   const names = new Set([...payload.keys()].map((path) => path.split("/")[0] ?? path));
-  for (const name of names) {
-    const want = `${dataLink}/${name}`;
-    const path = join(target, name);
-    if ((await linkTarget(path)) === want) continue;
-    await rm(path, { recursive: true, force: true });
-    await symlink(want, path);
-  }
-  for (const name of await readdir(target)) {
-    if (!name.startsWith("..") && !names.has(name)) {
-      await rm(join(target, name), { recursive: true, force: true });
-    }
+  for (const name of names) await putLink(files, `${dataLink}/${name}`, join(target, name));
+  for (const { name } of await files.names(target)) {
+    if (name === dataLink || name === current || names.has(name)) continue;
+    await files.remove(join(target, name));
   }
 }
 
@@ -141,32 +150,32 @@ export async function writeAtomicVolume(
   payload: Payload,
   options: AtomicWriteOptions,
 ): Promise<boolean> {
-  const current = await linkTarget(join(target, dataLink));
-  if (current !== undefined && (await exists(join(target, current)))) {
-    if (await isCurrent(join(target, current), payload, options)) {
+  const bytes = [...payload.values()].reduce((sum, { content }) => sum + content.length, 0);
+  const files = options.inMemory === true && bytes <= atOnceBytes ? memoryFiles : diskFiles;
+  const current = await linkTarget(files, join(target, dataLink));
+  if (current !== undefined && (await exists(files, join(target, current)))) {
+    if (await isCurrent(files, join(target, current), payload, options)) {
       // A crash may have come between the swap and the names.
-      await linkNames(target, payload);
+      await linkNames(files, target, payload, current);
       return false;
     }
   }
   const next = directoryName(options);
-  await writePayload(join(target, next), payload, options);
-  const temporary = join(target, `${dataLink}_tmp`);
-  await rm(temporary, { force: true });
-  await symlink(next, temporary);
-  await rename(temporary, join(target, dataLink));
-  await linkNames(target, payload);
-  for (const name of await readdir(target)) {
-    if (name.startsWith("..") && name !== dataLink && name !== next) {
-      await rm(join(target, name), { recursive: true, force: true });
-    }
+  await writePayload(files, join(target, next), payload, options);
+  if (current === undefined) {
+    await putLink(files, next, join(target, dataLink));
+  } else {
+    const temporary = join(target, `${dataLink}_tmp`);
+    await putLink(files, next, temporary);
+    await files.rename(temporary, join(target, dataLink));
   }
+  await linkNames(files, target, payload, next);
   return true;
 }
 
-async function exists(path: string): Promise<boolean> {
+async function exists(files: Files, path: string): Promise<boolean> {
   try {
-    await lstat(path);
+    await files.mode(path);
     return true;
   } catch (error) {
     if (errorCode(error) === "ENOENT") return false;

@@ -1,5 +1,6 @@
-import { chmod, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 
+import { errorCode } from "../../lib/errors.ts";
 import type { Container } from "../../api/types.gen.ts";
 import type { Mount } from "../../runtime/types.ts";
 import { isHostNetwork } from "../spec/containers.ts";
@@ -28,11 +29,13 @@ export interface PodFilesInput {
  * it was compared and written again.
  */
 async function writeInPlace(path: string, text: string): Promise<void> {
-  const before = (await readIfThere(path)) ?? "";
-  if (before === text) return;
-  await writeFile(path, text);
-  // Everybody in the container reads it, whatever this process's umask.
-  if (before === "") await chmod(path, 0o644);
+  try {
+    // Everybody in the container reads it.
+    await writeFile(path, text, { mode: 0o644, flag: "wx" });
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error;
+    if ((await readIfThere(path)) !== text) await writeFile(path, text);
+  }
 }
 
 /**

@@ -67,8 +67,6 @@ export class Volumes {
   /** Makes the pod's own directories. */
   async makeDirectories(uid: string): Promise<void> {
     const paths = this.paths(uid);
-    await mkdir(podsDirectory(this.#options.config.rootDir), { recursive: true, mode: 0o750 });
-    await mkdir(paths.root, { recursive: true, mode: 0o750 });
     for (const directory of [paths.volumes, paths.containers]) {
       await mkdir(directory, { recursive: true, mode: 0o750 });
     }
@@ -212,19 +210,22 @@ export class Volumes {
     }
     const fresh = await makeDirectory(path);
     let mounted = false;
-    if (medium === "Memory") mounted = await this.#mountTmpfs(pod, volume, path, signal);
+    if (medium === "Memory") {
+      mounted = await this.#mountTmpfs(pod, volume, { path, fresh }, signal);
+    }
     if (!fresh && !mounted) return;
     await openToAll(path, pod.spec?.securityContext?.fsGroup, medium === "Memory");
   }
 
+  /** On a directory that was there before, something may be mounted already. Returns whether it has mounted. */
   async #mountTmpfs(
     pod: AssignedPod,
     volume: Volume | undefined,
-    path: string,
+    { path, fresh }: { readonly path: string; readonly fresh: boolean },
     signal: AbortSignal,
   ): Promise<boolean> {
     const { mounter, step } = this.#options;
-    if ((await mounter.mountPoints(path)).includes(path)) return false;
+    if (!fresh && (await mounter.mountPoints(path)).includes(path)) return false;
     const sizes = volume === undefined ? [] : this.#tmpfsLimits(pod, volume);
     const size = sizes.length === 0 ? [] : [`size=${Math.min(...sizes)}`];
     await step("setUpVolume");
@@ -263,10 +264,10 @@ export class Volumes {
       },
       signal,
     );
-    await makeDirectory(path);
     // Secrets must not reach a disk.
     const inMemory = kind === "secret" || kind === "projected";
-    if (inMemory) await this.#mountTmpfs(pod, undefined, path, signal);
+    const fresh = await makeDirectory(path);
+    if (inMemory) await this.#mountTmpfs(pod, undefined, { path, fresh }, signal);
     const fsGroup = pod.spec?.securityContext?.fsGroup;
     const owner = kind === "projected" && fsGroup === undefined ? commonUser(pod) : undefined;
     await step("setUpVolume");
@@ -274,6 +275,7 @@ export class Volumes {
       fsGroup,
       uid: owner,
       now: clock.now(),
+      inMemory,
       suffix: String(Math.floor(random() * 1e9)).padStart(9, "0"),
     });
     await openToAll(path, fsGroup, inMemory);

@@ -3,7 +3,7 @@ import type { Duplex, Readable } from "node:stream";
 
 import Docker from "dockerode";
 
-import type { Clock } from "../../lib/clock.ts";
+import { type Clock, deadline, notNeeded, within } from "../../lib/clock.ts";
 import { isAbort } from "../../lib/errors.ts";
 import { asRecord, asString, optionalString } from "../../lib/guard.ts";
 import { RuntimeError } from "../errors.ts";
@@ -154,7 +154,7 @@ export class DockerClient {
         return await this.#dialWithin(call, `/v1.${api}`, signal);
       }
     } finally {
-      done.abort();
+      done.abort(notNeeded);
       leave();
     }
   }
@@ -175,14 +175,14 @@ export class DockerClient {
     } catch (error) {
       throw this.#translate(call, error, signal, whole);
     } finally {
-      done.abort();
+      done.abort(notNeeded);
     }
   }
 
   /** Upgrades a request to a raw two-way stream; it counts against no limit. */
   async hijack(call: EngineCall, signal: AbortSignal): Promise<Duplex> {
     const { api } = await this.version(signal);
-    const within = AbortSignal.any([signal, AbortSignal.timeout(call.timeoutMs ?? 10_000)]);
+    const limited = deadline(signal, call.timeoutMs ?? 10_000);
     const query = encodeQuery(call.query ?? {});
     try {
       return await hijackConnection(
@@ -191,10 +191,10 @@ export class DockerClient {
           path: `/v1.${api}${call.path}${query === "" ? "" : `?${query}`}`,
           body: JSON.stringify(call.body ?? {}),
         },
-        within,
+        limited,
       );
     } catch (error) {
-      throw this.#translate(call, error, signal, within);
+      throw this.#translate(call, error, signal, limited);
     }
   }
 
@@ -206,12 +206,13 @@ export class DockerClient {
   }
 
   async #dialWithin(call: EngineCall, prefix: string, signal: AbortSignal): Promise<unknown> {
-    const within = AbortSignal.any([signal, AbortSignal.timeout(call.timeoutMs ?? 10_000)]);
-    try {
-      return await this.#dial(call, prefix, { signal: within, stream: false });
-    } catch (error) {
-      throw this.#translate(call, error, signal, within);
-    }
+    return within(signal, call.timeoutMs ?? 10_000, async (limited) => {
+      try {
+        return await this.#dial(call, prefix, { signal: limited, stream: false });
+      } catch (error) {
+        throw this.#translate(call, error, signal, limited);
+      }
+    });
   }
 
   #dial(

@@ -114,7 +114,8 @@ async function* drain(
     for (const line of splitter.push(chunk)) {
       const event = parseEvent(line);
       if (event === undefined) continue;
-      context.observer.invalidate(event.containerID);
+      if (event.kind === "started") context.observer.started(event.containerID);
+      else context.observer.invalidate(event.containerID);
       inbox.queue.push(event);
     }
     if (inbox.queue.length > queueLimit) inbox.queue.splice(0, Infinity, { kind: "resync" });

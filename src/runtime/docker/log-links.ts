@@ -29,15 +29,26 @@ function linkPaths(id: string, labels: Labels, dirs: LogDirs): LinkPaths | undef
   };
 }
 
+/** Links `path` to `target` unless something is there already, which is the answer. */
+async function isTaken(path: string, target: string): Promise<boolean> {
+  try {
+    await symlink(target, path);
+    return false;
+  } catch (error) {
+    if (errorCode(error) === "EEXIST") return true;
+    throw error;
+  }
+}
+
 async function ensureLink(path: string, target: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  if (!(await isTaken(path, target))) return;
   try {
     if ((await readlink(path)) === target) return;
   } catch (error) {
-    const code = errorCode(error);
-    // EINVAL: something else is there, for example a plain file of an earlier engine; it is replaced.
-    if (code !== "ENOENT" && code !== "EINVAL") throw error;
+    // EINVAL: a plain file of an earlier engine; it is replaced.
+    if (errorCode(error) !== "EINVAL") throw error;
   }
-  await mkdir(dirname(path), { recursive: true });
   // Through a rename, so that a reader never sees the name missing.
   const temporary = `${path}.new`;
   await rm(temporary, { force: true });

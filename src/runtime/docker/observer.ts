@@ -31,8 +31,8 @@ export interface ObserverOptions {
 export class Observer {
   readonly #options: ObserverOptions;
   readonly #inspected = new Map<string, InspectedContainer>();
-  /** Counts invalidations, so that an inspect that was under way when one came is not kept. */
-  #generation = 0;
+  /** Inspects under way: one during which its container changed is not kept. */
+  readonly #looks = new Map<string, Set<{ outdated: boolean }>>();
 
   constructor(options: ObserverOptions) {
     this.#options = options;
@@ -83,26 +83,44 @@ export class Observer {
   /** A fresh inspect. @throws {RuntimeError} `NotFound` when it is gone. */
   async inspect(id: string, signal: AbortSignal, timeoutMs?: number): Promise<InspectedContainer> {
     const { client } = this.#options;
-    const generation = this.#generation;
-    const response = await client.call(
-      {
-        op: "inspect container",
-        method: "GET",
-        path: `/containers/${encodeURIComponent(id)}/json`,
-        ...(timeoutMs === undefined ? {} : { timeoutMs }),
-      },
-      signal,
-    );
-    const inspected = parseInspected(response);
-    if (generation === this.#generation) this.#inspected.set(inspected.id, inspected);
-    return inspected;
+    const look = { outdated: false };
+    const looks = this.#looks.get(id) ?? new Set();
+    this.#looks.set(id, looks.add(look));
+    try {
+      const response = await client.call(
+        {
+          op: "inspect container",
+          method: "GET",
+          path: `/containers/${encodeURIComponent(id)}/json`,
+          ...(timeoutMs === undefined ? {} : { timeoutMs }),
+        },
+        signal,
+      );
+      const inspected = parseInspected(response);
+      // Asked for by its name it is not known under which id it may have changed meanwhile.
+      if (!look.outdated && inspected.id === id) this.#inspected.set(inspected.id, inspected);
+      return inspected;
+    } finally {
+      looks.delete(look);
+      if (looks.size === 0) this.#looks.delete(id);
+    }
   }
 
   /** Forgets what was inspected of `id`, or of everything. */
   invalidate(id?: string): void {
-    this.#generation += 1;
+    for (const [key, looks] of this.#looks) {
+      if (id === undefined || id === key) for (const look of looks) look.outdated = true;
+    }
     if (id === undefined) this.#inspected.clear();
     else this.#inspected.delete(id);
+  }
+
+  /**
+   * The engine tells that `id` was started. Of a container that was seen running this is old news: another start would
+   * have come behind the end of this one.
+   */
+  started(id: string): void {
+    if (this.#inspected.get(id)?.status !== "running") this.#inspected.delete(id);
   }
 
   async #observe(listed: readonly ListedContainer[], signal: AbortSignal): Promise<Observed[]> {
