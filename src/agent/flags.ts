@@ -24,6 +24,7 @@ export interface RunFlags extends NodeFlags {
   readonly kubeconfig?: string;
   readonly bootstrapKubeconfig?: string;
   readonly certDir?: string;
+  readonly rotateCertificates?: boolean;
   readonly join?: string;
   readonly token?: string;
   readonly tokenFile?: string;

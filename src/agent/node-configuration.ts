@@ -118,6 +118,9 @@ export async function runFlagsOf(flags: RunFlags, configuration: Configuration):
     ...(kubeconfig === "" ? {} : { kubeconfig }),
     ...(bootstrapKubeconfig === "" ? {} : { bootstrapKubeconfig }),
     ...(certDir === "" ? {} : { certDir }),
+    ...(isSet(configuration, "KubeletConfiguration", "rotateCertificates")
+      ? { rotateCertificates: configuration.kubelet.rotateCertificates }
+      : {}),
     ...(proxyKubeconfig === "" ? {} : { proxyKubeconfig }),
     rootDir,
   };

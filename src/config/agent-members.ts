@@ -90,6 +90,8 @@ function serverMembers(configuration: Configuration): Partial<AgentConfig> {
     bootstrapKubeconfig: some(remora.bootstrapKubeconfig),
     enableDebuggingHandlers: kubelet.enableDebuggingHandlers,
     enableProfilingHandler: kubelet.enableProfilingHandler,
+    enableSystemLogHandler: kubelet.enableSystemLogHandler,
+    enableSystemLogQuery: kubelet.enableSystemLogQuery,
   });
 }
 
@@ -106,6 +108,8 @@ function imageMembers({ kubelet, remora }: Configuration): Partial<AgentConfig> 
     imageGCLowThresholdPercent: kubelet.imageGCLowThresholdPercent,
     imageMinimumGCAgeMs: kubelet.imageMinimumGCAge,
     imageMaximumGCAgeMs: kubelet.imageMaximumGCAge,
+    imageCredentialProviderConfig: some(remora.imageCredentialProviderConfig),
+    imageCredentialProviderBinDir: some(remora.imageCredentialProviderBinDir),
   });
 }
 

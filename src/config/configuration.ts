@@ -3,7 +3,7 @@ import { type Decoded, decodeShape, type Remark, remarkText, type Setting } from
 import { judgeGate } from "./feature-gates.ts";
 import type { Finding } from "./finding.ts";
 import { type KubeletConfiguration, kubeletShape } from "./kubelet-configuration.ts";
-import { type ConfigKind, loadDocuments } from "./load.ts";
+import { type ConfigKind, type Loaded, loadDocuments } from "./load.ts";
 import { type KubeProxyConfiguration, proxyShape } from "./proxy-configuration.ts";
 import { mergePatch, type Raw } from "./raw.ts";
 import { flagOnlyShape, type RemoraConfiguration, remoraShape } from "./remora-configuration.ts";
@@ -95,17 +95,10 @@ function standingRemark(kind: string, { path, leaf, value, origin }: Setting): R
   };
 }
 
-function gateRemarks(
-  kind: string,
-  gates: Readonly<Record<string, boolean>>,
-  settings: ReadonlyMap<string, Setting>,
-): Remark[] {
-  const origin = settings.get("featureGates")?.origin;
+function gateFindings(gates: Readonly<Record<string, boolean>>): Finding[] {
   return Object.entries(gates).flatMap(([name, value]) => {
     const verdict = judgeGate(name, value);
-    return verdict === undefined
-      ? []
-      : [{ ...verdict, kind, path: `featureGates.${name}`, origin }];
+    return verdict === undefined ? [] : [{ path: "featureGates", ...verdict }];
   });
 }
 
@@ -114,11 +107,10 @@ function remarksOf<S extends ObjectShape<Fields>>(
   kind: string,
   { settings, remarks }: Pick<Decoded<S>, "settings" | "remarks">,
   findings: readonly Finding[],
-  more: readonly Remark[] = [],
 ): readonly Remark[] {
-  const out: Remark[] = [...remarks, ...more];
-  for (const { path, text } of findings)
-    out.push({ severity: "error", kind, path, origin: settings.get(path)?.origin, text });
+  const out: Remark[] = [...remarks];
+  for (const { path, text, severity = "error" } of findings)
+    out.push({ severity, kind, path, origin: settings.get(path)?.origin, text });
   const wrong = new Set(out.filter(({ severity }) => severity === "error").map(({ path }) => path));
   for (const setting of settings.values()) {
     const remark = wrong.has(setting.path) ? undefined : standingRemark(kind, setting);
@@ -130,54 +122,55 @@ function remarksOf<S extends ObjectShape<Fields>>(
 const severities: readonly Remark["severity"][] = ["error", "unknown", "ignored"];
 
 /**
- * Makes one configuration of defaults, files, the directory's files and flags, each over the ones before. Never throws
- * for what they say: everything that is wrong is among the remarks, so that it can be told at once.
+ * Gives every field its value, from `documents` and from `flags` over them. Never throws for what they say: everything
+ * that is wrong is among the remarks, so that it can be told at once.
  */
-export async function readConfiguration(sources: ConfigurationSources): Promise<Configuration> {
-  const loaded = await loadDocuments(sources.files, sources.directory);
-  const { documents } = loaded;
+export function composeConfiguration(
+  { documents, troubles, skipped }: Loaded,
+  flags: readonly GivenFlag[],
+): Configuration {
   const decode = <S extends ObjectShape<Fields>>(kind: ConfigKind, shape: S): Decoded<S> =>
     decodeShape(
       kind,
       shape,
-      withFlags(shape, documents.get(kind), sources.flags),
+      withFlags(shape, documents.get(kind), flags),
       kind === "RemoraConfiguration" ? "error" : "unknown",
     );
   const kubelet = settleKubelet(decode("KubeletConfiguration", kubeletShape));
   const proxy = settleProxy(decode("KubeProxyConfiguration", proxyShape));
   const remora = decode("RemoraConfiguration", remoraShape);
-  const flags = decodeShape("", flagOnlyShape, withFlags(flagOnlyShape, undefined, sources.flags));
-  const settings = {
-    KubeletConfiguration: kubelet.settings,
-    KubeProxyConfiguration: proxy.settings,
-    RemoraConfiguration: remora.settings,
-    flags: flags.settings,
-  };
+  const others = decodeShape("", flagOnlyShape, withFlags(flagOnlyShape, undefined, flags));
   const remarks: readonly Remark[] = [
-    ...loaded.troubles.map((trouble) => ({ ...trouble, kind: "", path: "", origin: undefined })),
-    ...remarksOf(
-      "KubeletConfiguration",
-      kubelet,
-      validateKubelet(kubelet.value),
-      gateRemarks("KubeletConfiguration", kubelet.value.featureGates, kubelet.settings),
-    ),
-    ...remarksOf(
-      "KubeProxyConfiguration",
-      proxy,
-      validateProxy(proxy.value),
-      gateRemarks("KubeProxyConfiguration", proxy.value.featureGates, proxy.settings),
-    ),
+    ...troubles.map((trouble) => ({ ...trouble, kind: "", path: "", origin: undefined })),
+    ...remarksOf("KubeletConfiguration", kubelet, [
+      ...validateKubelet(kubelet.value),
+      ...gateFindings(kubelet.value.featureGates),
+    ]),
+    ...remarksOf("KubeProxyConfiguration", proxy, [
+      ...validateProxy(proxy.value),
+      ...gateFindings(proxy.value.featureGates),
+    ]),
     ...remarksOf("RemoraConfiguration", remora, validateRemora(remora.value)),
-    ...remarksOf("", flags, []),
+    ...remarksOf("", others, []),
   ];
   return {
     kubelet: kubelet.value,
     proxy: proxy.value,
     remora: remora.value,
-    settings,
+    settings: {
+      KubeletConfiguration: kubelet.settings,
+      KubeProxyConfiguration: proxy.settings,
+      RemoraConfiguration: remora.settings,
+      flags: others.settings,
+    },
     remarks: severities.flatMap((severity) => remarks.filter((each) => each.severity === severity)),
-    skipped: loaded.skipped,
+    skipped,
   };
+}
+
+/** Makes one configuration of defaults, files, the directory's files and flags, each over the ones before. */
+export async function readConfiguration(sources: ConfigurationSources): Promise<Configuration> {
+  return composeConfiguration(await loadDocuments(sources.files, sources.directory), sources.flags);
 }
 
 /** Names of all flags that set a field, each with the fields that it sets. */

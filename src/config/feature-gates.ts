@@ -128,7 +128,10 @@ export function judgeGate(name: string, value: boolean): GateVerdict | undefined
   }
   if (elsewhereOn.has(name) || elsewhereOff.has(name)) {
     if (value === elsewhereOn.has(name)) return undefined;
-    return { severity: "ignored", text: "has no effect: nothing in this agent depends on it" };
+    return {
+      severity: "ignored",
+      text: `${name} has no effect: nothing in this agent depends on it`,
+    };
   }
   const hint = suggestion(name, [...locked, ...on, ...off, ...elsewhereOn, ...elsewhereOff]);
   return { severity: "error", text: `unrecognized feature gate: ${name}${hint}` };

@@ -3,6 +3,8 @@ export interface Finding {
   /** The field that should change. */
   readonly path: string;
   readonly text: string;
+  /** Default: an error. */
+  readonly severity?: "error" | "ignored";
 }
 
 /** Broken or not, the field, and upstream's sentence behind `invalid configuration: `. */

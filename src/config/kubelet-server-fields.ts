@@ -40,6 +40,7 @@ export const loggingFields = object({
 export const kubeletServerFields = {
   enableServer: leaf(boolType, true, fixed("kubectl logs and exec need the node's API"), {
     flag: "enable-server",
+    pointer: true,
   }),
   address: leaf(stringType, "0.0.0.0", honoured, { flag: "address" }),
   port: leaf(int32Type, 10_250, honoured, { flag: "port" }),

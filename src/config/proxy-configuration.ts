@@ -46,14 +46,9 @@ export const proxyShape = object({
   metricsBindAddress: leaf(stringType, "127.0.0.1:10249", honoured, {
     flag: "metrics-bind-address",
   }),
-  bindAddressHardFail: leaf(
-    boolType,
-    false,
-    fixed("a port that is taken stops the start anyhow", true),
-    {
-      flag: "bind-address-hard-fail",
-    },
-  ),
+  bindAddressHardFail: leaf(boolType, false, ignored("a port that is taken stops the start"), {
+    flag: "bind-address-hard-fail",
+  }),
   enableProfiling: leaf(boolType, false, fixed("there are no profiles"), { flag: "profiling" }),
   showHiddenMetricsForVersion: kubeletServerFields.showHiddenMetricsForVersion,
   mode: leaf(

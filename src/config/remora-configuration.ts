@@ -97,4 +97,13 @@ export const flagOnlyShape = object({
     flag: "maximum-dead-containers",
     pointer: true,
   }),
+  experimentalMounterPath: leaf(stringType, "", fixed("volumes are mounted by mount(8)"), {
+    flag: "experimental-mounter-path",
+  }),
+  experimentalAllocatableIgnoreEviction: leaf(
+    boolType,
+    false,
+    fixed("thresholds of evictionHard are kept free; say an empty evictionHard"),
+    { flag: "experimental-allocatable-ignore-eviction" },
+  ),
 });
