@@ -22,7 +22,11 @@ describe("logs that the engine writes", { skip }, () => {
     await fixture[Symbol.asyncDispose]();
   });
 
-  async function call(method: "GET" | "POST", path: string, body?: object): Promise<unknown> {
+  async function call(
+    method: "GET" | "POST",
+    path: string,
+    body?: Readonly<Record<string, unknown>>,
+  ): Promise<unknown> {
     const given = body === undefined ? {} : { body };
     const op = `${method} ${path}`;
     return fixture.client.call({ op, method, path, timeoutMs: 60_000, ...given }, testSignal());
