@@ -36,9 +36,11 @@ const nanos = 1e9;
 /** `{...}` and what begins one with more labels behind. */
 class Row {
   readonly labels: string;
+  readonly isContainer: boolean;
   readonly #open: string;
 
   constructor(labels: RowLabels) {
+    this.isContainer = labels.container !== "";
     this.labels = labelText({ ...labels });
     this.#open = this.labels.slice(0, -1);
   }
@@ -123,7 +125,14 @@ class CadvisorPage {
     ] as const) {
       faults.add(row.with({ failure_type: type, scope }), value, timeMs);
     }
-    for (const device of detail.io) this.#device(row, device, timeMs);
+    for (const device of this.#devices(row, detail.io)) this.#device(row, device, timeMs);
+  }
+
+  /** A container that has not read or written yet has a zero on the disk that it is on: counters begin there. */
+  #devices({ isContainer }: Row, known: readonly DeviceIO[]): readonly DeviceIO[] {
+    const { major, minor } = this.#input.machine.engineDevice;
+    if (known.length > 0 || !isContainer || major === 0) return known;
+    return [{ major, minor, readBytes: 0, writeBytes: 0, reads: 0, writes: 0 }];
   }
 
   #device(row: Row, io: DeviceIO, timeMs: number): void {
@@ -301,7 +310,7 @@ function addPod(
     page.processes(row, each);
     if (disks.images !== undefined) {
       const used = ofPod?.writableLayers.get(each.record.id);
-      page.filesystem(row, machine.engineDevice, disks.images, used);
+      page.filesystem(row, machine.engineDevice.name, disks.images, used);
     }
   }
 }
@@ -315,7 +324,11 @@ export function cadvisorText(input: CadvisorInput): string {
   page.interfaces(root, sample.node.interfaces, sample.node.timeMs);
   if (disks.node !== undefined) {
     const { timeMs, usedBytes } = disks.node;
-    page.filesystem(root, machine.nodeDevice, disks.node, { timeMs, bytes: usedBytes, inodes: 0 });
+    page.filesystem(root, machine.nodeDevice.name, disks.node, {
+      timeMs,
+      bytes: usedBytes,
+      inodes: 0,
+    });
   }
   const raw = new Set(["/"]);
   for (const each of [...sample.system, ...sample.tiers]) {

@@ -28,7 +28,7 @@ export interface DiskUsageOptions {
   readonly logger: Logger;
 }
 
-/** How often trees are walked while somebody asks for their sizes (`volumeStatsAggPeriod`). */
+/** How old sizes of trees may be while somebody asks for them (`volumeStatsAggPeriod`; 0 is the default's other name). */
 const defaultPeriodMs = 60_000;
 /** Pods that came since are not let wait for so long. */
 const soonMs = 10_000;
@@ -67,12 +67,11 @@ export class DiskUsage {
   /** What is known now. */
   async disks(signal: AbortSignal): Promise<Disks> {
     const { config, engineDir, records } = this.#options;
-    const present = records();
-    this.#refresh(present, signal);
-    const first = this.#walked === undefined ? this.#walking : undefined;
+    this.#refresh(records(), signal);
+    const walk = this.#isStale() ? this.#walking : undefined;
     const engine = engineDir();
     await this.#patiently(
-      Promise.all([this.#ask(config.rootDir), this.#ask(engine), first]),
+      Promise.all([this.#ask(config.rootDir), this.#ask(engine), walk]),
       signal,
     );
     return {
@@ -119,10 +118,22 @@ export class DiskUsage {
     }
   }
 
+  get #periodMs(): number {
+    const configured = this.#options.config.volumeStatsAggPeriodMs ?? 0;
+    return configured === 0 ? defaultPeriodMs : configured;
+  }
+
+  /** Nothing was measured yet, or so long ago that nobody should be shown it without waiting for better. */
+  #isStale(): boolean {
+    const walked = this.#walked;
+    return (
+      walked === undefined || this.#options.clock.monotonic() - walked.endedAt >= this.#periodMs
+    );
+  }
+
   #refresh(present: readonly PodRecord[], signal: AbortSignal): void {
-    const { clock, config } = this.#options;
-    const periodMs = config.volumeStatsAggPeriodMs ?? defaultPeriodMs;
-    if (this.#walking !== undefined || periodMs < 0 || signal.aborted) return;
+    const { clock } = this.#options;
+    if (this.#walking !== undefined || this.#periodMs < 0 || signal.aborted) return;
     const now = clock.monotonic();
     const walked = this.#walked;
     const known = walked?.pods;
@@ -137,9 +148,8 @@ export class DiskUsage {
   }
 
   async #walk(present: readonly PodRecord[], signal: AbortSignal): Promise<void> {
-    const { clock, config, onMeasured } = this.#options;
+    const { clock, onMeasured } = this.#options;
     const startedAt = clock.monotonic();
-    const periodMs = config.volumeStatsAggPeriodMs ?? defaultPeriodMs;
     try {
       const targets = await this.#targets(present);
       const [sizes, imageBytes] = await Promise.all([
@@ -156,13 +166,15 @@ export class DiskUsage {
       const endedAt = clock.monotonic();
       this.#walked = { endedAt, pods, imageBytes };
       this.#failures = 0;
-      this.#nextAt = endedAt + periodMs;
+      // Before it is due, so that who asks often never waits.
+      this.#nextAt = endedAt + (this.#periodMs * 2) / 3;
       onMeasured?.((endedAt - startedAt) / 1000);
     } catch (error) {
       // What is stuck stays stuck: each further try would add one more process to it.
       this.#failures += 1;
       this.#nextAt =
-        clock.monotonic() + Math.min(periodMs * 2 ** Math.min(this.#failures, 10), maxPauseMs);
+        clock.monotonic() +
+        Math.min(this.#periodMs * 2 ** Math.min(this.#failures, 10), maxPauseMs);
       this.#tell("disk usage could not be measured", error);
     }
   }

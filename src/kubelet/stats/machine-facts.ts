@@ -14,9 +14,16 @@ export interface MachineFacts {
   readonly sockets: number;
   /** `/dev/sda`; empty when nobody can tell. */
   readonly deviceName: (major: number, minor: number) => string;
-  /** Of the filesystem that the kubelet's and the engine's directories are on. */
-  readonly nodeDevice: string;
-  readonly engineDevice: string;
+  /** What the filesystems of the kubelet's and the engine's directories are on. */
+  readonly nodeDevice: MountedDevice;
+  readonly engineDevice: MountedDevice;
+}
+
+export interface MountedDevice {
+  /** `/dev/sda1`, or what a filesystem without a device calls itself. */
+  readonly name: string;
+  readonly major: number;
+  readonly minor: number;
 }
 
 /** Name of a block device, as cAdvisor writes it. */
@@ -26,10 +33,10 @@ export function blockDeviceName(files: KernelFiles, major: number, minor: number
   return name === undefined ? "" : `/dev/${name}`;
 }
 
-/** The source of the mount that holds a path: the one with the longest mount point, the last of equals. */
-export function mountSource(files: KernelFiles, path: string): string {
+/** What the mount is of that holds a path: the one with the longest mount point, the last of equals. */
+export function mountedDevice(files: KernelFiles, path: string): MountedDevice {
   let best = "";
-  let source = "";
+  let device = { name: "", major: 0, minor: 0 };
   for (const line of (files.text("/proc/self/mountinfo") ?? "").split("\n")) {
     const [before = "", after = ""] = line.split(" - ");
     const point = (before.split(" ")[4] ?? "").replaceAll(/\\(\d{3})/g, (_, octal: string) =>
@@ -38,9 +45,10 @@ export function mountSource(files: KernelFiles, path: string): string {
     const holds = point === "/" || path === point || path.startsWith(`${point}/`);
     if (point === "" || !holds || point.length < best.length) continue;
     best = point;
-    source = after.split(" ")[1] ?? "";
+    const [major = 0, minor = 0] = (before.split(" ")[2] ?? "").split(":").map(Number);
+    device = { name: after.split(" ")[1] ?? "", major, minor };
   }
-  return source;
+  return device;
 }
 
 /** Processors that are online, their cores and their packages. */

@@ -10,7 +10,7 @@ import { cadvisorText } from "./cadvisor-text.ts";
 import type { Disks } from "./disk-types.ts";
 import { type AskFilesystem, DiskUsage } from "./disk-usage.ts";
 import type { KernelFiles } from "./kernel-files.ts";
-import { blockDeviceName, cpuTopology, type MachineFacts, mountSource } from "./machine-facts.ts";
+import { blockDeviceName, cpuTopology, type MachineFacts, mountedDevice } from "./machine-facts.ts";
 import { resourceText } from "./resource-text.ts";
 import type { Sample } from "./sample.ts";
 import { Sampler } from "./sampler.ts";
@@ -135,8 +135,8 @@ export class Statistics {
         names.set(key, name);
         return name;
       },
-      nodeDevice: mountSource(files, config.rootDir),
-      engineDevice: mountSource(files, rootDir),
+      nodeDevice: mountedDevice(files, config.rootDir),
+      engineDevice: mountedDevice(files, rootDir),
     };
     return this.#machine;
   }
