@@ -5,6 +5,7 @@ import { untoleratedTaint } from "../../api/tolerations.ts";
 import type { RuntimeFeature } from "../../runtime/types.ts";
 import { allContainers, initContainers, isHostNetwork } from "../spec/containers.ts";
 import { milliUnits, type Resources, wholeUnits } from "../spec/quantities.ts";
+import { qosClass } from "../spec/resources.ts";
 import type { ResizePending } from "../status/conditions.ts";
 import type { AssignedPod } from "../types.ts";
 import { isCritical, isStatic, requestsOf } from "./preemption.ts";
@@ -225,6 +226,28 @@ export function admitResize(
   return deferred;
 }
 
+/** Conditions of a node that keep pods away, in the order in which they are told. */
+const pressures = ["MemoryPressure", "DiskPressure", "PIDPressure"];
+const memoryPressureTaint = {
+  key: "node.kubernetes.io/memory-pressure",
+  effect: "NoSchedule",
+} as const;
+
+/** Critical pods come in even then; under memory pressure so do all that have asked for something. */
+const checkPressure: Check = (pod, { node }) => {
+  const under = pressures.filter((type) =>
+    (node?.status?.conditions ?? []).some((each) => each.type === type && each.status === "True"),
+  );
+  if (under.length === 0 || isCritical(pod)) return undefined;
+  if (under.length === 1 && under[0] === "MemoryPressure") {
+    const { tolerations = [] } = pod.spec ?? {};
+    const tolerated =
+      untoleratedTaint([memoryPressureTaint], tolerations, ["NoSchedule"]) === undefined;
+    if (tolerated || qosClass(pod) !== "BestEffort") return undefined;
+  }
+  return { reason: "Evicted", message: `The node had condition: [${under.join(" ")}]. ` };
+};
+
 const checkOS: Check = (pod) => {
   const label = pod.metadata.labels?.["kubernetes.io/os"];
   if (label !== undefined && label !== "linux") {
@@ -272,7 +295,12 @@ const checkDeclaredFeatures: Check = (pod) => {
 };
 
 /** What no preemption can help. */
-const firstChecks: readonly Check[] = [checkSysctls, checkOS, checkSupplementalGroups];
+const firstChecks: readonly Check[] = [
+  checkPressure,
+  checkSysctls,
+  checkOS,
+  checkSupplementalGroups,
+];
 const placeChecks: readonly Check[] = [
   checkNodeAffinity,
   checkNodeName,

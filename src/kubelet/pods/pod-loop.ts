@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Change, Informer } from "../../api/informer-types.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
+import { RuntimeError } from "../../runtime/errors.ts";
 import type { PodRecord } from "../../runtime/types.ts";
 import { isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
 import {
@@ -277,10 +278,20 @@ export class PodLoop {
   }
 
   #failed(uid: string, error: unknown): void {
-    this.#deps.logger.log("error", "pod could not be looked after, will retry", {
+    const { clock, events, logger } = this.#deps;
+    const entry = this.#entries.get(uid);
+    const message = errorMessage(error);
+    // An engine that does not answer is no bug, and asked again for each pod.
+    const known = error instanceof RuntimeError;
+    const level = known ? (entry?.failureLog.level(message, clock.monotonic()) ?? "warn") : "error";
+    logger.log(level, "pod could not be looked after, will retry", {
       podUID: uid,
-      error: errorMessage(error),
+      error: message,
     });
+    if (known && entry?.pod !== undefined) {
+      const text = `error determining status: ${message}`;
+      events.event(podTarget(entry.pod), "Warning", "FailedSync", text);
+    }
     this.#queue.addAfter(uid, unexpectedRetryMs);
   }
 

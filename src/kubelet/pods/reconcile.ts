@@ -110,7 +110,7 @@ async function ensureCgroup(look: Look, pod: AssignedPod): Promise<CgroupError |
   } catch (error) {
     if (!(error instanceof CgroupError)) throw error;
     const text = `unable to ensure pod container exists: ${error.message}`;
-    deps.events.event(podTarget(pod), "Warning", "FailedToCreatePodContainer", text);
+    deps.events.event(podTarget(pod), "Warning", "FailedCreatePodContainer", text);
     return error;
   }
 }

@@ -35,6 +35,12 @@ const tainted = {
   ...node,
   spec: { taints: [{ key: "out", value: "yes", effect: "NoExecute" as const }] },
 };
+const pressed = (...types: readonly string[]): AdmissionInput => {
+  const conditions = ["Ready", ...types].map((type) => ({ type, status: "True" as const }));
+  return input({ node: { ...node, status: { ...node.status, conditions } } });
+};
+const tolerant = (key: string): AssignedPod =>
+  pod({ tolerations: [{ key: `node.kubernetes.io/${key}`, operator: "Exists" }] });
 const affinity = (operator: "Gt" | "In" | "NotIn", values: string[], key = "cores"): AssignedPod =>
   pod({
     affinity: {
@@ -103,6 +109,44 @@ const table: readonly (readonly [string, AssignedPod, AdmissionInput, string | u
     input(),
     "SysctlForbidden",
   ],
+  [
+    "a pod that asks for nothing under memory pressure",
+    pod(),
+    pressed("MemoryPressure"),
+    "Evicted",
+  ],
+  ["a Burstable pod under memory pressure", asking("1"), pressed("MemoryPressure"), undefined],
+  [
+    "a pod that tolerates memory pressure",
+    tolerant("memory-pressure"),
+    pressed("MemoryPressure"),
+    undefined,
+  ],
+  [
+    "a pod that tolerates another pressure",
+    tolerant("disk-pressure"),
+    pressed("MemoryPressure"),
+    "Evicted",
+  ],
+  ["any pod under disk pressure", asking("1"), pressed("DiskPressure"), "Evicted"],
+  [
+    "any pod under two pressures",
+    tolerant("memory-pressure"),
+    pressed("MemoryPressure", "PIDPressure"),
+    "Evicted",
+  ],
+  [
+    "a critical pod under all of them",
+    pod({ priority: 2_000_000_000 }),
+    pressed("MemoryPressure", "DiskPressure", "PIDPressure"),
+    undefined,
+  ],
+  [
+    "a sysctl that is forbidden, under pressure",
+    sysctl("kernel.shmmax"),
+    pressed("DiskPressure"),
+    "Evicted",
+  ],
   ["another OS", pod({ os: { name: "windows" } }), input(), "PodOSNotSupported"],
   [
     "strict groups",
@@ -142,4 +186,9 @@ test("a refusal for lack of cpu gives the numbers in thousandths", () => {
     admitPod(asking("1500m"), input({ others: [asking("1")] }))?.message,
     "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000",
   );
+});
+
+test("a refusal under pressure names the conditions", () => {
+  const refusal = admitPod(pod(), pressed("PIDPressure", "DiskPressure"));
+  assert.equal(refusal?.message, "The node had condition: [DiskPressure PIDPressure]. ");
 });

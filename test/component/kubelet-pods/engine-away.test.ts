@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { PODS } from "../../../src/api/resources.ts";
+import { RuntimeError } from "../../../src/runtime/errors.ts";
+import { JumpingClock, makeWorld, podManifest } from "./fixture.ts";
+
+test("an engine that does not answer is told once for each pod, as an event FailedSync and no error", async () => {
+  const clock = new JumpingClock();
+  const world = await makeWorld({ clock });
+  const podRecord = world.runtime.podRecord.bind(world.runtime);
+  try {
+    world.start();
+    world.api.put(PODS, podManifest("web"));
+    const ready = (): boolean =>
+      (world.pod("web")?.status?.conditions ?? []).some(
+        ({ status, type }) => type === "Ready" && status === "True",
+      );
+    await world.until("ready", ready);
+    let asked = 0;
+    world.runtime.podRecord = async () => {
+      asked += 1;
+      throw new RuntimeError("Unavailable", "no answer");
+    };
+    for (const times of [1, 2, 3, 4]) {
+      clock.ahead(100_000);
+      await world.until("asked", () => asked >= times);
+    }
+    const told = world.logs.filter(({ error }) => error === "no answer");
+    assert(told.length >= 3);
+    assert.deepEqual(
+      told.slice(0, 3).map(({ level }) => level),
+      ["warn", "debug", "debug"],
+    );
+    const event = await world.until("event", () =>
+      world.events.find(({ reason }) => reason === "FailedSync"),
+    );
+    assert.equal(event.message, "error determining status: no answer");
+    world.runtime.podRecord = podRecord;
+    world.runtime.exit("web", 1);
+    clock.ahead(10_000);
+    await world.until("restarted", () => world.runtime.starts.get("web") === 2);
+    await world.until("ready again", ready);
+  } finally {
+    world.runtime.podRecord = podRecord;
+    await world.close();
+  }
+});
