@@ -1,5 +1,6 @@
 import { createServer } from "node:http";
 
+import { renderMetrics, Values } from "../../lib/metrics-text.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import { listenUntilAborted } from "./listen.ts";
 
@@ -7,6 +8,35 @@ import { listenUntilAborted } from "./listen.ts";
 export interface HealthCheck {
   readonly name: string;
   readonly check: () => string | undefined;
+}
+
+/** What the checks of `/healthz` came to, for /metrics/slis (KEP-3466). */
+export class HealthResults {
+  readonly #last = new Values(
+    "kubernetes_healthcheck",
+    "gauge",
+    "This metric records the result of a single healthcheck.",
+  );
+  readonly #total = new Values(
+    "kubernetes_healthchecks_total",
+    "counter",
+    "This metric records the results of all healthcheck.",
+  );
+
+  observe(name: string, healthy: boolean): void {
+    this.#last.set(healthy ? 1 : 0, { name, type: "healthz" });
+    this.#total.add(1, { name, status: healthy ? "success" : "error", type: "healthz" });
+  }
+
+  reset(): void {
+    this.#last.clear();
+    this.#total.clear();
+  }
+
+  /** In Prometheus text format. */
+  text(): string {
+    return renderMetrics([this.#last, this.#total]);
+  }
 }
 
 /** Answering at all is all that is asked. */
@@ -18,19 +48,23 @@ export const ping: HealthCheck = { name: "ping", check: () => undefined };
  *
  * @throws {HttpRefusal} 500 when a check fails; it does not tell why, because many may ask.
  */
-export function healthzText(checks: readonly HealthCheck[], query: URLSearchParams): string {
+export function healthzText(
+  checks: readonly HealthCheck[],
+  query: URLSearchParams,
+  results: HealthResults,
+): string {
   const excluded = new Set(query.getAll("exclude"));
   let lines = "";
   let failed = false;
   for (const { name, check } of checks) {
     if (excluded.delete(name)) {
       lines += `[+]${name} excluded: ok\n`;
-    } else if (check() === undefined) {
-      lines += `[+]${name} ok\n`;
-    } else {
-      failed = true;
-      lines += `[-]${name} failed: reason withheld\n`;
+      continue;
     }
+    const healthy = check() === undefined;
+    results.observe(name, healthy);
+    failed ||= !healthy;
+    lines += healthy ? `[+]${name} ok\n` : `[-]${name} failed: reason withheld\n`;
   }
   if (excluded.size > 0) {
     const names = [...excluded].toSorted().map((name) => JSON.stringify(name));
@@ -54,6 +88,7 @@ export function checkText({ check }: HealthCheck): string {
 export async function runHealthzServer(port: number, signal: AbortSignal): Promise<void> {
   // Port 0 is off.
   if (port === 0) return;
+  const results = new HealthResults();
   const server = createServer((request, response) => {
     const url = URL.parse(`http://localhost${request.url ?? "/"}`);
     const head = {
@@ -66,7 +101,7 @@ export async function runHealthzServer(port: number, signal: AbortSignal): Promi
     }
     const root = url.pathname === "/healthz";
     response.writeHead(200, head);
-    response.end(root ? healthzText([ping], url.searchParams) : checkText(ping));
+    response.end(root ? healthzText([ping], url.searchParams, results) : checkText(ping));
   });
   await listenUntilAborted(server, "127.0.0.1", port, "kubeletHealthzPort", signal);
 }

@@ -7,6 +7,7 @@ import type { ContainerRuntime } from "../../runtime/types.ts";
 import type { HttpMetrics } from "../stats/http-metrics.ts";
 import type { Statistics } from "../stats/statistics.ts";
 import type { NodeView, PodView } from "../types.ts";
+import type { HealthResults } from "./healthz.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import type { PodDialer } from "./streams/pod-dialer.ts";
 import type { UpgradeRequest } from "./streams/streaming.ts";
@@ -30,6 +31,8 @@ export interface RouteDeps {
   readonly dial: PodDialer;
   /** When the agent was started, milliseconds since the epoch. */
   readonly startedAt: number;
+  /** Where the answers of /healthz are counted. */
+  readonly health: HealthResults;
   /** How much is in use; without it the pages about that answer 501. */
   readonly stats?: Pick<Statistics, "cadvisor" | "resource" | "summary">;
   /** What the agent counts of its own work. */

@@ -31,6 +31,7 @@ const proxy: Access = { subresources: ["proxy"] };
 
 /** A page that stays when `enableDebuggingHandlers` is off, one that answers 405 then, one that vanishes. */
 const page = { methods: ["GET", "HEAD"], withoutDebugging: "served" } as const;
+const slis = { ...page, methods: ["GET", "HEAD", "DELETE"] } as const;
 const debugPage = { ...page, withoutDebugging: "refused" } as const;
 const hiddenPage = { ...page, withoutDebugging: "absent" } as const;
 const hiddenCommand = { ...hiddenPage, methods: ["POST"] } as const;
@@ -74,6 +75,7 @@ export const routes: readonly Route[] = [
   { ...page, path: "/metrics/cadvisor", access: metrics, serve: serveCadvisorMetrics },
   { ...page, path: "/metrics/probes", access: metrics, serve: serveProbeMetrics },
   { ...page, path: "/metrics/resource", access: metrics, serve: serveResourceMetrics },
+  { ...slis, path: "/metrics/slis", access: metrics, serve: serveHealthResults },
   { ...page, path: "/metrics/{path*}", access: metrics, serve: notFound },
 
   { ...debugPage, path: "/logs/{path*}", access: log, serve: serveNodeLogs },
@@ -128,7 +130,18 @@ function healthChecks({ pods }: RouteDeps): readonly HealthCheck[] {
 }
 
 function serveHealthz(deps: RouteDeps, { response, url }: Exchange): void {
-  sendText(response, healthzText(healthChecks(deps), url.searchParams));
+  sendText(response, healthzText(healthChecks(deps), url.searchParams, deps.health));
+}
+
+/** As upstream, DELETE begins the counting anew. */
+function serveHealthResults({ health }: RouteDeps, { request, response }: Exchange): void {
+  if (request.method === "DELETE") {
+    health.reset();
+    sendText(response, "metrics reset\n");
+    return;
+  }
+  response.writeHead(200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
+  response.end(health.text());
 }
 
 function serveHealthCheck(deps: RouteDeps, { params, response }: Exchange): void {

@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 
 import type { ApiClient } from "../../api/client.ts";
+import { ApiError, ApiUnavailableError } from "../../api/errors.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
@@ -12,7 +13,7 @@ import { Authorizer } from "./authorization.ts";
 import { type ServerBounds, serverBounds } from "./bounds.ts";
 import { ClientCertificates } from "./client-certificates.ts";
 import { Connections, peerFilter } from "./connections.ts";
-import { runHealthzServer } from "./healthz.ts";
+import { HealthResults, runHealthzServer } from "./healthz.ts";
 import { HttpRefusal, refuseUpgrade, refusalHeaders } from "./http-refusal.ts";
 import { Authenticator, type User } from "./identity.ts";
 import { listenUntilAborted } from "./listen.ts";
@@ -23,7 +24,7 @@ import { ServingTls, type TlsMaterial } from "./serving-tls.ts";
 import { createPodDialer, type PodDialer } from "./streams/pod-dialer.ts";
 import type { TlsSource } from "./tls-source.ts";
 
-export interface NodeServerOptions extends Omit<RouteDeps, "dial" | "startedAt"> {
+export interface NodeServerOptions extends Omit<RouteDeps, "dial" | "health" | "startedAt"> {
   readonly config: AgentConfig;
   /** Identity `system:node:NAME`: asks the API server about tokens and rights. */
   readonly client: ApiClient;
@@ -49,6 +50,9 @@ export interface NodeServer {
   run(signal: AbortSignal): Promise<void>;
 }
 
+/** How long the same trouble is not told again. */
+const silenceMs = 10_000;
+
 /** The node's HTTPS server (10250) and its loopback health check (10248). */
 export function createNodeServer(options: NodeServerOptions): NodeServer {
   return new KubeletServer(options);
@@ -63,6 +67,8 @@ class KubeletServer implements NodeServer {
   readonly #authenticator: Authenticator;
   readonly #authorizer: Authorizer;
   readonly #ended = new AbortController();
+  /** Until when a message is not logged again, by {@link Clock.monotonic}. */
+  readonly #silentUntil = new Map<string, number>();
 
   constructor(options: NodeServerOptions) {
     this.#options = options;
@@ -70,7 +76,7 @@ class KubeletServer implements NodeServer {
     const { authentication, authorization, nodeName } = config;
     const reviews = new Reviews({ client, clock });
     const dial = options.dial ?? createPodDialer(clock, this.#ended.signal);
-    this.#deps = { ...options, dial, startedAt: clock.now() };
+    this.#deps = { ...options, dial, health: new HealthResults(), startedAt: clock.now() };
     this.#bounds = { ...serverBounds, ...options.bounds };
     const peers = peerFilter(config.kubeletPeerCIDRs, options.isNode);
     this.#connections = new Connections(peers, this.#bounds);
@@ -95,7 +101,8 @@ class KubeletServer implements NodeServer {
       keepAlive: true,
       keepAliveInitialDelay: 15_000,
       ...tls.secureContext(material),
-      // Upgrades need it, and one protocol less is one less to bound: the API server falls back without a word.
+      // Upgrades need it. API servers would take HTTP/2 for the rest, all on one connection, and do without a word when
+      // it is not offered; it costs 12 MB, and another protocol to bound.
       ALPNProtocols: ["http/1.1"],
       requestCert: true,
       rejectUnauthorized: false,
@@ -269,22 +276,27 @@ class KubeletServer implements NodeServer {
       const user = await this.#authenticator.authenticate(socket, request.headers, signal);
       if (user !== undefined) return user;
     } catch (error) {
-      this.#logUnlessAbort("caller could not be authenticated", error);
+      // A credential that does not hold is its sender's trouble; an API server that cannot be asked is ours.
+      if (isApiTrouble(error)) this.#logUnlessAbort("caller could not be authenticated", error);
       throw new HttpRefusal(401, "Unauthorized", { cause: error });
     }
     throw new HttpRefusal(401, "Unauthorized");
   }
 
+  /** Whoever calls often enough must not fill the log: each kind of trouble is told now and then. */
   #logUnlessAbort(msg: string, error: unknown): void {
-    if (isAbort(error)) return;
-    this.#options.logger.log("warn", msg, { error: errorMessage(error) });
+    const { clock, logger } = this.#options;
+    const now = clock.monotonic();
+    if (isAbort(error) || now < (this.#silentUntil.get(msg) ?? 0)) return;
+    this.#silentUntil.set(msg, now + silenceMs);
+    logger.log("warn", msg, { error: errorMessage(error) });
   }
 
   #refusal(error: unknown): HttpRefusal {
     if (error instanceof HttpRefusal) {
       // A refusal of ours that has a cause tells of trouble, not of the caller.
       if (error.status >= 500 && error.cause !== undefined) {
-        this.#logUnlessAbort(error.message, error.cause);
+        this.#logUnlessAbort("request failed", error.cause);
       }
       return error;
     }
@@ -298,6 +310,10 @@ function metricsPath({ path }: Route): string {
   const [, first = "", second = ""] = path.split("/");
   const known = first === "metrics" && second !== "" ? `${first}/${second}` : first;
   return known === "" || known.includes("{") ? "other" : known;
+}
+
+function isApiTrouble(error: unknown): boolean {
+  return error instanceof ApiError || error instanceof ApiUnavailableError;
 }
 
 /** @throws {HttpRefusal} 400 for a request line whose target is no path. */

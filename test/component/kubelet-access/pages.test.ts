@@ -108,6 +108,28 @@ describe("the node's pages", () => {
     }
   });
 
+  test("the answers of health are counted, until somebody starts anew", async () => {
+    await expected("/metrics/slis", 200, "metrics reset\n", "DELETE");
+    await get("/healthz");
+    trouble = "no engine";
+    await get("/healthz").finally(() => (trouble = undefined));
+    const { body } = await get("/metrics/slis");
+    assert.match(body, /^# TYPE kubernetes_healthcheck gauge$/m);
+    assert.match(body, /^kubernetes_healthcheck\{name="ping",type="healthz"\} 1$/m);
+    assert.match(body, /^kubernetes_healthcheck\{name="syncloop",type="healthz"\} 0$/m);
+    const total = "kubernetes_healthchecks_total";
+    for (const [name, status, count] of [
+      ["ping", "success", 2],
+      ["syncloop", "success", 1],
+      ["syncloop", "error", 1],
+    ] as const) {
+      const labels = `{name="${name}",status="${status}",type="healthz"}`;
+      assert(body.includes(`${total}${labels} ${count}\n`), labels);
+    }
+    await get("/metrics/slis", "DELETE");
+    await expected("/metrics/slis", 200, "\n");
+  });
+
   test("the loopback health check tells that the agent answers, whatever ails the engine", async () => {
     const ask = async (path: string): Promise<[number, string]> => {
       const asked = request({ host: "127.0.0.1", port: healthzPort, path, agent: false });
