@@ -12,8 +12,17 @@ export interface CgroupTree {
   ensure(path: string, settings: CgroupSettings): Promise<void>;
   /** Removes the cgroup in every hierarchy; missing is success. The engine makes them and never removes them. */
   remove(path: string): Promise<void>;
-  /** Writes files of a cgroup that is already there; one that has gone is success. @throws {CgroupError} */
-  adjust(path: string, files: (version: 1 | 2) => readonly CgroupFile[]): Promise<void>;
+  /**
+   * Writes files of a cgroup that is already there; one that has gone is success. With `make` it is made where it is
+   * missing, and handed the controllers that the files belong to.
+   *
+   * @throws {CgroupError}
+   */
+  adjust(
+    path: string,
+    files: (version: 1 | 2) => readonly CgroupFile[],
+    make?: boolean,
+  ): Promise<void>;
 }
 
 /** The kernel refused a cgroup or one of its settings. */
@@ -94,11 +103,11 @@ function words(text: string | undefined): readonly string[] {
 }
 
 /** Children have a controller only where their parent hands it down. */
-function handDown(directory: string): void {
+function handDown(directory: string, names: readonly string[]): void {
   const available = words(readText(join(directory, "cgroup.controllers")));
   const path = join(directory, "cgroup.subtree_control");
   const given = words(readText(path));
-  const missing = controllers.filter((name) => available.includes(name) && !given.includes(name));
+  const missing = names.filter((name) => available.includes(name) && !given.includes(name));
   if (missing.length === 0) return;
   try {
     writeFileSync(path, missing.map((name) => `+${name}`).join(" "));
@@ -110,22 +119,18 @@ function handDown(directory: string): void {
   }
 }
 
-function ensureV2(root: string, path: string, settings: CgroupSettings): void {
+function makeV2(root: string, path: string, names: readonly string[]): void {
   let directory = root;
   for (const part of path.split("/")) {
-    handDown(directory);
+    handDown(directory, names);
     directory = join(directory, part);
     make(directory);
   }
-  write(directory, cgroupFiles(settings, 2));
 }
 
-function adjust(root: string, path: string, files: readonly CgroupFile[]): void {
-  const shared = existsSync(join(root, "cgroup.controllers"));
-  for (const each of files) {
-    const directory = shared ? join(root, path) : join(root, each.controller, path);
-    write(directory, [each]);
-  }
+function ensureV2(root: string, path: string, settings: CgroupSettings): void {
+  makeV2(root, path, controllers);
+  write(join(root, path), cgroupFiles(settings, 2));
 }
 
 /**
@@ -149,9 +154,18 @@ export function cgroupTree(root: string): CgroupTree {
         if (entry.isDirectory()) await removeCgroup(join(root, entry.name, path));
       }
     },
-    async adjust(path, files) {
+    async adjust(path, files, missing = false) {
       await Promise.resolve();
-      adjust(root, path, files(isV2() ? 2 : 1));
+      const shared = isV2();
+      const all = files(shared ? 2 : 1);
+      if (missing && shared && all.length > 0) {
+        makeV2(root, path, [...new Set(all.map(({ controller }) => controller))]);
+      }
+      for (const each of all) {
+        const directory = shared ? join(root, path) : join(root, each.controller, path);
+        if (missing && !shared && existsSync(join(root, each.controller))) make(directory);
+        write(directory, [each]);
+      }
     },
   };
 }

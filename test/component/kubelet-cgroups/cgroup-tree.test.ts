@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -56,6 +56,44 @@ test("v2: controllers are handed down on the way", async () => {
     assert.equal(await control(root), "+cpu +memory");
     assert.equal(await control(join(root, "kubepods")), "+cpu +memory");
     assert.equal(await readFile(join(root, "kubepods/besteffort/cpu.weight"), "utf8"), "1");
+  });
+});
+
+test("v2: single files are written where the cgroup is, or into one that is made for them", async () => {
+  await withRoot(async (root) => {
+    const above = { "cgroup.controllers": "cpu hugetlb", "cgroup.subtree_control": "cpu" };
+    await lay(root, above);
+    const tree = cgroupTree(root);
+    const file = {
+      controller: "hugetlb",
+      name: "hugetlb.2MB.max",
+      value: "0",
+      reads: "0",
+    } as const;
+    await tree.adjust("kubepods.slice", () => [file]);
+    await assert.rejects(stat(join(root, "kubepods.slice")), { code: "ENOENT" });
+    await tree.adjust("kubepods.slice", () => [], true);
+    await assert.rejects(stat(join(root, "kubepods.slice")), { code: "ENOENT" });
+    await tree.adjust("kubepods.slice", () => [file], true);
+    assert.equal(await readFile(join(root, "cgroup.subtree_control"), "utf8"), "+hugetlb");
+    await lay(join(root, "kubepods.slice"), { "hugetlb.2MB.max": "max\n" });
+    await tree.adjust("kubepods.slice", () => [file], true);
+    assert.equal(await readFile(join(root, "kubepods.slice/hugetlb.2MB.max"), "utf8"), "0");
+  });
+});
+
+test("v1: single files are made room for in their own hierarchy only", async () => {
+  await withRoot(async (root) => {
+    await mkdir(join(root, "hugetlb"));
+    const name = "hugetlb.2MB.limit_in_bytes";
+    const files = ["hugetlb", "memory"] as const;
+    await cgroupTree(root).adjust(
+      "kubepods",
+      () => files.map((controller) => ({ controller, name, value: "0", reads: "0" })),
+      true,
+    );
+    assert.ok((await stat(join(root, "hugetlb/kubepods"))).isDirectory());
+    await assert.rejects(stat(join(root, "memory")), { code: "ENOENT" });
   });
 });
 
