@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 
 import { configurationFlags, type ConfigurationSources } from "../config/configuration.ts";
+import { suggestion } from "../config/nearest.ts";
 
 function collect(value: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), value];
@@ -9,6 +10,10 @@ function collect(value: string, before: readonly string[] | undefined): readonly
 /** `-v=2`, as Go's flags are written, arrives with its sign. */
 function textOf(value: string): string {
   return value.startsWith("=") ? value.slice(1) : value;
+}
+
+function firstLine(text: string): string {
+  return text.split("\n", 1)[0] ?? "";
 }
 
 /**
@@ -34,6 +39,14 @@ export function addConfigurationOptions(command: Command): () => ConfigurationSo
     "after",
     "\nAll flags of the kubelet and of kube-proxy are understood as well; docs/configuration.md lists them.",
   );
+  command.configureOutput({
+    outputError: (text, write) => {
+      const [, name] = /unknown option '--([^'=]+)/.exec(text) ?? [];
+      const known = command.options.flatMap(({ long }) => long?.slice(2) ?? []);
+      // Its own suggestions know nothing of what is hidden.
+      write(name === undefined ? text : `${firstLine(text)}${suggestion(name, known)}\n`);
+    },
+  });
   return () => given(command, own);
 }
 

@@ -82,10 +82,13 @@ export function checkText({ check }: HealthCheck): string {
 }
 
 /**
- * Plain HTTP on loopback, what init systems and installers wait for: whether the agent answers. Whether it is well, port
+ * Plain HTTP, on loopback unless it is told otherwise, what init systems and installers wait for: whether the agent answers. Whether it is well, port
  * 10250 tells: a supervisor that restarts the agent because of what ails the container engine would help nobody.
  */
-export async function runHealthzServer(port: number, signal: AbortSignal): Promise<void> {
+export async function runHealthzServer(
+  { address = "127.0.0.1", port }: { readonly address?: string | undefined; readonly port: number },
+  signal: AbortSignal,
+): Promise<void> {
   // Port 0 is off.
   if (port === 0) return;
   const results = new HealthResults();
@@ -103,5 +106,5 @@ export async function runHealthzServer(port: number, signal: AbortSignal): Promi
     response.writeHead(200, head);
     response.end(root ? healthzText([ping], url.searchParams, results) : checkText(ping));
   });
-  await listenUntilAborted(server, "127.0.0.1", port, "kubeletHealthzPort", signal);
+  await listenUntilAborted(server, address, port, "kubeletHealthzPort", signal);
 }

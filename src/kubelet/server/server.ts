@@ -122,10 +122,10 @@ class KubeletServer implements NodeServer {
       void this.#upgrade(request, socket, head, inner);
     });
     inner.addEventListener("abort", () => this.#connections.endStrangers(), { once: true });
-    const { bindAddress, kubeletHealthzPort, kubeletPort } = config;
+    const { bindAddress, kubeletHealthzAddress, kubeletHealthzPort, kubeletPort } = config;
     const parts = [
       listenUntilAborted(server, bindAddress, kubeletPort, "kubeletPort", inner),
-      runHealthzServer(kubeletHealthzPort, inner),
+      runHealthzServer({ address: kubeletHealthzAddress, port: kubeletHealthzPort }, inner),
       tls.run(server, material, (next) => this.#trust(next), inner),
     ];
     try {
