@@ -10,7 +10,7 @@ export interface ClientRotationOptions {
   readonly nodeName: string;
   readonly store: PairStore;
   /** With the certificate itself; reads its file again when that has changed. */
-  readonly client: HttpClient;
+  readonly client: Pick<HttpClient, "onReturn" | "request" | "reset" | "watch">;
   /**
    * With what got the node its first certificate, for when that has expired.
    *

@@ -1,6 +1,6 @@
 import type { ApiClient } from "../../api/client.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { privateKeyPEM } from "../../lib/x509.ts";
 import type { CredentialPair, PairStore } from "./pair-store.ts";
@@ -43,6 +43,8 @@ export interface RotationOptions {
    * @throws {SetupError} one sentence with the remedy, when there is nobody to ask with.
    */
   readonly connect: (current: CredentialPair | undefined) => Promise<RequestClient>;
+  /** Whether a damaged pair counts as none; else a person has to look at it. */
+  readonly replacesDamaged?: boolean;
   /** Calls `listener` when a server that was away answers again. */
   readonly onReturn?: (listener: () => void) => () => void;
   /** Called when another pair is the current one. */
@@ -116,8 +118,11 @@ export class CertificateRotation {
   }
 
   async #look(signal: AbortSignal): Promise<number> {
-    const { store, clock, metrics, wish } = this.#options;
-    const pair = await store.read();
+    const { store, clock, metrics, replacesDamaged, wish } = this.#options;
+    const pair = await store.read().catch((error: unknown) => {
+      if (replacesDamaged === true && error instanceof SetupError) return undefined;
+      throw error;
+    });
     metrics.use(pair?.certificate);
     const wanted = wish();
     if (wanted === undefined) return lookMs;

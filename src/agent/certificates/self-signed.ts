@@ -2,12 +2,14 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import { writeFileAtomic } from "../../lib/atomic-file.ts";
+import { canonicalIP, ipFamily } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorCode, errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { readIfThere } from "../../lib/read-if-there.ts";
 import { certificate, newPrivateKey, privateKeyPEM } from "../../lib/x509.ts";
 import { parsePair } from "./pair-store.ts";
+import { alternativeNames } from "./validity.ts";
 
 const hourMs = 3_600_000;
 const lifeMs = 365 * 24 * hourMs;
@@ -33,14 +35,11 @@ function renewalOf(end: number): number {
 function isGood(pair: Pair, names: readonly string[], now: number): boolean {
   try {
     const { certificate: found } = parsePair(pair.cert, pair.key);
+    const present = alternativeNames(found);
     return (
       now < renewalOf(found.validToDate.getTime()) &&
       found.validFromDate.getTime() <= now &&
-      names.every(
-        (name) =>
-          found.checkIP(name) !== undefined ||
-          found.checkHost(name, { subject: "never" }) !== undefined,
-      )
+      names.every((name) => present.has(ipFamily(name) === undefined ? name : canonicalIP(name)))
     );
   } catch {
     // Damaged: mended by making another one, because nobody pins a self-signed certificate.

@@ -174,6 +174,7 @@ async function issued(options: ServingOptions): Promise<ServingCertificate> {
   const rotation = new CertificateRotation({
     certificate: "serving",
     store,
+    replacesDamaged: true,
     wish: () => servingWishOf(config.nodeName, node.node()?.status?.addresses ?? []),
     onWishChange: (listener) => node.subscribe(listener),
     connect: () => Promise.resolve({ client, close: () => Promise.resolve() }),

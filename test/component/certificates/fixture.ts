@@ -13,12 +13,31 @@ import {
   privateKeyPEM,
 } from "../../../src/lib/x509.ts";
 
+/** What a test gives us to clean up behind it. */
+export interface Test {
+  after(end: () => Promise<void>): void;
+}
+
+const endings = new WeakMap<Test, (() => Promise<void>)[]>();
+
+/** Runs `end` after the test; what was begun last ends first. */
+export function afterwards(t: Test, end: () => Promise<void>): void {
+  const known = endings.get(t);
+  if (known !== undefined) {
+    known.push(end);
+    return;
+  }
+  const all = [end];
+  endings.set(t, all);
+  t.after(async () => {
+    for (const each of all.toReversed()) await each();
+  });
+}
+
 /** A directory that is gone after the test. */
-export async function directoryFor(t: {
-  after: (end: () => Promise<void>) => void;
-}): Promise<string> {
+export async function directoryFor(t: Test): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "remora-certificates-"));
-  t.after(() => rm(directory, { recursive: true, force: true }));
+  afterwards(t, () => rm(directory, { recursive: true, force: true }));
   return directory;
 }
 
