@@ -159,8 +159,8 @@ function restart(view: ContainerView, cause: KillCause, text: string): Container
     entry.role === "sidecar" || cause === "resize" ? text : `${text}, will be restarted`;
   const kills = kill(view, cause, message);
   const { crashLoop, now } = input.observed;
-  const hash = specHash(entry.container);
-  const { dueAt, nextDelayMs: backoffMs } = killBackoff(last, hash, now, crashLoop);
+  const { container } = entry;
+  const { dueAt, nextDelayMs: backoffMs } = killBackoff(last, container, now, crashLoop);
   if (dueAt > now) return pending(kills);
   const attempt = last.attempt + 1;
   return pending([...kills, { kind: "startContainer", entry, sandbox, attempt, backoffMs }]);
@@ -260,7 +260,7 @@ function start(view: ContainerView, before: readonly PodAction[] = []): Containe
   const last = half === undefined ? newest : second;
   const lost = lostEnd(input.observed, container.name);
   const { crashLoop } = input.observed;
-  const backoff = crashBackoff(last ?? lost, specHash(container), crashLoop);
+  const backoff = crashBackoff(last ?? lost, container, crashLoop);
   if (backoff.dueAt > input.observed.now) {
     return pending([{ kind: "backOff", entry, dueAt: backoff.dueAt }]);
   }

@@ -15,6 +15,15 @@ export function specHash(container: Container): string {
   return createHash("sha256").update(identity).digest("hex").slice(0, 16);
 }
 
+/** Digest of what a container asks for; undefined for nothing. Other resources may mend what made it crash. */
+export function resourcesHash({ resources }: Container): string | undefined {
+  if (resources === undefined || Object.keys(resources).length === 0) return undefined;
+  const sorted = [resources.limits, resources.requests].map((list) =>
+    Object.entries(list ?? {}).toSorted(([a], [b]) => (a < b ? -1 : 1)),
+  );
+  return createHash("sha256").update(JSON.stringify(sorted)).digest("hex").slice(0, 16);
+}
+
 /** Everything that is known only at creation time. */
 export interface ContainerFacts {
   readonly attempt: number;
@@ -66,8 +75,10 @@ export function containerConfig(
   // Where processes are shared anyway there is nothing to join.
   const pid = pidNamespace(pod);
   const targetContainerID = pid === "container" ? facts.targetContainerID : undefined;
+  const resources = resourcesHash(container);
   const note: ContainerNote = {
     backoffMs: facts.backoffMs,
+    ...(resources === undefined ? {} : { resourcesHash: resources }),
     terminationMessagePath: container.terminationMessagePath ?? "/dev/termination-log",
     terminationMessagePolicy: container.terminationMessagePolicy ?? "File",
     terminationMessageFile: facts.terminationMessageFile,

@@ -4,6 +4,8 @@ import { isRecord, optionalNumber, optionalString } from "../../lib/guard.ts";
 export interface ContainerNote {
   /** Wait after the run of this container ends before it may start again; 0 for a first run. Milliseconds. */
   readonly backoffMs: number;
+  /** Digest of the resources that it was to have; absent for none. */
+  readonly resourcesHash?: string;
   readonly terminationMessagePath: string;
   readonly terminationMessagePolicy: "File" | "FallbackToLogsOnError";
   /** File on the host that is bound at the path above. */
@@ -34,12 +36,14 @@ export function parseContainerNote(text: string): ContainerNote {
   const note = parse(text);
   const policy = note["terminationMessagePolicy"];
   const paths = note["recursiveReadOnly"];
+  const resourcesHash = optionalString(note["resourcesHash"]);
   return {
     backoffMs: optionalNumber(note["backoffMs"]) ?? 0,
     terminationMessagePath: optionalString(note["terminationMessagePath"]) ?? "",
     terminationMessagePolicy: policy === "FallbackToLogsOnError" ? policy : "File",
     terminationMessageFile: optionalString(note["terminationMessageFile"]) ?? "",
     gracePeriodSeconds: optionalNumber(note["gracePeriodSeconds"]) ?? 30,
+    ...(resourcesHash === undefined ? {} : { resourcesHash }),
     ...(Array.isArray(paths) && paths.length > 0 ? { recursiveReadOnly: paths.map(String) } : {}),
   };
 }

@@ -195,7 +195,7 @@ function retryState(
   if (last?.state.kind === "exited" && !shouldRestart(input.pod, entry, last.state.exitCode)) {
     return undefined;
   }
-  const backoff = crashBackoff(last, specHash(entry.container), input.observed.crashLoop);
+  const backoff = crashBackoff(last, entry.container, input.observed.crashLoop);
   if (backoff.dueAt > input.observed.now) {
     return {
       reason: "CrashLoopBackOff",

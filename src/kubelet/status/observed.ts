@@ -1,9 +1,11 @@
+import type { Container } from "../../api/types.gen.ts";
 import type {
   ContainerLimits,
   ContainerRecord,
   PodRecord,
   SandboxRecord,
 } from "../../runtime/types.ts";
+import { resourcesHash, specHash } from "../spec/container-config.ts";
 import {
   isHostNetwork,
   type PodContainer,
@@ -119,26 +121,38 @@ export interface CrashBackoff {
   readonly nextDelayMs: number;
 }
 
-/** What a container notes was written by an agent that may have had a longer curve. */
-function notedDelayMs({ record }: ContainerRecord, { longestMs }: CrashLoopCurve): number {
-  return Math.min(parseContainerNote(record).backoffMs, longestMs);
+/**
+ * The wait that a container has noted for after its run; undefined when it was another one: of another image, or with
+ * other resources. The note may have been written by an agent with a longer curve.
+ */
+function notedDelayMs(
+  last: ContainerRecord,
+  container: Container,
+  { longestMs }: CrashLoopCurve,
+): number | undefined {
+  if (last.specHash !== specHash(container)) return undefined;
+  const note = parseContainerNote(last.record);
+  // Nothing was noted for a container without resources, and by older agents.
+  const had = note.resourcesHash;
+  if (had !== undefined && had !== resourcesHash(container)) return undefined;
+  return Math.min(note.backoffMs, longestMs);
 }
 
 /**
  * The crash loop, from what the last run's container remembers: first restart at once, then along the curve from the
- * end of the run; a long run starts the curve anew, as does a change of the image.
+ * end of the run; a long run starts the curve anew, as does a change of the image or the resources.
  */
 export function crashBackoff(
   last: ContainerRecord | undefined,
-  specHash: string,
+  container: Container,
   curve: CrashLoopCurve = usual,
 ): CrashBackoff {
   const fresh = { dueAt: 0, delayMs: 0, nextDelayMs: curve.firstMs };
   if (last === undefined || last.state.kind !== "exited") return { ...fresh, nextDelayMs: 0 };
-  if (last.specHash !== specHash) return fresh;
+  const delayMs = notedDelayMs(last, container, curve);
+  if (delayMs === undefined) return fresh;
   const { createdAt, finishedAt, startedAt } = last.state;
   const ended = Math.max(finishedAt, startedAt, createdAt);
-  const delayMs = notedDelayMs(last, curve);
   if (delayMs === 0 || ended - createdAt > 2 * curve.longestMs) return fresh;
   return {
     dueAt: ended + delayMs,
@@ -153,11 +167,11 @@ export function crashBackoff(
  */
 export function killBackoff(
   last: ContainerRecord,
-  specHash: string,
+  container: Container,
   now: number,
   curve: CrashLoopCurve = usual,
 ): CrashBackoff {
-  const delayMs = last.specHash === specHash ? notedDelayMs(last, curve) : 0;
+  const delayMs = notedDelayMs(last, container, curve) ?? 0;
   const { createdAt } = last.state;
   const dueAt = createdAt + delayMs;
   if (now - createdAt > 2 * curve.longestMs) {

@@ -146,6 +146,22 @@ test("a resize that the runtime refuses shows its error and the old resources", 
     assert.equal(statusOf(world).restarts, 0);
   }));
 
+test("a resize of a container in its crash loop starts it at once: that may have mended it", () =>
+  inWorld(async (world) => {
+    world.runtime.program = ({ resources: { memoryLimitBytes } }) =>
+      memoryLimitBytes < 100 * 1024 * 1024 ? { exitCode: 137 } : undefined;
+    world.start();
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    const waiting = (): boolean =>
+      world.pod("web")?.status?.containerStatuses?.[0]?.state?.waiting?.reason ===
+      "CrashLoopBackOff";
+    await world.until("crash loop", () => world.runtime.starts.get("web") === 2 && waiting());
+    resize(world, resources("100m", "128Mi"));
+    await world.until("ready", () => isReady(world));
+    assert.equal(world.runtime.starts.get("web"), 3);
+    assert.equal(statusOf(world).restarts, 2);
+  }));
+
 test("a crash while a resize is applied is mended by the next start", () =>
   inWorld(async (world) => {
     const crash = new Error("crashed");

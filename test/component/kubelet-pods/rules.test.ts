@@ -402,6 +402,7 @@ const ofContainers: readonly RuleTest[] = [
         containers: [app("web", { startupProbe: probe("up", { failureThreshold: 2 }) })],
       });
       await stage.until("one failure", () => stage.told("Unhealthy"));
+      await stage.until("runs", () => stage.of("web")?.state?.running !== undefined);
       assert.equal(stage.starts("web"), 1);
       assert.equal(stage.of("web")?.started, false);
       stage.clock.ahead(1000);
@@ -489,6 +490,7 @@ const ofContainers: readonly RuleTest[] = [
       stage.put({ restartPolicy: "Never", initContainers: [sidecar] });
       await stage.until("runs", () => stage.of("side")?.state?.running !== undefined);
       await stage.until("probed", () => stage.told("Unhealthy"));
+      await stage.until("written", () => stage.condition("Initialized") !== "");
       assert(hooked);
       assert.equal(stage.starts("web"), 0);
       assert.equal(stage.condition("Initialized"), "False");

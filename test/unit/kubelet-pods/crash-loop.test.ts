@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import type { Container } from "../../../src/api/types.gen.ts";
+import { resourcesHash } from "../../../src/kubelet/spec/container-config.ts";
 import {
   type CrashBackoff,
   crashBackoff,
@@ -9,14 +11,14 @@ import {
   killBackoff,
 } from "../../../src/kubelet/status/observed.ts";
 import type { ContainerState } from "../../../src/runtime/types.ts";
-import { exited, now, record } from "./builders.ts";
+import { container, exited, now, record } from "./builders.ts";
 
-const hash = record("web", exited(1)).specHash;
+const web = container("web");
 
 /** After a run that ended a second ago, with what it had noted. */
 function after(backoffMs: number, longestMs?: number, ranMs = 1000): CrashBackoff {
   const last = record("web", exited(1, 1000, ranMs), { attempt: 3, backoffMs });
-  return crashBackoff(last, hash, crashLoopCurve(longestMs));
+  return crashBackoff(last, web, crashLoopCurve(longestMs));
 }
 
 describe("the crash loop", () => {
@@ -54,6 +56,22 @@ describe("the crash loop", () => {
     });
   });
 
+  test("begins anew with other resources, which may mend what made it crash, and with no others", () => {
+    const asking = (memory: string, cpu = "1"): Container =>
+      container("web", { resources: { limits: { memory, cpu }, requests: { cpu } } });
+    const noted = JSON.stringify({
+      backoffMs: 40_000,
+      resourcesHash: resourcesHash(asking("64Mi")),
+    });
+    const last = record("web", exited(137), { attempt: 3, record: noted });
+    const delay = (subject: Container): number => crashBackoff(last, subject).delayMs;
+    assert.deepEqual([asking("64Mi"), asking("65Mi"), web].map(delay), [40_000, 0, 0]);
+    const reordered = { limits: { cpu: "1", memory: "64Mi" }, requests: { cpu: "1" } };
+    assert.equal(delay(container("web", { resources: reordered })), 40_000);
+    const older = record("web", exited(137), { attempt: 3, backoffMs: 40_000 });
+    assert.equal(crashBackoff(older, asking("64Mi")).delayMs, 40_000, "nothing was noted");
+  });
+
   test("counts for a container that is killed to be started again, too", () => {
     const state: ContainerState = {
       kind: "running",
@@ -63,12 +81,15 @@ describe("the crash loop", () => {
     };
     const last = record("web", state, { attempt: 5, backoffMs: 160_000 });
     const curve = crashLoopCurve(2000);
-    assert.deepEqual(killBackoff(last, hash, now, curve), {
+    assert.deepEqual(killBackoff(last, web, now, curve), {
       dueAt: now + 500,
       delayMs: 2000,
       nextDelayMs: 2000,
     });
-    assert.equal(killBackoff(last, hash, now + 3000, curve).nextDelayMs, 2000);
-    assert.equal(killBackoff(last, "another", now, curve).dueAt, now - 1500);
+    assert.equal(killBackoff(last, web, now + 3000, curve).nextDelayMs, 2000);
+    assert.equal(
+      killBackoff(last, container("web", { image: "app:2" }), now, curve).dueAt,
+      now - 1500,
+    );
   });
 });

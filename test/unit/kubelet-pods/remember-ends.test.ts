@@ -5,7 +5,7 @@ import type { ContainerStatus } from "../../../src/api/types.gen.ts";
 import { recallEnds, rememberEnds } from "../../../src/kubelet/pods/remember-ends.ts";
 import { crashBackoff } from "../../../src/kubelet/status/observed.ts";
 import type { ContainerRecord } from "../../../src/runtime/types.ts";
-import { created, exited, now, observed, pod, record, running } from "./builders.ts";
+import { container, created, exited, now, observed, pod, record, running } from "./builders.ts";
 
 function remembered(...looks: readonly (readonly ContainerRecord[])[]): readonly string[] {
   const ends = new Map<string, ContainerRecord>();
@@ -58,7 +58,7 @@ test("what the API tells of an end is enough to go on with the crash loop", () =
     lastState: { terminated },
   });
   assert.equal(end?.attempt, 3);
-  const backoff = crashBackoff(end, record("web", running).specHash);
+  const backoff = crashBackoff(end, container("web"));
   // The fourth run ended: 10, 20, now 40 seconds.
   assert.deepEqual(backoff, { dueAt: now - 5000 + 40_000, delayMs: 40_000, nextDelayMs: 80_000 });
   assert.equal(recalled({ state: { terminated } })[0]?.id, "web-3");
