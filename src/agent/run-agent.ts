@@ -178,6 +178,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "pods" }),
       random,
       step,
+      metrics: measurements.metrics,
       credentialProviders: providers,
       ...(options.environment === undefined ? {} : { environment: options.environment }),
     });

@@ -54,15 +54,21 @@ function parseSample(line: string): ParsedSample {
   };
 }
 
+/** The same text for the same labels in any order. */
+function labelKey(labels: Readonly<Record<string, string>>): string {
+  const pairs = Object.entries(labels).map(([name, value]) => JSON.stringify([name, value]));
+  return pairs.toSorted().join();
+}
+
 function seriesOf({ labels, name }: ParsedSample): string {
-  return `${name} ${JSON.stringify(Object.entries(labels).toSorted())}`;
+  return `${name} ${labelKey(labels)}`;
 }
 
 function checkHistogram({ name, samples }: ParsedFamily): void {
   const sets = new Map<string, { buckets: [number, number][]; count?: number; sum?: number }>();
   for (const sample of samples) {
     const { le, ...labels } = sample.labels;
-    const key = JSON.stringify(Object.entries(labels).toSorted());
+    const key = labelKey(labels);
     const set = sets.get(key) ?? { buckets: [] };
     sets.set(key, set);
     if (sample.name === `${name}_bucket` && le !== undefined) {

@@ -5,6 +5,7 @@ import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { isRuntimeFailure } from "../../runtime/errors.ts";
 import type { ContainerRuntime, Image, ImageService } from "../../runtime/types.ts";
+import type { PodMetrics } from "../stats/pod-metrics.ts";
 import { repositoryOf } from "./credentials.ts";
 import type { PullRecords } from "./pull-records.ts";
 
@@ -28,6 +29,7 @@ export interface ImageCollectorOptions {
   /** The file system that holds the images. */
   readonly disk: () => Promise<DiskUsage>;
   readonly events: EventRecorder;
+  readonly metrics?: { readonly pods: Pick<PodMetrics, "imageCollected"> };
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -182,7 +184,7 @@ export class ImageCollector {
     const kept: Candidate[] = [];
     for (const candidate of candidates) {
       const isOld = now - candidate.lastUsed > maxAgeMs;
-      if (!isOld || !(await this.#remove(candidate.image, signal))) kept.push(candidate);
+      if (!isOld || !(await this.#remove(candidate.image, "age", signal))) kept.push(candidate);
     }
     return kept;
   }
@@ -198,14 +200,14 @@ export class ImageCollector {
       if (freed >= wanted) break;
       // Somebody may be about to use it.
       if (now - firstSeen < minAgeMs) continue;
-      if (await this.#remove(image, signal)) freed += image.sizeBytes;
+      if (await this.#remove(image, "space", signal)) freed += image.sizeBytes;
     }
     return freed;
   }
 
   /** False when a container that is not ours uses it. */
-  async #remove(image: Image, signal: AbortSignal): Promise<boolean> {
-    const { images, logger, records } = this.#options;
+  async #remove(image: Image, why: "age" | "space", signal: AbortSignal): Promise<boolean> {
+    const { images, logger, metrics, records } = this.#options;
     try {
       await images.removeImage(image.id, signal);
     } catch (error) {
@@ -213,6 +215,7 @@ export class ImageCollector {
       throw error;
     }
     await records.forget(image.id);
+    metrics?.pods.imageCollected(why);
     logger.log("info", "unused image removed", {
       image: image.tags[0] ?? image.id,
       sizeBytes: image.sizeBytes,

@@ -15,7 +15,7 @@ import { choosePreempted } from "./preemption.ts";
 export interface AdmitterOptions {
   readonly deps: Pick<
     PodDeps,
-    "client" | "clock" | "config" | "events" | "logger" | "node" | "runtimeInfo"
+    "client" | "clock" | "config" | "events" | "logger" | "metrics" | "node" | "runtimeInfo"
   >;
   readonly entries: ReadonlyMap<string, PodEntry>;
   /** It ran before this process began: it is not admitted anew. */
@@ -120,10 +120,13 @@ export class Admitter {
     const victims = others.filter((other) => chosen.has(other.pod)).map((other) => other.entry);
     this.#waiting.set(entry.uid, new Set(victims.map(({ uid }) => uid)));
     for (const victim of victims) this.#preempt(victim, pod);
+    const { metrics } = this.#options.deps;
+    for (const { resource } of admission.shortages) metrics?.pods.preempted(resource);
   }
 
   #reject(entry: PodEntry, pod: AssignedPod, { message, reason }: Refusal): void {
     this.#rejected.add(entry.uid);
+    this.#options.deps.metrics?.pods.rejected(reason);
     entry.verdict = { reason, message: `Pod was rejected: ${message}`, conditions: [] };
     this.#options.deps.events.event(podTarget(pod), "Warning", reason, message);
   }

@@ -7,6 +7,7 @@ import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import { findPodContainer } from "../spec/containers.ts";
 import { parseContainerNote } from "../spec/records.ts";
 import { resizeMessage } from "../spec/resize.ts";
+import { podStart } from "../stats/pod-start.ts";
 import { computeStatus } from "../status/compute-status.ts";
 import type { CrashLoopCurve, ObservedPod } from "../status/observed.ts";
 import { isResizing } from "../status/resizing.ts";
@@ -172,9 +173,19 @@ export async function publishStatus(
     resizeError: entry.resizeError,
     seenAt: entry.seenAt,
   });
+  noteStart(deps, entry, pod, status);
   noteResize(deps, entry, pod, observed);
   deps.writer.publish(pod, status);
   return status;
+}
+
+/** Counts how long the pod took to run; one that ran before this process did is not counted. */
+function noteStart(deps: PodDeps, entry: PodEntry, pod: AssignedPod, status: PodStatus): void {
+  const { clock, metrics, writer } = deps;
+  const before = writer.current(entry.uid) ?? pod.status;
+  if (metrics === undefined || status.phase !== "Running" || before?.phase === "Running") return;
+  const times = { seenAtMs: entry.seenAt, nowMs: clock.now() };
+  metrics.pods.started(podStart(pod, status, metrics.runtime.pulls(), times));
 }
 
 /** Tells once when granted resources are in force. */

@@ -17,6 +17,7 @@ import type { NodeView } from "../types.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import type { Prober } from "./prober.ts";
+import type { PodRecorders } from "./recorders.ts";
 
 /** Everything the loop of one pod works with. */
 export interface PodDeps {
@@ -41,6 +42,7 @@ export interface PodDeps {
   readonly writer: StatusWriter;
   readonly cgroups: PodCgroups;
   readonly keptLogs: KeptLogs;
+  readonly metrics?: PodRecorders;
   /** What the runtime last said about itself and its host. */
   readonly runtimeInfo: () => RuntimeInfo;
   /** All Services; undefined until they were listed once. */

@@ -46,6 +46,7 @@ export class PodLoop {
   readonly #deps: PodDeps;
   readonly #entries = new Map<string, PodEntry>();
   readonly #refs = new Map<string, string>();
+  readonly #looked = new WeakSet<PodEntry>();
   readonly #queue: KeyedQueue;
   readonly #admitter: Admitter;
   /** Pods that had a sandbox when this process began: they are not admitted anew. */
@@ -183,6 +184,7 @@ export class PodLoop {
     if (entry === undefined) {
       entry = newPodEntry({ uid, name, namespace }, this.#deps.clock.now());
       this.#entries.set(uid, entry);
+      this.#deps.metrics?.pods.added(pod.spec?.containers.length ?? 0);
     }
     const before = entry.pod;
     entry.pod = pod;
@@ -264,6 +266,7 @@ export class PodLoop {
     if (entry.pod !== undefined && !entry.removed && !(await this.#mayStart(entry))) return;
     this.#grantResources(entry);
     const { interrupt } = entry;
+    const looked = this.#measure(entry);
     try {
       const stop = AbortSignal.any([signal, interrupt.signal]);
       const outcome = await reconcilePod(this.#deps, entry, this.#refs, stop);
@@ -274,7 +277,26 @@ export class PodLoop {
       // Interrupted on purpose: the change that did it has queued the pod already.
       if (interrupt.signal.aborted && isAbort(error)) return;
       throw error;
+    } finally {
+      looked();
     }
+  }
+
+  /** Call before a look at a pod; what it returns, after it. */
+  #measure(entry: PodEntry): () => void {
+    const { clock, metrics } = this.#deps;
+    if (metrics === undefined) return () => undefined;
+    const isFirst = !this.#looked.has(entry);
+    this.#looked.add(entry);
+    const beganAt = clock.monotonic();
+    // What ran before this process did was seen by another.
+    if (isFirst && !this.#adopted.has(entry.uid)) {
+      metrics.pods.workBegan(Math.max(clock.now() - entry.seenAt, 0) / 1000);
+    }
+    return () => {
+      const work = entry.ending || entry.removed ? "kill" : isFirst ? "create" : "sync";
+      metrics.pods.worked(work, (clock.monotonic() - beganAt) / 1000);
+    };
   }
 
   #failed(uid: string, error: unknown): void {

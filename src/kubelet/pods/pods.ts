@@ -23,6 +23,7 @@ import { ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
 import { ServiceAccounts } from "../objects/service-accounts.ts";
 import type { ServiceEnvSource } from "../spec/service-env.ts";
+import { measuredCgroups } from "../stats/measured-cgroups.ts";
 import { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod, NodeView, PodView } from "../types.ts";
@@ -34,6 +35,7 @@ import type { PodDeps } from "./pod-deps.ts";
 import { PodLoop } from "./pod-loop.ts";
 import { findContainer } from "./pod-view.ts";
 import { Prober } from "./prober.ts";
+import type { PodRecorders } from "./recorders.ts";
 
 export interface PodsOptions {
   readonly config: AgentConfig;
@@ -54,6 +56,8 @@ export interface PodsOptions {
   readonly mounter?: Mounter;
   /** Default: /sys/fs/cgroup. */
   readonly cgroups?: CgroupTree;
+  /** Default: nothing is counted. */
+  readonly metrics?: PodRecorders;
   /** Programs that know credentials for images; default: none. */
   readonly credentialProviders?: readonly CredentialProvider[];
   /** What these programs find in their environment: proxies, regions, homes. Default: nothing of the agent's. */
@@ -205,6 +209,9 @@ class PodHalf implements Pods {
       signal,
       wake: (uid) => this.#stale(uid),
     });
+    const { metrics } = options;
+    const measured = (tree: CgroupTree): CgroupTree =>
+      metrics === undefined ? tree : measuredCgroups(tree, metrics.pods, clock);
     const tokens = new ServiceAccountTokens({ client, clock, random });
     const mounter = options.mounter ?? systemMounter;
     return {
@@ -218,7 +225,7 @@ class PodHalf implements Pods {
       runtimeClasses: new RuntimeClasses(client),
       cgroups: new PodCgroups({
         config,
-        tree: options.cgroups ?? cgroupTree("/sys/fs/cgroup"),
+        tree: measured(options.cgroups ?? cgroupTree("/sys/fs/cgroup")),
         runtimeInfo,
         capacity: () => node.node()?.status?.capacity ?? {},
         logger,
@@ -241,6 +248,7 @@ class PodHalf implements Pods {
         random,
         signal,
         wake: (uid) => this.#wake(uid),
+        ...(metrics === undefined ? {} : { metrics: metrics.probes }),
       }),
       writer: new StatusWriter({
         client,
@@ -250,6 +258,7 @@ class PodHalf implements Pods {
         step,
         signal,
         onWritten: (pod) => this.#written(pod),
+        ...(metrics === undefined ? {} : { metrics: metrics.pods }),
         onGone: (uid) => this.#wake(uid),
       }),
     };

@@ -3,6 +3,7 @@ import type { Probe } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { isAbort } from "../../lib/errors.ts";
 import type { ContainerRuntime } from "../../runtime/types.ts";
+import type { ProbedContainer, ProbeMetrics, ProbeResult } from "../stats/probe-metrics.ts";
 import type { ProbeView } from "../status/observed.ts";
 import { containerTarget } from "./event-target.ts";
 import { type ProbeKind, type ProbeOutcome, probeOf, type ProbeTarget } from "./probe-types.ts";
@@ -18,6 +19,7 @@ export interface ProberOptions {
   readonly signal: AbortSignal;
   /** A result has flipped. */
   readonly wake: (uid: string) => void;
+  readonly metrics?: ProbeMetrics;
 }
 
 interface Worker {
@@ -38,11 +40,29 @@ interface Worker {
 
 const tickMs = 250;
 const maxTries = 3;
-const labels: Readonly<Record<ProbeKind, string>> = {
+const labels = {
   startup: "Startup",
   readiness: "Readiness",
   liveness: "Liveness",
+} as const;
+
+const results: Readonly<Record<ProbeOutcome["kind"], ProbeResult>> = {
+  success: "successful",
+  warning: "successful",
+  failure: "failed",
+  error: "unknown",
 };
+
+function probedContainer({ kind, target: { entry, pod }, uid }: Worker): ProbedContainer {
+  const { name, namespace = "" } = pod.metadata;
+  const { name: container } = entry.container;
+  return { kind: labels[kind], container, pod: name, namespace, podUID: uid };
+}
+
+function isSameProbe(a: Worker, b: Worker): boolean {
+  const same = a.uid === b.uid && a.kind === b.kind;
+  return same && a.target.entry.container.name === b.target.entry.container.name;
+}
 
 function periodMs({ periodSeconds = 10 }: Probe): number {
   return Math.max(periodSeconds, 1) * 1000;
@@ -136,6 +156,11 @@ export class Prober implements ProbeView {
     worker.stop.abort();
     this.#workers.delete(worker.key);
     this.#wheel.clear(worker.key);
+    const { metrics } = this.#options;
+    if (metrics === undefined) return;
+    const goesOn = [...this.#workers.values()].some((other) => isSameProbe(worker, other));
+    // With the next run of its container it is the same probe.
+    if (!goesOn) metrics.ended(probedContainer(worker));
   }
 
   #set(worker: Worker, ms: number): void {
@@ -167,6 +192,8 @@ export class Prober implements ProbeView {
     try {
       const outcome = await this.#attempt(worker, stop);
       stop.throwIfAborted();
+      const seconds = (clock.monotonic() - startedAt) / 1000;
+      this.#options.metrics?.probed(probedContainer(worker), results[outcome.kind], seconds);
       if (outcome.kind !== "error") this.#note(worker, outcome.kind !== "failure");
     } catch (error) {
       if (!isAbort(error) && !stop.aborted) throw error;

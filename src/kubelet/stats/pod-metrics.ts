@@ -22,7 +22,7 @@ export interface PodStart {
   readonly hostNetwork: boolean;
 }
 
-export type PodWork = "create" | "sync" | "terminating" | "terminated";
+export type PodWork = "create" | "sync" | "kill";
 
 /** What the pod half does, under upstream's names as far as they mean the same here. */
 export class PodMetrics {

@@ -10,6 +10,7 @@ import { errorMessage } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { Logger } from "../../lib/log.ts";
 import { isTerminalPhase } from "../spec/containers.ts";
+import type { PodMetrics } from "../stats/pod-metrics.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
 import { statusPatch } from "./status-patch.ts";
@@ -23,6 +24,7 @@ export interface StatusWriterOptions {
   readonly signal: AbortSignal;
   /** Called after each successful write, with the object as the server then has it. */
   readonly onWritten: (pod: AssignedPod) => void;
+  readonly metrics?: Pick<PodMetrics, "statusWritten">;
   /** Called when the write for this uid finds that the pod is gone. */
   readonly onGone: (uid: string) => void;
 }
@@ -34,6 +36,8 @@ interface Entry {
   base: PodStatus;
   resourceVersion: string;
   wanted: PodStatus | undefined;
+  /** Since when something is wanted; monotonic milliseconds. */
+  wantedSince: number;
   /** The patch, as text, that the server last took without storing it. */
   ignored: string | undefined;
   failures: number;
@@ -87,6 +91,7 @@ export class StatusWriter {
         base,
         resourceVersion,
         wanted: undefined,
+        wantedSince: 0,
         ignored: undefined,
         failures: 0,
       };
@@ -107,6 +112,7 @@ export class StatusWriter {
     if (isTerminalPhase(known.phase) && known.phase !== status.phase) return;
     const patch = statusPatch(uid, known, status);
     if (patch === undefined || JSON.stringify(patch) === entry.ignored) return;
+    if (entry.wanted === undefined) entry.wantedSince = this.#options.clock.monotonic();
     entry.wanted = status;
     if (isOnlyProgress(entry.base, status)) this.#queue.addAfter(uid, progressMs);
     else this.#queue.add(uid);
@@ -172,9 +178,14 @@ export class StatusWriter {
     entry.base = pod.status ?? {};
     entry.resourceVersion = pod.metadata.resourceVersion;
     entry.failures = 0;
+    const { clock, metrics } = this.#options;
+    metrics?.statusWritten((clock.monotonic() - entry.wantedSince) / 1000);
     this.#noteIgnored(entry, statusPatch(pod.metadata.uid, entry.base, wanted));
     if (entry.wanted === wanted) entry.wanted = undefined;
-    else this.#queue.add(pod.metadata.uid);
+    else {
+      entry.wantedSince = clock.monotonic();
+      this.#queue.add(pod.metadata.uid);
+    }
     this.#options.onWritten(pod);
   }
 

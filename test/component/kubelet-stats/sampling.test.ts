@@ -129,14 +129,14 @@ for (const version of [1, 2] as const) {
       const scope = (id: string): string =>
         version === 1 ? `${at}/${id}` : `${at}/docker-${id}.scope`;
       assert.deepEqual(
-        rows.map(({ labels: { container, id, name } }) => [id, container, name]).toSorted(),
+        rows.map(({ labels: { container, id, name } }) => `${id} ${container} ${name}`).toSorted(),
         [
-          ["/", "", ""],
-          [at.split("/").slice(0, 2).join("/"), "", ""],
-          [at.split("/").slice(0, 3).join("/"), "", ""],
-          [at, "", ""],
-          [scope(containerID), "main", `k8s_main_web_ns_${uid}_0`],
-          [scope("b".repeat(64)), "POD", `k8s_POD_web_ns_${uid}_0`],
+          "/  ",
+          `${at.split("/").slice(0, 2).join("/")}  `,
+          `${at.split("/").slice(0, 3).join("/")}  `,
+          `${at}  `,
+          `${scope(containerID)} main k8s_main_web_ns_${uid}_0`,
+          `${scope("b".repeat(64))} POD k8s_POD_web_ns_${uid}_0`,
         ].toSorted(),
       );
       for (const { labels } of rows) {
@@ -267,7 +267,7 @@ describe("what differs between kernels", () => {
     const [pause, main] = pids[2];
     const scope = (id: string): string => `0::/system.slice/docker-${id}.scope\n`;
     const from = `/sys/fs/cgroup${podDirectory[2]}`;
-    for (const [path, text] of [...node.files.texts]) {
+    for (const [path, text] of new Map(node.files.texts)) {
       const moved = path.replace(from, "/sys/fs/cgroup/system.slice");
       if (moved !== path) node.files.texts.set(moved, text);
     }
