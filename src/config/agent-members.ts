@@ -57,7 +57,8 @@ function serverMembers(configuration: Configuration): Partial<AgentConfig> {
   const metrics = hostPort(proxy.metricsBindAddress);
   const given = (path: string): boolean => isSet(configuration, "KubeletConfiguration", path);
   return present<AgentConfig>({
-    bindAddress: kubelet.address,
+    // Who chooses an address opens it: `up` tells apart whether somebody did.
+    bindAddress: given("address") ? kubelet.address : undefined,
     kubeletPort: kubelet.port,
     kubeletHealthzPort: kubelet.healthzPort,
     kubeletHealthzAddress: kubelet.healthzBindAddress,
@@ -83,7 +84,10 @@ function serverMembers(configuration: Configuration): Partial<AgentConfig> {
       cacheAuthorizedTTLMs: authorization.webhook.cacheAuthorizedTTL,
       cacheUnauthorizedTTLMs: authorization.webhook.cacheUnauthorizedTTL,
     },
-    kubeletPeerCIDRs: some(remora.kubeletPeerCIDRs),
+    // An empty list is one too: nobody but this machine.
+    kubeletPeerCIDRs: isSet(configuration, "RemoraConfiguration", "kubeletPeerCIDRs")
+      ? remora.kubeletPeerCIDRs
+      : undefined,
     serverTLSBootstrap: given("serverTLSBootstrap") ? kubelet.serverTLSBootstrap : undefined,
     rotateCertificates: given("rotateCertificates") ? kubelet.rotateCertificates : undefined,
     certDir: some(remora.certDir),

@@ -35,7 +35,7 @@ export const remoraShape = object({
   }),
   dns: leaf(wordType("auto", "local", "off"), "auto", honoured, { flag: "dns" }),
   serviceCIDRs: leaf(stringsType, [], honoured),
-  kubeletPeerCIDRs: leaf(stringsType, [], honoured),
+  kubeletPeerCIDRs: leaf(stringsType, undefined, honoured, { pointer: true }),
   imagePullProgressDeadline: leaf(durationType, "1m0s", honoured, {
     flag: "image-pull-progress-deadline",
   }),

@@ -72,7 +72,7 @@ function addresses(c: RemoraConfiguration): Finding[] {
 }
 
 function networks(path: "serviceCIDRs" | "kubeletPeerCIDRs", c: RemoraConfiguration): Finding[] {
-  return c[path].flatMap((text) => {
+  return (c[path] ?? []).flatMap((text) => {
     try {
       parseCidr(text, JSON.stringify(text));
       return [];

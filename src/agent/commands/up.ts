@@ -69,7 +69,9 @@ function upConfig(
     tlsCertFile: files.kubeletCert,
     tlsPrivateKeyFile: files.kubeletKey,
     // For this machine, its pods and the nodes that join; whoever chooses an address opens it to everybody there.
-    ...(members.bindAddress === undefined ? { kubeletPeerCIDRs: [flags.clusterCidr] } : {}),
+    ...(members.bindAddress === undefined && members.kubeletPeerCIDRs === undefined
+      ? { kubeletPeerCIDRs: [flags.clusterCidr] }
+      : {}),
   });
 }
 

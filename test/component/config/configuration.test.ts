@@ -181,6 +181,52 @@ describe("configuration", () => {
   });
 });
 
+describe("members of the agent's configuration", () => {
+  test("what nobody said is left to whoever starts the agent", async () => {
+    const members = agentMembers(await read({}), 4);
+    for (const name of [
+      "bindAddress",
+      "nodeIPs",
+      "clusterDNS",
+      "clusterDomain",
+      "clusterCIDRs",
+      "podCIDRs",
+      "serviceCIDRs",
+      "kubeletPeerCIDRs",
+      "serverTLSBootstrap",
+      "rotateCertificates",
+      "certDir",
+    ])
+      assert.equal(Object.hasOwn(members, name), false, name);
+    assert.equal(members.dockerSocket, "/var/run/docker.sock");
+  });
+
+  test("nobody at all may be a peer", async () => {
+    const members = agentMembers(await readText(`${remora}kubeletPeerCIDRs: []\n`), 4);
+    assert.deepEqual(members.kubeletPeerCIDRs, []);
+  });
+
+  test("podsPerCore limits maxPods by the processors", async () => {
+    assert.equal(agentMembers(await readText(`${kubelet}podsPerCore: 5\n`), 4).maxPods, 20);
+    assert.equal(agentMembers(await readText(`${kubelet}podsPerCore: 50\n`), 4).maxPods, 110);
+  });
+
+  test("given thresholds replace the defaults, or are merged with them", async () => {
+    const given = `${kubelet}evictionHard: {memory.available: 5%}\n`;
+    assert.deepEqual(agentMembers(await readText(given), 4).evictionHard, {
+      "memory.available": "5%",
+    });
+    const merged = agentMembers(await readText(`${given}mergeDefaultEvictionSettings: true\n`), 4);
+    assert.deepEqual(merged.evictionHard, {
+      "memory.available": "5%",
+      "nodefs.available": "10%",
+      "nodefs.inodesFree": "5%",
+      "imagefs.available": "15%",
+      "imagefs.inodesFree": "5%",
+    });
+  });
+});
+
 describe("configurations that kubeadm writes", () => {
   test("its config.yaml is accepted as it is", async () => {
     const configuration = await fixture("kubeadm-kubelet.yaml");
