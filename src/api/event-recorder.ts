@@ -1,4 +1,4 @@
-import type { Clock } from "../lib/clock.ts";
+import { type Clock, notNeeded } from "../lib/clock.ts";
 import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ApiClient } from "./client.ts";
@@ -24,7 +24,23 @@ export interface EventRecorderOptions {
   readonly qps?: number;
   /** Events at once (eventBurst); default 100. */
   readonly burst?: number;
+  /** Default {@link eventPatience}. */
+  readonly patience?: EventPatience;
 }
+
+/**
+ * Normal events are for people, who can wait; what they tell of (pods that start) cannot, and each costs both sides as
+ * much as a status. So they are sent when no more of them come, or when the oldest has waited long enough. A Warning
+ * is sent at once, with all before it.
+ */
+export interface EventPatience {
+  /** Milliseconds without a new event. */
+  readonly quietMs: number;
+  /** Milliseconds that an event waits at most. */
+  readonly maxMs: number;
+}
+
+export const eventPatience: EventPatience = { quietMs: 500, maxMs: 3000 };
 
 const maxQueued = 1000;
 const maxTries = 12;
@@ -40,6 +56,8 @@ interface Draft {
   readonly message: string;
   /** Milliseconds since the epoch. */
   readonly at: number;
+  /** The same by the clock that never steps. */
+  readonly since: number;
   /** Set once, so that an event that is tried again is not counted twice. Undefined = not yet looked at. */
   correlated?: CorrelatedEvent | "filtered";
 }
@@ -61,7 +79,12 @@ class Recorder implements RunningRecorder {
   readonly #qps: number;
   readonly #queue: Draft[] = [];
   #wake: (() => void) | undefined;
+  #hurry: (() => void) | undefined;
   #dropped = 0;
+  /** When the last event came, by the clock that never steps. */
+  #lastAt = 0;
+  /** Warnings that are queued. */
+  #urgent = 0;
   #lastNanos = 0n;
 
   constructor(options: EventRecorderOptions) {
@@ -76,15 +99,25 @@ class Recorder implements RunningRecorder {
       this.#dropped += 1;
       return;
     }
-    this.#queue.push({ target, type, reason, message, at: this.#options.clock.now() });
+    const { clock } = this.#options;
+    this.#lastAt = clock.monotonic();
+    this.#queue.push({ target, type, reason, message, at: clock.now(), since: this.#lastAt });
     this.#wake?.();
+    if (type !== "Warning") return;
+    this.#urgent += 1;
+    this.#hurry?.();
   }
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const draft = this.#queue[0];
+      const waitMs = draft === undefined ? 0 : this.#patienceLeft(draft);
       if (draft === undefined) await this.#queued(signal);
-      else if (await this.#record(draft, signal)) this.#queue.shift();
+      else if (waitMs > 0) await this.#linger(waitMs, signal);
+      else if (await this.#record(draft, signal)) {
+        this.#queue.shift();
+        if (draft.type === "Warning") this.#urgent -= 1;
+      }
     }
     const flush = AbortSignal.timeout(flushMs);
     for (let draft = this.#queue.shift(); draft !== undefined; draft = this.#queue.shift()) {
@@ -92,6 +125,22 @@ class Recorder implements RunningRecorder {
       draft.correlated ??= this.#correlate(draft);
       if (draft.correlated !== "filtered") await this.#send(draft, draft.correlated, flush);
     }
+  }
+
+  /** Milliseconds that the oldest event may still wait for others. */
+  #patienceLeft(oldest: Draft): number {
+    const { quietMs, maxMs } = this.#options.patience ?? eventPatience;
+    const now = this.#options.clock.monotonic();
+    return this.#urgent > 0 ? 0 : Math.min(this.#lastAt + quietMs, oldest.since + maxMs) - now;
+  }
+
+  /** Resolves after `ms`, when a Warning comes or when the signal aborts. */
+  async #linger(ms: number, signal: AbortSignal): Promise<void> {
+    const hurry = new AbortController();
+    this.#hurry = () => hurry.abort(notNeeded);
+    const { clock } = this.#options;
+    await clock.sleep(ms, AbortSignal.any([signal, hurry.signal])).catch(() => undefined);
+    this.#hurry = undefined;
   }
 
   /** Resolves when something is queued, or the signal aborts. */
@@ -104,8 +153,10 @@ class Recorder implements RunningRecorder {
     }
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
-    signal.addEventListener("abort", () => resolve(), { once: true });
+    const onAbort = (): void => resolve();
+    signal.addEventListener("abort", onAbort, { once: true });
     await promise;
+    signal.removeEventListener("abort", onAbort);
     this.#wake = undefined;
   }
 

@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
-import { createEventRecorder, type RunningRecorder } from "../../../src/api/event-recorder.ts";
+import {
+  createEventRecorder,
+  type EventPatience,
+  eventPatience,
+  type RunningRecorder,
+} from "../../../src/api/event-recorder.ts";
 import type { EventTarget } from "../../../src/api/event-types.ts";
 import type { Stored } from "../../../src/api/object.ts";
 import { EVENTS } from "../../../src/api/resources.ts";
@@ -27,7 +32,10 @@ interface Scene {
   readonly stop: () => Promise<void>;
 }
 
-async function scene(body: (scene: Scene) => Promise<void>): Promise<void> {
+async function scene(
+  body: (scene: Scene) => Promise<void>,
+  patience: EventPatience = { quietMs: 0, maxMs: 0 },
+): Promise<void> {
   const server = await startFakeApiServer();
   const clock = new ManualClock();
   const abort = new AbortController();
@@ -38,6 +46,7 @@ async function scene(body: (scene: Scene) => Promise<void>): Promise<void> {
     clock,
     logger: silentLogger,
     random: () => 0.5,
+    patience,
   });
   const running = recorder.run(abort.signal);
   const stop = async (): Promise<void> => {
@@ -53,6 +62,49 @@ async function scene(body: (scene: Scene) => Promise<void>): Promise<void> {
 }
 
 describe("event recorder", () => {
+  it("sends Normal events when no more of them come", () =>
+    scene(async ({ recorder, events, clock }) => {
+      recorder.event(pod, "Normal", "Created", "Container created");
+      await until(() => clock.sleeping);
+      clock.advance(499);
+      recorder.event(pod, "Normal", "Started", "Container started");
+      clock.advance(1);
+      await until(() => clock.sleeps.length === 2 && clock.sleeping);
+      assert.equal(events().length, 0);
+      clock.advance(499);
+      await until(() => events().length === 2);
+      assert.deepEqual(
+        events().map(({ reason }) => reason),
+        ["Created", "Started"],
+      );
+    }, eventPatience));
+
+  it("sends a Normal event after three seconds whatever still comes", () =>
+    scene(async ({ recorder, events, clock }) => {
+      for (let at = 0; at < 3000; at += 300) {
+        assert.equal(events().length, 0);
+        recorder.event({ ...pod, uid: `u-${at}` }, "Normal", "Created", "Container created");
+        await until(() => clock.sleeping);
+        clock.advance(300);
+      }
+      await until(() => events().length > 0);
+    }, eventPatience));
+
+  it("sends a Warning at once, behind what came before it", () =>
+    scene(async ({ recorder, events, clock }) => {
+      recorder.event(pod, "Normal", "Created", "Container created");
+      await until(() => clock.sleeping);
+      recorder.event(pod, "Warning", "Failed", "Error: no such file");
+      await until(() => events().length === 2);
+      assert.deepEqual(
+        events().map(({ reason }) => reason),
+        ["Created", "Failed"],
+      );
+      recorder.event(pod, "Normal", "Created", "Container created");
+      await until(() => clock.sleeping);
+      assert.equal(events().length, 2);
+    }, eventPatience));
+
   it("writes an event with everything kubectl describe shows", () =>
     scene(async ({ recorder, events, clock }) => {
       recorder.event(pod, "Normal", "Pulled", "Container image already present");

@@ -90,7 +90,11 @@ describe("stock kubectl", { skip: await missing() }, () => {
       await kubectl("get", "rc", "web"),
       /NAME +DESIRED +CURRENT +READY +AGE\nweb +2 +2 +0/,
     );
-    assert.match(await kubectl("describe", "rc", "web"), /SuccessfulCreate .* Created pod: web-/);
+    await eventually("the events of the pods' creation", async () =>
+      /SuccessfulCreate .* Created pod: web-/.test(await kubectl("describe", "rc", "web"))
+        ? true
+        : undefined,
+    );
     assert.match(await kubectl("describe", "node", "n1"), /PodCIDR: +10\.244\.0\.0\/24/);
     assert.match(await kubectl("scale", "rc", "web", "--replicas=1"), /scaled/);
     assert.match(await kubectl("label", "svc", "web", "tier=front"), /labeled/);
