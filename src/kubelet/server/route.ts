@@ -134,7 +134,10 @@ function decoded(segment: string): string | undefined {
 /** The first row whose pattern fits, else `unknown`. @throws {HttpRefusal} 400 for broken encoding. */
 export function matchRoute(table: readonly Route[], unknown: Route, path: string): RouteMatch {
   const segments = segmentsOf(path);
+  const head = `/${segments[0] ?? ""}`;
   for (const route of table) {
+    // Most rows are about something else, which is seen without taking their pattern apart.
+    if (!route.path.startsWith(head)) continue;
     const params = fit(route.path.split("/").slice(1), segments);
     if (params !== undefined) return { route, params };
   }

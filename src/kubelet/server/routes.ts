@@ -170,7 +170,8 @@ function noFlags(): never {
 }
 
 function servePods(deps: RouteDeps, { response }: Exchange): void {
-  const items = deps.pods.pods();
+  // Items of a list have no kind of their own.
+  const items = deps.pods.pods().map(({ apiVersion: _version, kind: _kind, ...pod }) => pod);
   sendJSON(response, { kind: "PodList", apiVersion: "v1", metadata: {}, items });
 }
 

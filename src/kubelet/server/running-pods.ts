@@ -9,9 +9,9 @@ export function runningPods(records: ReadonlyMap<string, PodRecord>): {
   readonly items: readonly Pod[];
 } {
   const items: Pod[] = [];
-  for (const { uid, name, namespace, containers } of records.values()) {
+  for (const { uid, name, namespace, containers, sandboxes } of records.values()) {
     const running = containers.filter(({ state }) => state.kind === "running");
-    if (running.length === 0) continue;
+    if (running.length === 0 && !sandboxes.some(({ ready }) => ready)) continue;
     items.push({
       metadata: { name, namespace, uid },
       spec: {

@@ -46,6 +46,16 @@ describe("the node's pages", () => {
           },
         ],
         ["uid-2", { uid: "uid-2", name: "old", namespace: "ns", sandboxes: [], containers: [] }],
+        [
+          "uid-3",
+          {
+            uid: "uid-3",
+            name: "young",
+            namespace: "ns",
+            sandboxes: [{ ready: true }],
+            containers: [],
+          },
+        ],
       ]),
     execSync: async (_id: string, command: readonly string[]) => {
       ran = command;
@@ -152,6 +162,9 @@ describe("the node's pages", () => {
     const desired: unknown = JSON.parse((await get("/pods/")).body);
     assert(isRecord(desired));
     assert.equal(desired["kind"], "PodList");
+    assert.deepEqual(desired["items"], [
+      { metadata: { name: "web", namespace: "ns", uid: "uid-1", resourceVersion: "1" } },
+    ]);
     const answer = await get("/runningpods/");
     assert.equal(answer.headers["content-type"], "application/json");
     assert.deepEqual(JSON.parse(answer.body), {
@@ -162,6 +175,11 @@ describe("the node's pages", () => {
         {
           metadata: { name: "web", namespace: "ns", uid: "uid-1" },
           spec: { containers: [{ name: "c", image: "busybox" }] },
+          status: {},
+        },
+        {
+          metadata: { name: "young", namespace: "ns", uid: "uid-3" },
+          spec: { containers: [] },
           status: {},
         },
       ],
