@@ -25,7 +25,11 @@ export interface StatusFacts {
 }
 
 /** What this agent implements of the features a node may declare (KEP-5328). */
-const declaredFeatures = ["ExtendWebSocketsToKubelet", "RestartAllContainersOnContainerExits"];
+const declaredFeatures = [
+  "ExtendWebSocketsToKubelet",
+  "InPlacePodVerticalScalingInitContainers",
+  "RestartAllContainersOnContainerExits",
+];
 
 /** The wanted status; what others wrote (unknown resources, attached volumes) is kept from `previous`. */
 export function computeNodeStatus(facts: StatusFacts, previous: NodeStatus): NodeStatus {

@@ -93,7 +93,7 @@ export const containerRules: readonly ContainerRule[] = [
   },
   {
     name: "resize with resizePolicy RestartContainer",
-    roles: long,
+    roles: restartable,
     states: ["running"],
     plan: restartForResize,
   },
@@ -102,7 +102,7 @@ export const containerRules: readonly ContainerRule[] = [
     states: ["running"],
     plan: (view) => (view.last?.engineRestarts === true ? update(view, view.last) : undefined),
   },
-  { name: "resize in place", roles: long, states: ["running"], plan: resize },
+  { name: "resize in place", roles: restartable, states: ["running"], plan: resize },
   {
     name: "an init container runs",
     roles: ["init"],

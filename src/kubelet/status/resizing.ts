@@ -8,7 +8,7 @@ export function isResizing(pod: AssignedPod, observed: ObservedPod): boolean {
   return observed.record.containers.some((record) => {
     if (record.state.kind !== "running") return false;
     const entry = findPodContainer(pod, record.name);
-    if (entry === undefined || entry.role === "init" || entry.role === "ephemeral") return false;
+    if (entry === undefined || entry.role === "ephemeral") return false;
     return unappliedResources(pod, entry.container, record.limits).length > 0;
   });
 }

@@ -101,6 +101,36 @@ test("a resize restarts the container where its policy for that resource says so
     assert(!world.runtime.calls.includes("updateContainer web"));
   }));
 
+test("a resize reaches an init container that runs, and the next ones as they start", () =>
+  inWorld(async (world) => {
+    const sized = (cpu: string) => {
+      const own = { image: "app:1", imagePullPolicy: "IfNotPresent" as const };
+      const { requests, limits } = resources(cpu, "64Mi");
+      return ["one", "two"].map((name) => ({ name, ...own, resources: { requests, limits } }));
+    };
+    world.start();
+    const base = manifest(resources("100m", "64Mi"));
+    assert(base.spec !== undefined);
+    world.api.put(PODS, { ...base, spec: { ...base.spec, initContainers: sized("100m") } });
+    const init = (at: number) => world.pod("web")?.status?.initContainerStatuses?.[at];
+    await world.until("runs", () => init(0)?.state?.running !== undefined);
+    const pod = world.pod("web");
+    assert(pod?.spec !== undefined);
+    world.api.put<Pod>(PODS, {
+      ...pod,
+      metadata: { ...pod.metadata, generation: 2 },
+      spec: { ...pod.spec, initContainers: sized("200m") },
+    });
+    await world.until("resized", () => init(0)?.resources?.limits?.["cpu"] === "200m");
+    assert.equal(running(world).cpuQuotaMicros, 20_000);
+    assert.equal(world.runtime.starts.get("one"), 1);
+    world.runtime.exit("one", 0);
+    await world.until("next", () => world.runtime.starts.get("two") === 1);
+    assert.equal(running(world).cpuQuotaMicros, 20_000);
+    const updates = world.runtime.calls.filter((call) => call.startsWith("updateContainer"));
+    assert.deepEqual(updates, ["updateContainer one"]);
+  }));
+
 test("a resize that the node cannot hold is Infeasible and changes nothing", () =>
   inWorld(async (world) => {
     world.start();

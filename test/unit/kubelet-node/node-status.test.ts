@@ -329,6 +329,7 @@ describe("node status", () => {
     assert.deepEqual(status.features, { supplementalGroupsPolicy: true });
     assert.deepEqual(status.declaredFeatures, [
       "ExtendWebSocketsToKubelet",
+      "InPlacePodVerticalScalingInitContainers",
       "RestartAllContainersOnContainerExits",
     ]);
     assert.equal(status.daemonEndpoints?.kubeletEndpoint?.Port, 10250);
