@@ -30,8 +30,9 @@ export const measureTrees: MeasureTrees = async (paths, signal) => {
     const options = { stdin: paths.join("\0"), cwd: "/", signal };
     const { exitCode, stderr, stdout } = await execResult(argv, options);
     const found = parseDu(stdout);
-    // 1 also stands for single paths that have gone.
-    if (found.size === 0 && exitCode !== 0) throw new Error(`du: ${stderr.trim().slice(0, 200)}`);
+    // 1 also stands for paths that have gone.
+    const gone = stderr.includes("No such file or directory");
+    if (found.size === 0 && exitCode !== 0 && !gone) throw new Error(`du: ${stderr.trim().slice(0, 200)}`);
     return found;
   };
   const bytes = await run("-B1");
