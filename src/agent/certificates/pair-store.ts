@@ -32,6 +32,9 @@ export function parsePair(certificatePEM: string, keyPEM = certificatePEM): Cred
   return pair;
 }
 
+/** First line of what we write: a kubelet that worked here before has files of the same names. */
+const mark = "# Written by remora.\n";
+
 /** `2026-11-21-16-30-00`, as the kubelet names its files. */
 function timestamp(now: number): string {
   return new Date(now).toISOString().slice(0, 19).replaceAll(/[T:]/g, "-");
@@ -79,7 +82,7 @@ export class PairStore {
   async write(pem: string, now: number): Promise<void> {
     await this.ensureDirectory();
     const path = join(this.directory, `${this.prefix}-${timestamp(now)}.pem`);
-    await writeFileAtomic(path, pem, 0o600);
+    await writeFileAtomic(path, `${mark}${pem}`, 0o600);
     const updated = join(this.directory, `${this.prefix}-updated.pem`);
     await rm(updated, { force: true });
     await symlink(path, updated);
@@ -116,10 +119,15 @@ export class PairStore {
     await rm(this.#nextKeyPath(), { force: true });
   }
 
-  /** All files of this purpose, for whoever removes them. */
-  async files(): Promise<string[]> {
-    const held = await this.#held();
-    return [...held, this.currentPath, this.#nextKeyPath()];
+  /** All files of this purpose that we wrote, for whoever removes them. */
+  async ownFiles(): Promise<string[]> {
+    const out = [this.#nextKeyPath()];
+    for (const path of [...(await this.#held()), this.currentPath]) {
+      const text = await readIfThere(path);
+      if (text?.startsWith(mark) === true) out.push(path);
+    }
+    // The link before what it leads to: without that nobody could tell whose it is.
+    return out.toReversed();
   }
 
   #nextKeyPath(): string {

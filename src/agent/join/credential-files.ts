@@ -37,7 +37,7 @@ export async function joinedFiles(rootDir: string): Promise<string[]> {
     join(rootDir, "rotated.kubeconfig"),
     clusterConfiguration,
     ca,
-    ...(await client.files()),
-    ...(await server.files()),
+    ...(await client.ownFiles()),
+    ...(await server.ownFiles()),
   ];
 }

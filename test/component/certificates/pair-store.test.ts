@@ -16,7 +16,7 @@ test("pairs lie as the kubelet lays them: a link to a file with its time, for ro
   assert.equal(store.currentPath, join(store.directory, "kubelet-client-current.pem"));
   assert.equal(await readlink(store.currentPath), path);
   assert.equal((await stat(path)).mode & 0o777, 0o600);
-  assert.equal(await readFile(store.currentPath, "utf8"), pem);
+  assert.ok((await readFile(store.currentPath, "utf8")).endsWith(pem));
   assert.equal((await store.read())?.certificate.subject, "CN=one");
 });
 
@@ -73,7 +73,7 @@ test("the key of a request is the same after a restart, until it is dropped", as
   const first = await new PairStore(directory, "kubelet-client").nextKey();
   const store = new PairStore(directory, "kubelet-client");
   assert.ok((await store.nextKey()).equals(first));
-  const { files } = { files: await store.files() };
+  const files = await store.ownFiles();
   const keyFile = files.find((path) => path.endsWith(".key")) ?? "";
   assert.equal((await stat(keyFile)).mode & 0o777, 0o600);
   await writeFile(keyFile, "torn");
@@ -81,4 +81,20 @@ test("the key of a request is the same after a restart, until it is dropped", as
   assert.ok(!second.equals(first));
   await store.dropNextKey();
   assert.ok(!(await store.nextKey()).equals(second));
+});
+
+test("what a kubelet wrote before us is not ours to remove", async (t) => {
+  const store = new PairStore(await directoryFor(t), "kubelet-client");
+  const theirs = join(store.directory, "kubelet-client-2025-01-01-00-00-00.pem");
+  await writeFile(theirs, pairOf("theirs").pem);
+  await symlink(theirs, store.currentPath);
+  const key = join(store.directory, "kubelet-client-current-next.key");
+  assert.deepEqual(await store.ownFiles(), [key]);
+  await store.write(pairOf("ours").pem, now);
+  assert.deepEqual(await store.ownFiles(), [
+    store.currentPath,
+    join(store.directory, "kubelet-client-2026-11-21-16-30-05.pem"),
+    key,
+  ]);
+  assert.equal((await store.read())?.certificate.subject, "CN=ours");
 });

@@ -225,7 +225,7 @@ describe("a certificate is kept good", () => {
     }
     // 15 minutes with the five before its beginning; 80 % of that are 12, of which 7 are to come.
     assert.ok(api.requests.size >= 12 && api.requests.size <= 20, `${api.requests.size} requests`);
-    assert.ok((await store.files()).length < 6);
+    assert.ok((await store.ownFiles()).length < 6);
   });
 });
 
