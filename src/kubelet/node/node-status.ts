@@ -27,6 +27,7 @@ export interface StatusFacts {
 /** What this agent implements of the features a node may declare (KEP-5328). */
 const declaredFeatures = [
   "ExtendWebSocketsToKubelet",
+  "InPlacePodLevelResourcesVerticalScaling",
   "InPlacePodVerticalScalingInitContainers",
   "RestartAllContainersOnContainerExits",
 ];

@@ -144,6 +144,20 @@ function noteBackOff(run: Execution, action: Extract<PodAction, { kind: "backOff
   deps.events.event(containerTarget(pod, action.entry), "Warning", "BackOff", text);
 }
 
+/** Why granted resources cannot be put in force: told once, and shown by the pod until they are. */
+export function noteResizeError(
+  deps: Pick<PodDeps, "events">,
+  state: PodEntry,
+  pod: AssignedPod,
+  text: string,
+): void {
+  if (state.resizeError !== text) {
+    const message = resizeMessage("Pod resize error", pod, text);
+    deps.events.event(podTarget(pod), "Warning", "ResizeError", message);
+  }
+  state.resizeError = text;
+}
+
 async function updateContainer(
   run: Execution,
   action: Extract<PodAction, { kind: "updateContainer" }>,
@@ -157,12 +171,7 @@ async function updateContainer(
     state.resizeError = undefined;
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;
-    const text = errorMessage(error);
-    if (state.resizeError !== text) {
-      const message = resizeMessage("Pod resize error", pod, text);
-      deps.events.event(podTarget(pod), "Warning", "ResizeError", message);
-    }
-    state.resizeError = text;
+    noteResizeError(deps, state, pod, errorMessage(error));
     throw error;
   }
 }

@@ -6,7 +6,7 @@ import { isRecord, optionalString } from "../../lib/guard.ts";
 import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import { findPodContainer } from "../spec/containers.ts";
 import { parseContainerNote } from "../spec/records.ts";
-import { resizeMessage } from "../spec/resize.ts";
+import { allocatedPod, resizeMessage } from "../spec/resize.ts";
 import { podStart } from "../stats/pod-start.ts";
 import { computeStatus } from "../status/compute-status.ts";
 import type { CrashLoopCurve, ObservedPod } from "../status/observed.ts";
@@ -93,6 +93,10 @@ function endsOf(
   return ends;
 }
 
+function isBehind({ cgroups }: PodDeps, { allocation, pod, resizing }: PodEntry): boolean {
+  return resizing && pod !== undefined && !cgroups.isCurrent(allocatedPod(pod, allocation));
+}
+
 /** One look at the pod through the runtime, the network and the prober. */
 export async function observePod(
   deps: PodDeps,
@@ -119,6 +123,7 @@ export async function observePod(
     updated: entry.updated,
     ended,
     crashLoop: curveOf(deps),
+    cgroupBehind: isBehind(deps, entry),
     now: deps.clock.now(),
   };
 }

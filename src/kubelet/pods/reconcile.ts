@@ -14,7 +14,7 @@ import type { AssignedPod } from "../types.ts";
 import { VolumeError } from "../volumes/payload.ts";
 import { computeActions } from "./compute-actions.ts";
 import { podTarget } from "./event-target.ts";
-import { executeActions } from "./execute-actions.ts";
+import { executeActions, noteResizeError } from "./execute-actions.ts";
 import { observePod, publishStatus } from "./observe.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
@@ -157,6 +157,11 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     return { requeueMs: networkRetryMs, finished: false };
   }
   const refused = await ensureCgroup(look, pod);
+  if (observed.cgroupBehind === true) {
+    if (refused !== undefined) noteResizeError(deps, state, pod, refused.message);
+    observed = await observePod(deps, state, signal);
+    status = await publish(look, pod, observed, false);
+  }
   if (refused !== undefined) return failure(look, refused);
   if (!(await prepare(look, pod, observed))) return failure(look);
   for (let round = 0; round < maxRounds; round += 1) {

@@ -33,6 +33,8 @@ export interface ObservedPod {
   readonly updated?: ReadonlyMap<string, LimitsUpdate>;
   /** How containers last ended, by name: also those that the runtime has lost since. */
   readonly ended?: ReadonlyMap<string, ContainerRecord>;
+  /** What was granted to the pod as a whole by a resize is not in force yet. */
+  readonly cgroupBehind?: boolean;
   /** How long restarts have to wait; default {@link crashLoopCurve}. */
   readonly crashLoop?: CrashLoopCurve;
 }

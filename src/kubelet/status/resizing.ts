@@ -3,8 +3,9 @@ import { unappliedResources } from "../spec/resize.ts";
 import type { AssignedPod } from "../types.ts";
 import type { ObservedPod } from "./observed.ts";
 
-/** Whether some running container is not held to what its pod was granted. Pure. */
+/** Whether the pod, or some running container of it, is not held to what it was granted. Pure. */
 export function isResizing(pod: AssignedPod, observed: ObservedPod): boolean {
+  if (observed.cgroupBehind === true) return true;
   return observed.record.containers.some((record) => {
     if (record.state.kind !== "running") return false;
     const entry = findPodContainer(pod, record.name);

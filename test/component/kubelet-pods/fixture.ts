@@ -8,6 +8,7 @@ import { NODES, PODS } from "../../../src/api/resources.ts";
 import type { Stored } from "../../../src/api/object.ts";
 import type { Node, Pod } from "../../../src/api/types.gen.ts";
 import type { AgentConfig } from "../../../src/config/types.ts";
+import type { CgroupSettings } from "../../../src/kubelet/cgroups/settings.ts";
 import { createPods, type Pods } from "../../../src/kubelet/pods/pods.ts";
 import type { StepHook } from "../../../src/kubelet/steps.ts";
 import type { Mounter } from "../../../src/kubelet/volumes/mounter.ts";
@@ -72,6 +73,10 @@ export interface World {
   readonly events: SeenEvent[];
   readonly logs: readonly SeenLog[];
   readonly removedCgroups: string[];
+  /** Settings as last written, by path. */
+  readonly cgroups: ReadonlyMap<string, CgroupSettings>;
+  /** Called before each write; throw to make it fail. */
+  onCgroup: (path: string) => void;
   readonly rootDir: string;
   start(options?: { readonly step?: StepHook; readonly clock?: Clock }): Instance;
   pod(name: string): Stored<Pod> | undefined;
@@ -206,6 +211,7 @@ export async function makeWorld({
     child: () => logger,
   };
   const removedCgroups: string[] = [];
+  const cgroups = new Map<string, CgroupSettings>();
   runtime.addImage("app:1");
   const node = api.put<Node>(NODES, {
     metadata: { name: nodeName, labels: { "kubernetes.io/os": "linux" } },
@@ -223,6 +229,8 @@ export async function makeWorld({
     events,
     logs,
     removedCgroups,
+    cgroups,
+    onCgroup: () => undefined,
     rootDir,
     start({ step = () => undefined, clock = worldClock } = {}) {
       const stop = new AbortController();
@@ -249,7 +257,10 @@ export async function makeWorld({
         step,
         mounter,
         cgroups: {
-          ensure: async () => undefined,
+          ensure: async (path, settings) => {
+            world.onCgroup(path);
+            cgroups.set(path, settings);
+          },
           adjust: async () => undefined,
           remove: async (path) => {
             removedCgroups.push(path);

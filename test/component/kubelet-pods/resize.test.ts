@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 
 import { PODS } from "../../../src/api/resources.ts";
 import type { Pod, ResourceRequirements } from "../../../src/api/types.gen.ts";
+import { CgroupError } from "../../../src/kubelet/cgroups/cgroup-tree.ts";
 import { RuntimeError } from "../../../src/runtime/errors.ts";
 import { makeWorld, podManifest, type World } from "./fixture.ts";
 
@@ -175,6 +176,67 @@ test("a resize that the runtime refuses shows its error and the old resources", 
     assert.equal(statusOf(world).cpu, "100m");
     assert.equal(statusOf(world).restarts, 0);
   }));
+
+describe("a resize of the pod as a whole", () => {
+  const whole = (world: World, memory: string): void => {
+    const pod = world.pod("web");
+    assert(pod?.spec !== undefined);
+    world.api.put<Pod>(PODS, {
+      ...pod,
+      metadata: { ...pod.metadata, generation: (pod.metadata.generation ?? 0) + 1 },
+      spec: { ...pod.spec, resources: { requests: { memory: "32Mi" }, limits: { memory } } },
+    });
+  };
+  const started = async (world: World): Promise<string> => {
+    const own = { requests: { memory: "32Mi" }, limits: { memory: "64Mi" } };
+    world.start();
+    const base = manifest(own);
+    assert(base.spec !== undefined);
+    world.api.put(PODS, {
+      ...base,
+      spec: { ...base.spec, resources: { ...own, limits: { memory: "128Mi" } } },
+    });
+    await world.until("ready", () => isReady(world));
+    return world.pod("web")?.metadata.uid ?? "";
+  };
+  const limit = (world: World, uid: string): number | undefined =>
+    [...world.cgroups].find(([path]) => path.endsWith(`pod${uid}`))?.[1].memoryLimitBytes;
+  const count = (world: World, reason: string): number =>
+    world.events.filter((event) => event.reason === reason).length;
+
+  test("reaches its cgroup, and is told when it has", () =>
+    inWorld(async (world) => {
+      const uid = await started(world);
+      assert.equal(limit(world, uid), 128 * 1024 * 1024);
+      assert.equal(count(world, "ResizeCompleted"), 0);
+      whole(world, "256Mi");
+      await world.until("told", () => count(world, "ResizeCompleted") === 1);
+      assert.equal(limit(world, uid), 256 * 1024 * 1024);
+      await world.until(
+        "shown",
+        () => world.pod("web")?.status?.resources?.limits?.["memory"] === "256Mi",
+      );
+      await world.until("over", () => condition(world, "PodResizeInProgress") === undefined);
+      assert.equal(world.runtime.starts.get("web"), 1);
+    }));
+
+  test("that the kernel refuses shows why until it is taken back", () =>
+    inWorld(async (world) => {
+      await started(world);
+      world.onCgroup = () => {
+        throw new CgroupError("a limit below what is in use");
+      };
+      whole(world, "16Mi");
+      await world.until("error", () => condition(world, "PodResizeInProgress")?.reason === "Error");
+      const { message } = condition(world, "PodResizeInProgress") ?? {};
+      assert.equal(message, "a limit below what is in use");
+      assert.equal(count(world, "ResizeError"), 1);
+      assert.equal(count(world, "ResizeCompleted"), 0);
+      world.onCgroup = () => undefined;
+      whole(world, "128Mi");
+      await world.until("well", () => condition(world, "PodResizeInProgress") === undefined);
+    }));
+});
 
 test("a resize of a container in its crash loop starts it at once: that may have mended it", () =>
   inWorld(async (world) => {

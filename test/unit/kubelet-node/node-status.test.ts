@@ -329,6 +329,7 @@ describe("node status", () => {
     assert.deepEqual(status.features, { supplementalGroupsPolicy: true });
     assert.deepEqual(status.declaredFeatures, [
       "ExtendWebSocketsToKubelet",
+      "InPlacePodLevelResourcesVerticalScaling",
       "InPlacePodVerticalScalingInitContainers",
       "RestartAllContainersOnContainerExits",
     ]);
