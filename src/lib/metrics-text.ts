@@ -128,9 +128,9 @@ export class Histogram implements Metric {
   }
 }
 
-/** The whole exposition. */
+/** The whole exposition; empty without a single sample. */
 export function renderMetrics(metrics: Iterable<Metric>): string {
-  return `${[...metrics].flatMap((metric) => metric.lines()).join("\n")}\n`;
+  return [...metrics].flatMap((metric) => metric.lines().map((line) => `${line}\n`)).join("");
 }
 
 /** Upper bounds that grow by `factor`. */
