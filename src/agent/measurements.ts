@@ -1,6 +1,7 @@
 import type { ApiClient } from "../api/client.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { systemHost } from "../kubelet/node/host.ts";
+import type { NodeHeartbeat } from "../kubelet/node/node.ts";
 import type { Figures } from "../kubelet/server/route.ts";
 import { findPodContainer } from "../kubelet/spec/containers.ts";
 import { measuredClient } from "../kubelet/stats/client-metrics.ts";
@@ -30,7 +31,11 @@ export interface Measurements {
   /** What everybody uses, in the place of the one that was given. */
   readonly runtime: ContainerRuntime & ImageService;
   client(client: ApiClient, server: string): ApiClient;
-  pages(sources: { readonly node: NodeView; readonly runtimeInfo: () => RuntimeInfo }): {
+  pages(sources: {
+    readonly node: NodeView;
+    readonly runtimeInfo: () => RuntimeInfo;
+    readonly heartbeat: () => NodeHeartbeat;
+  }): {
     readonly stats: Statistics;
     readonly figures: Figures;
   };
@@ -63,8 +68,9 @@ export function createMeasurements(options: MeasurementOptions): Measurements {
       const host = URL.parse(server)?.host ?? server;
       return measuredClient(client, { metrics: metrics.client, host, clock });
     },
-    pages({ node, runtimeInfo }) {
-      const sources = { config, inventory, pods, node, runtimeInfo, files, clock };
+    pages({ heartbeat, node, runtimeInfo }) {
+      const lists = { inventory, pods, node, runtimeInfo, heartbeat };
+      const sources = { config, files, clock, ...lists };
       const stats = new Statistics({
         config,
         records: () => inventory.records(),

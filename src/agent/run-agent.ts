@@ -1,6 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
+import type { ApiClient } from "../api/client.ts";
 import { createEventRecorder } from "../api/event-recorder.ts";
 import { createHttpClient } from "../api/http-client.ts";
 import { loadKubeconfig } from "../api/kubeconfig.ts";
@@ -127,12 +128,15 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "stats" }),
     });
     const { runtime } = measurements;
+    const counted = (of: ApiClient): ApiClient =>
+      measurements.client(of, nodeKubeconfig.cluster.server);
+    const nodeClient = counted(client);
     const info = await connectRuntime(runtime, options, signal);
     for (const warning of info.warnings)
       logger.log("warn", "the host cannot do everything", { warning });
     const engine = new EngineWatch({ runtime, info, clock, logger });
     const events = createEventRecorder({
-      client,
+      client: nodeClient,
       component: "kubelet",
       host: config.nodeName,
       // 0 is client-go's word for its own default.
@@ -152,8 +156,8 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     });
     const node = createNode({
       config,
-      client,
-      leaseClient,
+      client: nodeClient,
+      leaseClient: counted(leaseClient),
       runtime: () => engine.info(),
       images: runtime,
       health: () => pods.view.healthy(),
@@ -167,7 +171,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     engine.subscribe(() => node.refresh());
     const pods = createPods({
       config,
-      client,
+      client: nodeClient,
       runtime: engine.observed(runtime),
       runtimeInfo: () => engine.last(),
       images: runtime,
@@ -196,9 +200,13 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       config,
       tls: serving.source,
       metrics: () => `${options.clientRotation?.metrics() ?? ""}${serving.metrics()}`,
-      client,
+      client: nodeClient,
       runtime,
-      ...measurements.pages({ node: node.view, runtimeInfo: () => engine.last() }),
+      ...measurements.pages({
+        node: node.view,
+        runtimeInfo: () => engine.last(),
+        heartbeat: () => node.heartbeat(),
+      }),
       pods: pods.view,
       node: node.view,
       clock,

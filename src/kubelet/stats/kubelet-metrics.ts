@@ -2,6 +2,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { type Metric, renderMetrics, Values } from "../../lib/metrics-text.ts";
 import type { RuntimeInfo } from "../../runtime/types.ts";
+import type { NodeHeartbeat } from "../node/node.ts";
 import { isStatic } from "../pods/preemption.ts";
 import { isTerminalPhase } from "../spec/containers.ts";
 import type { AssignedPod, NodeView } from "../types.ts";
@@ -22,8 +23,7 @@ export interface KubeletMetricsSources {
   readonly pods: () => readonly AssignedPod[];
   readonly node: Pick<NodeView, "node">;
   readonly runtimeInfo: () => Pick<RuntimeInfo, "cgroupVersion">;
-  /** Seconds since the API server has confirmed the node's lease; undefined before the first time. */
-  readonly leaseAgeSeconds?: () => number | undefined;
+  readonly heartbeat: () => NodeHeartbeat;
   readonly files: KernelFiles;
   readonly clock: Pick<Clock, "now">;
 }
@@ -88,7 +88,7 @@ function gauge(name: string, help: string): Values {
 
 function counts({
   config,
-  leaseAgeSeconds,
+  heartbeat,
   node,
   pods,
   runtimeInfo,
@@ -129,12 +129,18 @@ function counts({
     "remora_lease_age_seconds",
     "Seconds since the API server has confirmed the node's lease.",
   );
-  const age = leaseAgeSeconds?.();
-  if (age !== undefined) lease.set(age);
+  const { leaseAgeSeconds, leaseRenewals } = heartbeat();
+  if (leaseAgeSeconds !== undefined) lease.set(leaseAgeSeconds);
+  const renewals = new Values(
+    "remora_lease_renewals_total",
+    "counter",
+    "Renewals of the node's lease that the API server has confirmed.",
+  );
+  renewals.set(leaseRenewals);
   const registered = gauge(
     "remora_node_registered",
     "1 once the node's own object has been seen, else 0.",
   );
   registered.set(node.node() === undefined ? 0 : 1);
-  return [nodeName, desired, active, mirrors, ephemeral, cgroups, lease, registered];
+  return [nodeName, desired, active, mirrors, ephemeral, cgroups, lease, renewals, registered];
 }

@@ -32,7 +32,8 @@ export const measureTrees: MeasureTrees = async (paths, signal) => {
     const found = parseDu(stdout);
     // 1 also stands for paths that have gone.
     const gone = stderr.includes("No such file or directory");
-    if (found.size === 0 && exitCode !== 0 && !gone) throw new Error(`du: ${stderr.trim().slice(0, 200)}`);
+    if (found.size === 0 && exitCode !== 0 && !gone)
+      throw new Error(`du: ${stderr.trim().slice(0, 200)}`);
     return found;
   };
   const bytes = await run("-B1");

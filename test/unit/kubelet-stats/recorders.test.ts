@@ -317,7 +317,7 @@ describe("the page of the agent's own work", () => {
         pods: () => [pod(), { ...pod(), status: { phase: "Succeeded" } }],
         node: { node: () => undefined },
         runtimeInfo: () => ({ cgroupVersion: 2 }),
-        leaseAgeSeconds: () => 3.5,
+        heartbeat: () => ({ leaseAgeSeconds: 3.5, leaseRenewals: 7 }),
         files: recordedKernel(2),
         clock,
       });
@@ -343,6 +343,7 @@ describe("the page of the agent's own work", () => {
     assert.equal(of("kubelet_desired_pods"), 2);
     assert.equal(of("kubelet_active_pods"), 1);
     assert.equal(of("remora_lease_age_seconds"), 3.5);
+    assert.equal(of("remora_lease_renewals_total"), 7);
     assert.equal(of("kubelet_first_network_pod_start_sli_duration_seconds"), 1);
     assert.equal(of("kubelet_started_pods_errors_total"), 1);
     for (const name of [
