@@ -17,6 +17,8 @@ export interface ClientRotationOptions {
    * @throws {SetupError} one sentence with the remedy, when it is not there any more.
    */
   readonly bootstrap: () => Promise<RequestClient>;
+  /** Called after each renewal. */
+  readonly onIssued?: (signal: AbortSignal) => Promise<void>;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
@@ -49,7 +51,10 @@ export function clientRotation(options: ClientRotationOptions): ClientRotation {
         : Promise.resolve({ client, close: () => Promise.resolve() }),
     onReturn: (listener) => client.onReturn(listener),
     // What the old certificate has opened is let go, and the next call shows the new one.
-    onIssued: () => client.reset(),
+    onIssued: async (_pair, signal) => {
+      client.reset();
+      await options.onIssued?.(signal);
+    },
     metrics,
   });
   return {

@@ -48,7 +48,7 @@ export interface RotationOptions {
   /** Calls `listener` when a server that was away answers again. */
   readonly onReturn?: (listener: () => void) => () => void;
   /** Called when another pair is the current one. */
-  readonly onIssued?: (pair: CredentialPair) => void;
+  readonly onIssued?: (pair: CredentialPair, signal: AbortSignal) => Promise<void> | void;
   readonly metrics: RotationMetrics;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -176,7 +176,7 @@ export class CertificateRotation {
       signer: wanted.signerName,
       expires: pair.certificate.validToDate.toISOString(),
     });
-    onIssued?.(pair);
+    await onIssued?.(pair, signal);
   }
 
   /** @returns Certificate and key in PEM; undefined when something else is wanted meanwhile. */

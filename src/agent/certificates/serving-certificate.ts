@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import type { HttpClient } from "../../api/http-client.ts";
+import type { ApiClient } from "../../api/client.ts";
 import type { NodeAddress } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { TlsSource } from "../../kubelet/server/tls-source.ts";
@@ -31,7 +31,7 @@ export interface ServingOptions {
     | "tlsPrivateKeyFile"
   >;
   /** Identity of the node; asks for the certificate. */
-  readonly client: Pick<HttpClient, "onReturn" | "request" | "watch">;
+  readonly client: ApiClient;
   /** Whose addresses the certificate is for. */
   readonly node: Pick<NodeView, "node" | "subscribe">;
   readonly clock: Clock;
@@ -178,7 +178,7 @@ async function issued(options: ServingOptions): Promise<ServingCertificate> {
     wish: () => servingWishOf(config.nodeName, node.node()?.status?.addresses ?? []),
     onWishChange: (listener) => node.subscribe(listener),
     connect: () => Promise.resolve({ client, close: () => Promise.resolve() }),
-    onReturn: (listener) => client.onReturn(listener),
+    onReturn: (listener) => client.onReturn?.(listener) ?? (() => undefined),
     onIssued: ({ pem }) => {
       isIssued = true;
       held.set({ cert: pem, key: pem });

@@ -70,9 +70,12 @@ function refusal(error: unknown, server: string): SetupError | undefined {
   return undefined;
 }
 
+/** How to get to a server that may be nobody's yet. */
+type Access = Omit<DiscoveryOptions, "caHashes" | "token">;
+
 /** Reads cluster-info, with TLS verified against `caPEM` when there is one. */
 async function fetchClusterInfo(
-  options: DiscoveryOptions,
+  options: Access,
   caPEM: string | undefined,
   signal: AbortSignal,
 ): Promise<Data> {
@@ -179,4 +182,23 @@ export async function discoverAuthority(
     );
   }
   return caPEM;
+}
+
+/**
+ * The authority as the cluster shows it over TLS that is verified with the one we have, when it is a renewed certificate
+ * for the same keys; undefined when it is the same, or another, which somebody has to trust anew.
+ */
+export async function renewedAuthority(
+  options: Access,
+  caPEM: string,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const data = await fetchClusterInfo(options, caPEM, signal);
+  const { caPEM: shown } = await readClusterInfo(data[clusterInfoKey] ?? "");
+  if (shown === caPEM) return undefined;
+  const known = new Set(certificatesIn(caPEM).map(publicKeyHash));
+  const sameKeys = certificatesIn(shown).every((each) => known.has(publicKeyHash(each)));
+  const ends = (pem: string): number =>
+    Math.max(...certificatesIn(pem).map(({ validToDate }) => validToDate.getTime()));
+  return sameKeys && ends(shown) > ends(caPEM) ? shown : undefined;
 }

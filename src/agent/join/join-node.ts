@@ -1,13 +1,17 @@
+import { readFile } from "node:fs/promises";
+
 import { createHttpClient, type HttpClient } from "../../api/http-client.ts";
 import { loadKubeconfig } from "../../api/kubeconfig.ts";
 import type { BootstrapToken } from "../../api/bootstrap-token.ts";
+import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { type ClientRotation, clientRotation } from "../certificates/client-rotation.ts";
 import { type ClusterConfiguration, fetchClusterConfiguration } from "./cluster-configuration.ts";
-import { credentialPaths } from "./credential-files.ts";
+import { type CredentialPaths, credentialPaths } from "./credential-files.ts";
+import { renewedAuthority } from "./discovery.ts";
 import { connectWithToken, joinCluster, parseServer } from "./join-cluster.ts";
 import { parseHashes } from "./ca-hash.ts";
 
@@ -79,6 +83,24 @@ async function warnOfMissingRights(
   }
 }
 
+/** An authority lives long and is renewed with the same key; who still has the old certificate takes the new one. */
+async function refreshAuthority(
+  options: JoinNodeOptions & { readonly paths: CredentialPaths },
+  signal: AbortSignal,
+): Promise<void> {
+  const { paths, logger } = options;
+  try {
+    const held = await readFile(paths.ca, "utf8");
+    const renewed = await renewedAuthority({ ...options, patienceMs: 0 }, held, signal);
+    if (renewed === undefined) return;
+    await writeFileAtomic(paths.ca, renewed);
+    logger.log("info", "the cluster's CA was renewed");
+  } catch (error) {
+    signal.throwIfAborted();
+    logger.log("debug", "the cluster's CA not looked at", { error: errorMessage(error) });
+  }
+}
+
 /**
  * Makes this machine a node of the cluster at `server`, or finds that it is one already.
  *
@@ -99,12 +121,14 @@ export async function joinNode(options: JoinNodeOptions, signal: AbortSignal): P
       paths.clusterConfiguration,
       signal,
     );
+    await refreshAuthority(joining, signal);
     if (!options.ownProxyCredentials) await warnOfMissingRights(client, logger, signal);
     const rotates = options.rotate ?? cluster.rotateCertificates;
     const rotation = clientRotation({
       nodeName,
       store: paths.client,
       client,
+      onIssued: (inner) => refreshAuthority(joining, inner),
       bootstrap: async () => connectWithToken({ ...joining, token: await options.token() }),
       clock,
       logger: logger.child({ component: "certificates" }),

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createPrivateKey, type KeyObject } from "node:crypto";
 import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -7,7 +8,7 @@ import { after, before, test } from "node:test";
 import { clientWish, requestName } from "../../../src/agent/certificates/request-certificate.ts";
 import { commonName } from "../../../src/agent/certificates/validity.ts";
 import { joinCluster } from "../../../src/agent/join/join-cluster.ts";
-import { joinNode } from "../../../src/agent/join/join-node.ts";
+import { joinNode, type JoinNodeOptions } from "../../../src/agent/join/join-node.ts";
 import { signaturePrefix } from "../../../src/api/bootstrap-token.ts";
 import { createHttpClient, type HttpClient } from "../../../src/api/http-client.ts";
 import { loadKubeconfig } from "../../../src/api/kubeconfig.ts";
@@ -23,7 +24,7 @@ import { startControlPlane } from "../../../src/controlplane/control-plane.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { errorCode, SetupError } from "../../../src/lib/errors.ts";
 import { jsonLogger, silentLogger } from "../../../src/lib/log.ts";
-import { publicKeyInfo } from "../../../src/lib/x509.ts";
+import { certificateAuthority, newPrivateKey, publicKeyInfo } from "../../../src/lib/x509.ts";
 import {
   LeapingClock,
   options,
@@ -281,6 +282,42 @@ test("a joined node takes its configuration from the cluster", async (t) => {
     serviceCIDRs: ["10.96.0.0/16"],
   });
   assert.ok(joined.rotation !== undefined, "the cluster says that certificates rotate");
+});
+
+test("a CA that was renewed with its key reaches the node; another one does not", async (t) => {
+  const machine = await machineFor(t);
+  const { server, caHashes } = await joinOptions(world, machine, token);
+  const options: JoinNodeOptions = {
+    server,
+    token: () => Promise.resolve(token),
+    caHashes,
+    skipCAVerification: false,
+    rootDir: machine.rootDir,
+    nodeName: "n4",
+    ownProxyCredentials: false,
+    userAgent: "test",
+    clock: systemClock,
+    logger: silentLogger,
+    random: () => 0.5,
+  };
+  await (await joinNode(options, world.signal)).close();
+  const now = await readFile(machine.paths.ca, "utf8");
+  const keyOf = async (path: string): Promise<KeyObject> => createPrivateKey(await readFile(path));
+  const authority = (key: KeyObject): string =>
+    certificateAuthority({ commonName: "remora-ca" }, key, {
+      notBefore: Date.now() - 86_400_000,
+      notAfter: Date.now() + 86_400_000,
+    });
+  // What the node got long ago.
+  const old = authority(await keyOf(join(world.dataDir, "pki", "ca.key")));
+  await writeFile(machine.paths.ca, old);
+  await (await joinNode(options, world.signal)).close();
+  assert.equal(await readFile(machine.paths.ca, "utf8"), now);
+  // Beside the right one stands another, as while keys are changed: it is the administrator's to decide.
+  const both = `${old}${authority(newPrivateKey())}`;
+  await writeFile(machine.paths.ca, both);
+  await (await joinNode(options, world.signal)).close();
+  assert.equal(await readFile(machine.paths.ca, "utf8"), now, "fewer keys than before are fine");
 });
 
 test("a damaged pair is named with its remedy", async (t) => {
