@@ -28,10 +28,17 @@ function decode(segment: string): string | undefined {
   }
 }
 
+/** For who is behind a proxy `logs` and `logs/` are two pages. */
+function restPath(segments: readonly string[], directory: boolean): string {
+  if (segments.length === 0) return "";
+  return `/${segments.join("/")}${directory ? "/" : ""}`;
+}
+
 /** Splits `/api/v1/...` and `/apis/GROUP/VERSION/...`; anything else, malformed encoding included, is `other`. */
 export function parseApiPath(path: string): ApiPath {
   const raw = path.split("/").slice(1);
-  if (raw.at(-1) === "") raw.pop();
+  const directory = raw.at(-1) === "";
+  if (directory) raw.pop();
   const parts = raw.map(decode);
   if (parts.includes(undefined) || parts.includes("")) {
     // `proxy//x` is legal after the subresource; everywhere else an empty segment is not.
@@ -56,7 +63,6 @@ export function parseApiPath(path: string): ApiPath {
     namespace = tail[1];
     at += 2;
   }
-  const rest = raw.slice(at + 3);
   return {
     kind: "resource",
     group,
@@ -65,7 +71,7 @@ export function parseApiPath(path: string): ApiPath {
     plural: text[at] ?? "",
     name: text[at + 1],
     subresource: text[at + 2],
-    rest: rest.length === 0 ? "" : `/${rest.join("/")}`,
+    rest: restPath(raw.slice(at + 3), directory),
   };
 }
 
