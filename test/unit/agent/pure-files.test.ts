@@ -22,7 +22,9 @@ const pure = [
   "src/controlplane/controllers/deployment/{annotations,conditions,draft,plan,rollback,scale,status,template,view}.ts",
   "src/controlplane/controllers/{replication,garbage-collector}/decide.ts",
   "src/controlplane/auth/{rules,node-references,node-authorizer}.ts",
+  "src/controlplane/controllers/certificates/rules.ts",
   "src/api/{quantity,labels,names,pod-requests,selectors,tolerations}.ts",
+  "src/agent/certificates/validity.ts",
   "src/lib/{cidr,der,guard,backoff}.ts",
 ];
 
