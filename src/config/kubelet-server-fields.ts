@@ -11,29 +11,55 @@ import {
   wordType,
 } from "./leaf-types.ts";
 import { objectsType } from "./decode.ts";
-import { fixed, honoured, ignored, leaf, object } from "./shape.ts";
+import type { Raw } from "./raw.ts";
+import { fixed, honoured, ignored, leaf, type Leaf, object, type ObjectShape } from "./shape.ts";
 
-const fixedWithin = "log lines are written as they come";
+const unbuffered = "log lines are written as they come";
 
 const vmodule = object({
   filePattern: leaf(stringType, "", honoured),
   verbosity: leaf(uint32Type, 0, honoured),
 });
 
-const routing = {
-  splitStream: leaf(boolType, false, fixed("all log lines go to standard error")),
-  infoBufferSize: leaf(stringType, "0", fixed(fixedWithin, "0")),
-};
+/** `pattern=level` */
+function patternOfFlag(text: string, flag: string): Raw {
+  const origin = { kind: "flag", flag } as const;
+  const [filePattern = "", verbosity = ""] = text.split("=");
+  const scalar = (part: string): Raw => ({ kind: "scalar", text: part, style: "flag", origin });
+  const entries = new Map(
+    Object.entries({ filePattern, verbosity }).map(([name, part]) => [name, scalar(part)]),
+  );
+  return { kind: "map", entries, origin };
+}
+
+function routing(format: string): ObjectShape<{
+  readonly splitStream: Leaf<boolean>;
+  readonly infoBufferSize: Leaf<string>;
+}> {
+  return object({
+    splitStream: leaf(boolType, false, fixed("all log lines go to standard error"), {
+      flag: `log-${format}-split-stream`,
+    }),
+    infoBufferSize: leaf(stringType, "0", fixed(unbuffered), {
+      flag: `log-${format}-info-buffer-size`,
+    }),
+  });
+}
 
 /** `logging`, which both upstream kinds have. */
 export const loggingFields = object({
   format: leaf(stringType, "text", honoured, { flag: "logging-format" }),
-  flushFrequency: leaf(nanosOrDurationType, "5s", ignored(fixedWithin), {
+  flushFrequency: leaf(nanosOrDurationType, "5s", ignored(unbuffered), {
     flag: "log-flush-frequency",
   }),
   verbosity: leaf(uint32Type, 0, honoured, { flag: "v", pointer: true }),
-  vmodule: leaf(objectsType("list of patterns", vmodule), [], fixed("all parts log at one level")),
-  options: object({ text: object(routing), json: object(routing) }),
+  vmodule: leaf(
+    objectsType("list of patterns", vmodule, patternOfFlag),
+    [],
+    fixed("all parts log at one level"),
+    { flag: "vmodule" },
+  ),
+  options: object({ text: routing("text"), json: routing("json") }),
 });
 
 /** The node's own API, who may use it, and what it says. */

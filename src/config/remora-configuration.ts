@@ -106,4 +106,36 @@ export const flagOnlyShape = object({
     fixed("thresholds of evictionHard are kept free; say an empty evictionHard"),
     { flag: "experimental-allocatable-ignore-eviction" },
   ),
+  housekeepingInterval: leaf(
+    durationType,
+    "10s",
+    ignored("usage is measured when it is asked for"),
+    {
+      flag: "housekeeping-interval",
+    },
+  ),
+  globalHousekeepingInterval: leaf(
+    durationType,
+    "1m0s",
+    ignored("usage is measured when it is asked for"),
+    { flag: "global-housekeeping-interval" },
+  ),
+  maxHousekeepingInterval: leaf(
+    durationType,
+    "1m0s",
+    ignored("usage is measured when it is asked for"),
+    { flag: "max-housekeeping-interval" },
+  ),
+  master: leaf(stringType, "", fixed("kubeconfigs name the API server"), { flag: "master" }),
+  metricsPort: leaf(int32Type, 10_249, fixed("say --metrics-bind-address"), {
+    flag: "metrics-port",
+    pointer: true,
+  }),
+  writeConfigTo: leaf(stringType, "", fixed("`remora config print-defaults` prints it"), {
+    flag: "write-config-to",
+  }),
+  initOnly: leaf(boolType, false, fixed("the agent does all of it, and needs root for it"), {
+    flag: "init-only",
+  }),
+  cleanup: leaf(boolType, false, fixed("`remora down` removes packet rules"), { flag: "cleanup" }),
 });
