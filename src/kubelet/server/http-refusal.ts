@@ -30,7 +30,10 @@ export function refusalHeaders({ headers, message }: HttpRefusal): Record<string
   };
 }
 
-/** Refuses an upgrade: there is no response object then, only the socket. */
+/** How long a refused client may take to read why, milliseconds. */
+const lingerMs = 500;
+
+/** Refuses an upgrade: there is no response object then, only the socket, and nobody else who would end it. */
 export function refuseUpgrade(socket: Duplex, refusal: HttpRefusal): void {
   if (!socket.writable) return;
   const { status, message: text } = refusal;
@@ -38,4 +41,8 @@ export function refuseUpgrade(socket: Duplex, refusal: HttpRefusal): void {
     ([name, value]) => `${name}: ${value}\r\n`,
   );
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n${lines.join("")}\r\n${text}`);
+  // Closed at once it could be reset before that was read; left alone, it would stay for as long as the client likes.
+  socket.resume();
+  const linger = AbortSignal.timeout(lingerMs);
+  linger.addEventListener("abort", () => void socket.destroy(), { once: true });
 }

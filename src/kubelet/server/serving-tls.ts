@@ -1,7 +1,7 @@
 import { constants } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { Server } from "node:https";
-import type { SecureContextOptions } from "node:tls";
+import { createSecureContext, type SecureContextOptions } from "node:tls";
 
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
@@ -90,8 +90,11 @@ export class ServingTls {
       try {
         const next = await this.read();
         if (same(next, current)) return;
+        const context = this.secureContext(next);
+        // Tried before anything is changed: what is served and who is trusted change together or not at all.
+        createSecureContext(context);
         onChange(next);
-        server.setSecureContext(this.secureContext(next));
+        server.setSecureContext(context);
         current = next;
         logger.log("info", "serving certificate reloaded");
       } catch (error) {

@@ -12,22 +12,28 @@ import { Connections } from "../../../src/kubelet/server/connections.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { NodeUnderTest, TestCA } from "./node-under-test.ts";
 
-const bounds: Partial<ServerBounds> = {
-  maxStrangers: 8,
-  maxHeaderSize: 32 * 1024,
-  handshakeTimeout: 150,
-  headersTimeout: 150,
-  requestTimeout: 200,
+const bounds: Partial<ServerBounds> = { maxStrangers: 8, maxHeaderSize: 32 * 1024 };
+const impatient: Partial<ServerBounds> = {
+  handshakeTimeout: 400,
+  headersTimeout: 400,
+  requestTimeout: 450,
   connectionsCheckingInterval: 50,
 };
 
 describe("what callers may cost", () => {
   const node = new NodeUnderTest();
-  before(() => node.start({}, { bounds }));
-  after(() => node.stop());
+  const hasty = new NodeUnderTest();
+  before(async () => {
+    await node.start({}, { bounds });
+    await hasty.start({}, { bounds: impatient });
+  });
+  after(async () => {
+    await node.stop();
+    await hasty.stop();
+  });
 
-  function tcp(): Socket {
-    const socket = connectTcp(node.port, "127.0.0.1");
+  function tcp({ port } = node): Socket {
+    const socket = connectTcp(port, "127.0.0.1");
     socket.on("error", () => undefined);
     return socket;
   }
@@ -67,20 +73,20 @@ describe("what callers may cost", () => {
   }
 
   test("who never speaks is hung up on", async () => {
-    const socket = tcp().resume();
+    const socket = tcp(hasty).resume();
     await once(socket, "close");
   });
 
   test("a handshake that does not end is ended", async () => {
-    const socket = tcp().resume();
+    const socket = tcp(hasty).resume();
     // The beginning of a ClientHello of 512 bytes.
     socket.write(Buffer.from("160301020001", "hex"));
     await once(socket, "close");
   });
 
   test("who speaks TLS and then nothing, or a byte now and then, is hung up on", async () => {
-    assert.match(await answerTo(""), /^HTTP\/1\.1 408 /);
-    const slow = await tls();
+    assert.match(await heard(await tls({ port: hasty.port })), /^HTTP\/1\.1 408 /);
+    const slow = await tls({ port: hasty.port });
     slow.write("GET /pods HTTP/1.1\r\nHost: node\r\n");
     const stop = new AbortController();
     const dripping = (async () => {
@@ -97,7 +103,7 @@ describe("what callers may cost", () => {
   test("strangers make room for each other, oldest first, and never for those who are known", async () => {
     const known = new Agent({ keepAlive: true, maxSockets: 1 });
     assert.equal((await node.get("/pods", node.admin, { agent: known })).status, 200);
-    const crowd = Array.from({ length: 30 }, tcp);
+    const crowd = Array.from({ length: 30 }, () => tcp());
     let closed = 0;
     for (const socket of crowd) socket.resume().once("close", () => (closed += 1));
     while (closed < crowd.length - 8) await systemClock.sleep(5, new AbortController().signal);
@@ -206,6 +212,37 @@ describe("what callers may cost", () => {
   }
 });
 
+test("a refused upgrade does not stay half-open", async () => {
+  const node = await new NodeUnderTest().start();
+  try {
+    const raw = connectTcp({ port: node.port, host: "127.0.0.1", allowHalfOpen: true });
+    // Unlike a client that connects by itself, one on a given socket need not end its side.
+    const options = { socket: raw, allowHalfOpen: true, rejectUnauthorized: false, ...node.admin };
+    const socket = connect(options);
+    const head = "HTTP/1.1\r\nHost: node\r\nConnection: upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
+    socket.write(`POST /exec/ns/none/c?command=x&output=1 ${head}`);
+    let answer = "";
+    socket.on("data", (chunk: Buffer) => (answer += chunk.toString()));
+    // It keeps sending, and never ends its side.
+    socket.once("end", () => socket.write("and another thing"));
+    const over = new Promise((resolve) => socket.once("error", resolve).once("close", resolve));
+    const stop = new AbortController();
+    const dripping = (async () => {
+      while (!stop.signal.aborted) {
+        await systemClock.sleep(20, stop.signal).catch(() => undefined);
+        if (socket.writable) socket.write("x");
+      }
+    })();
+    await over;
+    stop.abort();
+    await dripping;
+    socket.destroy();
+    assert.match(answer, /^HTTP\/1\.1 404 [^]*pod does not exist$/);
+  } finally {
+    await node.stop();
+  }
+});
+
 describe("hanging up on networks that are not let in", () => {
   test("happens before a byte is read", async () => {
     const { cert, key } = new TestCA("ca").issue("node", [], { usages: ["server"] });
@@ -261,7 +298,7 @@ test("a flood of unknown tokens asks the API server a few at a time", async () =
   const agent = new Agent({ maxSockets: 100 });
   try {
     const statuses = await Promise.all(
-      Array.from({ length: 200 }, (_all, at) =>
+      Array.from({ length: 100 }, (_all, at) =>
         node.get("/pods", { token: `t${at}` }, { agent }).then(({ status }) => status),
       ),
     );

@@ -69,6 +69,37 @@ describe("files of certificate, key and CA", () => {
     }
   });
 
+  test("a torn pair keeps the CA that came with it out too", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "remora-tls-"));
+    const clock = new SettableClock();
+    const node = new NodeUnderTest();
+    const clientCAFile = join(directory, "ca.crt");
+    writeFileSync(clientCAFile, node.ca.pem);
+    const whole = node.ca.issue("node", [], { usages: ["server"] });
+    let pair = whole;
+    const tls: TlsSource = { current: () => pair, onChange: () => () => undefined };
+    const open = new Agent({ keepAlive: true, maxSockets: 1 });
+    try {
+      await node.start({ clientCAFile }, { clock, tls });
+      assert.equal((await node.get("/pods", node.admin, { agent: open })).status, 200);
+      writeFileSync(clientCAFile, new TestCA("later").pem);
+      pair = { ...whole, cert: node.ca.issue("torn", [], { usages: ["server"] }).cert };
+      clock.tick();
+      await systemClock.sleep(20, new AbortController().signal);
+      assert.equal((await node.get("/pods", node.admin, { agent: open })).status, 200);
+      pair = whole;
+      await until(async () => {
+        clock.tick();
+        return (await node.get("/pods", node.admin, { agent: new Agent() })).status === 401;
+      });
+      assert.equal((await node.get("/pods", node.admin, { agent: open })).status, 401);
+    } finally {
+      open.destroy();
+      await node.stop();
+      rmSync(directory, { recursive: true });
+    }
+  });
+
   test("a CA that is taken away is trusted no more, also on open connections", async () => {
     const directory = mkdtempSync(join(tmpdir(), "remora-tls-"));
     const clock = new SettableClock();
