@@ -146,6 +146,7 @@ function nodeMembers(configuration: Configuration, cores: number): Partial<Agent
     nodeStatusMaxImages: kubelet.nodeStatusMaxImages,
     eventRecordQPS: kubelet.eventRecordQPS,
     eventBurst: kubelet.eventBurst,
+    volumeStatsAggPeriodMs: kubelet.volumeStatsAggPeriod,
   });
 }
 

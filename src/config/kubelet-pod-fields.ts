@@ -123,9 +123,7 @@ export const kubeletPodFields = {
     ignored("FlexVolume drivers are not run"),
     { flag: "volume-plugin-dir", path: true },
   ),
-  volumeStatsAggPeriod: leaf(durationType, "1m0s", ignored("volumes are measured when asked"), {
-    flag: "volume-stats-agg-period",
-  }),
+  volumeStatsAggPeriod: leaf(durationType, "1m0s", honoured, { flag: "volume-stats-agg-period" }),
   configMapAndSecretChangeDetectionStrategy: leaf(
     wordType("Get", "Cache", "Watch"),
     "Watch",
