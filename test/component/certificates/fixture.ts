@@ -13,6 +13,8 @@ import {
   privateKeyPEM,
 } from "../../../src/lib/x509.ts";
 
+import { LeapingClock } from "../controlplane-controllers/world.ts";
+
 /** What a test gives us to clean up behind it. */
 export interface Test {
   after(end: () => Promise<void>): void;
@@ -39,6 +41,43 @@ export async function directoryFor(t: Test): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "remora-certificates-"));
   afterwards(t, () => rm(directory, { recursive: true, force: true }));
   return directory;
+}
+
+/** A clock that goes on only while everybody who looks at it is asleep: no sleeper misses a leap. */
+export class PatientClock extends LeapingClock {
+  #sleepers = 0;
+
+  override async sleep(ms: number, signal: AbortSignal): Promise<void> {
+    this.#sleepers += 1;
+    try {
+      await super.sleep(ms, signal);
+    } finally {
+      this.#sleepers -= 1;
+    }
+  }
+
+  /** Resolves when whoever was woken has had a turn and somebody sleeps again. */
+  async idle(): Promise<void> {
+    for (let turn = 0; turn < 3; turn += 1) await nextTurn();
+    const giveUpAt = performance.now() + 10_000;
+    while (this.#sleepers === 0) {
+      if (performance.now() > giveUpAt) throw new Error("nobody sleeps");
+      await nextTurn();
+    }
+  }
+
+  /** Lets time pass. */
+  async pass(ms: number): Promise<void> {
+    await this.idle();
+    this.leap(ms);
+    await this.idle();
+  }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 }
 
 /** A node whose addresses a test changes. */

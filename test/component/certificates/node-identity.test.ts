@@ -22,7 +22,7 @@ import {
   type World,
 } from "../controlplane-controllers/world.ts";
 import { createToken } from "../join/fixture.ts";
-import { afterwards, directoryFor, pairOf, subjectOf, type Test } from "./fixture.ts";
+import { afterwards, directoryFor, pairOf, PatientClock, subjectOf, type Test } from "./fixture.ts";
 
 const token = { id: "abcdef", secret: "0123456789abcdef" };
 const dayMs = 86_400_000;
@@ -150,7 +150,7 @@ describe("a node with a bootstrap kubeconfig", () => {
 
   test("a certificate that expires under way is asked for anew by the running agent", async (t) => {
     const machine = await machineFor(t, "b3");
-    const clock = new LeapingClock();
+    const clock = new PatientClock();
     const bootstrapKubeconfig = machine.bootstrapFile;
     const identity = await machine.open({ bootstrapKubeconfig, clock });
     const requests = async (): Promise<number> => {
@@ -160,7 +160,7 @@ describe("a node with a bootstrap kubeconfig", () => {
     const before = await requests();
     const stop = new AbortController();
     const running = identity.rotation?.run(stop.signal);
-    clock.leap(400 * dayMs);
+    await clock.pass(400 * dayMs);
     await eventually("a request in the token's name", async () =>
       (await requests()) > before ? true : undefined,
     );
