@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 
 const marker = "REMORA_BENCH_HOST_NETNS";
-const names = ["pods", "proxy", "runtime", "scheduler"] as const;
+const names = ["pods", "proxy", "runtime", "scheduler", "streams"] as const;
 const [name = ""] = process.argv.slice(2);
 
 /** Runs this program again in a network namespace of its own, so that nothing touches the host's rules. */
@@ -28,12 +28,17 @@ async function inOwnNamespace(): Promise<number> {
   return code ?? 1;
 }
 
-if (name === "pods") {
+if (name === "pods" || name === "streams") {
   if (process.getuid?.() === 0) {
-    const { benchPods } = await import("./pods.ts");
-    await benchPods(process.argv.slice(3));
+    const bench =
+      name === "pods"
+        ? (await import("./pods.ts")).benchPods
+        : (await import("./streams.ts")).benchStreams;
+    await bench(process.argv.slice(3));
   } else {
-    process.stderr.write("bench: pods needs root (namespaces and a dockerd); run it with sudo\n");
+    process.stderr.write(
+      `bench: ${name} needs root (namespaces and a dockerd); run it with sudo\n`,
+    );
     process.exitCode = 1;
   }
 } else if (name === "proxy") {

@@ -1,0 +1,147 @@
+// npm run bench -- streams [--quick] [--only]: the node's own API on 10250 against the engine alone and against socat, on
+// the same machine in the same minutes; then logs and metrics. Needs root: it makes a machine of namespaces with its own
+// dockerd. With --only, exec and port-forward and nothing else.
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { eventually, Machine, type MachineProcess, root } from "../e2e/lib/machine.ts";
+import type { StreamsOptions, StreamsResult } from "./streams-load.ts";
+
+type Plan = Omit<StreamsOptions, "pid" | "pem">;
+
+const full: Plan = { execs: 100, rounds: 5, streamMB: 512, manyExecs: 10_000, relayMB: 1024 };
+const quick: Plan = { execs: 30, rounds: 2, streamMB: 256, manyExecs: 500, relayMB: 256 };
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.max(Math.ceil(sorted.length * share) - 1, 0)] ?? Number.NaN;
+}
+
+const median = (values: readonly number[]): number => quantile(values, 0.5);
+const round = (value: number, digits = 2): number => Number(value.toFixed(digits));
+
+function line(what: string, text: string): void {
+  process.stdout.write(`${what.padEnd(44)} ${text}\n`);
+}
+
+function build(directory: string): void {
+  const argv = [`${root}/scripts/build.ts`, "--outdir", directory];
+  const { status } = spawnSync(process.execPath, argv, { cwd: root, stdio: "ignore" });
+  if (status !== 0) throw new Error("the bundle could not be built");
+}
+
+/** The bundle, started as bin/remora starts it. */
+async function start(machine: Machine, directory: string): Promise<MachineProcess> {
+  const argv = [process.execPath, "--max-semi-space-size=1", join(directory, "remora.cjs"), "up"];
+  const remora = machine.spawn(argv);
+  await eventually(async () => (/^Next: /m.test(remora.output()) ? true : undefined), {
+    timeoutMs: 60_000,
+    describe: () => remora.output(),
+  });
+  return remora;
+}
+
+/** A certificate for socat, of the same kind as the node's own: P-256. */
+function socatPem(directory: string): string {
+  const [key, cert, pem] = ["key", "cert", "pem"].map((name) => join(directory, `socat.${name}`));
+  if (key === undefined || cert === undefined || pem === undefined) return "";
+  const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const argv = ["req", "-x509", ...curve, "-subj", "/CN=socat", "-days", "2"];
+  execFileSync("openssl", [...argv, "-keyout", key, "-out", cert], { stdio: "ignore" });
+  writeFileSync(pem, Buffer.concat([readFileSync(key), readFileSync(cert)]), { mode: 0o600 });
+  return pem;
+}
+
+function spread(values: readonly number[]): string {
+  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => round(quantile(values, share), 1));
+  return `p50 ${p50} ms  p90 ${p90} ms  p99 ${p99} ms  n=${values.length}`;
+}
+
+function report(result: StreamsResult, { streamMB, relayMB }: Plan): Record<string, number> {
+  line("exec by WebSocket, with its TLS connection", spread(result.execMs));
+  line("raw create + start + inspect", spread(result.engineExecMs));
+  const rate = (what: string): number => median(result.rates[what] ?? []);
+  line("port-forward against", result.socat.join(" "));
+  for (const [what, about] of [
+    ["down", `${streamMB} MB from the pod, 1 connection`],
+    ["up", `${streamMB} MB to the pod, 1 connection`],
+    ["down16", `${streamMB} MB from the pod, 16 connections`],
+    ["up16", `${streamMB} MB to the pod, 16 connections`],
+  ] as const) {
+    const both = `${round(rate(what), 0)} MB/s, socat ${round(rate(`socat ${what}`), 0)} MB/s`;
+    line(`  ${about}`, `${both}, n=${result.rates[what]?.length ?? 0}`);
+  }
+  const ratio = (what: string): number => round(rate(what) / rate(`socat ${what}`));
+  for (const [name, growth] of Object.entries(result.relayGrowthMB)) {
+    line(`growth over ${relayMB} MB of ${name}`, `${round(growth, 1)} MB`);
+  }
+  const [before, after] = result.execRssMB;
+  line(`resident over ${result.manyExecs} execs`, `${round(before, 1)} -> ${round(after, 1)} MB`);
+  return {
+    exec_ratio: round(median(result.execMs) / median(result.engineExecMs)),
+    portforward_ratio: Math.min(ratio("down"), ratio("up")),
+    portforward_down_ratio: ratio("down"),
+    portforward_up_ratio: ratio("up"),
+    portforward16_ratio: Math.min(ratio("down16"), ratio("up16")),
+    portforward16_down_ratio: ratio("down16"),
+    portforward16_up_ratio: ratio("up16"),
+    relay_growth_mb: round(Math.max(...Object.values(result.relayGrowthMB)), 1),
+    execs: result.manyExecs,
+    exec_growth_mb: round(after - before, 1),
+  };
+}
+
+async function load(machine: Machine, options: StreamsOptions): Promise<StreamsResult> {
+  const { stderr, stdout } = await machine.exec(
+    [
+      process.execPath,
+      `${root}/test/bench/streams-load.ts`,
+      "/run/home/.kube/config",
+      "/run/docker.sock",
+      JSON.stringify(options),
+    ],
+    { timeoutMs: 800_000 },
+  );
+  process.stderr.write(stderr);
+  return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as StreamsResult;
+}
+
+/** Runs it all; `argv` are the words after the benchmark's name. */
+export async function benchStreams(argv: readonly string[]): Promise<void> {
+  if (!["/usr/bin/socat", "/bin/socat", "/usr/local/bin/socat"].some((path) => existsSync(path))) {
+    throw new Error(
+      "socat is missing, which port-forward is measured against: apt-get install socat",
+    );
+  }
+  const plan = argv.includes("--quick") ? quick : full;
+  const directory = await mkdtemp(join(tmpdir(), "remora-bench-"));
+  try {
+    build(directory);
+    await using machine = await Machine.start("strm");
+    await machine.loadBusybox();
+    const remora = await start(machine, directory);
+    try {
+      const { stdout } = await machine.exec(["pgrep", "-f", "remora.cjs up"]);
+      const pid = Number(stdout.trim().split("\n")[0]);
+      const result = await load(machine, { ...plan, pid, pem: socatPem(directory) });
+      let figures = report(result, plan);
+      if (!argv.includes("--only")) {
+        const { benchLogs } = await import("./streams-logs.ts");
+        figures = { ...figures, ...(await benchLogs(machine)) };
+      }
+      const loads = loadavg().map((value) => round(value));
+      line("load average (1, 5, 15 min)", loads.join(" "));
+      process.stdout.write(`${JSON.stringify(figures)}\n`);
+    } catch (error) {
+      process.stderr.write(remora.output());
+      throw error;
+    }
+    await remora.signal("TERM");
+    await remora.exited;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
