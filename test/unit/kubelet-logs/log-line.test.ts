@@ -174,6 +174,39 @@ describe("log output", () => {
   });
 });
 
+describe("a damaged log", () => {
+  const whole = (at: number): string =>
+    dockerLine({
+      stream: at % 2 === 0 ? "stdout" : "stderr",
+      text: `${at} "é\u001b[0m\\"\n`,
+      time: `2026-01-01T00:00:00.${String(at).padStart(9, "0")}Z`,
+    });
+
+  test("never hides the whole records around the damage", () => {
+    const damage = fc.oneof(
+      fc.uint8Array({ maxLength: 80 }).map((bytes) => Buffer.from(bytes)),
+      fc.nat(200).map((size) => Buffer.from(whole(7).slice(0, size))),
+      fc.nat(200).map((size) => Buffer.from(whole(7).slice(size))),
+      fc.nat(30).map((size) => Buffer.alloc(size)),
+    );
+    fc.assert(
+      fc.property(damage, fc.boolean(), (bytes, timestamps) => {
+        const file = Buffer.concat([
+          Buffer.from(`${whole(0)}\n`),
+          bytes,
+          Buffer.from(`\n${whole(1)}\n`),
+        ]);
+        const format = { stream: "all", since: undefined, limitBytes: undefined } as const;
+        const text = new LogFormatter({ ...format, timestamps }).write(file).toString();
+        const parts = text.split('"é\u001b[0m\\"\n').filter((part) => part !== "");
+        assert.match(parts[0] ?? "", timestamps ? /^2026-\S+ 0 $/ : /^0 $/);
+        assert.match(parts.at(-1) ?? "", timestamps ? /2026-\S+ 1 $/ : /1 $/);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
+
 function naiveOutput(records: readonly LogRecord[], format: LogFormat): string {
   const open = new Set<string>();
   let text = "";
