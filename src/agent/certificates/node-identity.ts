@@ -99,6 +99,21 @@ function explain(kubeconfig: Kubeconfig, clock: Clock): (error: unknown) => unkn
   return (error) => explainedRefusal(error, first, clock.now());
 }
 
+/** Whether a good certificate of this node in this cluster lies in the store, and only its kubeconfig was lost. */
+async function isHeld(
+  { nodeName, clock }: NodeIdentityOptions,
+  store: PairStore,
+  { cluster }: Kubeconfig,
+): Promise<boolean> {
+  const held = await store.read().catch(() => undefined);
+  if (held === undefined || cluster.ca === undefined) return false;
+  const { certificate } = held;
+  if (isExpired(certificate, clock.now()) || commonName(certificate) !== nodeUser(nodeName))
+    return false;
+  const authorities = certificatesIn(await pemText(cluster.ca));
+  return authorities.some((each) => certificate.verify(each.publicKey));
+}
+
 /** Asks for the first certificate, or for one in the place of an expired one, and writes the kubeconfig with it. */
 async function bootstrap(
   options: NodeIdentityOptions,
@@ -109,6 +124,11 @@ async function bootstrap(
   const { nodeName, clock, logger } = options;
   const { kubeconfig, client } = await bootstrapClient(options, path);
   try {
+    if (await isHeld(options, store, kubeconfig)) {
+      logger.log("info", "client certificate is still good", { node: nodeName });
+      await writeNodeKubeconfig(options.kubeconfig, kubeconfig.cluster, store.currentPath);
+      return;
+    }
     const key = await store.nextKey();
     const wish = clientWish(nodeName);
     const pem = await requestCertificate({ client, clock, logger }, key, wish, signal);

@@ -65,6 +65,8 @@ const lookMs = 60_000;
 const patienceMs = 15 * 60_000;
 /** Somebody has to look before asking again makes sense. */
 const refusedRetryMs = 10 * 60_000;
+/** How often the same failure is said. */
+const repeatMs = 6 * 3_600_000;
 /** So that certificates that live shorter than clocks differ do not make a circle. */
 const leastLifeMs = 10_000;
 
@@ -77,7 +79,7 @@ export class CertificateRotation {
   /** Milliseconds since the epoch. */
   #lastIssued = Number.NEGATIVE_INFINITY;
   #failures = 0;
-  #told = "";
+  #told = { message: "", at: 0 };
 
   constructor(options: RotationOptions) {
     this.#options = options;
@@ -104,7 +106,7 @@ export class CertificateRotation {
     try {
       const pauseMs = await this.#look(signal);
       this.#failures = 0;
-      this.#told = "";
+      this.#told = { message: "", at: 0 };
       return pauseMs;
     } catch (error) {
       if (signal.aborted) return 0;
@@ -207,14 +209,16 @@ export class CertificateRotation {
     }
   }
 
-  /** Once: retries are no news. */
+  /** Retries are no news, but what goes on for long is said again. */
   #tell(error: unknown): void {
-    const { certificate, logger } = this.#options;
+    const { certificate, clock, logger } = this.#options;
     const message = errorMessage(error);
-    logger.log(message === this.#told ? "debug" : "warn", "certificate not renewed, will retry", {
+    const now = clock.monotonic();
+    const known = this.#told.message === message && now - this.#told.at < repeatMs;
+    if (!known) this.#told = { message, at: now };
+    logger.log(known ? "debug" : "warn", "certificate not renewed, will retry", {
       certificate,
       error: message,
     });
-    this.#told = message;
   }
 }

@@ -25,13 +25,15 @@ export interface RenewalOptions {
  * asleep for longer than a certificate lives.
  */
 const lookMs = 60_000;
+/** How often the same failure is said. */
+const repeatMs = 6 * 3_600_000;
 
 /** Keeps a control plane's certificates good for as long as it runs. */
 export class PKIRenewal implements CurrentPKI {
   readonly #options: RenewalOptions;
   readonly #listeners = new Set<() => void>();
   #current: PKI;
-  #told = "";
+  #told = { message: "", at: 0 };
 
   constructor(options: RenewalOptions) {
     this.#options = options;
@@ -62,21 +64,22 @@ export class PKIRenewal implements CurrentPKI {
       const renewed = await ensure();
       await use(renewed);
       this.#current = renewed;
-      this.#told = "";
+      this.#told = { message: "", at: 0 };
       logger.log("info", "certificates renewed", {
         next: new Date(renewed.renewAt).toISOString(),
       });
       for (const listener of this.#listeners) listener();
     } catch (error) {
-      const message = errorMessage(error);
-      logger.log(
-        message === this.#told ? "debug" : "error",
-        "certificates not renewed, will retry",
-        {
-          error: message,
-        },
-      );
-      this.#told = message;
+      this.#tell(errorMessage(error));
     }
+  }
+
+  /** Retries are no news, but what goes on for long is said again. */
+  #tell(error: string): void {
+    const { clock, logger } = this.#options;
+    const now = clock.monotonic();
+    const known = this.#told.message === error && now - this.#told.at < repeatMs;
+    if (!known) this.#told = { message: error, at: now };
+    logger.log(known ? "debug" : "error", "certificates not renewed, will retry", { error });
   }
 }

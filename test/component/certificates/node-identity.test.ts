@@ -132,6 +132,25 @@ describe("a node with a bootstrap kubeconfig", () => {
     assert.equal(await readFile(current, "utf8"), before);
   });
 
+  test("that has lost nothing but its kubeconfig keeps its certificate", async (t) => {
+    const machine = await machineFor(t, "b5");
+    const { kubeconfig, certDir } = machine.options;
+    const bootstrapKubeconfig = machine.bootstrapFile;
+    await machine.open({ bootstrapKubeconfig });
+    const current = join(certDir, "kubelet-client-current.pem");
+    const before = await readFile(current, "utf8");
+    await rm(kubeconfig);
+    // The token has expired long ago.
+    await writeFile(bootstrapKubeconfig, embedded({ token: "zzzzzz.0123456789abcdef" }));
+    await machine.open({ bootstrapKubeconfig });
+    assert.equal(await readFile(current, "utf8"), before);
+    assert.equal((await loadKubeconfig(kubeconfig)).user.clientCertificate?.kind, "file");
+    // What another cluster issued is of no use here.
+    await rm(kubeconfig);
+    await writeFile(current, pairOf("system:node:b5").pem);
+    await assert.rejects(machine.open({ bootstrapKubeconfig }), sentence(/refuses what is in/));
+  });
+
   test("asks anew when its certificate has expired, or its kubeconfig is damaged", async (t) => {
     const machine = await machineFor(t, "b2");
     const { kubeconfig } = machine.options;
