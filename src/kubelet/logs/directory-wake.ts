@@ -6,7 +6,7 @@ import type { Clock } from "../../lib/clock.ts";
 /** Notifications may be lost, and the end of a container writes nothing. */
 const pollMs = 250;
 /** A container that writes without pause wakes its readers at most this often. */
-const gatherMs = 5;
+const gatherMs = 20;
 
 /** Wakes when the files of a log change, at the latest after {@link pollMs}. */
 export class DirectoryWake {
