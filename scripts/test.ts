@@ -1,9 +1,9 @@
-// Runs test levels: scripts/test.ts unit component docker netns e2e. Quiet on success; the last line counts.
+// Runs test levels: scripts/test.ts unit component docker netns e2e vm. Quiet on success; the last line counts.
 import { once } from "node:events";
 import { globSync } from "node:fs";
 import { run } from "node:test";
 
-const all = ["unit", "component", "docker", "netns", "e2e"];
+const all = ["unit", "component", "docker", "netns", "e2e", "vm"];
 const levels = process.argv.slice(2).filter((argument) => !argument.startsWith("-"));
 const unknown = levels.filter((level) => !all.includes(level));
 if (unknown.length > 0 || levels.length === 0) {
