@@ -10,6 +10,8 @@ export function labelText(labels: Labels): string {
 }
 
 function escapeLabel(value: string): string {
+  // Hardly any has something to escape, and pages have thousands of them.
+  if (!/["\\\n]/.test(value)) return value;
   return value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
+import { statValue } from "../../src/kubelet/stats/cgroup-text.ts";
 import type { KernelFiles } from "../../src/kubelet/stats/kernel-files.ts";
 
 /** Files of a kernel in memory; a test changes them as time goes on. */
@@ -55,11 +56,16 @@ export function recordedKernel(version: 1 | 2 | undefined): FakeKernelFiles {
       if (!texts.has(path)) return undefined;
       open_.add(path);
       let gone = false;
+      const read = (): string | undefined => {
+        // As the kernel does: what was removed stays gone for who has it open, also when its name is back.
+        gone ||= !texts.has(path);
+        return gone ? undefined : text(path);
+      };
       return {
-        text: () => {
-          // As the kernel does: what was removed stays gone for who has it open, also when its name is back.
-          gone ||= !texts.has(path);
-          return gone ? undefined : text(path);
+        text: read,
+        values: (keys) => {
+          const all = read();
+          return all === undefined ? undefined : keys.map((key) => statValue(all, key));
         },
         close: () => {
           open_.delete(path);

@@ -70,15 +70,12 @@ export class CgroupFinder {
     return { id: path, of: () => path };
   }
 
-  exists(paths: CgroupPaths): boolean {
-    return this.#files.madeAt(this.#directory(paths)("memory")) !== undefined;
-  }
-
+  /** When it was made, milliseconds since the epoch; undefined when it is not there. */
   madeAt(paths: CgroupPaths): number | undefined {
     return this.#files.madeAt(this.#directory(paths)("memory"));
   }
 
-  /** Ids of the processes in it, without those further below; {@link allProcesses} has these too. */
+  /** Ids of the processes in it, without those further below. */
   processes(paths: CgroupPaths): readonly number[] {
     const text = this.#files.text(`${this.#directory(paths)("cpu")}/cgroup.procs`) ?? "";
     return text
@@ -94,9 +91,18 @@ export class CgroupFinder {
 
   #directory(paths: CgroupPaths): CgroupDirectory {
     const below = (path: string): string => (path === "/" ? "" : path);
-    return (controller) =>
-      this.version === 2
-        ? `${root}${below(paths.id)}`
-        : `${root}/${controller}${below(paths.of(controller))}`;
+    if (this.version === 2) {
+      const only = `${root}${below(paths.id)}`;
+      return () => only;
+    }
+    const known = new Map<string, string>();
+    return (controller) => {
+      let directory = known.get(controller);
+      if (directory === undefined) {
+        directory = `${root}/${controller}${below(paths.of(controller))}`;
+        known.set(controller, directory);
+      }
+      return directory;
+    };
   }
 }

@@ -76,10 +76,10 @@ export interface Throttling {
   readonly burstNs: number;
 }
 
+const controllers = ["cpu", "cpuacct", "memory", "pids", "blkio"] as const;
+
 /** Directories of one cgroup, by controller; with v2 all are the same. */
-export type CgroupDirectory = (
-  controller: "cpu" | "cpuacct" | "memory" | "pids" | "blkio",
-) => string;
+export type CgroupDirectory = (controller: (typeof controllers)[number]) => string;
 
 /** A cgroup that is looked at again and again: what every look needs stays open. */
 export interface Cgroup {
@@ -95,46 +95,82 @@ interface CgroupOptions {
   readonly swap: boolean;
 }
 
-/** Opens on first use, and closes all at once. */
+/** Files of one cgroup by their names; opens them on first use, and closes all at once. */
 class KeptFiles {
   readonly #files: KernelFiles;
+  readonly #directory: CgroupDirectory;
   readonly #open = new Map<string, OpenFile>();
 
-  constructor(files: KernelFiles) {
+  constructor({ directory, files }: CgroupOptions) {
     this.#files = files;
+    this.#directory = directory;
   }
 
-  text(path: string): string | undefined {
-    let file = this.#open.get(path);
-    if (file === undefined) {
-      file = this.#files.open(path);
-      if (file === undefined) return undefined;
-      this.#open.set(path, file);
-    }
-    return file.text();
+  /** What every look needs. */
+  kept(name: string): string | undefined {
+    return this.#file(name)?.text();
+  }
+
+  /** Some values of memory.stat, and but for the lowest level all of it. */
+  stat(
+    level: Level,
+    keys: readonly string[],
+  ): {
+    readonly stat: string;
+    readonly values: readonly (number | undefined)[] | undefined;
+  } {
+    if (level === "resource") return { stat: "", values: this.#file(statFile)?.values(keys) };
+    const stat = this.kept(statFile);
+    if (stat === undefined) return { stat: "", values: undefined };
+    return { stat, values: keys.map((key) => statValue(stat, key)) };
+  }
+
+  #file(name: string): OpenFile | undefined {
+    const known = this.#open.get(name);
+    if (known !== undefined) return known;
+    const file = this.#files.open(this.#path(name));
+    if (file !== undefined) this.#open.set(name, file);
+    return file;
+  }
+
+  /** What few looks need. */
+  once(name: string): string | undefined {
+    return this.#files.text(this.#path(name));
   }
 
   close(): void {
     for (const file of this.#open.values()) file.close();
     this.#open.clear();
   }
+
+  /** The part before the dot is the controller; pressure is in the unified hierarchy, where it does not matter. */
+  #path(name: string): string {
+    const prefix = name.slice(0, name.indexOf("."));
+    const controller = controllers.find((known) => known === prefix) ?? "memory";
+    return `${this.#directory(controller)}/${name}`;
+  }
 }
 
 const nanosPerMicro = 1000;
+const statFile = "memory.stat";
+/** What every look needs of memory.stat. */
+const v2Keys = ["inactive_file"] as const;
+const v1Keys = ["total_inactive_file", "total_swap"] as const;
 
 /** One cgroup of the unified hierarchy. */
-export function cgroupV2({ directory, files, swap }: CgroupOptions): Cgroup {
-  const kept = new KeptFiles(files);
-  const at = directory("memory");
-  const text = (name: string): string | undefined => files.text(`${at}/${name}`);
+export function cgroupV2(options: CgroupOptions): Cgroup {
+  const files = new KeptFiles(options);
+  const { swap } = options;
+  const kept = (name: string): string | undefined => files.kept(name);
+  const text = (name: string): string | undefined => files.once(name);
   const more = (stat: string): CgroupMore => ({
     rssBytes: statValue(stat, "anon") ?? 0,
     pageFaults: statValue(stat, "pgfault") ?? 0,
     majorPageFaults: statValue(stat, "pgmajfault") ?? 0,
-    memoryLimitBytes: parseLimit(text("memory.max")),
-    cpuPressure: parsePressure(text("cpu.pressure")),
-    memoryPressure: parsePressure(text("memory.pressure")),
-    ioPressure: parsePressure(text("io.pressure")),
+    memoryLimitBytes: parseLimit(kept("memory.max")),
+    cpuPressure: parsePressure(kept("cpu.pressure")),
+    memoryPressure: parsePressure(kept("memory.pressure")),
+    ioPressure: parsePressure(kept("io.pressure")),
   });
   const detail = (stat: string, cpu: string): CgroupDetail => {
     const [quota = "max", period] = (text("cpu.max") ?? "max").trim().split(" ");
@@ -176,22 +212,22 @@ export function cgroupV2({ directory, files, swap }: CgroupOptions): Cgroup {
   };
   return {
     read(level, timeMs) {
-      const cpu = kept.text(`${at}/cpu.stat`);
-      const memoryBytes = parseCount(kept.text(`${at}/memory.current`));
-      const stat = kept.text(`${at}/memory.stat`);
-      if (cpu === undefined || memoryBytes === undefined || stat === undefined) return undefined;
+      const cpu = kept("cpu.stat");
+      const memoryBytes = parseCount(kept("memory.current"));
+      const { stat, values } = files.stat(level, v2Keys);
+      if (cpu === undefined || memoryBytes === undefined || values === undefined) return undefined;
       return {
         timeMs,
         cpuNs: (statValue(cpu, "usage_usec") ?? 0) * nanosPerMicro,
         memoryBytes,
-        workingSetBytes: Math.max(memoryBytes - (statValue(stat, "inactive_file") ?? 0), 0),
+        workingSetBytes: Math.max(memoryBytes - (values[0] ?? 0), 0),
         swapBytes: swap ? (parseCount(text("memory.swap.current")) ?? 0) : 0,
         swapLimitBytes: swap ? parseLimit(text("memory.swap.max")) : 0,
         ...(level === "resource" ? {} : { more: more(stat) }),
         ...(level === "cadvisor" ? { detail: detail(stat, cpu) } : {}),
       };
     },
-    close: () => kept.close(),
+    close: () => files.close(),
   };
 }
 
@@ -201,12 +237,12 @@ function sharesOfWeight(weight: number): number {
 }
 
 /** One cgroup of the hierarchies of v1. */
-export function cgroupV1({ directory, files, swap }: CgroupOptions): Cgroup {
-  const kept = new KeptFiles(files);
-  const memory = directory("memory");
-  const text = (controller: Parameters<CgroupDirectory>[0], name: string): string | undefined =>
-    files.text(`${directory(controller)}/${name}`);
-  const limit = (name: string): number | undefined => parseLimit(text("memory", name));
+export function cgroupV1(options: CgroupOptions): Cgroup {
+  const files = new KeptFiles(options);
+  const { swap } = options;
+  const kept = (name: string): string | undefined => files.kept(name);
+  const text = (name: string): string | undefined => files.once(name);
+  const limit = (name: string): number | undefined => parseLimit(text(name));
   const swapLimit = (): number | undefined => {
     const both = limit("memory.memsw.limit_in_bytes");
     const own = limit("memory.limit_in_bytes");
@@ -216,18 +252,18 @@ export function cgroupV1({ directory, files, swap }: CgroupOptions): Cgroup {
     rssBytes: statValue(stat, "total_rss") ?? 0,
     pageFaults: statValue(stat, "total_pgfault") ?? 0,
     majorPageFaults: statValue(stat, "total_pgmajfault") ?? 0,
-    memoryLimitBytes: limit("memory.limit_in_bytes"),
+    memoryLimitBytes: parseLimit(kept("memory.limit_in_bytes")),
     cpuPressure: undefined,
     memoryPressure: undefined,
     ioPressure: undefined,
   });
   const detail = (stat: string): CgroupDetail => {
-    const quota = parseLimit(text("cpu", "cpu.cfs_quota_us"));
-    const cpu = quota === undefined ? "" : (text("cpu", "cpu.stat") ?? "");
+    const quota = parseLimit(text("cpu.cfs_quota_us"));
+    const cpu = quota === undefined ? "" : (text("cpu.stat") ?? "");
     const bytes = (key: string): number => statValue(stat, key) ?? 0;
     return {
-      cpuUserNs: parseCount(text("cpuacct", "cpuacct.usage_user")) ?? 0,
-      cpuSystemNs: parseCount(text("cpuacct", "cpuacct.usage_sys")) ?? 0,
+      cpuUserNs: parseCount(text("cpuacct.usage_user")) ?? 0,
+      cpuSystemNs: parseCount(text("cpuacct.usage_sys")) ?? 0,
       throttling:
         quota === undefined
           ? undefined
@@ -238,46 +274,44 @@ export function cgroupV1({ directory, files, swap }: CgroupOptions): Cgroup {
               burstPeriods: statValue(cpu, "nr_bursts") ?? 0,
               burstNs: statValue(cpu, "burst_time") ?? 0,
             },
-      cpuShares: parseCount(text("cpu", "cpu.shares")),
-      cpuPeriodMicros: parseCount(text("cpu", "cpu.cfs_period_us")),
+      cpuShares: parseCount(text("cpu.shares")),
+      cpuPeriodMicros: parseCount(text("cpu.cfs_period_us")),
       cpuQuotaMicros: quota,
       cacheBytes: bytes("total_cache"),
       mappedFileBytes: bytes("total_mapped_file"),
       activeFileBytes: bytes("total_active_file"),
       inactiveFileBytes: bytes("total_inactive_file"),
-      kernelBytes: parseCount(text("memory", "memory.kmem.usage_in_bytes")) ?? 0,
-      maxMemoryBytes: parseCount(text("memory", "memory.max_usage_in_bytes")),
-      limitHits: parseCount(text("memory", "memory.failcnt")) ?? 0,
-      oomKills: statValue(text("memory", "memory.oom_control") ?? "", "oom_kill") ?? 0,
+      kernelBytes: parseCount(text("memory.kmem.usage_in_bytes")) ?? 0,
+      maxMemoryBytes: parseCount(text("memory.max_usage_in_bytes")),
+      limitHits: parseCount(text("memory.failcnt")) ?? 0,
+      oomKills: statValue(text("memory.oom_control") ?? "", "oom_kill") ?? 0,
       ownPageFaults: bytes("pgfault"),
       ownMajorPageFaults: bytes("pgmajfault"),
       memoryReservationBytes: limit("memory.soft_limit_in_bytes"),
-      threads: parseCount(text("pids", "pids.current")),
-      maxThreads: parseLimit(text("pids", "pids.max")),
-      io: parseBlkio(
-        text("blkio", "blkio.throttle.io_service_bytes"),
-        text("blkio", "blkio.throttle.io_serviced"),
-      ),
+      threads: parseCount(text("pids.current")),
+      maxThreads: parseLimit(text("pids.max")),
+      io: parseBlkio(text("blkio.throttle.io_service_bytes"), text("blkio.throttle.io_serviced")),
     };
   };
   return {
     read(level, timeMs) {
-      const cpuNs = parseCount(kept.text(`${directory("cpuacct")}/cpuacct.usage`));
-      const memoryBytes = parseCount(kept.text(`${memory}/memory.usage_in_bytes`));
-      const stat = kept.text(`${memory}/memory.stat`);
-      if (cpuNs === undefined || memoryBytes === undefined || stat === undefined) return undefined;
-      const inactive = statValue(stat, "total_inactive_file") ?? 0;
+      const cpuNs = parseCount(kept("cpuacct.usage"));
+      const memoryBytes = parseCount(kept("memory.usage_in_bytes"));
+      const { stat, values } = files.stat(level, v1Keys);
+      if (cpuNs === undefined || memoryBytes === undefined || values === undefined)
+        return undefined;
+      const [inactiveBytes = 0, swappedBytes = 0] = values;
       return {
         timeMs,
         cpuNs,
         memoryBytes,
-        workingSetBytes: Math.max(memoryBytes - inactive, 0),
-        swapBytes: swap ? (statValue(stat, "total_swap") ?? 0) : 0,
+        workingSetBytes: Math.max(memoryBytes - inactiveBytes, 0),
+        swapBytes: swap ? swappedBytes : 0,
         swapLimitBytes: swap ? swapLimit() : 0,
         ...(level === "resource" ? {} : { more: more(stat) }),
         ...(level === "cadvisor" ? { detail: detail(stat) } : {}),
       };
     },
-    close: () => kept.close(),
+    close: () => files.close(),
   };
 }

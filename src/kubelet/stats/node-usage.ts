@@ -6,13 +6,14 @@ import {
   type Pressure,
   statValue,
 } from "./cgroup-text.ts";
-import type { CgroupUsage } from "./cgroup.ts";
+import type { CgroupUsage, Level } from "./cgroup.ts";
 import type { KernelFiles } from "./kernel-files.ts";
 
 /** The whole machine. */
 export interface NodeUsage extends CgroupUsage {
   readonly totalMemoryBytes: number;
   readonly totalSwapBytes: number;
+  /** From level `summary` on, as the rest. */
   readonly interfaces: readonly InterfaceCounters[];
   readonly tasks: number | undefined;
   readonly maxTasks: number | undefined;
@@ -59,19 +60,16 @@ function pressure(files: KernelFiles, name: string): Pressure | undefined {
  * The machine as procfs counts it: right also where this process is in a cgroup namespace, and the same on v1 and v2.
  * Memory in use is anonymous and file pages, as the kernel counts it for cgroups.
  */
-export function readNode(files: KernelFiles, nowMs: number): NodeUsage {
+export function readNode(files: KernelFiles, level: Level, nowMs: number): NodeUsage {
   const ticks = cpuTicks(files.text("/proc/stat") ?? "");
   const memory = files.text("/proc/meminfo") ?? "";
-  const vmstat = files.text("/proc/vmstat") ?? "";
   const of = (name: string): number => meminfo(memory, name);
   const cacheBytes = of("Cached") + of("Buffers") + of("SwapCached");
   const memoryBytes = of("AnonPages") + cacheBytes;
   const inactiveFileBytes = of("Inactive(file)");
   const totalMemoryBytes = of("MemTotal");
   const totalSwapBytes = of("SwapTotal");
-  const faults = statValue(vmstat, "pgfault") ?? 0;
-  const majorFaults = statValue(vmstat, "pgmajfault") ?? 0;
-  return {
+  const base = {
     timeMs: nowMs,
     cpuNs: (ticks.user + ticks.system) * tickNs,
     memoryBytes,
@@ -80,6 +78,15 @@ export function readNode(files: KernelFiles, nowMs: number): NodeUsage {
     swapLimitBytes: totalSwapBytes,
     totalMemoryBytes,
     totalSwapBytes,
+  };
+  if (level === "resource") {
+    return { ...base, interfaces: [], tasks: undefined, maxTasks: undefined };
+  }
+  const vmstat = files.text("/proc/vmstat") ?? "";
+  const faults = statValue(vmstat, "pgfault") ?? 0;
+  const majorFaults = statValue(vmstat, "pgmajfault") ?? 0;
+  return {
+    ...base,
     more: {
       rssBytes: of("AnonPages"),
       pageFaults: faults,

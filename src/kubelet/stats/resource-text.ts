@@ -6,55 +6,64 @@ import type { Sample } from "./sample.ts";
 const nanosPerSecond = 1e9;
 const scrapeHelp = "1 if there was an error while getting container metrics, 0 otherwise";
 
-/** The names that metrics-server and the stability guarantees of Kubernetes know, in three sizes. */
-class ResourcePage {
-  readonly page = new Page();
-  readonly #families = new Map<string, Family>();
+interface UsageFamilies {
+  readonly cpu: Family;
+  readonly memory: Family;
+  readonly swap: Family;
+}
 
-  #family(name: string, type: "counter" | "gauge", help: string): Family {
-    let family = this.#families.get(name);
-    if (family === undefined) {
-      family = this.page.family(name, type, help);
-      this.#families.set(name, family);
-    }
-    return family;
-  }
+const linuxOnly = "Reported only on non-windows systems";
 
-  usage(of: "node" | "pod" | "container", labels: string, usage: CgroupUsage): void {
-    const { cpuNs, swapBytes, timeMs, workingSetBytes } = usage;
-    const article = of === "container" ? "container" : of;
-    this.#family(
+function usageFamilies(page: Page, of: "node" | "pod" | "container"): UsageFamilies {
+  const swapOf =
+    of === "node" ? "Current swap usage of the node" : `Current amount of the ${of} swap usage`;
+  return {
+    cpu: page.family(
       `${of}_cpu_usage_seconds_total`,
       "counter",
-      `Cumulative cpu time consumed by the ${article} in core-seconds`,
-    ).add(labels, cpuNs / nanosPerSecond, timeMs);
-    this.#family(
+      `Cumulative cpu time consumed by the ${of} in core-seconds`,
+    ),
+    memory: page.family(
       `${of}_memory_working_set_bytes`,
       "gauge",
-      `Current working set of the ${article} in bytes`,
-    ).add(labels, workingSetBytes, timeMs);
-    this.#family(
-      `${of}_swap_usage_bytes`,
-      "gauge",
-      of === "container"
-        ? "Current amount of the container swap usage in bytes. Reported only on non-windows systems"
-        : `Current swap usage of the ${article} in bytes. Reported only on non-windows systems`,
-    ).add(labels, swapBytes, timeMs);
-  }
+      `Current working set of the ${of} in bytes`,
+    ),
+    swap: page.family(`${of}_swap_usage_bytes`, "gauge", `${swapOf} in bytes. ${linuxOnly}`),
+  };
+}
 
-  container(labels: string, usage: CgroupUsage, startedAtMs: number): void {
-    this.usage("container", labels, usage);
-    this.#family(
-      "container_start_time_seconds",
-      "gauge",
-      "Start time of the container since unix epoch in seconds",
-    ).add(labels, startedAtMs / 1000);
-    if (usage.swapLimitBytes === undefined) return;
-    this.#family(
-      "container_swap_limit_bytes",
-      "gauge",
-      "Current amount of the container swap limit in bytes. Reported only on non-windows systems",
-    ).add(labels, usage.swapLimitBytes, usage.timeMs);
+function addUsage({ cpu, memory, swap }: UsageFamilies, labels: string, usage: CgroupUsage): void {
+  const { cpuNs, swapBytes, timeMs, workingSetBytes } = usage;
+  cpu.add(labels, cpuNs / nanosPerSecond, timeMs);
+  memory.add(labels, workingSetBytes, timeMs);
+  swap.add(labels, swapBytes, timeMs);
+}
+
+function addSample(page: Page, { node, pods }: Sample): void {
+  addUsage(usageFamilies(page, "node"), "", node);
+  const ofPods = usageFamilies(page, "pod");
+  const ofContainers = usageFamilies(page, "container");
+  const startTime = page.family(
+    "container_start_time_seconds",
+    "gauge",
+    "Start time of the container since unix epoch in seconds",
+  );
+  const swapLimit = page.family(
+    "container_swap_limit_bytes",
+    "gauge",
+    `Current amount of the container swap limit in bytes. ${linuxOnly}`,
+  );
+  for (const { containers, own, record } of pods) {
+    const { name, namespace } = record;
+    for (const { record: of, startedAtMs, usage } of containers) {
+      const labels = labelText({ container: of.name, namespace, pod: name });
+      addUsage(ofContainers, labels, usage);
+      startTime.add(labels, startedAtMs / 1000);
+      if (usage.swapLimitBytes !== undefined) {
+        swapLimit.add(labels, usage.swapLimitBytes, usage.timeMs);
+      }
+    }
+    if (own !== undefined) addUsage(ofPods, labelText({ namespace, pod: name }), own.usage);
   }
 }
 
@@ -63,21 +72,10 @@ class ResourcePage {
  * sample the page says that there was an error.
  */
 export function resourceText(sample: Sample | undefined): string {
-  const resource = new ResourcePage();
-  if (sample !== undefined) {
-    resource.usage("node", "", sample.node);
-    for (const { containers, own, record } of sample.pods) {
-      const { name, namespace } = record;
-      const rest = labelText({ namespace, pod: name });
-      for (const container of containers) {
-        const labels = labelText({ container: container.record.name, namespace, pod: name });
-        resource.container(labels, container.usage, container.startedAtMs);
-      }
-      if (own !== undefined) resource.usage("pod", rest, own.usage);
-    }
-  }
+  const page = new Page();
+  if (sample !== undefined) addSample(page, sample);
   const failed = sample === undefined ? 1 : 0;
-  resource.page.single("resource_scrape_error", "gauge", scrapeHelp, failed);
-  resource.page.single("scrape_error", "gauge", `(Deprecated since 1.29.0) ${scrapeHelp}`, failed);
-  return resource.page.text();
+  page.single("resource_scrape_error", "gauge", scrapeHelp, failed);
+  page.single("scrape_error", "gauge", `(Deprecated since 1.29.0) ${scrapeHelp}`, failed);
+  return page.text();
 }

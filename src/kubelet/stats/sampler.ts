@@ -2,12 +2,17 @@ import { setImmediate } from "node:timers/promises";
 
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
-import type { PodRecord, RuntimeInfo } from "../../runtime/types.ts";
+import type {
+  ContainerRecord,
+  PodRecord,
+  RuntimeInfo,
+  SandboxRecord,
+} from "../../runtime/types.ts";
 import { podCgroup } from "../spec/pod-cgroup.ts";
 import { CgroupFinder, type CgroupPaths } from "./cgroup-finder.ts";
 import { parseNetDev } from "./cgroup-text.ts";
 import type { Cgroup, CgroupUsage, Level } from "./cgroup.ts";
-import { CpuRates } from "./cpu-rates.ts";
+import { CpuRate } from "./cpu-rate.ts";
 import { EngineProcess } from "./engine-process.ts";
 import { countHandles } from "./handle-counts.ts";
 import type { KernelFiles } from "./kernel-files.ts";
@@ -30,18 +35,38 @@ const turnSize = 64;
 
 const ranks: Readonly<Record<Level, number>> = { resource: 0, summary: 1, cadvisor: 2 };
 
+/** One life of one cgroup. */
 interface Watched {
+  /** From which level on it is read. */
+  readonly level: Level;
   readonly paths: CgroupPaths;
   readonly cgroup: Cgroup;
+  readonly rate: CpuRate;
+  readonly startMs: number | undefined;
+  /** Its first process; another one, or another start, is another life. */
+  readonly pid: number;
+  /** Number of the round that read it last. */
+  round: number;
+}
+
+/** What to read, and how it is found when it was not read before. */
+interface Wanted extends Pick<Watched, "level" | "pid" | "startMs"> {
+  /** Unique among all. */
+  readonly key: string;
+  readonly find: () => CgroupPaths | undefined;
+  /** How much of it is read; default as much as of all. */
+  readonly depth?: Level;
 }
 
 /** One walk over everything. */
 interface Round {
   readonly level: Level;
-  /** Keys of what was read. */
-  readonly seen: Set<string>;
+  readonly number: number;
+  /** Since others had their turn. */
   read: number;
 }
+
+type Found = CgroupSample & { readonly paths: CgroupPaths };
 
 /** What stands for a pod's cgroup on a host where pods have none. */
 function sumOf(containers: readonly ContainerSample[]): CgroupSample | undefined {
@@ -85,9 +110,12 @@ export class Sampler {
   readonly #options: SamplerOptions;
   readonly #finder: CgroupFinder;
   readonly #engine: EngineProcess;
-  readonly #rates = new CpuRates();
   readonly #watched = new Map<string, Watched>();
   readonly #bootMs: number;
+  readonly #nodeRate: CpuRate;
+  /** Of daemons that have no cgroup of their own, by their start. */
+  readonly #daemonRates = new Map<string, { readonly startMs: number; readonly rate: CpuRate }>();
+  #rounds = 0;
   #last: Sample | undefined;
   #running: { readonly level: Level; readonly sample: Promise<Sample> } | undefined;
 
@@ -97,6 +125,7 @@ export class Sampler {
     this.#finder = new CgroupFinder(files, swapTotal(files) > 0);
     this.#engine = new EngineProcess({ files, clock, socketPath: config.dockerSocket });
     this.#bootMs = bootTimeMs(files);
+    this.#nodeRate = new CpuRate(this.#bootMs);
   }
 
   /** A sample of at least this level that is no older than a second. */
@@ -124,11 +153,11 @@ export class Sampler {
 
   async #take(level: Level): Promise<Sample> {
     const { clock, files, records } = this.#options;
-    const round: Round = { level, seen: new Set(), read: 0 };
+    this.#rounds += 1;
+    const round: Round = { level, number: this.#rounds, read: 0 };
     const takenAt = clock.monotonic();
-    const node = readNode(files, clock.now());
-    const nodeNanoCores = this.#rates.note("node", node, this.#bootMs);
-    const system = this.#system(round);
+    const node = readNode(files, level, clock.now());
+    const system = level === "resource" ? [] : this.#system(round);
     const tiers = level === "cadvisor" ? this.#tiers(round) : [];
     const pods: PodSample[] = [];
     for (const record of records()) {
@@ -144,55 +173,54 @@ export class Sampler {
       takenAt,
       node,
       nodeStartedAtMs: this.#bootMs,
-      nodeNanoCores,
+      nodeNanoCores: this.#nodeRate.note(node),
       pods,
       system,
       tiers,
     };
   }
 
-  /** Closes what was not read: a lower level reads less, and has nothing open that it would not read. */
-  #letGo({ level, seen }: Round): void {
-    for (const [key, { cgroup }] of this.#watched) {
-      const skipped = level !== "cadvisor" && (key.startsWith("sandbox ") || key.startsWith("at "));
-      if (seen.has(key) || skipped) continue;
-      cgroup.close();
+  /** Closes what has gone: what this round, and any that began since, would have read. */
+  #letGo({ level, number }: Round): void {
+    for (const [key, watched] of this.#watched) {
+      if (watched.round >= number || ranks[watched.level] > ranks[level]) continue;
+      watched.cgroup.close();
       this.#watched.delete(key);
     }
-    const alive = new Set(this.#watched.keys());
-    for (const key of ["node", "kubelet", "runtime"]) alive.add(key);
-    this.#rates.keepOnly(alive);
   }
 
   /** Reads one cgroup; undefined when it has gone. */
-  #read(
-    key: string,
-    find: () => CgroupPaths | undefined,
-    startMs: number | undefined,
-    round: Round,
-  ): (CgroupSample & { readonly paths: CgroupPaths }) | undefined {
-    const watched = this.#watched.get(key) ?? this.#watch(key, find);
+  #read(wanted: Wanted, round: Round): Found | undefined {
+    const watched = this.#watch(wanted);
     if (watched === undefined) return undefined;
-    round.seen.add(key);
+    watched.round = round.number;
     round.read += 1;
+    const { cgroup, paths, rate } = watched;
     const { clock } = this.#options;
-    const read = (): CgroupUsage | undefined => watched.cgroup.read(round.level, clock.now());
-    let usage = read();
+    const depth = wanted.depth ?? round.level;
+    let usage = cgroup.read(depth, clock.now());
     if (usage === undefined) {
       // Removed and made again under its name: what is open is of the one that has gone.
-      watched.cgroup.close();
-      usage = read();
+      cgroup.close();
+      usage = cgroup.read(depth, clock.now());
     }
     if (usage === undefined) return undefined;
-    const { paths } = watched;
-    const nanoCores = this.#rates.note(key, usage, startMs);
-    return { id: paths.id, startedAtMs: startMs ?? usage.timeMs, usage, nanoCores, paths };
+    const startedAtMs = wanted.startMs ?? usage.timeMs;
+    return { id: paths.id, startedAtMs, usage, nanoCores: rate.note(usage), paths };
   }
 
-  #watch(key: string, find: () => CgroupPaths | undefined): Watched | undefined {
+  #watch({ find, key, level, pid, startMs }: Wanted): Watched | undefined {
+    const known = this.#watched.get(key);
+    if (known !== undefined) {
+      if (known.pid === pid && known.startMs === startMs) return known;
+      known.cgroup.close();
+      this.#watched.delete(key);
+    }
     const paths = find();
     if (paths === undefined) return undefined;
-    const watched = { paths, cgroup: this.#finder.open(paths) };
+    const cgroup = this.#finder.open(paths);
+    const rate = new CpuRate(startMs);
+    const watched = { level, paths, cgroup, rate, startMs, pid, round: 0 };
     this.#watched.set(key, watched);
     return watched;
   }
@@ -202,31 +230,30 @@ export class Sampler {
     const sandbox = record.sandboxes.find(({ ready }) => ready);
     const containers = record.containers.flatMap((container) => {
       const { state } = container;
-      if (state.kind !== "running") return [];
-      return this.#container({ ...container, state }, round) ?? [];
+      return state.kind === "running" ? (this.#container(container, state, round) ?? []) : [];
     });
     if (sandbox === undefined && containers.length === 0) return undefined;
     const { pid } = sandbox ?? {};
     const ownNetwork = sandbox?.network === "pod" && pid !== undefined;
     const text =
       ownNetwork && round.level !== "resource" ? files.text(`/proc/${pid}/net/dev`) : undefined;
-    const cgroup = this.#podCgroup(record, containers, round);
     return {
       record,
-      own: cgroup ?? sumOf(containers),
+      own: this.#podCgroup(record, containers, round) ?? sumOf(containers),
       containers,
       sandbox,
-      sandboxCgroup: round.level === "cadvisor" ? this.#sandbox(record, round) : undefined,
+      sandboxCgroup: round.level === "cadvisor" ? this.#sandbox(sandbox, round) : undefined,
       interfaces: text === undefined ? undefined : parseNetDev(text),
     };
   }
 
-  #sandbox({ sandboxes }: PodRecord, round: Round): CgroupSample | undefined {
-    const sandbox = sandboxes.find(({ ready }) => ready);
+  #sandbox(sandbox: SandboxRecord | undefined, round: Round): CgroupSample | undefined {
     if (sandbox?.pid === undefined) return undefined;
-    const { createdAt, id, pid } = sandbox;
+    const { createdAt: startMs, id, pid } = sandbox;
     const find = (): CgroupPaths | undefined => this.#finder.ofContainer(id, pid);
-    return this.#read(`sandbox ${id} ${pid}`, find, createdAt, round);
+    // It sleeps all its life: that it is there is all there is to see.
+    const wanted = { key: id, level: "cadvisor", depth: "summary", pid, startMs, find } as const;
+    return this.#read(wanted, round);
   }
 
   #podCgroup(
@@ -249,49 +276,38 @@ export class Sampler {
       }
       return undefined;
     };
-    const startMs = sandbox?.createdAt ?? containers[0]?.startedAtMs;
-    return this.#read(`pod ${uid}`, find, startMs, round);
+    // It outlives its sandboxes and all that is in them.
+    const oldest = sandboxes.at(-1) ?? sandbox;
+    const startMs = oldest?.createdAt ?? containers[0]?.startedAtMs;
+    return this.#read({ key: uid, level: "resource", pid: 0, startMs, find }, round);
   }
 
   #container(
-    record: ContainerSample["record"] & {
-      readonly state: {
-        readonly kind: "running";
-        readonly pid: number;
-        readonly startedAt: number;
-      };
-    },
+    record: ContainerRecord,
+    { pid, startedAt: startMs }: { readonly pid: number; readonly startedAt: number },
     round: Round,
   ): ContainerSample | undefined {
-    const { id, state } = record;
-    // The same container that was started again begins to count anew.
-    const key = `container ${id} ${state.pid} ${state.startedAt}`;
-    const find = (): CgroupPaths | undefined => this.#finder.ofContainer(id, state.pid);
-    const sample = this.#read(key, find, state.startedAt, round);
+    const { id } = record;
+    const find = (): CgroupPaths | undefined => this.#finder.ofContainer(id, pid);
+    const sample = this.#read({ key: id, level: "resource", pid, startMs, find }, round);
     if (sample === undefined) return undefined;
     if (round.level === "resource") return { ...sample, record };
     const processes = this.#finder.processes(sample.paths);
     const base = { ...sample, record, processes: processes.length };
     if (round.level === "summary") return base;
-    return { ...base, handles: countHandles(this.#options.files, state.pid, processes) };
+    return { ...base, handles: countHandles(this.#options.files, pid, processes) };
   }
 
   /** The agent, the engine, and all pods together. */
   #system(round: Round): readonly SystemSample[] {
-    const pid = this.#engine.pid();
-    const kubelet = this.#daemon("kubelet", "self", round);
-    const runtime = pid === undefined ? undefined : this.#daemon("runtime", pid, round);
+    const engine = this.#engine.pid();
     const top = this.#tierPaths()[0];
-    const pods = top === undefined ? undefined : this.#at("pods", top, round);
-    return [kubelet, runtime, pods === undefined ? undefined : { ...pods, name: "pods" as const }]
-      .filter((sample) => sample !== undefined)
-      .map(({ id, name, nanoCores, startedAtMs, usage }) => ({
-        id,
-        name,
-        nanoCores,
-        startedAtMs,
-        usage,
-      }));
+    const pods = top === undefined ? undefined : this.#at(top, round);
+    return [
+      this.#daemon("kubelet", "self", round),
+      engine === undefined ? undefined : this.#daemon("runtime", engine, round),
+      pods === undefined ? undefined : { ...pods, name: "pods" as const },
+    ].filter((sample) => sample !== undefined);
   }
 
   /** A daemon's cgroup; without one of its own the process alone, and not everything that shares the cgroup. */
@@ -302,26 +318,33 @@ export class Sampler {
   ): SystemSample | undefined {
     const { clock, files } = this.#options;
     const paths = this.#finder.ofProcess(pid);
-    const own = [paths?.id, paths?.of("cpuacct")].every((path) => (path ?? "/") !== "/");
-    const process = readProcess(files, pid, this.#bootMs, clock.now());
-    if (process === undefined) return undefined;
-    const { startedAtMs } = process;
-    if (paths !== undefined && own) {
-      const sample = this.#read(`${name} ${pid}`, () => paths, startedAtMs, round);
+    const usage = readProcess(files, pid, this.#bootMs, clock.now());
+    if (usage === undefined) return undefined;
+    const { startedAtMs } = usage;
+    if (paths !== undefined && paths.id !== "/" && paths.of("cpuacct") !== "/") {
+      const wanted = { key: name, level: "summary", startMs: startedAtMs } as const;
+      const find = (): CgroupPaths => paths;
+      const sample = this.#read({ ...wanted, pid: pid === "self" ? 0 : pid, find }, round);
       if (sample !== undefined) return { ...sample, name };
     }
-    const nanoCores = this.#rates.note(name, process, startedAtMs);
-    return { id: paths?.id ?? "/", name, startedAtMs, usage: process, nanoCores };
+    let known = this.#daemonRates.get(name);
+    if (known?.startMs !== startedAtMs) {
+      known = { startMs: startedAtMs, rate: new CpuRate(startedAtMs) };
+      this.#daemonRates.set(name, known);
+    }
+    return { id: paths?.id ?? "/", name, startedAtMs, usage, nanoCores: known.rate.note(usage) };
   }
 
-  #at(key: string, paths: CgroupPaths, round: Round): CgroupSample | undefined {
-    return this.#read(key, () => paths, this.#finder.madeAt(paths), round);
+  #at(paths: CgroupPaths, round: Round, level: Level = "summary"): CgroupSample | undefined {
+    // Its directory's time changes with each cgroup that is made in it.
+    const startMs = this.#watched.get(paths.id)?.startMs ?? this.#finder.madeAt(paths);
+    return this.#read({ key: paths.id, level, pid: 0, startMs, find: () => paths }, round);
   }
 
   #tiers(round: Round): readonly CgroupSample[] {
     return this.#tierPaths()
       .slice(1)
-      .flatMap((paths) => this.#at(`at ${paths.id}`, paths, round) ?? []);
+      .flatMap((paths) => this.#at(paths, round, "cadvisor") ?? []);
   }
 
   /** `kubepods`, and what is below it beside the pods. */
@@ -333,6 +356,6 @@ export class Sampler {
       const { path } = podCgroup("", qos, options);
       return this.#finder.at(`/${path.slice(0, path.lastIndexOf("/"))}`);
     });
-    return paths.filter((each) => this.#finder.exists(each));
+    return paths.filter((each) => this.#finder.madeAt(each) !== undefined);
   }
 }

@@ -31,8 +31,20 @@ export interface SummaryInput {
 }
 
 /** RFC 3339 with whole seconds, as `metav1.Time` is written. */
-function time(ms: number): string {
+function formatTime(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+const last = { second: 0, text: formatTime(0) };
+
+/** The same; of a thousand times on a page all but a few are within the same second. */
+function time(ms: number): string {
+  const second = Math.floor(ms / 1000);
+  if (second !== last.second) {
+    last.second = second;
+    last.text = formatTime(ms);
+  }
+  return last.text;
 }
 
 function psiData({ avg10, avg60, avg300, totalNs }: PressureLine): PsiData {

@@ -117,6 +117,30 @@ function openCgroupFiles(): number {
   }).length;
 }
 
+/** The kernel, and the engine where it can tell, were asked between two readings. */
+function checkCpu([least = 0, most = 0]: readonly number[], said: readonly number[]): void {
+  for (const cpu of said) {
+    if (cpu === 0) continue;
+    // The shell before it, and what the kernel rounds to ticks.
+    assert.ok(least - 8e7 <= cpu && cpu <= most + 2e7, `${least} ${cpu} ${most}`);
+  }
+}
+
+/** What the container was made with is what the page says. */
+async function checkPage(own: Statistics): Promise<void> {
+  const cadvisor = parsePrometheus(await own.cadvisor(testSignal()));
+  const of = (family: string): number | undefined =>
+    cadvisor
+      .get(`container_${family}`)
+      ?.samples.find(({ labels }) => labels["container"] === "main")?.value;
+  assert.equal(of("spec_memory_limit_bytes"), 64 * mebi);
+  assert.equal(of("spec_cpu_quota"), 20_000);
+  assert.ok(Math.abs((of("spec_cpu_shares") ?? 0) - 512) <= 26, String(of("spec_cpu_shares")));
+  assert.ok((of("cpu_cfs_throttled_periods_total") ?? 0) > 0);
+  assert.ok((of("file_descriptors") ?? 0) >= 3);
+  assert.equal(of("threads"), 1);
+}
+
 describe("usage of real containers", () => {
   it("is what the engine and the kernel say, and ends with the container", async () => {
     const config = sandboxConfig();
@@ -143,13 +167,8 @@ describe("usage of real containers", () => {
     await systemClock.sleep(1100, testSignal());
     const { main, pod } = await only(own);
 
-    // The kernel, and the engine where it can tell, were asked between the two readings.
-    for (const cpu of [ticks * 1e7, engine.cpu_stats.cpu_usage.total_usage]) {
-      if (cpu === 0) continue;
-      const [least, most] = [first.cpu.usageCoreNanoSeconds, main.cpu.usageCoreNanoSeconds];
-      // The shell before it, and what the kernel rounds to ticks.
-      assert.ok(least - 8e7 <= cpu && cpu <= most + 2e7, `${least} ${cpu} ${most}`);
-    }
+    const between = [first, main].map(({ cpu }) => cpu.usageCoreNanoSeconds);
+    checkCpu(between, [ticks * 1e7, engine.cpu_stats.cpu_usage.total_usage]);
     assert.ok(main.cpu.usageNanoCores !== undefined && main.cpu.usageNanoCores < 0.35e9);
     assert.ok(main.cpu.usageNanoCores > 0.02e9, String(main.cpu.usageNanoCores));
     const { usageBytes } = main.memory;
@@ -167,17 +186,7 @@ describe("usage of real containers", () => {
       const used = main.rootfs?.usedBytes ?? 0;
       assert.ok(used >= 5 * mebi && used < 6 * mebi, String(used));
     }
-    const cadvisor = parsePrometheus(await own.cadvisor(testSignal()));
-    const of = (family: string): number | undefined =>
-      cadvisor
-        .get(`container_${family}`)
-        ?.samples.find(({ labels }) => labels["container"] === "main")?.value;
-    assert.equal(of("spec_memory_limit_bytes"), 64 * mebi);
-    assert.equal(of("spec_cpu_quota"), 20_000);
-    assert.ok(Math.abs((of("spec_cpu_shares") ?? 0) - 512) <= 26, String(of("spec_cpu_shares")));
-    assert.ok((of("cpu_cfs_throttled_periods_total") ?? 0) > 0);
-    assert.ok((of("file_descriptors") ?? 0) >= 3);
-    assert.equal(of("threads"), 1);
+    await checkPage(own);
     const opened = openCgroupFiles();
     assert.ok(opened >= 6, String(opened));
 
