@@ -36,12 +36,18 @@ export async function dialTls(at: Address, credentials?: Credentials): Promise<T
   return socket;
 }
 
-/** Runs a command by WebSocket, as kubectl does. @returns Its exit code. */
+/** Runs a command by WebSocket, as kubectl does. */
 export async function execOnce(
   at: Address,
   path: string,
   credentials: Credentials,
-): Promise<number> {
+): Promise<{
+  readonly exitCode: number;
+  /** The exit code is known then, the connection not yet closed. */
+  readonly ms: number;
+}> {
+  const start = performance.now();
+  let ms = Number.NaN;
   const socket = new WebSocket(`wss://${at.host}:${at.port}${path}`, ["v5.channel.k8s.io"], {
     ...credentials,
     rejectUnauthorized: false,
@@ -49,14 +55,17 @@ export async function execOnce(
   });
   let status = "";
   socket.on("message", (data: Buffer) => {
-    if (data[0] === 3) status += data.subarray(1).toString();
+    if (data[0] !== 3 || data.length === 1) return;
+    status += data.subarray(1).toString();
+    ms = performance.now() - start;
   });
   await once(socket, "close");
   const ended = JSON.parse(status) as {
     readonly status: string;
     readonly details?: { readonly causes?: readonly { readonly message: string }[] };
   };
-  return ended.status === "Success" ? 0 : Number(ended.details?.causes?.[0]?.message ?? Number.NaN);
+  const code = Number(ended.details?.causes?.[0]?.message ?? Number.NaN);
+  return { exitCode: ended.status === "Success" ? 0 : code, ms };
 }
 
 /** Bytes in and out of one exec by WebSocket. */

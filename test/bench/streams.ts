@@ -130,7 +130,9 @@ export async function benchStreams(argv: readonly string[]): Promise<void> {
       let figures = report(result, plan);
       if (!argv.includes("--only")) {
         const { benchLogs } = await import("./streams-logs.ts");
+        const { benchScrape } = await import("./streams-scrape.ts");
         figures = { ...figures, ...(await benchLogs(machine)) };
+        figures = { ...figures, ...(await benchScrape(machine)) };
       }
       const loads = loadavg().map((value) => round(value));
       line("load average (1, 5, 15 min)", loads.join(" "));

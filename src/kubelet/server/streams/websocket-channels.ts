@@ -176,13 +176,12 @@ class WebSocketChannels implements RemoteChannels {
       : status.status === "Failure"
         ? (status.message ?? "")
         : undefined;
-    try {
-      if (text !== undefined) await this.#sent(this.#message(channel.error, Buffer.from(text)));
-    } finally {
-      this.#socket.close(1000);
-      // The client's answer to the close is behind what it still sends.
-      this.#stdin.discard();
-    }
+    const sent =
+      text === undefined ? undefined : this.#sent(this.#message(channel.error, Buffer.from(text)));
+    this.#socket.close(1000);
+    // The client's answer to the close is behind what it still sends.
+    this.#stdin.discard();
+    await sent;
   }
 
   #sent(message: string | Buffer): Promise<void> {
