@@ -78,6 +78,8 @@ export class CertificateRotation {
   #deadline: { readonly of: string; readonly at: number } | undefined;
   /** Milliseconds since the epoch. */
   #lastIssued = Number.NEGATIVE_INFINITY;
+  /** What was wanted at the last look, as JSON. */
+  #lastWish: string | undefined;
   #failures = 0;
   #told = { message: "", at: 0 };
 
@@ -87,9 +89,13 @@ export class CertificateRotation {
 
   /** Resolves when `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, onReturn, onWishChange } = this.#options;
+    const { clock, onReturn, onWishChange, wish } = this.#options;
     const wake = (): void => this.#wake.wake();
-    const ends = [onWishChange?.(wake), onReturn?.(wake)];
+    const wakeIfOther = (): void => {
+      // A heartbeat of the node must not cut a pause short.
+      if (JSON.stringify(wish()) !== this.#lastWish) wake();
+    };
+    const ends = [onWishChange?.(wakeIfOther), onReturn?.(wake)];
     try {
       while (!signal.aborted) {
         const pauseMs = await this.#step(signal);
@@ -127,6 +133,7 @@ export class CertificateRotation {
     });
     metrics.use(pair?.certificate);
     const wanted = wish();
+    this.#lastWish = JSON.stringify(wanted);
     if (wanted === undefined) return lookMs;
     const now = clock.now();
     const deadline = pair === undefined ? now : this.#deadlineOf(pair);

@@ -152,6 +152,27 @@ describe("a certificate is kept good", () => {
     await issued(store);
   });
 
+  test("heartbeats of the node do not hurry what was denied; another address does", async (t) => {
+    const node = new NodeDouble();
+    node.setAddresses(internalIP("192.0.2.1"));
+    const { api, clock, store, start } = await rigFor(t, {
+      wish: () => servingWishOf("n1", node.node()?.status?.addresses ?? []),
+      onWishChange: (listener) => node.subscribe(listener),
+    });
+    api.decide = "deny";
+    start();
+    await eventually("the request", () => Promise.resolve(api.names[0]));
+    for (let beat = 0; beat < 5; beat += 1) {
+      await clock.pass(minuteMs);
+      node.setAddresses(internalIP("192.0.2.1"));
+    }
+    await clock.idle();
+    assert.equal(api.names.length, 1);
+    api.decide = "approve";
+    node.setAddresses(internalIP("192.0.2.2"));
+    assert.equal((await issued(store)).subjectAltName, "IP Address:192.0.2.2");
+  });
+
   test("a denied request is not repeated for ten minutes, and then with another key", async (t) => {
     const { api, clock, store, start, lines } = await rigFor(t);
     api.decide = "deny";
