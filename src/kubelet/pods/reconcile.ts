@@ -72,21 +72,21 @@ export function effectiveGrace(state: PodEntry): number {
 }
 
 /** When the pod has been active long enough, milliseconds since the epoch. */
-function deadlineAt(pod: AssignedPod, status: PodStatus): number | undefined {
-  const seconds = pod.spec?.activeDeadlineSeconds;
-  if (seconds === undefined || status.startTime === undefined) return undefined;
-  return Date.parse(status.startTime) + seconds * 1000;
+function deadlineAt({ deps, state }: Look, pod: AssignedPod | undefined): number | undefined {
+  const seconds = pod?.spec?.activeDeadlineSeconds;
+  const { startTime } = deps.writer.current(state.uid) ?? pod?.status ?? {};
+  if (seconds === undefined || startTime === undefined) return undefined;
+  return Date.parse(startTime) + seconds * 1000;
 }
 
-/** Ends the pod when its deadline has passed. Returns when it will, else. */
-function enforceDeadline(look: Look, pod: AssignedPod): number | undefined {
+/** Ends the pod when its deadline has passed. */
+function enforceDeadline(look: Look, pod: AssignedPod): void {
   const { deps, state } = look;
-  const due = deadlineAt(pod, deps.writer.current(state.uid) ?? pod.status ?? {});
-  if (due === undefined || deps.clock.now() < due) return due;
+  const due = deadlineAt(look, pod);
+  if (due === undefined || deps.clock.now() < due) return;
   const message = "Pod was active on the node longer than the specified deadline";
   state.verdict = { reason: "DeadlineExceeded", message, conditions: [] };
   deps.events.event(podTarget(pod), "Normal", "DeadlineExceeded", message);
-  return undefined;
 }
 
 async function publish(
@@ -141,7 +141,7 @@ async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
 /** Brings a pod that is to run one look further. */
 async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
   const { deps, signal, state } = look;
-  const deadline = enforceDeadline(look, pod);
+  enforceDeadline(look, pod);
   if (state.verdict !== undefined) return terminate(look, pod);
   deps.objects.register(pod);
   let observed = await observePod(deps, state, signal);
@@ -180,7 +180,9 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
       const pruned = await executeActions({ deps, state, pod, observed, signal }, prune);
       if (pruned.error !== undefined) return failure(look, pruned.error);
       await keepLogs(look, pod, observed);
-      return { requeueMs: nextLook(look, [result.dueAt, deadline]), finished: false };
+      // Asked for only now: the first look at a pod is what gives it its start time.
+      const times = [result.dueAt, deadlineAt(look, pod)];
+      return { requeueMs: nextLook(look, times), finished: false };
     }
   }
   return { requeueMs: 0, finished: false };
@@ -225,8 +227,11 @@ function failure(look: Look, error?: unknown, dueAt?: number): Outcome {
   // An engine that does not answer is asked again soon; a wrong image or spec is not.
   const base = error instanceof RuntimeError && error.retryable ? retryMs / 10 : retryMs;
   const wait = spread(deps, Math.min(base * state.failures, retryMs));
-  const due = dueAt === undefined ? wait : Math.max(dueAt - deps.clock.now(), 0);
-  return { requeueMs: Math.min(wait, due), finished: false };
+  const deadline = state.ending ? undefined : deadlineAt(look, state.pod);
+  const waits = [dueAt, deadline].flatMap((time) =>
+    time === undefined ? [] : [Math.max(time - deps.clock.now(), 0)],
+  );
+  return { requeueMs: Math.min(wait, ...waits), finished: false };
 }
 
 /** Stops everything, publishes the terminal status, cleans up, and lets the API forget a deleted pod. */

@@ -1,87 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { PODS } from "../../../src/api/resources.ts";
-import type { ContainerStatus, Pod, PodSpec, PodStatus } from "../../../src/api/types.gen.ts";
 import { podRules } from "../../../src/kubelet/pods/compute-actions.ts";
 import { containerRules } from "../../../src/kubelet/pods/container-rules.ts";
-import { systemClock } from "../../../src/lib/clock.ts";
 import { RuntimeError } from "../../../src/runtime/errors.ts";
-import { JumpingClock, makeWorld, podManifest, type World } from "./fixture.ts";
-
-const app = (name: string, more: object = {}) => ({
-  name,
-  image: "app:1",
-  imagePullPolicy: "IfNotPresent" as const,
-  ...more,
-});
-
-/** One pod on a node whose time is the test's. */
-class Stage {
-  readonly world: World;
-  readonly clock: JumpingClock;
-
-  constructor(world: World, clock: JumpingClock) {
-    this.world = world;
-    this.clock = clock;
-  }
-
-  put(spec: Partial<PodSpec> = {}): void {
-    this.world.api.put(PODS, podManifest("web", spec));
-  }
-
-  /** A client changes the spec. */
-  change(spec: Partial<PodSpec>): void {
-    const pod = this.world.pod("web");
-    assert(pod?.spec !== undefined);
-    this.world.api.put<Pod>(PODS, {
-      ...pod,
-      metadata: { ...pod.metadata, generation: (pod.metadata.generation ?? 0) + 1 },
-      spec: { ...pod.spec, ...spec },
-    });
-  }
-
-  get status(): PodStatus {
-    return this.world.pod("web")?.status ?? {};
-  }
-
-  of(name: string): ContainerStatus | undefined {
-    const { containerStatuses = [], ephemeralContainerStatuses = [] } = this.status;
-    const { initContainerStatuses = [] } = this.status;
-    const all = [...initContainerStatuses, ...containerStatuses, ...ephemeralContainerStatuses];
-    return all.find((status) => status.name === name);
-  }
-
-  starts(name: string): number {
-    return this.world.runtime.starts.get(name) ?? 0;
-  }
-
-  condition(type: string): string {
-    const { conditions = [] } = this.status;
-    return conditions.find((condition) => condition.type === type)?.status ?? "";
-  }
-
-  calls(verb: string): readonly string[] {
-    return this.world.runtime.calls.filter((call) => call.startsWith(verb));
-  }
-
-  told(text: string): boolean {
-    return this.world.events.some(({ message, reason }) => message === text || reason === text);
-  }
-
-  until(what: string, condition: () => boolean): Promise<unknown> {
-    return this.world.until(what, condition);
-  }
-
-  ready(): Promise<unknown> {
-    return this.until("ready", () => this.condition("Ready") === "True");
-  }
-
-  /** Enough for a look that nothing was to come of. */
-  async pause(): Promise<void> {
-    await systemClock.sleep(30, AbortSignal.timeout(1000));
-  }
-}
+import { app, onStage, probe, type Stage } from "./stage.ts";
 
 interface RuleTest {
   /** Name of the rule, as the tables have it. */
@@ -260,13 +183,6 @@ const ofPods: readonly RuleTest[] = [
 function probes(stage: Stage, well: Readonly<Record<string, () => boolean>>): void {
   stage.world.runtime.onExec = (_, [word = ""]) => ({ exitCode: well[word]?.() === false ? 1 : 0 });
 }
-
-const probe = (word: string, more: object = {}) => ({
-  exec: { command: [word] },
-  periodSeconds: 1,
-  failureThreshold: 1,
-  ...more,
-});
 
 const sized = (cpu: string, more: object = {}) =>
   app("web", { resources: { requests: { cpu }, limits: { cpu } }, ...more });
@@ -582,16 +498,7 @@ for (const [title, tests] of [
 ] as const) {
   describe(title, () => {
     for (const { rule, run, shows } of tests) {
-      test(`${rule}: ${shows}`, async () => {
-        const clock = new JumpingClock();
-        const world = await makeWorld({ clock });
-        try {
-          world.start();
-          await run(new Stage(world, clock));
-        } finally {
-          await world.close();
-        }
-      });
+      test(`${rule}: ${shows}`, () => onStage(run));
     }
   });
 }
