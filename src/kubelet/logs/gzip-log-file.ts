@@ -3,6 +3,7 @@ import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 
 import { errorCode } from "../../lib/errors.ts";
+import { LineEnds } from "./line-ends.ts";
 import {
   chunkBytes,
   fingerprintBytes,
@@ -11,7 +12,6 @@ import {
   newline,
   type TailPosition,
 } from "./log-file.ts";
-import { endsLine, parseLogLine } from "./log-line.ts";
 
 /** A rotated log file that the engine has compressed (`compress` of json-file): read from its beginning only. */
 export class GzipLogFile implements LogFile {
@@ -73,39 +73,20 @@ export class GzipLogFile implements LogFile {
   }
 
   async seekTail(lines: number, continued: boolean): Promise<TailPosition> {
-    let begun = 0;
-    let ended = true;
-    for await (const chunk of this.#lines()) {
-      for (const line of linesOf(chunk)) {
-        const record = parseLogLine(line);
-        if (record === undefined) continue;
-        if (ended) begun += 1;
-        ended = endsLine(record);
-      }
-    }
-    const shared = continued && !ended ? 1 : 0;
+    const counter = new LineCounter();
+    for await (const chunk of this.#lines()) counter.scan(chunk, Number.POSITIVE_INFINITY);
+    const shared = continued && !counter.ended ? 1 : 0;
+    const begun = counter.begun - shared;
     // With exactly as many, the first may go on further back, in an older file.
-    if (begun - shared <= lines) return { kind: "short", lines: begun - shared };
-    this.#skipLines = begun - shared - lines;
+    if (begun <= lines) return { kind: "short", lines: begun };
+    this.#skipLines = begun - lines;
     return { kind: "found" };
   }
 
   async *#wantedLines(): AsyncGenerator<Buffer> {
-    let begun = 0;
-    let ended = true;
+    const counter = new LineCounter();
     for await (const chunk of this.#lines()) {
-      let at = 0;
-      if (begun <= this.#skipLines && this.#skipLines > 0) {
-        for (const line of linesOf(chunk)) {
-          const record = parseLogLine(line);
-          if (record !== undefined) {
-            if (ended) begun += 1;
-            ended = endsLine(record);
-          }
-          if (begun > this.#skipLines) break;
-          at += line.length + 1;
-        }
-      }
+      const at = this.#skipLines === 0 ? 0 : counter.scan(chunk, this.#skipLines);
       if (at < chunk.length) yield chunk.subarray(at);
     }
   }
@@ -149,10 +130,26 @@ export class GzipLogFile implements LogFile {
   }
 }
 
-function* linesOf(chunk: Buffer): Generator<Buffer> {
-  for (let start = 0; start < chunk.length;) {
-    const end = chunk.indexOf(newline, start);
-    yield chunk.subarray(start, end);
-    start = end + 1;
+/** Counts beginnings of lines from the start of a log on. */
+class LineCounter {
+  readonly #lineEnds = new LineEnds();
+  begun = 0;
+  /** The last record ended its line. */
+  ended = true;
+
+  /** Goes through whole lines until more than `most` have begun. Returns the index of the one that is too many. */
+  scan(chunk: Buffer, most: number): number {
+    let start = 0;
+    while (start < chunk.length && this.begun <= most) {
+      const end = chunk.indexOf(newline, start);
+      const ends = this.#lineEnds.of(chunk, start, end);
+      if (ends !== undefined) {
+        if (this.ended) this.begun += 1;
+        if (this.begun > most) break;
+        this.ended = ends;
+      }
+      start = end + 1;
+    }
+    return this.begun > most ? start : chunk.length;
   }
 }

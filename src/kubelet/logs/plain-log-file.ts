@@ -111,23 +111,32 @@ export class PlainLogFile implements LogFile {
   async seekTail(lines: number, continued: boolean): Promise<TailPosition> {
     const search = new TailSearch(lines, continued);
     this.#size = (await this.#handle.stat()).size;
-    let end = this.#size;
-    let carry: Buffer = Buffer.alloc(0);
-    while (end > 0) {
+    // One for the whole search: what it has found does not refer to it.
+    let buffer = Buffer.allocUnsafe(2 * chunkBytes);
+    /** Bytes at its beginning that belong to a line which begins further back. */
+    let carried = 0;
+    for (let end = this.#size; end > 0;) {
       const length = Math.min(chunkBytes, end);
-      const bytes = Buffer.concat([await this.#readAt(end - length, length), carry]);
+      if (length + carried > buffer.length) {
+        buffer = Buffer.concat([buffer, Buffer.allocUnsafe(buffer.length)]);
+      }
+      buffer.copyWithin(length, 0, carried);
+      const { bytesRead } = await this.#handle.read(buffer, 0, length, end - length);
+      // Truncated in place meanwhile: there is nothing left of what was searched.
+      if (bytesRead < length) break;
+      const bytes = buffer.subarray(0, length + carried);
       end -= length;
       const first = end === 0 ? 0 : bytes.indexOf(newline) + 1;
       // Not one newline in the chunk: the line goes on further back.
       if (first === 0 && end > 0) {
-        carry = bytes.length > maxLineBytes ? Buffer.alloc(0) : bytes;
+        carried = bytes.length > maxLineBytes ? 0 : bytes.length;
         continue;
       }
       if (search.scan(bytes, first, end)) {
         this.#position = search.position;
         return { kind: "found" };
       }
-      carry = bytes.subarray(0, first);
+      carried = first;
     }
     return { kind: "short", lines: search.finish() };
   }

@@ -1,9 +1,10 @@
+import { LineEnds } from "./line-ends.ts";
 import { newline } from "./log-file.ts";
-import { endsLine, type LogRecord, parseLogLine } from "./log-line.ts";
 
 /** Counts beginnings of lines from the end of a file towards its start. */
 export class TailSearch {
   readonly #continued: boolean;
+  readonly #lineEnds = new LineEnds();
   #wanted: number;
   /** 1 when the newest line goes on in the newer file, where it was counted. */
   #shared = 0;
@@ -25,19 +26,19 @@ export class TailSearch {
       const previous = end - 2 >= first ? bytes.lastIndexOf(newline, end - 2) : -1;
       const start = previous < first ? first : previous + 1;
       const stop = bytes[end - 1] === newline ? end - 1 : end;
-      const record = parseLogLine(bytes.subarray(start, stop));
-      if (record !== undefined && this.#take(record, offset + start, offset + end)) return true;
+      const ends = this.#lineEnds.of(bytes, start, stop);
+      if (ends !== undefined && this.#take(ends, offset + start, offset + end)) return true;
       end = start;
     }
     return false;
   }
 
-  #take(record: LogRecord, position: number, end: number): boolean {
+  #take(ends: boolean, position: number, end: number): boolean {
     if (this.#candidate === undefined) {
-      if (this.#continued && !endsLine(record)) this.#shared = 1;
+      if (this.#continued && !ends) this.#shared = 1;
       this.#wanted += this.#shared;
       if (this.#wanted === 0) this.#candidate = end;
-    } else if (endsLine(record)) {
+    } else if (ends) {
       this.#begun += 1;
     }
     if (this.#begun === this.#wanted) {
