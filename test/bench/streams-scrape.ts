@@ -9,16 +9,24 @@ function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
 
-function report(page: string, values: readonly number[], bytes: number): void {
+function spread(values: readonly number[]): string {
   const [least, most] = [Math.min(...values), Math.max(...values)].map((ms) => ms.toFixed(1));
-  const size = `${(bytes / 1024).toFixed(0)} KiB`;
-  const text = `median ${median(values).toFixed(1)} ms  (${least} to ${most})  n=${values.length}, ${size}`;
-  process.stdout.write(`${`scrape of ${page}`.padEnd(44)} ${text}\n`);
+  return `median ${median(values).toFixed(1)} ms  (${least} to ${most})  n=${values.length}`;
+}
+
+function report({ bytes, ms, serverMs }: ScrapeResult): void {
+  for (const [page, values] of Object.entries(ms)) {
+    const size = `${((bytes[page] ?? 0) / 1024).toFixed(0)} KiB`;
+    process.stdout.write(`${`scrape of ${page}, ${size}`.padEnd(44)} ${spread(values)}\n`);
+    const own = serverMs[page];
+    if (own !== undefined)
+      process.stdout.write(`${"  of which the node".padEnd(44)} ${spread(own)}\n`);
+  }
 }
 
 /**
- * Needs `remora up` and busybox on the machine. `resource_scrape_ms`, `summary_scrape_ms`: from the request to the last
- * byte, over TLS, with 110 pods.
+ * Needs `remora up` and busybox on the machine. `resource_scrape_ms`, `summary_scrape_ms`: what the node itself counts
+ * for a request, from when it knows who asks until the last byte is on its way, with 110 pods.
  */
 export async function benchScrape(machine: Machine): Promise<Record<string, number>> {
   const { stdout } = await machine.exec(
@@ -30,9 +38,9 @@ export async function benchScrape(machine: Machine): Promise<Record<string, numb
     ],
     { timeoutMs: 600_000 },
   );
-  const { bytes, ms } = JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as ScrapeResult;
-  for (const [page, values] of Object.entries(ms)) report(page, values, bytes[page] ?? 0);
-  const figure = (page: string): number => Number(median(ms[page] ?? []).toFixed(1));
+  const result = JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as ScrapeResult;
+  report(result);
+  const figure = (page: string): number => Number(median(result.serverMs[page] ?? []).toFixed(1));
   return {
     resource_scrape_ms: figure("/metrics/resource"),
     summary_scrape_ms: figure("/stats/summary"),
