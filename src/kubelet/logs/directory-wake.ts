@@ -51,10 +51,14 @@ export class DirectoryWake {
 
   async #sleep(ms: number, signal: AbortSignal): Promise<void> {
     const waking = new AbortController();
-    this.#wakeUp = () => {
+    const wake = (): void => {
       waking.abort();
     };
-    await this.#clock.sleep(ms, AbortSignal.any([signal, waking.signal])).catch(() => undefined);
+    this.#wakeUp = wake;
+    // Not AbortSignal.any: the signal of a follower lives for days, and would remember every wait.
+    signal.addEventListener("abort", wake, { once: true });
+    if (!signal.aborted) await this.#clock.sleep(ms, waking.signal).catch(() => undefined);
+    signal.removeEventListener("abort", wake);
     this.#wakeUp = undefined;
   }
 
