@@ -24,14 +24,17 @@ import { startControlPlane } from "../../../src/controlplane/control-plane.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { errorCode, SetupError } from "../../../src/lib/errors.ts";
 import { jsonLogger, silentLogger } from "../../../src/lib/log.ts";
+import { parseCertificationRequest } from "../../../src/lib/pkcs10.ts";
 import { certificateAuthority, newPrivateKey, publicKeyInfo } from "../../../src/lib/x509.ts";
 import {
+  eventually,
   LeapingClock,
   options,
   registerNode,
   startWorld,
   type World,
 } from "../controlplane-controllers/world.ts";
+import { PatientClock } from "../certificates/fixture.ts";
 import {
   clusterInfoWith,
   createToken,
@@ -318,6 +321,57 @@ test("a CA that was renewed with its key reaches the node at its next start", as
   await writeFile(machine.paths.ca, both);
   await (await joinNode(options, world.signal)).close();
   assert.equal(await readFile(machine.paths.ca, "utf8"), now, "fewer keys than before are fine");
+});
+
+test("a certificate that expires under way is asked for with the token that is there by then", async (t) => {
+  const machine = await machineFor(t);
+  const { server, caHashes } = await joinOptions(world, machine, token);
+  const clock = new PatientClock();
+  const lines: string[] = [];
+  let inFile: typeof token | undefined = token;
+  const joined = await joinNode(
+    {
+      server,
+      token: () => Promise.resolve(inFile),
+      caHashes,
+      skipCAVerification: false,
+      rootDir: machine.rootDir,
+      nodeName: "n5",
+      ownProxyCredentials: true,
+      userAgent: "test",
+      clock,
+      logger: jsonLogger({ write: (line) => lines.push(line), now: Date.now, level: "info" }),
+      random: () => 0.5,
+    },
+    world.signal,
+  );
+  const stop = new AbortController();
+  const running = joined.rotation?.run(stop.signal);
+  t.after(async () => {
+    stop.abort();
+    await running;
+    await joined.close();
+  });
+  inFile = undefined;
+  await clock.pass(400 * 86_400_000);
+  await eventually("the sentence", () =>
+    Promise.resolve(
+      lines.some((line) => /node n5 has expired: start again with a new token/.test(line)) ||
+        undefined,
+    ),
+  );
+  inFile = token;
+  await clock.pass(3000);
+  await eventually("a request in the token's name", async () => {
+    const { items } = await listObjects(world.client, CERTIFICATE_SIGNING_REQUESTS, world);
+    const own = items.filter(({ spec }) => {
+      const text = Buffer.from(spec.request, "base64").toString("utf8");
+      return parseCertificationRequest(text).commonName === "system:node:n5";
+    });
+    return own.length > 1
+      ? own.every(({ spec }) => spec.username === "system:bootstrap:abcdef")
+      : undefined;
+  });
 });
 
 test("a damaged pair is named with its remedy", async (t) => {
