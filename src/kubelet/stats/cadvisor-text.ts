@@ -118,10 +118,10 @@ class CadvisorPage {
       "Cumulative count of memory allocation failures.",
     );
     for (const [type, scope, value] of [
-      ["pgfault", "container", detail.ownPageFaults],
-      ["pgmajfault", "container", detail.ownMajorPageFaults],
-      ["pgfault", "hierarchy", more.pageFaults],
-      ["pgmajfault", "hierarchy", more.majorPageFaults],
+      ["pgfault", "container", more.pageFaults],
+      ["pgmajfault", "container", more.majorPageFaults],
+      ["pgfault", "hierarchy", detail.allPageFaults],
+      ["pgmajfault", "hierarchy", detail.allMajorPageFaults],
     ] as const) {
       faults.add(row.with({ failure_type: type, scope }), value, timeMs);
     }

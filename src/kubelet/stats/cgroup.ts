@@ -32,6 +32,7 @@ export interface CgroupUsage {
 
 export interface CgroupMore {
   readonly rssBytes: number;
+  /** v1 counts those of the cgroup itself, as upstream shows them; v2 has but one figure, for all below it too. */
   readonly pageFaults: number;
   readonly majorPageFaults: number;
   readonly memoryLimitBytes: number | undefined;
@@ -59,9 +60,9 @@ export interface CgroupDetail {
   readonly maxMemoryBytes: number | undefined;
   readonly limitHits: number;
   readonly oomKills: number;
-  /** Of the cgroup itself; {@link CgroupMore} has those of everything below it too. */
-  readonly ownPageFaults: number;
-  readonly ownMajorPageFaults: number;
+  /** With those of everything below it. */
+  readonly allPageFaults: number;
+  readonly allMajorPageFaults: number;
   readonly memoryReservationBytes: number | undefined;
   readonly threads: number | undefined;
   readonly maxThreads: number | undefined;
@@ -201,9 +202,8 @@ export function cgroupV2(options: CgroupOptions): Cgroup {
       maxMemoryBytes: parseCount(text("memory.peak")),
       limitHits: statValue(events, "max") ?? 0,
       oomKills: statValue(events, "oom_kill") ?? 0,
-      // The unified hierarchy counts everything below too, and has no other figure.
-      ownPageFaults: statValue(stat, "pgfault") ?? 0,
-      ownMajorPageFaults: statValue(stat, "pgmajfault") ?? 0,
+      allPageFaults: statValue(stat, "pgfault") ?? 0,
+      allMajorPageFaults: statValue(stat, "pgmajfault") ?? 0,
       memoryReservationBytes: parseLimit(text("memory.min")),
       threads: parseCount(text("pids.current")),
       maxThreads: parseLimit(text("pids.max")),
@@ -250,8 +250,8 @@ export function cgroupV1(options: CgroupOptions): Cgroup {
   };
   const more = (stat: string): CgroupMore => ({
     rssBytes: statValue(stat, "total_rss") ?? 0,
-    pageFaults: statValue(stat, "total_pgfault") ?? 0,
-    majorPageFaults: statValue(stat, "total_pgmajfault") ?? 0,
+    pageFaults: statValue(stat, "pgfault") ?? 0,
+    majorPageFaults: statValue(stat, "pgmajfault") ?? 0,
     memoryLimitBytes: parseLimit(kept("memory.limit_in_bytes")),
     cpuPressure: undefined,
     memoryPressure: undefined,
@@ -285,8 +285,8 @@ export function cgroupV1(options: CgroupOptions): Cgroup {
       maxMemoryBytes: parseCount(text("memory.max_usage_in_bytes")),
       limitHits: parseCount(text("memory.failcnt")) ?? 0,
       oomKills: statValue(text("memory.oom_control") ?? "", "oom_kill") ?? 0,
-      ownPageFaults: bytes("pgfault"),
-      ownMajorPageFaults: bytes("pgmajfault"),
+      allPageFaults: bytes("total_pgfault"),
+      allMajorPageFaults: bytes("total_pgmajfault"),
       memoryReservationBytes: limit("memory.soft_limit_in_bytes"),
       threads: parseCount(text("pids.current")),
       maxThreads: parseLimit(text("pids.max")),
