@@ -249,7 +249,7 @@ class KubeletServer implements NodeServer {
     this.#connections.admit(request.socket);
     const match = matchRoute(routes, unknownPath, url.pathname);
     const method = request.method ?? "GET";
-    this.#count(match.route, method, signal);
+    this.#count(match.route, request, signal);
     await this.#authorizer.authorize(user, method, match.route.access, signal);
     refuseDisabled(this.#options.config, match.route);
     refuseMethod(match.route, method);
@@ -257,15 +257,19 @@ class KubeletServer implements NodeServer {
   }
 
   /** @param signal Aborts when the answer is through or its connection gone. */
-  #count(route: Route, method: string, signal: AbortSignal): void {
+  #count(route: Route, { headers, method = "GET" }: IncomingMessage, signal: AbortSignal): void {
     const { clock, figures } = this.#deps;
     if (figures === undefined) return;
-    const request = { method, path: metricsPath(route), longRunning: "upgrade" in route };
+    const path = metricsPath(route);
+    const served = { method, path, longRunning: "upgrade" in route };
     const beganAt = clock.monotonic();
-    figures.http.began(request);
+    figures.http.began(served);
+    if (served.longRunning && headers.upgrade?.toLowerCase() === "websocket") {
+      figures.http.webSocket(path.toLowerCase());
+    }
     signal.addEventListener(
       "abort",
-      () => figures.http.ended(request, (clock.monotonic() - beganAt) / 1000),
+      () => figures.http.ended(served, (clock.monotonic() - beganAt) / 1000),
       { once: true },
     );
   }
