@@ -23,6 +23,8 @@ export interface CgroupTree {
     files: (version: 1 | 2) => readonly CgroupFile[],
     make?: boolean,
   ): Promise<void>;
+  /** Bytes of memory that a cgroup uses, its page cache included; undefined where there is no such cgroup. */
+  memoryUsage?(path: string): Promise<number | undefined>;
 }
 
 /** The kernel refused a cgroup or one of its settings. */
@@ -166,6 +168,14 @@ export function cgroupTree(root: string): CgroupTree {
         if (missing && !shared && existsSync(join(root, each.controller))) make(directory);
         write(directory, [each]);
       }
+    },
+    async memoryUsage(path) {
+      await Promise.resolve();
+      const file = isV2()
+        ? join(root, path, "memory.current")
+        : join(root, "memory", path, "memory.usage_in_bytes");
+      const text = readText(file);
+      return text === undefined ? undefined : Number(text);
     },
   };
 }

@@ -7,7 +7,7 @@ import { type PodCgroup, podCgroup } from "../spec/pod-cgroup.ts";
 import type { Resources } from "../spec/quantities.ts";
 import { qosClass } from "../spec/resources.ts";
 import type { AssignedPod } from "../types.ts";
-import type { CgroupTree } from "./cgroup-tree.ts";
+import { CgroupError, type CgroupTree } from "./cgroup-tree.ts";
 import { containerFiles } from "./files.ts";
 import {
   bestEffortSettings,
@@ -43,6 +43,8 @@ interface Member {
   readonly path: string;
   /** Settings last applied, as text. */
   readonly applied: string;
+  /** The limit among them; undefined for none, and before they were applied. */
+  readonly memoryLimitBytes?: number | undefined;
 }
 
 /** The host lets nobody write there: a nested machine, or a tree mounted read-only. */
@@ -91,31 +93,58 @@ export class PodCgroups {
     if (cgroup === undefined) return;
     const { path } = cgroup;
     const settings = this.#settings(pod);
-    this.#members.set(pod.metadata.uid, { pod, path, applied: "" });
+    const before = this.#members.get(pod.metadata.uid);
     try {
+      if (before !== undefined) await this.#refuseKilling(before, settings);
+      this.#members.set(pod.metadata.uid, { pod, path, applied: "" });
       await this.#ensureTiers();
       await this.#tree().ensure(path, settings);
     } catch (error) {
       if (!isForbidden(error)) throw error;
       this.#warn(error);
     }
-    this.#members.set(pod.metadata.uid, { pod, path, applied: settingsText(settings) });
+    const { memoryLimitBytes } = settings;
+    const applied = settingsText(settings);
+    this.#members.set(pod.metadata.uid, { pod, path, applied, memoryLimitBytes });
+  }
+
+  /** A limit below what is in use would have the kernel kill somebody. The text is the kubelet's. */
+  async #refuseKilling(before: Member, { memoryLimitBytes }: CgroupSettings): Promise<void> {
+    const shrinks =
+      memoryLimitBytes !== undefined &&
+      before.applied !== "" &&
+      memoryLimitBytes < (before.memoryLimitBytes ?? Number.POSITIVE_INFINITY);
+    if (!shrinks) return;
+    const usage = await this.#tree().memoryUsage?.(before.path);
+    if (usage === undefined || usage < memoryLimitBytes) return;
+    throw new CgroupError(
+      `attempting to set pod memory limit (${memoryLimitBytes}) below current usage (${usage})`,
+    );
   }
 
   /** What the engine cannot be told about a container that was just started. Never fatal for it. */
   async adjustContainer(pod: AssignedPod, container: Container, id: string): Promise<void> {
-    const cgroup = this.of(pod);
-    if (cgroup === undefined) return;
-    const { cgroupDriver } = this.#options.runtimeInfo();
-    const name = cgroupDriver === "systemd" ? `docker-${id}.scope` : id;
+    const path = this.#containerPath(pod, id);
+    if (path === undefined) return;
     const limits = containerHugePages(container, this.#hugePageSizes());
     try {
-      await this.#tree().adjust(`${cgroup.path}/${name}`, (version) =>
-        containerFiles(limits, version),
-      );
+      await this.#tree().adjust(path, (version) => containerFiles(limits, version));
     } catch (error) {
       this.#warn(error);
     }
+  }
+
+  /** Bytes of memory that a container uses; undefined where nobody can tell. */
+  async memoryUsage(pod: AssignedPod, id: string): Promise<number | undefined> {
+    const path = this.#containerPath(pod, id);
+    return path === undefined ? undefined : this.#tree().memoryUsage?.(path);
+  }
+
+  #containerPath(pod: AssignedPod, id: string): string | undefined {
+    const cgroup = this.of(pod);
+    if (cgroup === undefined) return undefined;
+    const { cgroupDriver } = this.#options.runtimeInfo();
+    return `${cgroup.path}/${cgroupDriver === "systemd" ? `docker-${id}.scope` : id}`;
   }
 
   /** Removes the pod's cgroup, and those that its sandboxes were made in. */

@@ -111,5 +111,6 @@ export function systemdSlices(files: CgroupTree, version: 1 | 2): CgroupTree {
       await files.remove(path);
     },
     adjust: (path, of) => files.adjust(path, of),
+    memoryUsage: async (path) => files.memoryUsage?.(path),
   };
 }

@@ -1,4 +1,5 @@
 import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { CgroupError } from "../cgroups/cgroup-tree.ts";
 import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
 import { findPodContainer, isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
@@ -158,6 +159,25 @@ export function noteResizeError(
   state.resizeError = text;
 }
 
+/**
+ * A limit below what is in use would have the kernel kill somebody.
+ *
+ * @throws {CgroupError} with the kubelet's text.
+ */
+async function refuseKilling(
+  { deps, pod }: Execution,
+  { limits, record }: Extract<PodAction, { kind: "updateContainer" }>,
+): Promise<void> {
+  const wanted = limits.memoryLimitBytes;
+  const held = record.limits?.memoryLimitBytes ?? 0;
+  if (wanted === 0 || (held !== 0 && wanted >= held)) return;
+  const usage = await deps.cgroups.memoryUsage(pod, record.id);
+  if (usage === undefined || usage < wanted) return;
+  throw new CgroupError(
+    `attempting to set container "${record.name}" memory limit (${wanted}) below current usage (${usage})`,
+  );
+}
+
 async function updateContainer(
   run: Execution,
   action: Extract<PodAction, { kind: "updateContainer" }>,
@@ -166,6 +186,7 @@ async function updateContainer(
   const { limits, record } = action;
   await deps.step("updateContainer");
   try {
+    await refuseKilling(run, action);
     await deps.runtime.updateContainer(record.id, limits, signal);
     state.updated.set(record.id, { from: record.limits, to: limits });
     state.resizeError = undefined;

@@ -97,6 +97,23 @@ test("v1: single files are made room for in their own hierarchy only", async () 
   });
 });
 
+test("the memory in use is read where the hierarchy keeps it", async () => {
+  const path = "kubepods/pod1/c1";
+  const usage = async (root: string): Promise<readonly (number | undefined)[]> => {
+    const tree = cgroupTree(root);
+    return [await tree.memoryUsage?.(path), await tree.memoryUsage?.("kubepods/gone")];
+  };
+  await withRoot(async (root) => {
+    await lay(root, { "cgroup.controllers": "memory" });
+    await lay(join(root, path), { "memory.current": "4096\n" });
+    assert.deepEqual(await usage(root), [4096, undefined]);
+  });
+  await withRoot(async (root) => {
+    await lay(join(root, "memory", path), { "memory.usage_in_bytes": "8192\n" });
+    assert.deepEqual(await usage(root), [8192, undefined]);
+  });
+});
+
 test("a value that the kernel refuses is an error that names the file", async () => {
   await withRoot(async (root) => {
     await mkdir(join(root, "cpu/kubepods/cpu.shares"), { recursive: true });

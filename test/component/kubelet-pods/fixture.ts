@@ -77,6 +77,8 @@ export interface World {
   readonly cgroups: ReadonlyMap<string, CgroupSettings>;
   /** Called before each write; throw to make it fail. */
   onCgroup: (path: string) => void;
+  /** Bytes that a cgroup uses, by its path. */
+  memoryUsage: (path: string) => number | undefined;
   readonly rootDir: string;
   start(options?: { readonly step?: StepHook; readonly clock?: Clock }): Instance;
   pod(name: string): Stored<Pod> | undefined;
@@ -231,6 +233,7 @@ export async function makeWorld({
     removedCgroups,
     cgroups,
     onCgroup: () => undefined,
+    memoryUsage: () => undefined,
     rootDir,
     start({ step = () => undefined, clock = worldClock } = {}) {
       const stop = new AbortController();
@@ -262,6 +265,7 @@ export async function makeWorld({
             cgroups.set(path, settings);
           },
           adjust: async () => undefined,
+          memoryUsage: async (path) => world.memoryUsage(path),
           remove: async (path) => {
             removedCgroups.push(path);
           },

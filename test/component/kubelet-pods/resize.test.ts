@@ -220,6 +220,24 @@ describe("a resize of the pod as a whole", () => {
       assert.equal(world.runtime.starts.get("web"), 1);
     }));
 
+  test("that is below what is in use is refused until there is room", () =>
+    inWorld(async (world) => {
+      const mib = 1024 * 1024;
+      const uid = await started(world);
+      world.memoryUsage = (path) => (/pod[^/]*$/.test(path) ? 100 * mib : undefined);
+      whole(world, "80Mi");
+      await world.until("error", () => condition(world, "PodResizeInProgress")?.reason === "Error");
+      const { message } = condition(world, "PodResizeInProgress") ?? {};
+      assert.equal(
+        message,
+        `attempting to set pod memory limit (${80 * mib}) below current usage (${100 * mib})`,
+      );
+      assert.equal(limit(world, uid), 128 * mib);
+      whole(world, "112Mi");
+      await world.until("resized", () => limit(world, uid) === 112 * mib);
+      await world.until("over", () => condition(world, "PodResizeInProgress") === undefined);
+    }));
+
   test("that the kernel refuses shows why until it is taken back", () =>
     inWorld(async (world) => {
       await started(world);
@@ -252,6 +270,27 @@ test("a resize of a container in its crash loop starts it at once: that may have
     await world.until("ready", () => isReady(world));
     assert.equal(world.runtime.starts.get("web"), 3);
     assert.equal(statusOf(world).restarts, 2);
+  }));
+
+test("a memory limit below what is in use is refused until there is room", () =>
+  inWorld(async (world) => {
+    const mib = 1024 * 1024;
+    world.start();
+    world.api.put(PODS, manifest(resources("100m", "64Mi")));
+    await world.until("ready", () => isReady(world));
+    world.memoryUsage = (path) => (/pod[^/]*$/.test(path) ? undefined : 40 * mib);
+    resize(world, resources("100m", "32Mi"));
+    await world.until("error", () => condition(world, "PodResizeInProgress")?.reason === "Error");
+    assert.equal(
+      condition(world, "PodResizeInProgress")?.message,
+      `attempting to set container "web" memory limit (${32 * mib}) below current usage (${40 * mib})`,
+    );
+    assert(!world.runtime.calls.includes("updateContainer web"));
+    resize(world, resources("100m", "48Mi"));
+    await world.until("resized", () => running(world).memory === 48 * mib);
+    resize(world, resources("100m", "96Mi"));
+    await world.until("wider", () => running(world).memory === 96 * mib);
+    assert.equal(world.runtime.starts.get("web"), 1);
   }));
 
 test("a crash while a resize is applied is mended by the next start", () =>
