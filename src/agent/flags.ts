@@ -49,7 +49,9 @@ export interface TokenCreateFlags extends TokenFlags {
   readonly printJoinCommand?: boolean;
 }
 
-export interface DownFlags extends NodeFlags {
+export interface DownFlags extends Omit<NodeFlags, "dockerSocket"> {
+  /** Default: the one that the agent used last. */
+  readonly dockerSocket?: string;
   readonly stateDir: string;
   readonly rootDir?: string;
 }

@@ -181,11 +181,8 @@ program
     "--root-dir <path>",
     "directory of `remora run` (/var/lib/kubelet unless it was given another)",
   )
-  .option(
-    "--hostname-override <name>",
-    "name of the Node object (default: this machine's host name)",
-  )
-  .option("--docker-socket <path>", "socket of the Docker Engine", "/var/run/docker.sock")
+  .option("--hostname-override <name>", "name of the Node object (default: the one it had)")
+  .option("--docker-socket <path>", "socket of the Docker Engine (default: the one used before)")
   .addOption(logLevel("warn"))
   .addOption(logFormat("text"))
   .action(async (options: DownFlags) => {

@@ -114,7 +114,7 @@ class Loader {
       if (kind === "ConfigMap" && apiVersion === "v1") {
         out.push(...(await this.#readConfigMap(raw, file)));
       } else if (isKind(kind) && apiVersion === apiVersions[kind]) {
-        out.push([kind, without(raw, "apiVersion", "kind", "metadata")]);
+        out.push([kind, without(raw, "apiVersion", "kind")]);
       } else {
         this.#error(wrongKind(raw, kind, apiVersion));
       }

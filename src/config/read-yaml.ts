@@ -86,6 +86,7 @@ class Converter {
     origin: Raw["origin"],
   ): Raw {
     const entries = new Map<string, Raw>();
+    const inherited: Raw[] = [];
     for (const { key, value } of items) {
       if (!this.#yaml.isScalar(key)) {
         throw new SetupError(`${originText(origin)}: a key is not text; check the indentation`);
@@ -94,8 +95,21 @@ class Converter {
       const keyOrigin = this.#origin(key);
       if (entries.has(name)) this.duplicates.push(`${originText(keyOrigin)}: ${name}`);
       const raw = this.convert(value, depth + 1);
+      if (name === "<<" && key.type === "PLAIN") {
+        inherited.push(...(raw.kind === "list" ? raw.items : [raw]));
+        continue;
+      }
       // The place of a field is its name, not the block below it.
       entries.set(name, { ...raw, origin: keyOrigin });
+    }
+    // A merge key gives what the object does not say itself; of several the first one counts.
+    for (const from of inherited) {
+      if (from.kind !== "map") {
+        throw new SetupError(
+          `${originText(from.origin)}: << takes an object, or a list of objects`,
+        );
+      }
+      for (const [name, raw] of from.entries) if (!entries.has(name)) entries.set(name, raw);
     }
     return { kind: "map", entries, origin };
   }

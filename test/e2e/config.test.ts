@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { eventually, type Machine, Machines, root } from "./lib/machine.ts";
-import { cannotRun } from "./lib/remora.ts";
+import { cannotRun, remoraDown } from "./lib/remora.ts";
 
 const program = `${root}/bin/remora`;
 
@@ -15,6 +15,8 @@ kubeReserved: { memory: 64Mi }
 registerWithTaints: [{ key: example.com/slow, value: very, effect: PreferNoSchedule }]
 providerID: example://rack-1
 logging: { format: json, verbosity: 4 }
+podLogsDir: /run/elsewhere/pods
+cgroupRoot: /cellar
 ---
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
@@ -23,8 +25,19 @@ metricsBindAddress: 127.0.0.1:10299
 apiVersion: config.remora.io/v1alpha1
 kind: RemoraConfiguration
 hostnameOverride: cellar
+containerLogsDir: /run/elsewhere/containers
 nodeLabels: { example.com/room: cellar }
 `;
+
+const pod = {
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name: "p" },
+  spec: {
+    terminationGracePeriodSeconds: 1,
+    containers: [{ name: "c", image: "busybox:1.36", command: ["sleep", "1000"] }],
+  },
+};
 
 async function write(machine: Machine, path: string, text: string): Promise<void> {
   await machine.exec(["sh", "-c", `mkdir -p "$(dirname "$0")" && cat > "$0"`, path], {
@@ -60,6 +73,7 @@ describe("a machine that is configured by files", { skip: cannotRun() ?? false }
     await using machines = await Machines.start("cf", 1);
     const [machine] = machines.all;
     assert.ok(machine !== undefined);
+    await machine.loadBusybox();
     await write(machine, "/run/remora/config.yaml", config);
     await write(machine, "/run/remora/config.d/README", "not a drop-in");
     const first = await up(machine);
@@ -85,6 +99,9 @@ describe("a machine that is configured by files", { skip: cannotRun() ?? false }
     assert.equal(before.kubeletconfig["maxPods"], 37);
     assert.equal(before.kubeletconfig["syncFrequency"], "1m0s");
     assert.deepEqual(before.kubeletconfig["kubeReserved"], { memory: "64Mi" });
+    await machine.kubectl(["create", "-f", "-"], { stdin: JSON.stringify(pod) });
+    await machine.kubectl(["wait", "--for=condition=Ready", "pod/p", "--timeout=60s"]);
+    assert.match((await machine.exec(["ls", "/run/elsewhere/pods"])).stdout, /^default_p_/);
     await first.signal("TERM");
     await first.exited;
     await write(
@@ -103,5 +120,13 @@ describe("a machine that is configured by files", { skip: cannotRun() ?? false }
       async () => ((await machine.kubectl(capacity)).stdout === "39" ? true : undefined),
       { timeoutMs: 30_000, describe: () => "maxPods did not reach the Node" },
     );
+    // It is told nothing, and finds everything: the agent wrote down where it leaves things.
+    assert.match(await remoraDown(machine), /nothing is left of remora on this machine/);
+    const left = await machine.exec([
+      "sh",
+      "-c",
+      "ls -A /run/elsewhere/*; ls -d /sys/fs/cgroup/*/cellar/kubepods /sys/fs/cgroup/cellar/kubepods 2>/dev/null || true",
+    ]);
+    assert.equal(left.stdout.replaceAll(/^(\/run\/elsewhere\/.*:)?\n/gm, ""), "");
   });
 });

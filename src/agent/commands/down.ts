@@ -26,6 +26,7 @@ import {
   ownRoutes,
   type OwnResource,
 } from "../own-resources.ts";
+import { readPlaces } from "../places.ts";
 import { checkMachine } from "../preflight.ts";
 import { invokingUser, kubeconfigPath, removeUserKubeconfig } from "../user-kubeconfig.ts";
 
@@ -159,18 +160,21 @@ async function removeAll(
  */
 export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal): Promise<void> {
   const say = (line: string): void => void process.stdout.write(`${line}\n`);
-  await checkMachine(flags.dockerSocket, signal);
   const ownsState = flags.rootDir === undefined;
   const rootDir = flags.rootDir ?? join(flags.stateDir, "kubelet");
+  const places = await readPlaces(rootDir);
+  const { podLogsDir, containerLogsDir, cgroupRoot, certDir } = places;
+  const dockerSocket = flags.dockerSocket ?? places.dockerSocket ?? agentDefaults.dockerSocket;
+  await checkMachine(dockerSocket, signal);
   const directory = ownsState ? flags.stateDir : rootDir;
   await refuseOtherAgent(directory);
   await stopAgent(directory, say, signal);
 
-  const directories = { podLogsDir: "/var/log/pods", containerLogsDir: "/var/log/containers" };
   const runtime = createDockerRuntime({
-    socketPath: flags.dockerSocket,
-    nodeName: (flags.hostnameOverride ?? hostname()).toLowerCase(),
-    ...directories,
+    socketPath: dockerSocket,
+    nodeName: (flags.hostnameOverride ?? places.nodeName ?? hostname()).toLowerCase(),
+    podLogsDir,
+    containerLogsDir,
     clock: systemClock,
     logger,
     random: () => 0,
@@ -188,15 +192,13 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   const files = ownsState
     ? [flags.stateDir]
     : [
-        ...[
-          "pods",
-          "network",
-          "image_manager",
-          "pki/kubelet.crt",
-          "pki/kubelet.key",
-          "agent.sock",
-        ].map((name) => join(rootDir, name)),
-        ...(await joinedFiles(rootDir)),
+        ...["pods", "network", "image_manager", "agent.sock", "places.json"].map((name) =>
+          join(rootDir, name),
+        ),
+        ...["kubelet.crt", "kubelet.key"].map((name) =>
+          join(certDir ?? join(rootDir, "pki"), name),
+        ),
+        ...(await joinedFiles(rootDir, certDir)),
       ];
   const total = await removeAll(
     [
@@ -205,9 +207,10 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
       ownRoutes(),
       ownInterfaces(bridge),
       ownMounts(rootDir),
-      ownCgroups("/"),
+      ownCgroups(cgroupRoot),
       ownLogs({
-        ...directories,
+        podLogsDir,
+        containerLogsDir,
         isOurs: (name) => uids.has(name.slice(name.lastIndexOf("_") + 1)),
       }),
       ownImages(runtime),
@@ -216,7 +219,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     say,
     limited,
   );
-  if (!ownsState) await removeIfEmpty(join(rootDir, "pki"));
+  if (!ownsState) await removeIfEmpty(certDir ?? join(rootDir, "pki"));
   if (ownsState) {
     const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
     const path = kubeconfigPath(user, process.env);
@@ -227,7 +230,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
       say(errorMessage(error));
     }
   }
-  await stopOwnDockerd({ hasContainers: () => engineHasContainers(flags.dockerSocket) }, say);
+  await stopOwnDockerd({ hasContainers: () => engineHasContainers(dockerSocket) }, say);
   if (total > 0)
     throw new SetupError(
       `${total} things are left, named above; remove them by hand or run down again`,

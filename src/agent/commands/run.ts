@@ -18,6 +18,7 @@ import type { ClusterConfiguration } from "../join/cluster-configuration.ts";
 import { joinNode } from "../join/join-node.ts";
 import { readToken, tokenVariable } from "../join/read-token.ts";
 import { logRemarks, type NodeConfiguration, runFlagsOf } from "../node-configuration.ts";
+import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { random } from "../random.ts";
 import { runAgent } from "../run-agent.ts";
@@ -168,6 +169,7 @@ export async function run(
     const { rotation } = membership;
     const config = nodeConfig(flags, self, membership, node);
     await checkPorts(agentPorts(config));
+    await recordPlaces(config);
     const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
       process.kill(process.pid, "SIGKILL"),
     );

@@ -21,6 +21,7 @@ import { acquireLocks } from "../instance-lock.ts";
 import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
 import { logRemarks, type NodeConfiguration, nodeFlagsOf } from "../node-configuration.ts";
+import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
 import { type Runner, superviseAll } from "../supervise.ts";
@@ -199,6 +200,7 @@ export async function up(
     };
     const runNode = async (inner: AbortSignal): Promise<void> => {
       const config = upConfig(flags, members, files, nodeIPs);
+      await recordPlaces(config);
       const kubectl = await offerKubeconfig(files, logger);
       const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
         process.kill(process.pid, "SIGKILL"),

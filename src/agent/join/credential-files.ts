@@ -1,5 +1,6 @@
 import { join } from "node:path";
 
+import { readIfThere } from "../../lib/read-if-there.ts";
 import { PairStore } from "../certificates/pair-store.ts";
 
 /** Where a node that joined keeps what it got. */
@@ -28,15 +29,20 @@ export function credentialPaths(
   };
 }
 
-/** All files that an agent's certificates and joining leave in a root directory, for whoever removes them. */
-export async function joinedFiles(rootDir: string): Promise<string[]> {
-  const { directory, ca, client, kubeconfig, clusterConfiguration } = credentialPaths(rootDir);
+/**
+ * All files that an agent's certificates and joining leave, for whoever removes them.
+ *
+ * @param certDir Where certificates were kept. Others may keep theirs there too: a CA in it is ours only after joining.
+ */
+export async function joinedFiles(rootDir: string, certDir?: string): Promise<string[]> {
+  const paths = credentialPaths(rootDir, certDir);
+  const { directory, ca, client, kubeconfig, clusterConfiguration } = paths;
   const server = new PairStore(directory, "kubelet-server");
   return [
     kubeconfig,
     join(rootDir, "rotated.kubeconfig"),
     clusterConfiguration,
-    ca,
+    ...(certDir === undefined || (await readIfThere(kubeconfig)) !== undefined ? [ca] : []),
     ...(await client.ownFiles()),
     ...(await server.ownFiles()),
   ];

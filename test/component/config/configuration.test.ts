@@ -402,6 +402,20 @@ describe("bad input of a configuration", () => {
     assert.deepEqual(configuration.kubelet.allowedUnsafeSysctls, ["192.0.2.1"]);
   });
 
+  test("a merge key gives what an object does not say itself", async () => {
+    const configuration = await readText(
+      `${kubelet}evictionHard: &base {memory.available: 1Gi, pid.available: 5%}\nevictionSoft: {<<: *base, pid.available: 9%}\n`,
+    );
+    assert.deepEqual(configuration.kubelet.evictionSoft, {
+      "memory.available": "1Gi",
+      "pid.available": "9%",
+    });
+    assert.match(
+      texts(await readText(`${kubelet}evictionHard: {<<: 3}\n`)).join(),
+      /:3: << takes an object, or a list of objects/,
+    );
+  });
+
   test("aliases of aliases do not fill the memory", async () => {
     const levels = Array.from({ length: 12 }, (_, i) =>
       i === 0
