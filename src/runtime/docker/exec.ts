@@ -364,7 +364,7 @@ export async function attach(
   signal: AbortSignal,
 ): Promise<StreamSession> {
   // The engine would wait for the next start.
-  const { status } = await context.observer.inspect(containerID, signal);
+  const { status, stdinOnce } = await context.observer.inspect(containerID, signal);
   if (status !== "running") {
     throw new RuntimeError("WrongState", `container ${containerID} is not running`);
   }
@@ -387,6 +387,8 @@ export async function attach(
     stream,
     tty: options.tty,
     stdin: options.stdin,
+    // Where the container's input outlives this client's, the engine would take its end for the client's own.
+    halfClose: stdinOnce && !options.tty,
     signal,
     resize: (size) => resize(context, `/containers/${containerID}`, size, signal),
     exitCode: () => Promise.resolve(undefined),

@@ -51,6 +51,8 @@ export interface InspectedContainer {
   readonly limits: ContainerLimits;
   /** `no` unless somebody has changed it. */
   readonly restartPolicy: string;
+  /** Its standard input ends with the first client that ends its own. */
+  readonly stdinOnce: boolean;
 }
 
 /** Milliseconds since the epoch of an RFC 3339 time; 0 for Docker's zero time and for what is none. */
@@ -95,6 +97,7 @@ export function parseInspected(value: unknown, path = "container"): InspectedCon
     image: optionalString(config["Image"]) ?? "",
     imageID: optionalString(entry["Image"]) ?? "",
     labels: stringMap(config["Labels"]),
+    stdinOnce: config["StdinOnce"] === true,
     networkMode: optionalString(host["NetworkMode"]) ?? "",
     logPath: optionalString(entry["LogPath"]) ?? "",
     limits: {

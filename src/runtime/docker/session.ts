@@ -9,6 +9,8 @@ export interface SessionOptions {
   readonly stream: Duplex;
   readonly tty: boolean;
   readonly stdin: boolean;
+  /** Whether the end of the input is passed on; default it is. */
+  readonly halfClose?: boolean;
   readonly resize: (size: { readonly width: number; readonly height: number }) => Promise<void>;
   /** Asked once, when the output has ended. */
   readonly exitCode: () => Promise<number | undefined>;
@@ -73,8 +75,8 @@ export class DockerSession implements StreamSession {
   }
 
   closeStdin(): void {
-    const { stream } = this.#options;
-    if (!stream.destroyed && !stream.writableEnded) stream.end();
+    const { halfClose, stream } = this.#options;
+    if (halfClose !== false && !stream.destroyed && !stream.writableEnded) stream.end();
   }
 
   async resize(size: { readonly width: number; readonly height: number }): Promise<void> {

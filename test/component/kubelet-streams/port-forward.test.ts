@@ -264,7 +264,7 @@ for (const [name, connect] of Object.entries(carriers)) {
           await data.write(Buffer.alloc(256 * 1024));
         }
       })();
-      await until(() => clock.sleeps.includes(5000), "the connection to stall");
+      await until(() => clock.sleeping && clock.sleeps.includes(1000), "the connection to stall");
       over.abort();
       client.transport.destroy();
       await writing;
@@ -360,7 +360,7 @@ describe("port-forward by numbered channels", () => {
     for (let chunk = 0; chunk < 40; chunk += 1) {
       socket.send(Buffer.concat([Buffer.of(0), Buffer.alloc(256 * 1024)]));
     }
-    await until(() => clock.sleeps.includes(5000), "the connection to stall");
+    await until(() => clock.sleeping && clock.sleeps.includes(1000), "the connection to stall");
     socket.send(Buffer.from("\u0002hello"));
     // The stuck one ends; what waits behind it gets through.
     stuck.resetAndDestroy();

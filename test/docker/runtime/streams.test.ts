@@ -287,6 +287,33 @@ describe("attach on Docker", () => {
   });
 });
 
+describe("the end of the input of an attach on Docker", () => {
+  for (const stdinOnce of [false, true]) {
+    it(`${stdinOnce ? "is" : "is not"} that of a container with stdinOnce ${stdinOnce}; its output goes on`, async () => {
+      const id = await runScript(
+        fixture,
+        sandbox,
+        "read line; echo got $line; busybox sleep 0.3; read more || echo end of input; echo done",
+        { name: `once-${stdinOnce}`, stdin: true, stdinOnce },
+      );
+      const attach = (): Promise<StreamSession> =>
+        fixture.runtime.attach(id, { stdin: true, tty: false }, testSignal());
+      const session = await attach();
+      await session.writeStdin(Buffer.from("hello\n"));
+      session.closeStdin();
+      const output = session.output[Symbol.asyncIterator]();
+      await readUntil(output, /got hello/);
+      if (!stdinOnce) {
+        const second = await attach();
+        await second.writeStdin(Buffer.from("more\n"));
+        assert.doesNotMatch(await readUntil(output, /done/), /end of input/);
+        await second.abort();
+      } else assert.match(await readUntil(output, /done/), /end of input/);
+      await session.abort();
+    });
+  }
+});
+
 describe("images on Docker", () => {
   it("knows the imported image by every spelling, and nothing by the beginning of its id", async () => {
     const { runtime } = fixture;

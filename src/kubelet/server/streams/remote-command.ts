@@ -130,13 +130,22 @@ async function converse(
   // The client may have left while the session was being opened.
   if (ended.aborted) abort();
   ended.addEventListener("abort", abort, { once: true });
+  let resized: Promise<void> = Promise.resolve();
   if (options.tty) {
     channels.onResize((size) => {
-      session.resize(size).catch(report("terminal could not be resized"));
+      // In order, so that the last one wins.
+      resized = resized
+        .then(() => session.resize(size))
+        .catch(report("terminal could not be resized"));
     });
   }
+  const pump = async (): Promise<void> => {
+    // The first thing typed may ask for the size.
+    await resized;
+    await pumpStdin(channels, session);
+  };
   // Not awaited at the end: a process that exits does not care about input that still comes.
-  if (options.stdin) pumpStdin(channels, session).catch(report("input was not delivered"));
+  if (options.stdin) pump().catch(report("input was not delivered"));
   else session.closeStdin();
   try {
     for await (const { stream, chunk } of session.output) {
