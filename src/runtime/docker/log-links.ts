@@ -13,19 +13,30 @@ export interface LogDirs {
 }
 
 interface LinkPaths {
-  /** podLogsDir/<ns>_<pod>_<uid>/<ctr>/<attempt>.log */
-  readonly pod: string;
+  /**
+   * podLogsDir/<ns>_<pod>_<uid>/<ctr>/<attempt>.log; undefined when the pod's names are too long for a file name. (The
+   * kubelet cannot run such a pod.)
+   */
+  readonly pod: string | undefined;
   /** containerLogsDir/<pod>_<ns>_<ctr>-<id>.log, pointing at `pod` */
   readonly container: string;
 }
+
+const maxNameBytes = 255;
+const suffix = ".log";
 
 function linkPaths(id: string, labels: Labels, dirs: LogDirs): LinkPaths | undefined {
   const logPath = labels[label.logPath];
   if (logPath === undefined || logPath === "") return undefined;
   const name = `${labels[label.podName]}_${labels[label.podNamespace]}_${labels[label.containerName]}-${id}`;
+  const fits = logPath.split("/").every((part) => Buffer.byteLength(part) <= maxNameBytes);
   return {
-    pod: join(dirs.podLogsDir, logPath),
-    container: join(dirs.containerLogsDir, `${name}.log`),
+    pod: fits ? join(dirs.podLogsDir, logPath) : undefined,
+    // Cut as the kubelet cuts it.
+    container: join(
+      dirs.containerLogsDir,
+      `${name.slice(0, maxNameBytes - suffix.length)}${suffix}`,
+    ),
   };
 }
 
@@ -49,8 +60,8 @@ async function ensureLink(path: string, target: string): Promise<void> {
     // EINVAL: a plain file of an earlier engine; it is replaced.
     if (errorCode(error) !== "EINVAL") throw error;
   }
-  // Through a rename, so that a reader never sees the name missing.
-  const temporary = `${path}.new`;
+  // Through a rename, so that a reader never sees the name missing. Not longer than the name, which may be of full length.
+  const temporary = `${path.slice(0, -suffix.length)}.new`;
   await rm(temporary, { force: true });
   await symlink(target, temporary);
   await rename(temporary, path);
@@ -63,8 +74,8 @@ export async function ensureLogLinks(
 ): Promise<void> {
   const paths = linkPaths(container.id, container.labels, dirs);
   if (paths === undefined || container.logPath === "") return;
-  await ensureLink(paths.pod, container.logPath);
-  await ensureLink(paths.container, paths.pod);
+  if (paths.pod !== undefined) await ensureLink(paths.pod, container.logPath);
+  await ensureLink(paths.container, paths.pod ?? container.logPath);
 }
 
 async function removeEmpty(directory: string): Promise<boolean> {
@@ -82,6 +93,7 @@ export async function removeLogLinks(id: string, labels: Labels, dirs: LogDirs):
   const paths = linkPaths(id, labels, dirs);
   if (paths === undefined) return;
   await rm(paths.container, { force: true });
+  if (paths.pod === undefined) return;
   await rm(paths.pod, { force: true });
   // Two levels, never podLogsDir itself.
   const containerDir = dirname(paths.pod);
@@ -94,8 +106,8 @@ export async function removeLogLinks(id: string, labels: Labels, dirs: LogDirs):
 }
 
 /**
- * Removes links in containerLogsDir that point into podLogsDir at nothing: their container was removed while nobody
- * looked.
+ * Removes links in containerLogsDir that point into podLogsDir, or at an engine's log, at nothing: their container was
+ * removed while nobody looked.
  */
 export async function sweepLogLinks(dirs: LogDirs): Promise<void> {
   let names: string[];
@@ -106,14 +118,16 @@ export async function sweepLogLinks(dirs: LogDirs): Promise<void> {
     throw error;
   }
   for (const name of names) {
-    if (!/-[0-9a-f]{64}\.log$/.test(name)) continue;
+    // A name of full length may have lost its id.
+    if (!/-[0-9a-f]{64}\.log$/.test(name) && Buffer.byteLength(name) !== maxNameBytes) continue;
     const path = join(dirs.containerLogsDir, name);
     const target = await readlink(path).catch(() => "");
-    if (!target.startsWith(`${dirs.podLogsDir}/`)) continue;
-    const logFile = await readlink(target).catch(() => "");
+    const between = target.startsWith(`${dirs.podLogsDir}/`);
+    if (!between && !/\/([0-9a-f]{64})\/\1-json\.log$/.test(target)) continue;
+    const logFile = between ? await readlink(target).catch(() => "") : target;
     if (logFile !== "" && (await exists(logFile))) continue;
     await rm(path, { force: true });
-    await rm(target, { force: true });
+    if (between) await rm(target, { force: true });
   }
 }
 
