@@ -328,7 +328,7 @@ describe("a pod's status", () => {
       assert.equal(stage.starts("web"), 1);
     }));
 
-  test("waits for the node's network, says so, and not for one on the node's own", () =>
+  test("waits for the node's network, and the pod has an event that says so", () =>
     onStage(async (stage) => {
       stage.world.network.ready = false;
       stage.put();
@@ -337,6 +337,15 @@ describe("a pod's status", () => {
       stage.world.network.ready = true;
       stage.clock.ahead(1000);
       await stage.ready();
+    }));
+
+  test("does not wait for that where the pod is on the node's own network", () =>
+    onStage(async (stage) => {
+      stage.world.network.ready = false;
+      stage.put({ hostNetwork: true });
+      await stage.ready();
+      assert.equal(stage.status.podIP, "192.0.2.10");
+      assert.equal(stage.world.network.leases.size, 0);
     }));
 
   test("events of a container name it by its field", () =>
