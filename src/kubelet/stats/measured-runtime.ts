@@ -80,10 +80,14 @@ export function measuredRuntime(options: MeasuredRuntimeOptions): ContainerRunti
         () => runtime.runPodSandbox(config, signal),
         (seconds, failed) => metrics.sandboxRun(config.runtimeHandler, seconds, failed),
       ),
-    stopPodSandbox: (id, signal) =>
-      timed("stop_podsandbox", () => runtime.stopPodSandbox(id, signal)),
-    removePodSandbox: (id, signal) =>
-      timed("remove_podsandbox", () => runtime.removePodSandbox(id, signal)),
+    stopPodSandbox: async (id, signal) => {
+      await timed("stop_podsandbox", () => runtime.stopPodSandbox(id, signal));
+      inventory.dropSandbox(id);
+    },
+    removePodSandbox: async (id, signal) => {
+      await timed("remove_podsandbox", () => runtime.removePodSandbox(id, signal));
+      inventory.dropSandbox(id);
+    },
     createContainer: async (sandbox, config, signal) => {
       const type = typeOf(sandbox.metadata.uid, config.name);
       const created = await timed(
@@ -107,9 +111,10 @@ export function measuredRuntime(options: MeasuredRuntimeOptions): ContainerRunti
       ),
     stopContainer: (id, grace, signal) =>
       timed("stop_container", () => runtime.stopContainer(id, grace, signal)),
-    removeContainer: (id, signal) => {
+    removeContainer: async (id, signal) => {
       made.delete(id);
-      return timed("remove_container", () => runtime.removeContainer(id, signal));
+      await timed("remove_container", () => runtime.removeContainer(id, signal));
+      inventory.dropContainer(id);
     },
     updateContainer: (id, limits, signal) =>
       timed("update_container", () => runtime.updateContainer(id, limits, signal)),

@@ -52,6 +52,32 @@ export class PodInventory {
     }
   }
 
+  /** A sandbox has been stopped or removed. */
+  dropSandbox(sandboxID: string): void {
+    this.#without(({ sandboxes, ...rest }) => ({
+      ...rest,
+      sandboxes: sandboxes.filter(({ id }) => id !== sandboxID),
+    }));
+  }
+
+  /** A container has been removed. */
+  dropContainer(containerID: string): void {
+    this.#without(({ containers, ...rest }) => ({
+      ...rest,
+      containers: containers.filter(({ id }) => id !== containerID),
+    }));
+  }
+
+  #without(change: (record: PodRecord) => PodRecord): void {
+    for (const { record } of this.#entries.values()) {
+      const changed = change(record);
+      const before = record.sandboxes.length + record.containers.length;
+      const after = changed.sandboxes.length + changed.containers.length;
+      // Under a number of its own: a look that is under way may have seen what is gone now.
+      if (after < before) this.takeOne(changed, this.begin());
+    }
+  }
+
   #tellEnds(before: PodRecord, after: PodRecord): void {
     for (const container of after.containers) {
       if (container.state.kind !== "exited" || container.state.startedAt === 0) continue;

@@ -235,16 +235,24 @@ export class Sampler {
     if (sandbox === undefined && containers.length === 0) return undefined;
     const { pid } = sandbox ?? {};
     const ownNetwork = sandbox?.network === "pod" && pid !== undefined;
+    const own = this.#podCgroup(record, containers, round);
+    if (own === undefined && containers.length === 0 && !this.#isAlive(sandbox)) return undefined;
     const text =
       ownNetwork && round.level !== "resource" ? files.text(`/proc/${pid}/net/dev`) : undefined;
     return {
       record,
-      own: this.#podCgroup(record, containers, round) ?? sumOf(containers),
+      own: own ?? sumOf(containers),
       containers,
       sandbox,
       sandboxCgroup: round.level === "cadvisor" ? this.#sandbox(sandbox, round) : undefined,
       interfaces: text === undefined ? undefined : parseNetDev(text),
     };
+  }
+
+  /** What was seen last may be over. */
+  #isAlive(sandbox: SandboxRecord | undefined): boolean {
+    if (sandbox?.pid === undefined) return false;
+    return this.#finder.ofContainer(sandbox.id, sandbox.pid) !== undefined;
   }
 
   #sandbox(sandbox: SandboxRecord | undefined, round: Round): CgroupSample | undefined {

@@ -55,6 +55,24 @@ describe("what was last seen of the runtime", () => {
     assert.equal(inventory.records()[0]?.containers[0]?.state.kind, "exited");
   });
 
+  test("what the agent stops and removes itself is dropped at once, also by a look under way", () => {
+    const inventory = new PodInventory();
+    inventory.takeOne(holding(running, exited(5)), inventory.begin());
+    const slow = inventory.begin();
+    inventory.dropContainer("c1");
+    assert.deepEqual(
+      inventory.records()[0]?.containers.map(({ id }) => id),
+      ["c0"],
+    );
+    inventory.dropContainer("c0");
+    inventory.dropSandbox("b".repeat(64));
+    assert.deepEqual(inventory.records(), []);
+    inventory.takeOne(holding(running), inventory.begin());
+    inventory.dropSandbox("b".repeat(64));
+    inventory.takeOne(holding(running), slow);
+    assert.deepEqual(inventory.records()[0]?.sandboxes, []);
+  });
+
   test("each end is told once; those from before, and of what never ran, are not", () => {
     const ends: ContainerRecord[] = [];
     const inventory = new PodInventory((ended) => ends.push(ended));
