@@ -62,6 +62,8 @@ export class PodCgroups {
   readonly #members = new Map<string, Member>();
   #driven: CgroupTree | undefined;
   #tiers = "";
+  /** Settles with the last write of the tiers that was asked for; never rejects. */
+  #tiersWritten: Promise<void> = Promise.resolve();
   #warned = false;
 
   constructor(options: PodCgroupsOptions) {
@@ -174,8 +176,15 @@ export class PodCgroups {
     return Object.keys(this.#options.capacity()).flatMap((name) => hugePageSize(name) ?? []);
   }
 
+  /** One writer at a time: of two, the one that knows less must not be the last. */
+  #ensureTiers(): Promise<void> {
+    const written = this.#tiersWritten.then(() => this.#writeTiers());
+    this.#tiersWritten = written.catch(() => undefined);
+    return written;
+  }
+
   /** The three cgroups above the pods; written only when one of them is to change. */
-  async #ensureTiers(): Promise<void> {
+  async #writeTiers(): Promise<void> {
     const pods = [...this.#members.values()].map(({ pod }) => pod);
     const top = this.#kubepods();
     const burstable = burstableSettings(pods);

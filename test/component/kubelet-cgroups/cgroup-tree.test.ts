@@ -209,3 +209,44 @@ test("a host whose tree cannot be written lets pods run; a refused value does no
   await refusing("EROFS").ensure(pod());
   await assert.rejects(refusing("EINVAL").ensure(pod()), CgroupError);
 });
+
+test("tiers end up at what all pods ask for, however slow a write is", async () => {
+  const held = new Map<string, number>();
+  const writing: (() => void)[] = [];
+  const cgroups = new PodCgroups({
+    config: {
+      cgroupsPerQOS: true,
+      cgroupRoot: "/",
+      podPidsLimit: -1,
+      kubeReserved: {},
+      systemReserved: {},
+    },
+    tree: {
+      ensure: async (path, { cpuShares }) => {
+        // The write that was asked for last is the first to be done.
+        await new Promise<void>((resolve) => writing.push(resolve));
+        held.set(path, cpuShares);
+      },
+      adjust: async () => undefined,
+      remove: async () => undefined,
+    },
+    runtimeInfo: () => ({ cgroupDriver: "cgroupfs", cgroupVersion: 2 }),
+    capacity: () => ({}),
+    logger: silentLogger,
+  });
+  const asking = (uid: string, cpu: string): ReturnType<typeof pod> => {
+    const containers = [container("web", { resources: { requests: { cpu } } })];
+    const made = pod({ containers });
+    return { ...made, metadata: { ...made.metadata, uid } };
+  };
+  const both = Promise.all([
+    cgroups.ensure(asking("one", "1")),
+    cgroups.ensure(asking("two", "2")),
+  ]);
+  for (let turn = 0; turn < 50; turn += 1) {
+    await new Promise((resolve) => setImmediate(resolve));
+    writing.pop()?.();
+  }
+  await both;
+  assert.equal(held.get("kubepods/burstable"), 3 * 1024);
+});
