@@ -14,7 +14,7 @@ const files = "memory.max memory.oom.group cpu.max cpu.weight pids.max hugetlb.2
 
 async function cgroups(node: Node): Promise<Cgroups> {
   const include = files.map((file) => `--include=${file}`).join(" ");
-  const text = await node.machine.sh(`grep -r . ${root} ${include}`);
+  const text = await node.machine.sh(`grep -rs . ${root} ${include} || true`);
   const out = new Map<string, Record<string, string>>();
   for (const line of text.split("\n")) {
     const [, path = "", file = "", value = ""] = /^(.*)\/([^/:]+):(.*)$/.exec(line) ?? [];
@@ -67,10 +67,11 @@ const sized = runs(
   { resources: { requests: { cpu: "500m" }, limits: { memory: "64Mi" } } },
 );
 
-/** The agent sets it once the container runs. */
+/** The engine knows nothing of these: the agent sets them once the container runs. */
 const dieTogether = "until grep -q 1 /sys/fs/cgroup/memory.oom.group; do sleep 0.2; done";
 
-const allocate = `allocate() {
+const allocate = `until [ "$(cat /sys/fs/cgroup/hugetlb.2MB.max)" != max ]; do sleep 0.2; done
+allocate() {
   echo quit | qemu-system-x86_64 -M none -nodefaults -display none -monitor stdio \
     -object memory-backend-memfd,id=m,size=$1,hugetlb=on,hugetlbsize=2M,prealloc=on >/dev/null 2>&1 &&
     echo "$1 given" || echo "$1 refused"

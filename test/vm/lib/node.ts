@@ -13,8 +13,8 @@ const unit = "remora-up.service";
 const adminKubeconfig = "/var/lib/remora/control-plane/admin.conf";
 const pods = "/api/v1/namespaces/default/pods";
 
-/** Emulated and beside other work: what takes a second elsewhere may take half a minute here. */
-const patienceMs = 5 * 60_000;
+/** Emulated and beside other work: what takes a second elsewhere may take a minute here. */
+const patienceMs = 10 * 60_000;
 
 const collections: Readonly<Record<string, string>> = {
   Pod: pods,

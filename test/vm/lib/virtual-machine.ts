@@ -32,7 +32,7 @@ export interface VirtualMachineOptions {
   readonly kernelArguments?: readonly string[];
 }
 
-const bootMs = 5 * 60_000;
+const bootMs = 10 * 60_000;
 
 /**
  * `kvm` where the processor helps, else `tcg`, which is software. A kernel offers /dev/kvm without the processor's help
