@@ -94,6 +94,13 @@ function checkNetworks(config: AgentConfig): void {
   for (const cidr of config.clusterCIDRs) parseCidr(cidr, "clusterCIDRs");
 }
 
+/** Frozen to its depths: the same object is in many hands. */
+function frozen<T>(value: T): T {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value;
+  for (const member of Object.values(value)) frozen(member);
+  return Object.freeze(value);
+}
+
 /**
  * Fills the defaults in, checks everything once and freezes the result.
  *
@@ -129,5 +136,5 @@ export function agentConfig(input: AgentConfigInput): AgentConfig {
   }
   checkPorts(config);
   checkNetworks(config);
-  return Object.freeze(config);
+  return frozen(config);
 }

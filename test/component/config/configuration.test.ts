@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -261,6 +261,22 @@ describe("configurations that kubeadm writes", () => {
     // Lines are those of the file, not those of the text in it.
     const origin = configuration.settings.KubeProxyConfiguration.get("clusterCIDR")?.origin;
     assert.equal(origin?.kind === "file" ? origin.line : 0, 13);
+  });
+
+  test("the ConfigMap of its kubelets is accepted, with lines of the file", async () => {
+    const text = await readFile(
+      join(import.meta.dirname, "fixtures", "kubeadm-kubelet.yaml"),
+      "utf8",
+    );
+    const data = text.replaceAll(/^/gm, "    ");
+    const configuration = await readText(
+      `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubelet-config}\ndata:\n  kubelet: |\n${data}\n`,
+    );
+    refuseErrors(configuration);
+    assert.deepEqual(configuration.kubelet.clusterDNS, ["10.96.0.10"]);
+    const line = text.split("\n").indexOf("clusterDNS:") + 1;
+    const origin = configuration.settings.KubeletConfiguration.get("clusterDNS")?.origin;
+    assert.equal(origin?.kind === "file" ? origin.line : 0, line + 5);
   });
 
   test("the flags of its kubeadm-flags.env are accepted, old and new", async () => {

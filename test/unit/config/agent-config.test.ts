@@ -11,6 +11,7 @@ describe("agentConfig", () => {
     assert.equal(config.kubeletPort, 10_250);
     assert.equal(config.maxPods, 110);
     assert.throws(() => Object.assign(config, { maxPods: 1 }), TypeError);
+    assert.throws(() => Object.assign(config.evictionHard, { "pid.available": "1%" }), TypeError);
   });
 
   const refused: readonly (readonly [string, Partial<AgentConfigInput>, RegExp])[] = [
