@@ -1,5 +1,5 @@
 import { validateLabelValue, validateQualifiedName } from "../api/names.ts";
-import { quantityProblem } from "../api/quantity.ts";
+import { parseQuantity, quantityProblem } from "../api/quantity.ts";
 import { ipFamily } from "../lib/cidr.ts";
 import { gateEnabled } from "./feature-gates.ts";
 import { broken, type Finding, type Rule } from "./finding.ts";
@@ -198,10 +198,12 @@ function thresholds(c: KubeletConfiguration): Finding[] {
 
 function logSize(c: KubeletConfiguration): Finding[] {
   const { containerLogMaxSize: text } = c;
-  const why =
-    quantityProblem(text) ??
-    (/^-|[.m]/.test(text) ? "must be a whole number of bytes, and not negative" : undefined);
-  if (why === undefined) return [];
+  const unparsed = quantityProblem(text);
+  const { nanos } = unparsed === undefined ? parseQuantity(text) : { nanos: 0n };
+  // The kubelet takes a negative size for no limit; a node's disk is worth one.
+  const good = nanos > 0n && nanos % 1_000_000_000n === 0n;
+  if (good) return [];
+  const why = unparsed ?? "must be a whole number of bytes, at least 1";
   const shown = JSON.stringify(text);
   return [
     {

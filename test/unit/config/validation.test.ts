@@ -243,6 +243,14 @@ const kubelet: readonly (readonly [document: Json, error: string])[] = [
     "containerLogMaxSize: failed to parse container log max size \"ten\": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
   ],
   [
+    { containerLogMaxSize: "-1" },
+    'containerLogMaxSize: failed to parse container log max size "-1": must be a whole number of bytes, at least 1',
+  ],
+  [
+    { containerLogMaxSize: "0" },
+    'containerLogMaxSize: failed to parse container log max size "0": must be a whole number of bytes, at least 1',
+  ],
+  [
     { podLogsDir: "/var/log/../pods" },
     'podLogsDir: invalid configuration: pod logs path "/var/log/../pods" must be normalized',
   ],
