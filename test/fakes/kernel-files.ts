@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-import { statValue } from "../../src/kubelet/stats/cgroup-text.ts";
+import { parseCount, statValue } from "../../src/kubelet/stats/cgroup-text.ts";
 import type { KernelFiles } from "../../src/kubelet/stats/kernel-files.ts";
 
 /** Files of a kernel in memory; a test changes them as time goes on. */
@@ -63,9 +63,13 @@ export function recordedKernel(version: 1 | 2 | undefined): FakeKernelFiles {
       };
       return {
         text: read,
-        values: (keys) => {
+        count: () => {
           const all = read();
-          return all === undefined ? undefined : keys.map((key) => statValue(all, key));
+          return all === undefined ? undefined : (parseCount(all) ?? 0);
+        },
+        value: (key) => {
+          const all = read();
+          return all === undefined ? undefined : (statValue(all, key) ?? 0);
         },
         close: () => {
           open_.delete(path);

@@ -112,18 +112,12 @@ class KeptFiles {
     return this.#file(name)?.text();
   }
 
-  /** Some values of memory.stat, and but for the lowest level all of it. */
-  stat(
-    level: Level,
-    keys: readonly string[],
-  ): {
-    readonly stat: string;
-    readonly values: readonly (number | undefined)[] | undefined;
-  } {
-    if (level === "resource") return { stat: "", values: this.#file(statFile)?.values(keys) };
-    const stat = this.kept(statFile);
-    if (stat === undefined) return { stat: "", values: undefined };
-    return { stat, values: keys.map((key) => statValue(stat, key)) };
+  count(name: string): number | undefined {
+    return this.#file(name)?.count();
+  }
+
+  value(name: string, key: string): number | undefined {
+    return this.#file(name)?.value(key);
   }
 
   #file(name: string): OpenFile | undefined {
@@ -152,15 +146,31 @@ class KeptFiles {
   }
 }
 
+/**
+ * Remembers a figure of memory.stat, which costs the kernel five times as much as both counters together. A cgroup that
+ * has not run since, and uses as many bytes as before, has its pages where they were.
+ */
+class Unmoved {
+  #cpu = -1;
+  #memoryBytes = -1;
+  #value: number | undefined;
+
+  of(cpu: number, memoryBytes: number, read: () => number | undefined): number | undefined {
+    if (cpu !== this.#cpu || memoryBytes !== this.#memoryBytes || this.#value === undefined) {
+      this.#value = read();
+      this.#cpu = cpu;
+      this.#memoryBytes = memoryBytes;
+    }
+    return this.#value;
+  }
+}
+
 const nanosPerMicro = 1000;
-const statFile = "memory.stat";
-/** What every look needs of memory.stat. */
-const v2Keys = ["inactive_file"] as const;
-const v1Keys = ["total_inactive_file", "total_swap"] as const;
 
 /** One cgroup of the unified hierarchy. */
 export function cgroupV2(options: CgroupOptions): Cgroup {
   const files = new KeptFiles(options);
+  const unmoved = new Unmoved();
   const { swap } = options;
   const kept = (name: string): string | undefined => files.kept(name);
   const text = (name: string): string | undefined => files.once(name);
@@ -212,19 +222,24 @@ export function cgroupV2(options: CgroupOptions): Cgroup {
   };
   return {
     read(level, timeMs) {
-      const cpu = kept("cpu.stat");
-      const memoryBytes = parseCount(kept("memory.current"));
-      const { stat, values } = files.stat(level, v2Keys);
-      if (cpu === undefined || memoryBytes === undefined || values === undefined) return undefined;
+      const cpuMicros = files.value("cpu.stat", "usage_usec");
+      const memoryBytes = files.count("memory.current");
+      if (cpuMicros === undefined || memoryBytes === undefined) return undefined;
+      const stat = level === "resource" ? "" : kept("memory.stat");
+      const inactiveBytes =
+        stat === ""
+          ? unmoved.of(cpuMicros, memoryBytes, () => files.value("memory.stat", "inactive_file"))
+          : (statValue(stat ?? "", "inactive_file") ?? 0);
+      if (stat === undefined || inactiveBytes === undefined) return undefined;
       return {
         timeMs,
-        cpuNs: (statValue(cpu, "usage_usec") ?? 0) * nanosPerMicro,
+        cpuNs: cpuMicros * nanosPerMicro,
         memoryBytes,
-        workingSetBytes: Math.max(memoryBytes - (values[0] ?? 0), 0),
-        swapBytes: swap ? (parseCount(text("memory.swap.current")) ?? 0) : 0,
-        swapLimitBytes: swap ? parseLimit(text("memory.swap.max")) : 0,
+        workingSetBytes: Math.max(memoryBytes - inactiveBytes, 0),
+        swapBytes: swap ? (files.count("memory.swap.current") ?? 0) : 0,
+        swapLimitBytes: swap ? parseLimit(kept("memory.swap.max")) : 0,
         ...(level === "resource" ? {} : { more: more(stat) }),
-        ...(level === "cadvisor" ? { detail: detail(stat, cpu) } : {}),
+        ...(level === "cadvisor" ? { detail: detail(stat, kept("cpu.stat") ?? "") } : {}),
       };
     },
     close: () => files.close(),
@@ -239,6 +254,7 @@ function sharesOfWeight(weight: number): number {
 /** One cgroup of the hierarchies of v1. */
 export function cgroupV1(options: CgroupOptions): Cgroup {
   const files = new KeptFiles(options);
+  const unmoved = new Unmoved();
   const { swap } = options;
   const kept = (name: string): string | undefined => files.kept(name);
   const text = (name: string): string | undefined => files.once(name);
@@ -295,18 +311,21 @@ export function cgroupV1(options: CgroupOptions): Cgroup {
   };
   return {
     read(level, timeMs) {
-      const cpuNs = parseCount(kept("cpuacct.usage"));
-      const memoryBytes = parseCount(kept("memory.usage_in_bytes"));
-      const { stat, values } = files.stat(level, v1Keys);
-      if (cpuNs === undefined || memoryBytes === undefined || values === undefined)
-        return undefined;
-      const [inactiveBytes = 0, swappedBytes = 0] = values;
+      const cpuNs = files.count("cpuacct.usage");
+      const memoryBytes = files.count("memory.usage_in_bytes");
+      if (cpuNs === undefined || memoryBytes === undefined) return undefined;
+      const stat = level === "resource" && !swap ? "" : kept("memory.stat");
+      const inactiveBytes =
+        stat === ""
+          ? unmoved.of(cpuNs, memoryBytes, () => files.value("memory.stat", "total_inactive_file"))
+          : (statValue(stat ?? "", "total_inactive_file") ?? 0);
+      if (stat === undefined || inactiveBytes === undefined) return undefined;
       return {
         timeMs,
         cpuNs,
         memoryBytes,
         workingSetBytes: Math.max(memoryBytes - inactiveBytes, 0),
-        swapBytes: swap ? swappedBytes : 0,
+        swapBytes: swap ? (statValue(stat, "total_swap") ?? 0) : 0,
         swapLimitBytes: swap ? swapLimit() : 0,
         ...(level === "resource" ? {} : { more: more(stat) }),
         ...(level === "cadvisor" ? { detail: detail(stat) } : {}),

@@ -7,8 +7,10 @@ import { errorCode } from "../../lib/errors.ts";
 export interface OpenFile {
   /** What it says now, as far as the kernel gives it at once; undefined when what it tells about has gone. */
   text(): string | undefined;
-  /** The values of some keys of a flat keyed file, without making a text of all the others. */
-  values(keys: readonly string[]): readonly (number | undefined)[] | undefined;
+  /** The number that is all it says. Hundreds are read per scrape, so no text is made of any. */
+  count(): number | undefined;
+  /** The value of a key of a flat keyed file; 0 when it has no such key, undefined when it has gone. */
+  value(key: string): number | undefined;
   close(): void;
 }
 
@@ -60,20 +62,25 @@ function readWhole(path: string): string {
 const newline = 0x0a;
 const zero = 0x30;
 
-/** The number behind `key` at the beginning of a line; undefined when there is no such line. */
-function valueIn(bytes: Buffer, key: string): number | undefined {
-  const prefix = `${key} `;
-  let at = 0;
-  do {
-    at = bytes.indexOf(prefix, at, "latin1");
-    if (at < 0) return undefined;
-    at += prefix.length;
-  } while (at > prefix.length && bytes[at - prefix.length - 1] !== newline);
+/** The number that begins at this place of the buffer. */
+function numberAt(start: number, end: number): number {
   let value = 0;
-  for (let byte = bytes[at]; byte !== undefined && byte >= zero; byte = bytes[(at += 1)]) {
-    value = value * 10 + (byte - zero);
+  for (let at = start; at < end; at += 1) {
+    const digit = (buffer[at] ?? 0) - zero;
+    if (digit < 0 || digit > 9) break;
+    value = value * 10 + digit;
   }
   return value;
+}
+
+/** The number behind `key` at the beginning of a line of the buffer; 0 when there is no such line. */
+function valueOf(key: string, end: number): number {
+  const prefix = `${key} `;
+  for (let at = buffer.indexOf(prefix, 0, "latin1"); at >= 0 && at < end;) {
+    if (at === 0 || buffer[at - 1] === newline) return numberAt(at + prefix.length, end);
+    at = buffer.indexOf(prefix, at + prefix.length, "latin1");
+  }
+  return 0;
 }
 
 /** @param root Directory that stands for `/`: tests have recordings of other machines there. */
@@ -87,19 +94,27 @@ export function kernelFiles(root = "/"): KernelFiles {
     open(path) {
       const fd = unlessGone(() => openSync(at(path), "r"), undefined);
       if (fd === undefined) return undefined;
-      const fill = (): Buffer | undefined => {
+      /** Bytes that are in the buffer now. */
+      const fill = (): number | undefined => {
         try {
-          return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0));
+          return readSync(fd, buffer, 0, buffer.length, 0);
         } catch (error) {
           if (gone.has(errorCode(error) ?? "")) return undefined;
           throw error;
         }
       };
       return {
-        text: () => fill()?.toString("latin1"),
-        values(keys) {
-          const bytes = fill();
-          return bytes === undefined ? undefined : keys.map((key) => valueIn(bytes, key));
+        text() {
+          const length = fill();
+          return length === undefined ? undefined : buffer.toString("latin1", 0, length);
+        },
+        count() {
+          const length = fill();
+          return length === undefined ? undefined : numberAt(0, length);
+        },
+        value(key) {
+          const length = fill();
+          return length === undefined ? undefined : valueOf(key, length);
         },
         close: () => closeSync(fd),
       };

@@ -17,15 +17,17 @@ describe("files of the kernel", () => {
     const root = await directory(t);
     await writeFile(join(root, "stat"), "file 1\ninactive_file 22\nfile_mapped 333\nlast 4444");
     const file = kernelFiles(root).open("/stat");
-    assert.deepEqual(file?.values(["file", "inactive_file", "mapped", "last"]), [
-      1,
-      22,
-      undefined,
-      4444,
-    ]);
+    const values = (): readonly (number | undefined)[] =>
+      ["file", "inactive_file", "mapped", "last"].map((key) => file?.value(key));
+    assert.deepEqual(values(), [1, 22, 0, 4444]);
+    // What an earlier, longer text has left behind counts no more.
     await writeFile(join(root, "stat"), "file 9007199254740991\n");
-    assert.deepEqual(file.values(["file", "inactive_file"]), [9_007_199_254_740_991, undefined]);
-    assert.equal(file.text(), "file 9007199254740991\n");
+    assert.deepEqual(values(), [9_007_199_254_740_991, 0, 0, 0]);
+    assert.equal(file?.text(), "file 9007199254740991\n");
+    await writeFile(join(root, "stat"), "123456\n");
+    assert.equal(file.count(), 123_456);
+    await writeFile(join(root, "stat"), "7");
+    assert.equal(file.count(), 7);
     file.close();
   });
 

@@ -297,7 +297,7 @@ describe("when and how much is read", () => {
     assert.ok(files.reads.size > 0);
   });
 
-  test("the resource page reads three files of each cgroup and opens none again", async () => {
+  test("the resource page reads two files of a cgroup at rest, and opens none again", async () => {
     const { clock, files, statistics } = bench(2);
     await statistics.resource();
     const opened = [...files.open_];
@@ -307,9 +307,39 @@ describe("when and how much is read", () => {
     const own = [...files.reads].filter((path) => path.includes(containerID));
     assert.deepEqual(
       own.map((path) => path.split("/").at(-1)),
-      ["cpu.stat", "memory.current", "memory.stat"],
+      ["cpu.stat", "memory.current"],
     );
     assert.deepEqual([...files.open_], opened);
+  });
+
+  test("where nothing has run and no byte has come or gone, pages are not counted again", async () => {
+    for (const version of [1, 2] as const) {
+      const { clock, files, statistics } = bench(version);
+      const at = (controller: string, name: string): string =>
+        `${cgroup(version, controller)}/${name}`;
+      const stat = at("memory", "memory.stat");
+      const cpu = version === 1 ? at("cpuacct", "cpuacct.usage") : at("cpu", "cpu.stat");
+      const key = version === 1 ? "total_inactive_file" : "inactive_file";
+      const scrape = async (): Promise<number> => {
+        clock.advance(15_000);
+        files.reads.clear();
+        const name = "container_memory_working_set_bytes";
+        return (await samples(statistics.resource(), name))[0]?.value ?? -1;
+      };
+      const before = await scrape();
+      assert.ok(files.reads.has(stat));
+      assert.equal(await scrape(), before);
+      assert.ok(!files.reads.has(stat));
+      // It has run: now its pages are somewhere else.
+      files.texts.set(cpu, version === 1 ? "999999999999\n" : "usage_usec 999999999\n");
+      files.texts.set(stat, `${key} 4096\n`);
+      const moved = await scrape();
+      assert.ok(files.reads.has(stat));
+      assert.ok(moved !== before && moved > 0);
+      const used = at("memory", version === 1 ? "memory.usage_in_bytes" : "memory.current");
+      files.texts.set(used, "8192\n");
+      assert.equal(await scrape(), 4096);
+    }
   });
 
   test("all open files can be let go of", async () => {
