@@ -12,6 +12,7 @@ const pure = [
   "src/kubelet/status/{compute-status,conditions,container-status,phase,status-patch}.ts",
   "src/kubelet/spec/*.ts",
   "src/kubelet/node/{allocatable,choose-node-ips,conditions,hardware-labels,node-status}.ts",
+  "src/kubelet/stats/{cgroup-text,cadvisor-families,cadvisor-text,page,pod-start,resource-text,summary}.ts",
   "src/proxy/{categorize,diff,plan,service-model,slice-index}.ts",
   "src/proxy/nftables/{layout,render}.ts",
   "src/netfilter/transaction.ts",
