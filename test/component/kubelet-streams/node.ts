@@ -1,6 +1,6 @@
 // A node's streaming routes without TLS and without asking who is there.
 import { once } from "node:events";
-import { createServer, request } from "node:http";
+import { createServer, request, type Server } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { Duplex } from "node:stream";
 
@@ -47,65 +47,18 @@ export async function dialHere(port: number): Promise<Socket> {
   return socket;
 }
 
-export class TestNode implements AsyncDisposable {
-  readonly #server = createServer();
-  readonly #stop = new AbortController();
-  readonly #sessions = new Set<Promise<void>>();
+/** A node's port, as its clients see it. */
+export class RemoteNode {
+  readonly port: number;
   readonly #clients = new Set<Duplex>();
-  #port = 0;
 
-  static async start(options: NodeOptions): Promise<TestNode> {
-    const node = new TestNode();
-    const record = {
-      sandboxes: [{ ready: true, pid: 1, network: "node" }],
-    } as unknown as PodRecord;
-    const open = options.open ?? (() => Promise.reject(new Error("no session")));
-    const deps = {
-      runtime: {
-        podRecord: async () => record,
-        exec: async (_id: string, _what: unknown, signal: AbortSignal) => open(signal),
-        attach: async (_id: string, _what: unknown, signal: AbortSignal) => open(signal),
-      } as unknown as ContainerRuntime,
-      pods,
-      clock: options.clock ?? systemClock,
-      logger: silentLogger,
-      dial: options.dial ?? (async (_at, port) => dialHere(port)),
-    };
-    node.#server.on("upgrade", (incoming, socket, head) => {
-      socket.on("error", () => undefined);
-      const url = new URL(incoming.url ?? "", "http://node");
-      const upgrade = { request: incoming, socket, head, url };
-      const serve = url.pathname.startsWith("/portForward/") ? servePortForward : serveStreaming;
-      const session = serve(deps, upgrade, node.#stop.signal).catch((error: unknown) => {
-        const known = error instanceof HttpRefusal;
-        refuseUpgrade(socket, known ? error : new HttpRefusal(500, String(error)));
-      });
-      node.#sessions.add(session);
-      void session.finally(() => node.#sessions.delete(session));
-    });
-    node.#server.listen(0, "127.0.0.1");
-    await once(node.#server, "listening");
-    node.#port = (node.#server.address() as AddressInfo).port;
-    return node;
+  constructor(port: number) {
+    this.port = port;
   }
 
-  /** Sessions that have not ended yet. */
-  get sessions(): number {
-    return this.#sessions.size;
-  }
-
-  /** Resolves when every session has ended. */
-  async idle(): Promise<void> {
-    while (this.#sessions.size > 0) await Promise.all(this.#sessions);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort();
+  /** Ends the clients' connections. */
+  hangUp(): void {
     for (const client of this.#clients) client.destroy();
-    await this.idle();
-    this.#server.closeAllConnections();
-    this.#server.close();
-    await once(this.#server, "close");
   }
 
   /** @returns The client, or what the node refused it with. */
@@ -118,7 +71,7 @@ export class TestNode implements AsyncDisposable {
   > {
     const outgoing = request({
       host: "127.0.0.1",
-      port: this.#port,
+      port: this.port,
       path,
       method: "POST",
       agent: false,
@@ -155,7 +108,7 @@ export class TestNode implements AsyncDisposable {
   }
 
   webSocket(path: string, protocols: string[]): WebSocket {
-    const socket = new WebSocket(`ws://127.0.0.1:${this.#port}${path}`, protocols);
+    const socket = new WebSocket(`ws://127.0.0.1:${this.port}${path}`, protocols);
     socket.on("error", () => undefined);
     return socket;
   }
@@ -165,7 +118,7 @@ export class TestNode implements AsyncDisposable {
     const incoming = await new Promise<Duplex>((resolve, reject) => {
       const outgoing = request({
         host: "127.0.0.1",
-        port: this.#port,
+        port: this.port,
         path,
         agent: false,
         headers: {
@@ -187,6 +140,70 @@ export class TestNode implements AsyncDisposable {
     });
     this.#clients.add(incoming);
     return new SpdyClient(insideWebSocket(incoming));
+  }
+}
+
+export class TestNode extends RemoteNode implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #stop = new AbortController();
+  readonly #sessions = new Set<Promise<void>>();
+
+  private constructor(server: Server) {
+    super((server.address() as AddressInfo).port);
+    this.#server = server;
+  }
+
+  static async start(options: NodeOptions): Promise<TestNode> {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const node = new TestNode(server);
+    const record = {
+      sandboxes: [{ ready: true, pid: 1, network: "node" }],
+    } as unknown as PodRecord;
+    const open = options.open ?? (() => Promise.reject(new Error("no session")));
+    const deps = {
+      runtime: {
+        podRecord: async () => record,
+        exec: async (_id: string, _what: unknown, signal: AbortSignal) => open(signal),
+        attach: async (_id: string, _what: unknown, signal: AbortSignal) => open(signal),
+      } as unknown as ContainerRuntime,
+      pods,
+      clock: options.clock ?? systemClock,
+      logger: silentLogger,
+      dial: options.dial ?? (async (_at, port) => dialHere(port)),
+    };
+    node.#server.on("upgrade", (incoming, socket, head) => {
+      socket.on("error", () => undefined);
+      const url = new URL(incoming.url ?? "", "http://node");
+      const upgrade = { request: incoming, socket, head, url };
+      const serve = url.pathname.startsWith("/portForward/") ? servePortForward : serveStreaming;
+      const session = serve(deps, upgrade, node.#stop.signal).catch((error: unknown) => {
+        const known = error instanceof HttpRefusal;
+        refuseUpgrade(socket, known ? error : new HttpRefusal(500, String(error)));
+      });
+      node.#sessions.add(session);
+      void session.finally(() => node.#sessions.delete(session));
+    });
+    return node;
+  }
+
+  /** Sessions that have not ended yet. */
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  /** Resolves when every session has ended. */
+  async idle(): Promise<void> {
+    while (this.#sessions.size > 0) await Promise.all(this.#sessions);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    this.hangUp();
+    await this.idle();
+    this.#server.closeAllConnections();
+    this.#server.close();
+    await once(this.#server, "close");
   }
 }
 
