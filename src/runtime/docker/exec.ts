@@ -356,6 +356,8 @@ async function resize(
   );
 }
 
+const attachLingerMs = 500;
+
 /** Connects to a running container's main process. */
 export async function attach(
   context: DockerContext,
@@ -387,8 +389,11 @@ export async function attach(
     stream,
     tty: options.tty,
     stdin: options.stdin,
-    // Where the container's input outlives this client's, the engine would take its end for the client's own.
-    halfClose: stdinOnce && !options.tty,
+    // A client whose input ends leaves a container whose input does not, as with every runtime; the engine would cut off
+    // at once what the container has to say to the last of it.
+    ...(stdinOnce && !options.tty
+      ? {}
+      : { linger: () => context.clock.sleep(attachLingerMs, signal) }),
     signal,
     resize: (size) => resize(context, `/containers/${containerID}`, size, signal),
     exitCode: () => Promise.resolve(undefined),

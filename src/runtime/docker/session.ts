@@ -9,8 +9,11 @@ export interface SessionOptions {
   readonly stream: Duplex;
   readonly tty: boolean;
   readonly stdin: boolean;
-  /** Whether the end of the input is passed on; default it is. */
-  readonly halfClose?: boolean;
+  /**
+   * Where the end of the input cannot be passed on, it ends the session: as soon as no output has come during such a
+   * wait. Absent, the process sees the end of its input.
+   */
+  readonly linger?: () => Promise<void>;
   readonly resize: (size: { readonly width: number; readonly height: number }) => Promise<void>;
   /** Asked once, when the output has ended. */
   readonly exitCode: () => Promise<number | undefined>;
@@ -37,6 +40,8 @@ export class DockerSession implements StreamSession {
   readonly #fail: (error: unknown) => void;
   readonly #onAbort = (): void => void this.abort();
   #aborted: Promise<void> | undefined;
+  /** Pieces of output. */
+  #seen = 0;
   #finishing: Promise<void> | undefined;
 
   constructor(options: SessionOptions) {
@@ -75,8 +80,9 @@ export class DockerSession implements StreamSession {
   }
 
   closeStdin(): void {
-    const { halfClose, stream } = this.#options;
-    if (halfClose !== false && !stream.destroyed && !stream.writableEnded) stream.end();
+    const { linger, stream } = this.#options;
+    if (linger !== undefined) void this.#hangUpWhenQuiet(linger).catch(() => undefined);
+    else if (!stream.destroyed && !stream.writableEnded) stream.end();
   }
 
   async resize(size: { readonly width: number; readonly height: number }): Promise<void> {
@@ -92,6 +98,14 @@ export class DockerSession implements StreamSession {
   hangUp(): void {
     this.#aborted ??= Promise.resolve();
     this.#options.stream.destroy();
+  }
+
+  async #hangUpWhenQuiet(linger: () => Promise<void>): Promise<void> {
+    for (let seen = -1; seen !== this.#seen;) {
+      seen = this.#seen;
+      await linger();
+    }
+    this.hangUp();
   }
 
   async #end(): Promise<void> {
@@ -145,7 +159,10 @@ export class DockerSession implements StreamSession {
 
   async *#bytes(): AsyncGenerator<Uint8Array, void> {
     try {
-      for await (const chunk of this.#options.stream) yield chunk as Uint8Array;
+      for await (const chunk of this.#options.stream) {
+        this.#seen += 1;
+        yield chunk as Uint8Array;
+      }
     } catch (error) {
       // After abort the connection is torn by ourselves.
       if (this.#aborted !== undefined) return;
