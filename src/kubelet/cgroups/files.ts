@@ -60,9 +60,7 @@ function filesV1(settings: CgroupSettings): readonly CgroupFile[] {
       pages(memoryLimitBytes) ?? noneV1,
     ),
     file("pids", "pids.max", pidsLimit ?? "max"),
-    ...[...hugePageLimits].map(([size, bytes]) =>
-      file("hugetlb", `hugetlb.${pageName(size)}.limit_in_bytes`, bytes),
-    ),
+    ...hugePageFiles(hugePageLimits, 1),
   ];
 }
 
@@ -73,9 +71,7 @@ function filesV2(settings: CgroupSettings): readonly CgroupFile[] {
     file("cpu", "cpu.max", `${cpuQuotaMicros ?? "max"} ${periodMicros}`),
     file("memory", "memory.max", memoryLimitBytes ?? "max", pages(memoryLimitBytes) ?? "max"),
     file("pids", "pids.max", pidsLimit ?? "max"),
-    ...[...hugePageLimits].map(([size, bytes]) =>
-      file("hugetlb", `hugetlb.${pageName(size)}.max`, bytes),
-    ),
+    ...hugePageFiles(hugePageLimits, 2),
   ];
 }
 
@@ -84,16 +80,24 @@ export function cgroupFiles(settings: CgroupSettings, version: 1 | 2): readonly 
   return version === 1 ? filesV1(settings) : filesV2(settings);
 }
 
+/** The files of huge pages alone: neither the engine nor systemd knows them. */
+export function hugePageFiles(
+  limits: ReadonlyMap<number, number>,
+  version: 1 | 2,
+): readonly CgroupFile[] {
+  const suffix = version === 1 ? "limit_in_bytes" : "max";
+  return [...limits].map(([size, bytes]) =>
+    file("hugetlb", `hugetlb.${pageName(size)}.${suffix}`, bytes),
+  );
+}
+
 /** What the engine cannot be told about one container: huge pages, and that its processes die together (v2). */
 export function containerFiles(
   hugePageLimits: ReadonlyMap<number, number>,
   version: 1 | 2,
 ): readonly CgroupFile[] {
-  const suffix = version === 1 ? "limit_in_bytes" : "max";
   return [
-    ...[...hugePageLimits].map(([size, bytes]) =>
-      file("hugetlb", `hugetlb.${pageName(size)}.${suffix}`, bytes),
-    ),
+    ...hugePageFiles(hugePageLimits, version),
     ...(version === 2 ? [file("memory", "memory.oom.group", 1)] : []),
   ];
 }

@@ -1,3 +1,5 @@
+import { dirname } from "node:path";
+
 import { amounts } from "../../api/pod-requests.ts";
 import type { Container } from "../../api/types.gen.ts";
 import { errorCode, errorMessage } from "../../lib/errors.ts";
@@ -8,7 +10,7 @@ import type { Resources } from "../spec/quantities.ts";
 import { qosClass } from "../spec/resources.ts";
 import type { AssignedPod } from "../types.ts";
 import { CgroupError, type CgroupTree } from "./cgroup-tree.ts";
-import { containerFiles } from "./files.ts";
+import { containerFiles, hugePageFiles } from "./files.ts";
 import {
   bestEffortSettings,
   burstableSettings,
@@ -129,8 +131,13 @@ export class PodCgroups {
     const path = this.#containerPath(pod, id);
     if (path === undefined) return;
     const limits = containerHugePages(container, this.#hugePageSizes());
+    const tree = this.#tree();
     try {
-      await this.#tree().adjust(path, (version) => containerFiles(limits, version));
+      await tree.adjust(path, (version) => containerFiles(limits, version));
+      // The pod's own, again: on a busy machine systemd's slice was seen without what had been written into it before
+      // anything lived there.
+      const { hugePageLimits } = this.#settings(pod);
+      await tree.adjust(dirname(path), (version) => hugePageFiles(hugePageLimits, version));
     } catch (error) {
       this.#warn(error);
     }

@@ -1,7 +1,7 @@
 import { errorMessage, ExecError } from "../../lib/errors.ts";
 import { exec } from "../../lib/exec.ts";
 import { CgroupError, type CgroupTree } from "./cgroup-tree.ts";
-import { type CgroupFile, cgroupFiles, cpuWeight } from "./files.ts";
+import { cpuWeight, hugePageFiles } from "./files.ts";
 import type { CgroupSettings } from "./settings.ts";
 
 /** One D-Bus property as busctl takes it: name, signature, value. */
@@ -98,9 +98,7 @@ export function systemdSlices(files: CgroupTree, version: 1 | 2): CgroupTree {
         throw new CgroupError(`systemd refused ${name}: ${errorMessage(error)}`, { cause: error });
       }
       // systemd hands no controller down that it does not know, and makes the slice after it has answered.
-      const hugePages = (of: 1 | 2): readonly CgroupFile[] =>
-        cgroupFiles(settings, of).filter(({ controller }) => controller === "hugetlb");
-      await files.adjust(path, hugePages, true);
+      await files.adjust(path, (of) => hugePageFiles(settings.hugePageLimits, of), true);
     },
     async remove(path) {
       if (path === "") return;

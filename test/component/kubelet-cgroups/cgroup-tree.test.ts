@@ -174,7 +174,10 @@ test("pods and tiers: written once, changed with the pods, gone with them", asyn
   ]);
 
   await cgroups.adjustContainer(heavy, container("web"), "abc");
-  assert.deepEqual(taken(), ["kubepods/burstable/poduid-1/abc hugetlb.2MB.max,memory.oom.group"]);
+  assert.deepEqual(taken(), [
+    "kubepods/burstable/poduid-1/abc hugetlb.2MB.max,memory.oom.group",
+    "kubepods/burstable/poduid-1 hugetlb.2MB.max",
+  ]);
 
   await cgroups.remove("uid-1", ["kubepods/burstable/poduid-1"]);
   assert.deepEqual(taken().slice(0, 3), [
