@@ -146,16 +146,25 @@ class KeptFiles {
   }
 }
 
+/** What of memory.stat is shown. */
+interface Pages {
+  readonly inactiveBytes: number;
+  readonly swapBytes: number;
+  readonly rssBytes: number;
+  readonly pageFaults: number;
+  readonly majorPageFaults: number;
+}
+
 /**
- * Remembers a figure of memory.stat, which costs the kernel five times as much as both counters together. A cgroup that
- * has not run since, and uses as many bytes as before, has its pages where they were.
+ * Remembers what memory.stat said, which costs the kernel five times as much as both counters together. A cgroup that has
+ * not run since, and uses as many bytes as before, has its pages where they were.
  */
-class Unmoved {
+class Unmoved<T> {
   #cpu = -1;
   #memoryBytes = -1;
-  #value: number | undefined;
+  #value: T | undefined;
 
-  of(cpu: number, memoryBytes: number, read: () => number | undefined): number | undefined {
+  of(cpu: number, memoryBytes: number, read: () => T | undefined): T | undefined {
     if (cpu !== this.#cpu || memoryBytes !== this.#memoryBytes || this.#value === undefined) {
       this.#value = read();
       this.#cpu = cpu;
@@ -165,19 +174,70 @@ class Unmoved {
   }
 }
 
+/** Reads memory.stat as far as a level shows it. */
+class PageReader {
+  readonly #files: KeptFiles;
+  readonly #keys: Readonly<Record<keyof Pages, string>>;
+  /** Swap is shown at every level. */
+  readonly #swap: boolean;
+  readonly #inactive = new Unmoved<number>();
+  readonly #all = new Unmoved<Pages>();
+
+  constructor(files: KeptFiles, keys: Readonly<Record<keyof Pages, string>>, swap: boolean) {
+    this.#files = files;
+    this.#keys = keys;
+    this.#swap = swap;
+  }
+
+  /** Undefined when the cgroup has gone. */
+  read(level: Level, cpu: number, memoryBytes: number): Pages | undefined {
+    if (level !== "resource" || this.#swap) {
+      return this.#all.of(cpu, memoryBytes, () => this.#parse());
+    }
+    const inactiveBytes = this.#inactive.of(cpu, memoryBytes, () =>
+      this.#files.value("memory.stat", this.#keys.inactiveBytes),
+    );
+    if (inactiveBytes === undefined) return undefined;
+    return { inactiveBytes, swapBytes: 0, rssBytes: 0, pageFaults: 0, majorPageFaults: 0 };
+  }
+
+  #parse(): Pages | undefined {
+    const stat = this.#files.kept("memory.stat");
+    if (stat === undefined) return undefined;
+    const keys = this.#keys;
+    return {
+      inactiveBytes: statValue(stat, keys.inactiveBytes) ?? 0,
+      swapBytes: statValue(stat, keys.swapBytes) ?? 0,
+      rssBytes: statValue(stat, keys.rssBytes) ?? 0,
+      pageFaults: statValue(stat, keys.pageFaults) ?? 0,
+      majorPageFaults: statValue(stat, keys.majorPageFaults) ?? 0,
+    };
+  }
+}
+
+const v1Keys = {
+  inactiveBytes: "total_inactive_file",
+  swapBytes: "total_swap",
+  rssBytes: "total_rss",
+  pageFaults: "pgfault",
+  majorPageFaults: "pgmajfault",
+} as const;
+
+const v2Keys = { ...v1Keys, inactiveBytes: "inactive_file", rssBytes: "anon" } as const;
+
 const nanosPerMicro = 1000;
 
 /** One cgroup of the unified hierarchy. */
 export function cgroupV2(options: CgroupOptions): Cgroup {
   const files = new KeptFiles(options);
-  const unmoved = new Unmoved();
   const { swap } = options;
+  const pagesOf = new PageReader(files, v2Keys, false);
   const kept = (name: string): string | undefined => files.kept(name);
   const text = (name: string): string | undefined => files.once(name);
-  const more = (stat: string): CgroupMore => ({
-    rssBytes: statValue(stat, "anon") ?? 0,
-    pageFaults: statValue(stat, "pgfault") ?? 0,
-    majorPageFaults: statValue(stat, "pgmajfault") ?? 0,
+  const more = ({ majorPageFaults, pageFaults, rssBytes }: Pages): CgroupMore => ({
+    rssBytes,
+    pageFaults,
+    majorPageFaults,
     memoryLimitBytes: parseLimit(kept("memory.max")),
     cpuPressure: parsePressure(kept("cpu.pressure")),
     memoryPressure: parsePressure(kept("memory.pressure")),
@@ -225,21 +285,19 @@ export function cgroupV2(options: CgroupOptions): Cgroup {
       const cpuMicros = files.value("cpu.stat", "usage_usec");
       const memoryBytes = files.count("memory.current");
       if (cpuMicros === undefined || memoryBytes === undefined) return undefined;
-      const stat = level === "resource" ? "" : kept("memory.stat");
-      const inactiveBytes =
-        stat === ""
-          ? unmoved.of(cpuMicros, memoryBytes, () => files.value("memory.stat", "inactive_file"))
-          : (statValue(stat ?? "", "inactive_file") ?? 0);
-      if (stat === undefined || inactiveBytes === undefined) return undefined;
+      const pages = pagesOf.read(level, cpuMicros, memoryBytes);
+      if (pages === undefined) return undefined;
       return {
         timeMs,
         cpuNs: cpuMicros * nanosPerMicro,
         memoryBytes,
-        workingSetBytes: Math.max(memoryBytes - inactiveBytes, 0),
+        workingSetBytes: Math.max(memoryBytes - pages.inactiveBytes, 0),
         swapBytes: swap ? (files.count("memory.swap.current") ?? 0) : 0,
         swapLimitBytes: swap ? parseLimit(kept("memory.swap.max")) : 0,
-        ...(level === "resource" ? {} : { more: more(stat) }),
-        ...(level === "cadvisor" ? { detail: detail(stat, kept("cpu.stat") ?? "") } : {}),
+        ...(level === "resource" ? {} : { more: more(pages) }),
+        ...(level === "cadvisor"
+          ? { detail: detail(kept("memory.stat") ?? "", kept("cpu.stat") ?? "") }
+          : {}),
       };
     },
     close: () => files.close(),
@@ -254,8 +312,8 @@ function sharesOfWeight(weight: number): number {
 /** One cgroup of the hierarchies of v1. */
 export function cgroupV1(options: CgroupOptions): Cgroup {
   const files = new KeptFiles(options);
-  const unmoved = new Unmoved();
   const { swap } = options;
+  const pagesOf = new PageReader(files, v1Keys, swap);
   const kept = (name: string): string | undefined => files.kept(name);
   const text = (name: string): string | undefined => files.once(name);
   const limit = (name: string): number | undefined => parseLimit(text(name));
@@ -264,10 +322,10 @@ export function cgroupV1(options: CgroupOptions): Cgroup {
     const own = limit("memory.limit_in_bytes");
     return both === undefined || own === undefined ? undefined : both - own;
   };
-  const more = (stat: string): CgroupMore => ({
-    rssBytes: statValue(stat, "total_rss") ?? 0,
-    pageFaults: statValue(stat, "pgfault") ?? 0,
-    majorPageFaults: statValue(stat, "pgmajfault") ?? 0,
+  const more = ({ majorPageFaults, pageFaults, rssBytes }: Pages): CgroupMore => ({
+    rssBytes,
+    pageFaults,
+    majorPageFaults,
     memoryLimitBytes: parseLimit(kept("memory.limit_in_bytes")),
     cpuPressure: undefined,
     memoryPressure: undefined,
@@ -314,21 +372,17 @@ export function cgroupV1(options: CgroupOptions): Cgroup {
       const cpuNs = files.count("cpuacct.usage");
       const memoryBytes = files.count("memory.usage_in_bytes");
       if (cpuNs === undefined || memoryBytes === undefined) return undefined;
-      const stat = level === "resource" && !swap ? "" : kept("memory.stat");
-      const inactiveBytes =
-        stat === ""
-          ? unmoved.of(cpuNs, memoryBytes, () => files.value("memory.stat", "total_inactive_file"))
-          : (statValue(stat ?? "", "total_inactive_file") ?? 0);
-      if (stat === undefined || inactiveBytes === undefined) return undefined;
+      const pages = pagesOf.read(level, cpuNs, memoryBytes);
+      if (pages === undefined) return undefined;
       return {
         timeMs,
         cpuNs,
         memoryBytes,
-        workingSetBytes: Math.max(memoryBytes - inactiveBytes, 0),
-        swapBytes: swap ? (statValue(stat, "total_swap") ?? 0) : 0,
+        workingSetBytes: Math.max(memoryBytes - pages.inactiveBytes, 0),
+        swapBytes: pages.swapBytes,
         swapLimitBytes: swap ? swapLimit() : 0,
-        ...(level === "resource" ? {} : { more: more(stat) }),
-        ...(level === "cadvisor" ? { detail: detail(stat) } : {}),
+        ...(level === "resource" ? {} : { more: more(pages) }),
+        ...(level === "cadvisor" ? { detail: detail(kept("memory.stat") ?? "") } : {}),
       };
     },
     close: () => files.close(),

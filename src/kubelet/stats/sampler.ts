@@ -47,6 +47,8 @@ interface Watched {
   readonly pid: number;
   /** Number of the round that read it last. */
   round: number;
+  /** How many processes were in it, and at what CPU time: none comes or goes without taking some. */
+  processes: { readonly cpuNs: number; readonly count: number } | undefined;
 }
 
 /** What to read, and how it is found when it was not read before. */
@@ -66,7 +68,7 @@ interface Round {
   read: number;
 }
 
-type Found = CgroupSample & { readonly paths: CgroupPaths };
+type Found = CgroupSample & Pick<Watched, "paths"> & { readonly watched: Watched };
 
 /** What stands for a pod's cgroup on a host where pods have none. */
 function sumOf(containers: readonly ContainerSample[]): CgroupSample | undefined {
@@ -206,7 +208,7 @@ export class Sampler {
     }
     if (usage === undefined) return undefined;
     const startedAtMs = wanted.startMs ?? usage.timeMs;
-    return { id: paths.id, startedAtMs, usage, nanoCores: rate.note(usage), paths };
+    return { id: paths.id, startedAtMs, usage, nanoCores: rate.note(usage), paths, watched };
   }
 
   #watch({ find, key, level, pid, startMs }: Wanted): Watched | undefined {
@@ -220,7 +222,16 @@ export class Sampler {
     if (paths === undefined) return undefined;
     const cgroup = this.#finder.open(paths);
     const rate = new CpuRate(startMs);
-    const watched = { level, paths, cgroup, rate, startMs, pid, round: 0 };
+    const watched: Watched = {
+      level,
+      paths,
+      cgroup,
+      rate,
+      startMs,
+      pid,
+      round: 0,
+      processes: undefined,
+    };
     this.#watched.set(key, watched);
     return watched;
   }
@@ -300,7 +311,13 @@ export class Sampler {
     const sample = this.#read({ key: id, level: "resource", pid, startMs, find }, round);
     if (sample === undefined) return undefined;
     if (round.level === "resource") return { ...sample, record };
-    const processes = this.#finder.processes(sample.paths);
+    const { paths, usage, watched } = sample;
+    const known = watched.processes;
+    if (round.level === "summary" && known?.cpuNs === usage.cpuNs) {
+      return { ...sample, record, processes: known.count };
+    }
+    const processes = this.#finder.processes(paths);
+    watched.processes = { cpuNs: usage.cpuNs, count: processes.length };
     const base = { ...sample, record, processes: processes.length };
     if (round.level === "summary") return base;
     return { ...base, handles: countHandles(this.#options.files, pid, processes) };
