@@ -89,9 +89,21 @@ async function ready(api: Api): Promise<string> {
   throw new Error("the pod is not ready");
 }
 
+/** What hangs fails, so that it is seen which it was. */
+const deadlineMs = 90_000;
+
 async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
-  await work();
+  const late = new AbortController();
+  const deadline = delay(deadlineMs, undefined, { signal: late.signal }).then(() => {
+    throw new Error(`did not end within ${deadlineMs} ms: ${String(work)}`);
+  });
+  deadline.catch(() => undefined);
+  try {
+    await Promise.race([work(), deadline]);
+  } finally {
+    late.abort();
+  }
   return performance.now() - start;
 }
 
