@@ -166,7 +166,9 @@ export const resourceChecks: readonly Check[] = [
     run: async (node) => {
       const { status } = await node.ended("greedy");
       const { exitCode, message, reason } = status?.containerStatuses?.[0]?.state?.terminated ?? {};
-      assert.deepEqual([status?.phase, reason, exitCode], ["Failed", "OOMKilled", 137]);
+      assert.deepEqual([status?.phase, exitCode], ["Failed", 137]);
+      // The engine's word, and on a busy machine it comes after the end that it explains.
+      assert.ok(["OOMKilled", "Error"].includes(reason ?? ""), reason);
       assert.doesNotMatch(message ?? "", /survived/);
       const { one } = await slices(node, "guaranteed", "");
       holds(await cgroups(node), one, { "memory.oom.group": "1" });
