@@ -289,10 +289,16 @@ class MemoryRuntime implements FakeRuntime {
     sandbox: SandboxRecord,
     config: ContainerConfig,
   ): Promise<{ id: string; warnings: readonly string[] }> {
-    this.#call(`createContainer ${config.name} ${config.attempt}`);
     const own = this.sandboxes.get(sandbox.id);
+    const uid = sandbox.metadata.uid;
+    try {
+      this.#call(`createContainer ${config.name} ${config.attempt}`);
+    } catch (error) {
+      // Docker makes a container, finds out that it cannot, and tells of the removal of what nobody has seen.
+      this.#emit("removed", uid, this.#id("container"));
+      throw error;
+    }
     if (own === undefined) throw new RuntimeError("NotFound", "no such sandbox");
-    const uid = own.config.metadata.uid;
     for (const other of this.containers.values()) {
       const same = other.config.name === config.name && other.config.attempt === config.attempt;
       if (!same || this.#uidOf(other) !== uid) continue;

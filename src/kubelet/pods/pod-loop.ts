@@ -4,7 +4,7 @@ import type { Change, Informer } from "../../api/informer-types.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import { RuntimeError } from "../../runtime/errors.ts";
-import type { PodRecord } from "../../runtime/types.ts";
+import type { PodRecord, RuntimeEvent } from "../../runtime/types.ts";
 import { isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
 import {
   allocatedPod,
@@ -215,15 +215,19 @@ export class PodLoop {
     const { signal } = this.#options;
     for await (const event of this.#deps.runtime.events(signal)) {
       if (event.kind === "resync") await this.#relist();
-      // The agent looks at what it has started by itself; a look for that event would be one too many.
-      else if (event.kind !== "started" || this.#hadEnded(event)) this.wake(event.podUID);
+      else if (this.#tellsNews(event)) this.wake(event.podUID);
     }
   }
 
-  /** The agent starts nothing twice: this was somebody else. */
-  #hadEnded({ podUID, containerID }: { podUID: string; containerID: string }): boolean {
+  /** Whether an event is more than the echo of what the agent itself is doing. */
+  #tellsNews({ kind, podUID, containerID }: Exclude<RuntimeEvent, { kind: "resync" }>): boolean {
     const known = this.#entries.get(podUID)?.fingerprint ?? "";
-    return known.includes(`${containerID}=exited`) || known.includes(`${containerID}=false`);
+    // The agent looks at what it has started by itself, and starts nothing twice: a second start was somebody else.
+    if (kind === "started")
+      return known.includes(`${containerID}=exited`) || known.includes(`${containerID}=false`);
+    // An engine removes what it could not make to its end; to look at once would be to try again without a pause.
+    if (kind === "removed") return known.includes(containerID);
+    return true;
   }
 
   async #relistForever(): Promise<void> {

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { PODS } from "../../../src/api/resources.ts";
+import { RuntimeError } from "../../../src/runtime/errors.ts";
 import { JumpingClock, makeWorld, podManifest } from "./fixture.ts";
 
 test("an image that never comes is told in the log twice, then every five minutes", async () => {
@@ -27,6 +29,34 @@ test("an image that never comes is told in the log twice, then every five minute
     assert.equal(warnings(), 2);
     clock.ahead(300_000);
     await world.until("said again", () => warnings() === 3);
+  } finally {
+    await world.close();
+  }
+});
+
+test("a container that the engine cannot make is tried every ten seconds, not as often as it is removed again", async () => {
+  const clock = new JumpingClock();
+  const world = await makeWorld({ clock });
+  const tries = (): number =>
+    world.runtime.calls.filter((call) => call.startsWith("createContainer")).length;
+  const failures = (): number => world.events.filter(({ reason }) => reason === "Failed").length;
+  try {
+    world.runtime.fail = (call) => {
+      if (call.startsWith("createContainer")) {
+        throw new RuntimeError("InvalidSpec", "Cannot mkdir: /bin/sh is not a directory");
+      }
+    };
+    world.start();
+    world.api.put(PODS, podManifest("web"));
+    for (let times = 1; times <= 3; times += 1) {
+      await world.until(`failure ${times}`, () => failures() >= times);
+      // Time for the removal to be told and, if it counted, for the pod to be looked at many times.
+      await delay(40);
+      clock.ahead(1_000);
+      await delay(10);
+      assert.equal(tries(), times);
+      clock.ahead(15_000);
+    }
   } finally {
     await world.close();
   }
