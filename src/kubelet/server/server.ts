@@ -11,7 +11,7 @@ import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Authorizer } from "./authorization.ts";
 import { type ServerBounds, serverBounds } from "./bounds.ts";
-import { ClientCertificates } from "./client-certificates.ts";
+import { ClientCertificates, parseBundle } from "./client-certificates.ts";
 import { Connections, peerFilter } from "./connections.ts";
 import { HealthResults, runHealthzServer } from "./healthz.ts";
 import { HttpRefusal, refuseUpgrade, refusalHeaders } from "./http-refusal.ts";
@@ -150,8 +150,12 @@ class KubeletServer implements NodeServer {
 
   /** @throws {SetupError} a bundle that cannot be read, or one that is needed and empty. */
   #trust({ clientCA }: TlsMaterial): void {
-    const { authentication } = this.#options.config;
+    const { authentication, clientCAFile } = this.#options.config;
     try {
+      // A file that is being written, or damaged: nobody wants to lock everybody out by that.
+      if (clientCAFile !== "" && parseBundle(clientCA).length === 0) {
+        throw new Error("there is no certificate in it");
+      }
       this.#certificates.trust(clientCA);
     } catch (error) {
       throw new SetupError(
