@@ -1,5 +1,6 @@
-import { availableParallelism } from "node:os";
+import { availableParallelism, hostname } from "node:os";
 
+import { agentConfig } from "../config/agent-config.ts";
 import { agentMembers, dockerSocketOf, isSet } from "../config/agent-members.ts";
 import {
   type Configuration,
@@ -12,6 +13,8 @@ import { type Remark, remarkText } from "../config/decode.ts";
 import { hostRemarks, proxyKubeconfigOf } from "../config/host-checks.ts";
 import { originText } from "../config/raw.ts";
 import type { AgentConfig } from "../config/types.ts";
+import { tlsLimits } from "../kubelet/server/tls-limits.ts";
+import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { NodeFlags, RunFlags } from "./flags.ts";
 import type { LogFormat } from "./stderr-logger.ts";
@@ -38,6 +41,9 @@ const decidedByUp: readonly (readonly [SettingKind, string, string])[] = [
   ["KubeProxyConfiguration", "clusterCIDR", "say --cluster-cidr"],
 ];
 
+/** What every start decides after the configuration. */
+const noFiles = { kubeconfig: "/", proxyKubeconfig: "/" };
+
 function upRemarks({ settings }: Configuration): readonly Remark[] {
   return decidedByUp.flatMap(([kind, path, remedy]): Remark[] => {
     const origin = settings[kind].get(path)?.origin;
@@ -47,6 +53,36 @@ function upRemarks({ settings }: Configuration): readonly Remark[] {
     return [
       { severity: "error", kind, path, origin, text: `is decided by \`remora up\`: ${remedy}` },
     ];
+  });
+}
+
+/** What the agent would refuse at its start although each field is good by itself. */
+function startRemarks(configuration: Configuration): readonly Remark[] {
+  const members = agentMembers(configuration, availableParallelism());
+  const { tlsCipherSuites = [], tlsCurvePreferences = [] } = members;
+  const name = (configuration.remora.hostnameOverride || hostname()).toLowerCase();
+  const tries: readonly (readonly [SettingKind | "", string, () => unknown])[] = [
+    ["KubeletConfiguration", "tlsCipherSuites", () => tlsLimits({ tlsCipherSuites })],
+    ["KubeletConfiguration", "tlsCurvePreferences", () => tlsLimits({ tlsCurvePreferences })],
+    ["RemoraConfiguration", "hostnameOverride", () => agentConfig({ ...noFiles, nodeName: name })],
+    ["", "", () => agentConfig({ ...members, ...noFiles, nodeName: "node" })],
+  ];
+  return tries.flatMap(([kind, path, attempt]): Remark[] => {
+    const origin = kind === "" ? undefined : configuration.settings[kind].get(path)?.origin;
+    try {
+      attempt();
+      return [];
+    } catch (error) {
+      return [
+        {
+          severity: "error",
+          kind,
+          path,
+          origin,
+          text: errorMessage(error).replace(/^[a-zA-Z]+: /, ""),
+        },
+      ];
+    }
   });
 }
 
@@ -61,7 +97,12 @@ export async function judgedConfiguration(
     ...(use === "up" ? upRemarks(configuration) : []),
     ...(await hostRemarks(configuration)),
   ];
-  return { ...configuration, remarks };
+  // Errors of single fields come first: what is made of them would only repeat them.
+  const wrong = remarks.some(({ severity }) => severity === "error");
+  return {
+    ...configuration,
+    remarks: wrong ? remarks : [...remarks, ...startRemarks(configuration)],
+  };
 }
 
 /** What a command needs of its configuration. */

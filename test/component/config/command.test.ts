@@ -165,6 +165,22 @@ describe("remora config check", () => {
     const { stdout: text, code } = await remora("config", "check", "--strict", "--config", path);
     assert.equal(code, 0, text);
   });
+
+  test("refuses what is good by itself and yet no agent would start with", async () => {
+    const bad: readonly (readonly [string, string, RegExp])[] = [
+      ["--tls-cipher-suites=FOO", "tlsCipherSuites", /^Cipher suite FOO not supported/],
+      ["--hostname-override=-bad_", "hostnameOverride", /"-bad_" is not a DNS subdomain name/],
+      ["--healthz-port=10250", "", /10250 is also kubeletPort/],
+    ];
+    for (const [flag, path, text] of bad) {
+      const { code, remarks } = await report(flag);
+      assert.equal(code, 1, flag);
+      assert.equal(remarks.length, 1, flag);
+      assert.equal(remarks[0]?.severity, "error");
+      assert.equal(remarks[0].path, path);
+      assert.match(remarks[0].text, text);
+    }
+  });
 });
 
 describe("remora run", () => {
