@@ -13,6 +13,8 @@ import {
   type CredentialProvider,
   loadCredentialProviders,
 } from "../kubelet/images/credential-provider-config.ts";
+import { checkReservations } from "../kubelet/node/allocatable.ts";
+import { systemHost } from "../kubelet/node/host.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
@@ -102,6 +104,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   const leaseClient = createHttpClient({ kubeconfig: nodeKubeconfig, ...shared });
   const proxyClient = createHttpClient({ kubeconfig: proxyKubeconfig, ...shared });
   await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
+  checkReservations(await systemHost().capacity(config.rootDir, config.maxPods), config);
   const clientCA =
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
 

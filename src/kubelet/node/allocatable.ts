@@ -1,5 +1,5 @@
 import { parseQuantity } from "../../api/quantity.ts";
-import { ParseError } from "../../lib/errors.ts";
+import { ParseError, SetupError } from "../../lib/errors.ts";
 
 /** What the machine has. */
 export interface MachineCapacity {
@@ -72,6 +72,54 @@ function hugePageEntries(machine: MachineCapacity): Record<string, string> {
   return Object.fromEntries(entries);
 }
 
+/** What is kept from pods, by resource, in the units of {@link MachineCapacity}. @throws {ParseError} */
+function keptFromPods(
+  machine: MachineCapacity,
+  { evictionHard, kubeReserved, systemReserved }: Reservations,
+): Readonly<Record<"cpu" | "memory" | "ephemeral-storage", number>> {
+  const reserved = (resource: string): number =>
+    parseAmount(kubeReserved[resource] ?? "0", `kubeReserved.${resource}`) +
+    parseAmount(systemReserved[resource] ?? "0", `systemReserved.${resource}`);
+  const threshold = (signal: string, capacity: number): number =>
+    thresholdValue(evictionHard[signal] ?? "0", capacity, `evictionHard["${signal}"]`);
+  return {
+    cpu: Math.round(reserved("cpu") * 1000),
+    memory: reserved("memory") + threshold("memory.available", machine.memoryBytes),
+    "ephemeral-storage":
+      reserved("ephemeral-storage") + threshold("nodefs.available", machine.ephemeralStorageBytes),
+  };
+}
+
+/**
+ * Refuses to keep more from pods than there is, as the kubelet does: a limit of nothing would end every pod of the node.
+ *
+ * @throws {SetupError} in the kubelet's words; {@link ParseError} for an amount that is not a quantity.
+ */
+export function checkReservations(machine: MachineCapacity, reservations: Reservations): void {
+  const kept = keptFromPods(machine, reservations);
+  const rows = [
+    ["cpu", formatCpu(kept.cpu), formatCpu(machine.cpuMillicores), machine.cpuMillicores],
+    ["memory", formatBytes(kept.memory), formatBytes(machine.memoryBytes), machine.memoryBytes],
+    [
+      "ephemeral-storage",
+      formatBytes(kept["ephemeral-storage"]),
+      formatBytes(machine.ephemeralStorageBytes),
+      machine.ephemeralStorageBytes,
+    ],
+  ] as const;
+  const bad = rows.flatMap(([resource, reservation, capacity, limit]) =>
+    kept[resource] <= limit
+      ? []
+      : [
+          ` Resource "${resource}" has a reservation of ${reservation} but capacity of ${capacity}. Expected capacity >= reservation.`,
+        ],
+  );
+  if (bad.length === 0) return;
+  throw new SetupError(
+    `invalid Node Allocatable configuration.${bad.join("")} Lower kubeReserved, systemReserved or evictionHard`,
+  );
+}
+
 /**
  * `status.allocatable`: capacity without what is reserved for the system, for Kubernetes' own daemons, and for the hard
  * eviction thresholds, at least 0. Pre-allocated huge pages are no longer ordinary memory.
@@ -82,26 +130,11 @@ export function computeAllocatable(
   machine: MachineCapacity,
   reservations: Reservations,
 ): Record<string, string> {
-  const reserved = (resource: string): number => {
-    const { kubeReserved, systemReserved } = reservations;
-    return (
-      parseAmount(kubeReserved[resource] ?? "0", `kubeReserved.${resource}`) +
-      parseAmount(systemReserved[resource] ?? "0", `systemReserved.${resource}`)
-    );
-  };
-  const threshold = (signal: string, capacity: number): number =>
-    thresholdValue(reservations.evictionHard[signal] ?? "0", capacity, `evictionHard["${signal}"]`);
+  const kept = keptFromPods(machine, reservations);
   const hugeBytes = [...machine.hugePages.values()].reduce((sum, bytes) => sum + bytes, 0);
-  const memory =
-    machine.memoryBytes -
-    hugeBytes -
-    reserved("memory") -
-    threshold("memory.available", machine.memoryBytes);
-  const storage =
-    machine.ephemeralStorageBytes -
-    reserved("ephemeral-storage") -
-    threshold("nodefs.available", machine.ephemeralStorageBytes);
-  const cpu = machine.cpuMillicores - Math.round(reserved("cpu") * 1000);
+  const memory = machine.memoryBytes - hugeBytes - kept.memory;
+  const storage = machine.ephemeralStorageBytes - kept["ephemeral-storage"];
+  const cpu = machine.cpuMillicores - kept.cpu;
   return {
     cpu: formatCpu(Math.max(cpu, 0)),
     "ephemeral-storage": formatBytes(Math.max(Math.floor(storage), 0)),
