@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { createSecureContext } from "node:tls";
 
 import { type Clock, deadline } from "../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../lib/errors.ts";
@@ -76,6 +77,8 @@ export function createCredentialSource(
       clientKeyPEM: keyPEM ?? plugin?.keyPEM,
       token: fileToken ?? user.token ?? plugin?.token,
     });
+    // Caught by `current`, which goes on with what it holds.
+    if (held !== undefined) refuseTorn(kubeconfig, credentials);
     const expiresAt = plugin?.expiresAt ?? Number.POSITIVE_INFINITY;
     const loaded = { credentials, readAt: clock.monotonic(), expiresAt };
     if (started === generation) held = loaded;
@@ -119,6 +122,25 @@ function withDigest(parts: Omit<Credentials, "tlsDigest">): Credentials {
     hash.update(part ?? "").update("\0");
   }
   return { ...parts, tlsDigest: hash.digest("base64") };
+}
+
+/** @throws {SetupError} files that are being written: a CA without a certificate, a certificate without its key. */
+function refuseTorn({ path }: Kubeconfig, credentials: Credentials): void {
+  const { caPEM, clientCertPEM, clientKeyPEM } = credentials;
+  try {
+    // Node.js takes these for none at all.
+    if ([caPEM, clientCertPEM].some((pem) => pem?.includes("-----END CERTIFICATE-----") === false))
+      throw new Error("a file of certificates holds none");
+    createSecureContext({
+      ...(clientCertPEM === undefined ? {} : { cert: clientCertPEM }),
+      ...(clientKeyPEM === undefined ? {} : { key: clientKeyPEM }),
+    });
+  } catch (error) {
+    throw new SetupError(
+      `kubeconfig ${path}: its files do not go together (${errorMessage(error)}); restore them`,
+      { cause: error },
+    );
+  }
 }
 
 async function readPem(

@@ -104,6 +104,7 @@ describe("HTTP client over TLS", () => {
       readonly http2?: boolean;
       readonly user?: Partial<KubeconfigUser>;
       readonly ca?: string;
+      readonly caFile?: string;
       readonly tlsServerName?: string;
     } = {},
   ): Promise<void> {
@@ -115,7 +116,10 @@ describe("HTTP client over TLS", () => {
       cluster: {
         name: "t",
         server: made.url,
-        ca: { kind: "data", pem: options.ca ?? pki.ca },
+        ca:
+          options.caFile === undefined
+            ? { kind: "data", pem: options.ca ?? pki.ca }
+            : { kind: "file", path: options.caFile },
         insecureSkipTLSVerify: false,
         ...(options.tlsServerName === undefined ? {} : { tlsServerName: options.tlsServerName }),
       },
@@ -206,6 +210,47 @@ describe("HTTP client over TLS", () => {
         user: {
           clientCertificate: { kind: "file", path: paths.cert },
           clientKey: { kind: "file", path: paths.key },
+        },
+      },
+    );
+  });
+
+  it("goes on with what it has while files are damaged", () => {
+    const paths = ["torn.crt", "torn.key", "torn-ca.crt"].map((name) => join(pki.directory, name));
+    const [certPath = "", keyPath = "", caPath = ""] = paths;
+    const write = (cert: string, key: string, ca: string): void => {
+      for (const [at, text] of [cert, key, ca].entries()) writeFileSync(paths[at] ?? "", text);
+    };
+    const { cert, key } = pki.client("old");
+    write(cert, key, pki.ca);
+    return scene(
+      async ({ host: { seen }, client, clock }) => {
+        await client.request({ method: "GET", path: "/whole", signal });
+        const other = pki.client("new");
+        const damages: readonly (readonly [string, string, string])[] = [
+          [cert, key, ""],
+          [cert, key, "garbage"],
+          [other.cert, key, pki.ca],
+          ["", key, pki.ca],
+        ];
+        for (const damage of damages) {
+          write(...damage);
+          clock.advance(61_000);
+          await client.request({ method: "GET", path: "/damaged", signal });
+        }
+        write(other.cert, other.key, pki.ca);
+        await client.request({ method: "GET", path: "/new", signal });
+        assert.deepEqual(
+          seen.map(({ commonName }) => commonName),
+          ["old", "old", "old", "old", "old", "new"],
+        );
+        for (const path of paths) rmSync(path);
+      },
+      {
+        caFile: caPath,
+        user: {
+          clientCertificate: { kind: "file", path: certPath },
+          clientKey: { kind: "file", path: keyPath },
         },
       },
     );
