@@ -4,11 +4,14 @@ import { type Clock, within } from "../lib/clock.ts";
 import { errorCode, isAbort, ParseError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ApiClient, ApiRequest, Query, WatchRequest } from "./client.ts";
+import { abortLater, type LaterAbort } from "./abort-later.ts";
 import { type Credentials, type CredentialSource, createCredentialSource } from "./credentials.ts";
 import { ApiUnavailableError } from "./errors.ts";
 import type { Kubeconfig } from "./kubeconfig-types.ts";
+import { endLateAnswers } from "./late-answers.ts";
 import { LineSplitter } from "./line-splitter.ts";
 import { Reachability } from "./reachability.ts";
+import { tlsHints } from "./tls-hints.ts";
 import { parseRetryAfter, responseToError } from "./response-error.ts";
 
 export interface HttpClientOptions {
@@ -75,6 +78,7 @@ const staleConnectionCodes = new Set([
 
 /** A client for the server and identity of one kubeconfig. Make a second one for work that must not share connections. */
 export function createHttpClient(options: HttpClientOptions): HttpClient {
+  endLateAnswers();
   return new UndiciClient(options);
 }
 
@@ -124,12 +128,12 @@ class UndiciClient implements HttpClient {
     const what = `watch ${request.path}`;
     const { transport, credentials } = await this.#connect(what, request.signal);
     const signal = AbortSignal.any([request.signal, transport.retired.signal]);
+    const later = abortLater(signal);
     try {
-      const response = await dispatch(transport.pools.watches, {
+      const response = await dispatch(transport.pools.watches, later, {
         method: "GET",
         path: this.#target(request.path, { ...request.query, watch: true }),
         headers: this.#headers(credentials),
-        signal,
         // An open watch may be quiet for long, an answer may not.
         headersTimeout: Math.min(request.stallMs, watchAnswerMs),
         bodyTimeout: request.stallMs,
@@ -144,6 +148,8 @@ class UndiciClient implements HttpClient {
       request.signal.throwIfAborted();
       if (transport.retired.signal.aborted) return;
       throw this.#classify(what, error, transport);
+    } finally {
+      later.release();
     }
   }
 
@@ -170,12 +176,13 @@ class UndiciClient implements HttpClient {
 
   async #requestOnce(request: ApiRequest, signal: AbortSignal): Promise<unknown> {
     const what = `${request.method} ${request.path}`;
+    const later = abortLater(signal);
     let transport: Transport | undefined;
     try {
       const connected = await this.#connect(what, signal);
       ({ transport } = connected);
       const body = request.body === undefined ? undefined : JSON.stringify(request.body);
-      const response = await dispatch(transport.pools.requests, {
+      const response = await dispatch(transport.pools.requests, later, {
         method: request.method,
         path: this.#target(request.path, request.query ?? {}),
         headers: this.#headers(
@@ -183,7 +190,6 @@ class UndiciClient implements HttpClient {
           body === undefined ? undefined : (request.contentType ?? "application/json"),
         ),
         ...(body === undefined ? {} : { body }),
-        signal,
         // The deadline covers these.
         headersTimeout: 0,
         bodyTimeout: 0,
@@ -202,6 +208,8 @@ class UndiciClient implements HttpClient {
         ? new ApiUnavailableError(`${what}: no answer within ${ms} ms`, { cause: error })
         : error;
       throw transport === undefined ? shown : this.#classify(what, shown, transport);
+    } finally {
+      later.release();
     }
   }
 
@@ -398,14 +406,15 @@ class UndiciClient implements HttpClient {
 /** undici looks at the signal only once it has a connection; a caller must not wait for that. */
 async function dispatch(
   pool: Pool,
-  options: Dispatcher.RequestOptions & { readonly signal: AbortSignal },
+  { callers: signal, later }: LaterAbort,
+  options: Dispatcher.RequestOptions,
 ): Promise<Dispatcher.ResponseData> {
-  const { signal } = options;
+  signal.throwIfAborted();
   const aborted = Promise.withResolvers<never>();
   const onAbort = (): void => aborted.reject(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    return await Promise.race([pool.request(options), aborted.promise]);
+    return await Promise.race([pool.request({ ...options, signal: later }), aborted.promise]);
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
@@ -464,22 +473,3 @@ function describeFailure(error: unknown): string {
   const hint = tlsHints[code ?? ""];
   return hint === undefined ? text : `${text}; ${hint}`;
 }
-
-const wrongAuthority =
-  "the kubeconfig's certificate-authority did not sign the server's certificate: put the cluster's CA there";
-
-/** OpenSSL's words are for those who know them; these are for the others. */
-const tlsHints: Readonly<Record<string, string>> = {
-  SELF_SIGNED_CERT_IN_CHAIN: wrongAuthority,
-  DEPTH_ZERO_SELF_SIGNED_CERT: wrongAuthority,
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: wrongAuthority,
-  UNABLE_TO_GET_ISSUER_CERT: wrongAuthority,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: wrongAuthority,
-  CERT_SIGNATURE_FAILURE: wrongAuthority,
-  CERT_HAS_EXPIRED: "the server's certificate (or this machine's clock) is out of date",
-  CERT_NOT_YET_VALID: "the server's certificate (or this machine's clock) is out of date",
-  ERR_TLS_CERT_ALTNAME_INVALID:
-    "set the kubeconfig's server, or tls-server-name, to a name in the server's certificate",
-  ERR_OSSL_X509_KEY_VALUES_MISMATCH:
-    "the kubeconfig's client-key does not belong to its client-certificate: correct one of them",
-};

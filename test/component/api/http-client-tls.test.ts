@@ -143,6 +143,25 @@ describe("HTTP client over TLS", () => {
     for (const watch of watches) await watch.return?.();
   }
 
+  it("outlives the answer to a request that is given up, at whatever moment", () =>
+    scene(async ({ client }) => {
+      await client.request({ method: "GET", path: "/warm", signal });
+      for (let round = 0; round < 30; round += 1) {
+        const given = new AbortController();
+        const request = { method: "POST", path: "/x", body: {}, signal: given.signal } as const;
+        const asked = assert.rejects(client.request(request));
+        // So that some are given up before they are sent, some on their way.
+        for (let turn = 0; turn < round % 3; turn += 1) await Promise.resolve();
+        given.abort();
+        await asked;
+        await new Promise((resolve) => setTimeout(resolve, 2));
+      }
+      // An error on the connection is one on all its streams; nobody listening to one would end the process.
+      client.reset();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await client.request({ method: "GET", path: "/again", signal });
+    }));
+
   it("runs all watches over one HTTP/2 connection", () =>
     scene(async ({ host, client }) => {
       const watches = Array.from({ length: 20 }, (_, index) => openWatch(client, `/w${index}`));
