@@ -95,6 +95,17 @@ export class KeptLogs {
     this.#options = options;
   }
 
+  /** Changes when there is something new to keep: another container, or a file begun by rotation. */
+  async signature(pod: AssignedPod, records: readonly ContainerRecord[]): Promise<string> {
+    const { podLogsDir } = this.#options.config;
+    const inodes = await Promise.all(
+      records.map(({ attempt, name }) =>
+        inodeOf(join(podLogsDir, podLogPath(pod, name, attempt))).catch(() => undefined),
+      ),
+    );
+    return records.map(({ id }, at) => `${id}=${inodes[at] ?? ""}`).join(" ");
+  }
+
   /** Keeps what containers have logged so far; what is rotated later needs another call. Never rejects for that. */
   async keep(pod: AssignedPod, records: readonly ContainerRecord[]): Promise<void> {
     const { config, logger } = this.#options;

@@ -36,6 +36,8 @@ export interface PodEntry {
   volumesStale: boolean;
   /** When it was last made current; monotonic milliseconds. Tokens and missed changes make it age. */
   volumesAt: number;
+  /** Of which containers and log files the logs were kept last; see KeptLogs. */
+  keptLogs: string;
   /** What the last look found in the runtime; a relist that finds the same wakes nobody. */
   fingerprint: string;
   /** Failures in a row, for the wait before the next try. */
@@ -90,6 +92,7 @@ export function newPodEntry(
     graceSeconds: undefined,
     volumesStale: true,
     volumesAt: 0,
+    keptLogs: "",
     fingerprint: "",
     failures: 0,
     failureLog: new FailureLog(),

@@ -192,15 +192,16 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
 async function keepLogs(look: Look, pod: AssignedPod, { record }: ObservedPod): Promise<void> {
   const { keptLogs, writer } = look.deps;
   const { containers } = record;
-  await keptLogs.keep(
-    pod,
-    containers.filter(({ state }) => state.kind === "running"),
-  );
+  const running = containers.filter(({ state }) => state.kind === "running");
   const known = loggedContainers(writer.current(look.state.uid) ?? pod.status ?? {});
   const wanted = new Set([...containers.map(({ id }) => id), ...known]);
+  const signature = `${await keptLogs.signature(pod, running)} ${[...wanted].join(" ")}`;
+  if (signature === look.state.keptLogs) return;
+  await keptLogs.keep(pod, running);
   for (const { container } of allContainers(pod)) {
     await keptLogs.drop(pod.metadata.uid, container.name, wanted);
   }
+  look.state.keptLogs = signature;
 }
 
 /** Until the earliest of these times and the regular resync. */

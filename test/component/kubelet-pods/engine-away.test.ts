@@ -17,6 +17,8 @@ test("an engine that does not answer is told once for each pod, as an event Fail
         ({ status, type }) => type === "Ready" && status === "True",
       );
     await world.until("ready", ready);
+    // The look that found it ready ends a moment later; a jump before that would wake nobody.
+    await new Promise((resolve) => setTimeout(resolve, 50));
     let asked = 0;
     world.runtime.podRecord = async () => {
       asked += 1;
