@@ -81,6 +81,8 @@ export function createControllers(options: ControllersOptions): {
 
   function recorderFor(client: ApiClient, component: string): EventRecorder {
     const recorder = createEventRecorder({
+      // Written in this process: nothing is gained by waiting.
+      patience: { quietMs: 0, maxMs: 0 },
       client,
       component,
       // Controllers belong to the cluster, not to a node.
