@@ -511,13 +511,25 @@ describe("what others do to the engine's things", { skip: skip ?? false }, () =>
           },
         },
       );
-      const reasons = [...(await reasonsOf(name))];
-      for (const reason of hand.noEvents ?? []) assert(!reasons.includes(reason), reason);
-      for (const reason of hand.events ?? []) {
-        const at = reasons.indexOf(reason);
-        assert(at >= 0, `no (further) event ${reason}: ${(await reasonsOf(name)).join(" ")}`);
-        reasons.splice(at, 1);
-      }
+      // Events follow what they tell of by a moment.
+      await eventually(
+        async () => {
+          const reasons = [...(await reasonsOf(name))];
+          for (const reason of hand.events ?? []) {
+            const at = reasons.indexOf(reason);
+            if (at < 0) return undefined;
+            reasons.splice(at, 1);
+          }
+          return true;
+        },
+        {
+          timeoutMs: 10_000,
+          describe: async () =>
+            `not all of ${(hand.events ?? []).join(" ")} among ${(await reasonsOf(name)).join(" ")}`,
+        },
+      );
+      const seen = await reasonsOf(name);
+      for (const reason of hand.noEvents ?? []) assert(!seen.includes(reason), reason);
       await machine.kubectl(["delete", "pod", name, "--timeout=30s"]);
       if (hand.image !== undefined) await docker("rmi", "-f", hand.image);
       assert.equal(
