@@ -302,8 +302,8 @@ describe("stock kubectl against the embedded control plane", { skip: skip ?? fal
     assert.match(copied.stdout, /q\n$/);
     for (const target of ["pod/two 18080:8080", "svc/two 18080:80"]) {
       const forwarded = await shell(`kubectl port-forward ${target} >/run/forward 2>&1 & p=$!
-        for i in 1 2 3 4 5 6 7 8 9 10; do grep -q Forwarding /run/forward && break; sleep 0.2; done
-        for i in 1 2; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 3 127.0.0.1 18080; done; kill $p`);
+        for i in $(seq 100); do grep -q Forwarding /run/forward && break; sleep 0.2; done
+        for i in 1 2; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 20 127.0.0.1 18080; done; kill $p`);
       assert.equal(forwarded.stdout.match(/^hi$/gm)?.length, 2, forwarded.stdout);
     }
   });
