@@ -1,11 +1,12 @@
 // npm run bench -- pods [--quick]: how fast pods start and end, against the engine alone on the same machine in the same
 // minute, and what an idle node costs. Needs root: it makes a machine of namespaces with its own dockerd.
-import { spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { eventually, Machine, type MachineProcess, root } from "../e2e/lib/machine.ts";
+import { Machine, root } from "../e2e/lib/machine.ts";
+import { build, start } from "./bundle.ts";
+import { median, quantile, round, spread as spreadOf } from "./figures.ts";
 import type { IdleOptions, IdleResult, SpeedOptions, SpeedResult } from "./pods-load.ts";
 
 interface Plan {
@@ -24,31 +25,6 @@ const quick: Plan = {
 
 /** A renewal is due 10 s after the last one, and up to 4 % later, so that nodes do not move in step. */
 const leaseDueMs = 10_400;
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.max(Math.ceil(sorted.length * share) - 1, 0)] ?? Number.NaN;
-}
-
-const median = (values: readonly number[]): number => quantile(values, 0.5);
-const round = (value: number, digits = 2): number => Number(value.toFixed(digits));
-
-function build(directory: string): void {
-  const argv = [`${root}/scripts/build.ts`, "--outdir", directory];
-  const { status } = spawnSync(process.execPath, argv, { cwd: root, stdio: "ignore" });
-  if (status !== 0) throw new Error("the bundle could not be built");
-}
-
-/** The bundle, started as bin/remora starts it. */
-async function start(machine: Machine, directory: string): Promise<MachineProcess> {
-  const argv = [process.execPath, "--max-semi-space-size=1", join(directory, "remora.cjs"), "up"];
-  const remora = machine.spawn(argv);
-  await eventually(async () => (/^Next: /m.test(remora.output()) ? true : undefined), {
-    timeoutMs: 60_000,
-    describe: () => remora.output(),
-  });
-  return remora;
-}
 
 async function load(machine: Machine, phase: string, options: object): Promise<unknown> {
   const { stderr, stdout } = await machine.exec(
@@ -70,10 +46,7 @@ function line(what: string, text: string): void {
   process.stdout.write(`${what.padEnd(36)} ${text}\n`);
 }
 
-function spread(values: readonly number[]): string {
-  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => round(quantile(values, share), 0));
-  return `p50 ${p50} ms  p90 ${p90} ms  p99 ${p99} ms  n=${values.length}`;
-}
+const spread = (values: readonly number[]): string => spreadOf(values, 0);
 
 /** Said as soon as it is known: what follows takes minutes. */
 function reportSpeed(speed: SpeedResult): void {

@@ -1,13 +1,10 @@
 // How fast a container's log is served, for test/bench/streams.ts: the node's own API against Docker's log API, on the same
 // log in the same minutes.
 import { type Machine, root } from "../e2e/lib/machine.ts";
+import { median } from "./figures.ts";
 import type { LogsOptions, LogsResult } from "./streams-logs-load.ts";
 
 const options: LogsOptions = { lines: 200_000, rounds: 7 };
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-}
 
 function report(what: string, values: readonly number[]): void {
   const [least, most] = [Math.min(...values), Math.max(...values)].map((ms) => ms.toFixed(0));

@@ -1,13 +1,10 @@
 // How long scrapers wait for the node's pages, for test/bench/streams.ts: a full node, one kept connection, and each time a
 // sample that nobody else has had.
 import { type Machine, root } from "../e2e/lib/machine.ts";
+import { median } from "./figures.ts";
 import type { ScrapeOptions, ScrapeResult } from "./streams-scrape-load.ts";
 
 const options: ScrapeOptions = { pods: 110, rounds: 15, pauseMs: 1100 };
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-}
 
 function spread(values: readonly number[]): string {
   const [least, most] = [Math.min(...values), Math.max(...values)].map((ms) => ms.toFixed(1));

@@ -1,13 +1,15 @@
 // npm run bench -- streams [--quick] [--only]: the node's own API on 10250 against the engine alone and against socat, on
 // the same machine in the same minutes; then logs and metrics. Needs root: it makes a machine of namespaces with its own
 // dockerd. With --only, exec and port-forward and nothing else.
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { eventually, Machine, type MachineProcess, root } from "../e2e/lib/machine.ts";
+import { Machine, root } from "../e2e/lib/machine.ts";
+import { build, start } from "./bundle.ts";
+import { median, round, spread as spreadOf } from "./figures.ts";
 import type { StreamsOptions, StreamsResult } from "./streams-load.ts";
 
 type Plan = Omit<StreamsOptions, "pid" | "pem">;
@@ -15,33 +17,8 @@ type Plan = Omit<StreamsOptions, "pid" | "pem">;
 const full: Plan = { execs: 100, rounds: 5, streamMB: 512, manyExecs: 10_000, relayMB: 1024 };
 const quick: Plan = { execs: 30, rounds: 2, streamMB: 256, manyExecs: 500, relayMB: 256 };
 
-function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.max(Math.ceil(sorted.length * share) - 1, 0)] ?? Number.NaN;
-}
-
-const median = (values: readonly number[]): number => quantile(values, 0.5);
-const round = (value: number, digits = 2): number => Number(value.toFixed(digits));
-
 function line(what: string, text: string): void {
   process.stdout.write(`${what.padEnd(44)} ${text}\n`);
-}
-
-function build(directory: string): void {
-  const argv = [`${root}/scripts/build.ts`, "--outdir", directory];
-  const { status } = spawnSync(process.execPath, argv, { cwd: root, stdio: "ignore" });
-  if (status !== 0) throw new Error("the bundle could not be built");
-}
-
-/** The bundle, started as bin/remora starts it. */
-async function start(machine: Machine, directory: string): Promise<MachineProcess> {
-  const argv = [process.execPath, "--max-semi-space-size=1", join(directory, "remora.cjs"), "up"];
-  const remora = machine.spawn(argv);
-  await eventually(async () => (/^Next: /m.test(remora.output()) ? true : undefined), {
-    timeoutMs: 60_000,
-    describe: () => remora.output(),
-  });
-  return remora;
 }
 
 /** A certificate for socat, of the same kind as the node's own: P-256. */
@@ -55,10 +32,7 @@ function socatPem(directory: string): string {
   return pem;
 }
 
-function spread(values: readonly number[]): string {
-  const [p50, p90, p99] = [0.5, 0.9, 0.99].map((share) => round(quantile(values, share), 1));
-  return `p50 ${p50} ms  p90 ${p90} ms  p99 ${p99} ms  n=${values.length}`;
-}
+const spread = (values: readonly number[]): string => spreadOf(values, 1);
 
 function report(result: StreamsResult, { streamMB, relayMB }: Plan): Record<string, number> {
   line("exec by WebSocket, with its TLS connection", spread(result.execMs));
