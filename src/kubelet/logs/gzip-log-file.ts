@@ -1,4 +1,4 @@
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 
@@ -10,6 +10,7 @@ import {
   type LogFile,
   maxLineBytes,
   newline,
+  openIfThere,
   type TailPosition,
 } from "./log-file.ts";
 
@@ -30,15 +31,8 @@ export class GzipLogFile implements LogFile {
 
   /** Undefined when there is no such file. */
   static async open(path: string): Promise<GzipLogFile | undefined> {
-    let handle: FileHandle;
-    try {
-      handle = await open(path, "r");
-    } catch (error) {
-      if (errorCode(error) === "ENOENT") return undefined;
-      throw error;
-    }
-    const { ino } = await handle.stat({ bigint: true });
-    return new GzipLogFile(handle, ino);
+    const opened = await openIfThere(path);
+    return opened && new GzipLogFile(opened.handle, opened.inode);
   }
 
   async close(): Promise<void> {

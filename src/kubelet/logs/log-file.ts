@@ -1,3 +1,7 @@
+import { type FileHandle, open } from "node:fs/promises";
+
+import { errorCode } from "../../lib/errors.ts";
+
 /** Where the last lines of a log begin. */
 export type TailPosition =
   /** In this file; it stands there now. */
@@ -34,3 +38,18 @@ export const maxLineBytes = 1024 * 1024;
 /** Bytes that tell one file from another: the first record at least begins in them. */
 export const fingerprintBytes = 4096;
 export const newline = 0x0a;
+
+/** Opens a file to read it; undefined when there is no such file. */
+export async function openIfThere(
+  path: string,
+): Promise<{ readonly handle: FileHandle; readonly inode: bigint } | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, "r");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
+  }
+  const { ino } = await handle.stat({ bigint: true });
+  return { handle, inode: ino };
+}

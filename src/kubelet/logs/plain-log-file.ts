@@ -1,12 +1,12 @@
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 
-import { errorCode } from "../../lib/errors.ts";
 import {
   chunkBytes,
   fingerprintBytes,
   type LogFile,
   maxLineBytes,
   newline,
+  openIfThere,
   type TailPosition,
 } from "./log-file.ts";
 import { TailSearch } from "./tail-search.ts";
@@ -32,15 +32,8 @@ export class PlainLogFile implements LogFile {
 
   /** Undefined when there is no such file. */
   static async open(path: string): Promise<PlainLogFile | undefined> {
-    let handle: FileHandle;
-    try {
-      handle = await open(path, "r");
-    } catch (error) {
-      if (errorCode(error) === "ENOENT") return undefined;
-      throw error;
-    }
-    const { ino } = await handle.stat({ bigint: true });
-    return new PlainLogFile(handle, ino);
+    const opened = await openIfThere(path);
+    return opened && new PlainLogFile(opened.handle, opened.inode);
   }
 
   async close(): Promise<void> {
