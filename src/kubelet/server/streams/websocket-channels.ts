@@ -7,6 +7,7 @@ import type { Clock } from "../../../lib/clock.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import { ByteQueue } from "./byte-queue.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { channelMessage, setFlow } from "./websocket-frames.ts";
 import { HttpRefusal } from "../http-refusal.ts";
 import {
   parseResize,
@@ -194,26 +195,17 @@ class WebSocketChannels implements RemoteChannels {
   }
 
   #flow(flowing: boolean): void {
-    if (flowing) {
-      this.#socket.resume();
-      this.#heartbeat.stop();
-    } else {
-      this.#socket.pause();
-      this.#heartbeat.start();
-    }
+    setFlow(this.#socket, this.#heartbeat, flowing);
   }
 
   #receive(message: Buffer): void {
-    const first = message[0];
-    if (first === undefined) return;
-    if (this.#dialect.halfClose && first === closeSignal) {
+    if (this.#dialect.halfClose && message[0] === closeSignal) {
       if (message[1] === channel.stdin) this.#stdin.end();
       return;
     }
-    const { base64 } = this.#dialect;
-    const number = base64 ? first - 48 : first;
-    const rest = message.subarray(1);
-    const payload = base64 ? Buffer.from(rest.toString("latin1"), "base64") : rest;
+    const found = channelMessage(message, this.#dialect.base64);
+    if (found === undefined) return;
+    const { number, payload } = found;
     if (number === channel.stdin) this.#stdin.push(payload);
     else if (number === channel.resize) this.#resize(payload.toString("utf8"));
   }

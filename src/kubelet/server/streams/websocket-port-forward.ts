@@ -9,6 +9,7 @@ import { errorMessage } from "../../../lib/errors.ts";
 import { ByteQueue } from "./byte-queue.ts";
 import type { Heartbeat } from "./heartbeat.ts";
 import { pongs } from "./websocket-channels.ts";
+import { channelMessage, setFlow } from "./websocket-frames.ts";
 import { HttpRefusal } from "../http-refusal.ts";
 
 /** Best first. */
@@ -137,21 +138,13 @@ class ForwardSession {
   #flow(index: number, flowing: boolean): void {
     if (flowing) this.#full.delete(index);
     else this.#full.add(index);
-    if (this.#full.size === 0) {
-      this.#socket.resume();
-      this.#heartbeat.stop();
-    } else {
-      this.#socket.pause();
-      this.#heartbeat.start();
-    }
+    setFlow(this.#socket, this.#heartbeat, this.#full.size === 0);
   }
 
   #receive(message: Buffer): void {
-    const first = message[0];
-    if (first === undefined) return;
-    const number = this.#base64 ? first - 48 : first;
-    const rest = message.subarray(1);
-    const payload = this.#base64 ? Buffer.from(rest.toString("latin1"), "base64") : rest;
+    const found = channelMessage(message, this.#base64);
+    if (found === undefined) return;
+    const { number, payload } = found;
     // Nothing is read from an error channel.
     if (number % 2 === dataChannel) this.#queues[number / 2]?.push(payload);
   }
