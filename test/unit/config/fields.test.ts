@@ -15,19 +15,11 @@ import { proxyShape } from "../../../src/config/proxy-configuration.ts";
 import type { Raw } from "../../../src/config/raw.ts";
 import { flagOnlyShape, remoraShape } from "../../../src/config/remora-configuration.ts";
 import { type Json, type Leaf, leavesOf } from "../../../src/config/shape.ts";
+import { rawOf } from "./raw-of.ts";
 
 const origin = { kind: "file", file: "/c.yaml", line: 7 } as const;
 
-function raw(json: Json): Raw {
-  if (json === null) return { kind: "null", origin };
-  if (typeof json === "string") return { kind: "scalar", style: "quoted", text: json, origin };
-  if (typeof json !== "object")
-    return { kind: "scalar", style: "plain", text: String(json), origin };
-  if (Array.isArray(json))
-    return { kind: "list", items: json.map((item: Json) => raw(item)), origin };
-  const entries = new Map(Object.entries(json).map(([key, value]) => [key, raw(value)]));
-  return { kind: "map", entries, origin };
-}
+const raw = (json: Json): Raw => rawOf(json, origin);
 
 function at(path: string, json: Json): Json {
   return path.split(".").reduceRight<Json>((inner, key) => ({ [key]: inner }), json);

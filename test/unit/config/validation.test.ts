@@ -7,19 +7,11 @@ import type { ConfigKind } from "../../../src/config/load.ts";
 import { nearest } from "../../../src/config/nearest.ts";
 import { mergePatch, type Raw, resolvePlain } from "../../../src/config/raw.ts";
 import type { Json } from "../../../src/config/shape.ts";
+import { rawOf } from "./raw-of.ts";
 
 const origin = { kind: "file", file: "/c.yaml", line: 1 } as const;
 
-function raw(json: Json): Raw {
-  if (json === null) return { kind: "null", origin };
-  if (typeof json === "string") return { kind: "scalar", style: "quoted", text: json, origin };
-  if (typeof json !== "object")
-    return { kind: "scalar", style: "plain", text: String(json), origin };
-  if (Array.isArray(json))
-    return { kind: "list", items: json.map((item: Json) => raw(item)), origin };
-  const entries = new Map(Object.entries(json).map(([key, value]) => [key, raw(value)]));
-  return { kind: "map", entries, origin };
-}
+const raw = (json: Json): Raw => rawOf(json, origin);
 
 function json(value: Raw): Json {
   if (value.kind === "null") return null;

@@ -13,7 +13,7 @@ packages=systemd,systemd-sysv,dbus,udev,kmod,util-linux,procps,iproute2,nftables
 packages=$packages,docker.io,apparmor,ca-certificates,libatomic1,libstdc++6,busybox-static,qemu-guest-agent
 packages=$packages,linux-image-cloud-amd64
 
-debootstrap --variant=minbase --include="$packages" bookworm "$rootfs" "$mirror"
+debootstrap --variant=minbase --include="$packages" bookworm "$rootfs" ${mirror:+"$mirror"}
 
 echo machine >"$rootfs/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 machine\n::1 localhost\n' >"$rootfs/etc/hosts"

@@ -22,7 +22,7 @@ function cacheDirectory(): string {
   return join(process.env["XDG_CACHE_HOME"] ?? "/var/cache", "remora-test-vm");
 }
 
-/** Where this machine gets its own Debian 12 packages from; Debian's own place elsewhere. */
+/** Where this machine gets its own Debian 12 packages from; elsewhere "", debootstrap's own choice. */
 function mirror(): string {
   const wanted = process.env["REMORA_TEST_DEBIAN_MIRROR"];
   if (wanted !== undefined) return wanted;
@@ -35,7 +35,7 @@ function mirror(): string {
   } catch {
     // No apt: not a Debian, but it has debootstrap.
   }
-  return "http://deb.debian.org/debian";
+  return "";
 }
 
 /** All that decides what is in the image. The mirror does not: its packages are signed by Debian. */
