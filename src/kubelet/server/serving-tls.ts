@@ -86,20 +86,29 @@ export class ServingTls {
   ): Promise<void> {
     const { clock, logger, source } = this.#options;
     let current = first;
+    let told = "";
     const refresh = async (): Promise<void> => {
       try {
         const next = await this.read();
-        if (same(next, current)) return;
+        if (same(next, current)) {
+          told = "";
+          return;
+        }
         const context = this.secureContext(next);
         // Tried before anything is changed: what is served and who is trusted change together or not at all.
         createSecureContext(context);
         onChange(next);
         server.setSecureContext(context);
         current = next;
+        told = "";
         logger.log("info", "serving certificate reloaded");
       } catch (error) {
         // A half-written pair: the old one stays until the new one is whole.
-        logger.log("warn", "serving certificate not reloaded", { error: errorMessage(error) });
+        const message = errorMessage(error);
+        logger.log(told === message ? "debug" : "warn", "serving certificate not reloaded", {
+          error: message,
+        });
+        told = message;
       }
     };
     const end = source?.onChange(() => void refresh());

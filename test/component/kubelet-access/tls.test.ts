@@ -9,6 +9,7 @@ import { connect, type ConnectionOptions, type TLSSocket } from "node:tls";
 
 import type { TlsSource } from "../../../src/kubelet/server/tls-source.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
+import type { Logger } from "../../../src/lib/log.ts";
 import { dayMs, NodeUnderTest, SettableClock, TestCA } from "./node-under-test.ts";
 
 async function handshake(port: number, options: ConnectionOptions = {}): Promise<TLSSocket> {
@@ -95,6 +96,55 @@ describe("files of certificate, key and CA", () => {
       assert.equal((await node.get("/pods", node.admin, { agent: open })).status, 401);
     } finally {
       open.destroy();
+      await node.stop();
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  test("what is wrong with them is said once, and again when it is something else", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "remora-tls-"));
+    const clock = new SettableClock();
+    const node = new NodeUnderTest();
+    const clientCAFile = join(directory, "ca.crt");
+    const said: string[] = [];
+    let looks = 0;
+    const logger: Logger = {
+      log: (level, msg, fields) => {
+        if (msg !== "serving certificate not reloaded") return;
+        looks += 1;
+        if (level === "warn") said.push(String(fields?.["error"]));
+      },
+      child: () => logger,
+    };
+    const looked = async (times: number): Promise<void> => {
+      const until = looks + times;
+      while (looks < until) {
+        clock.tick();
+        await systemClock.sleep(1, new AbortController().signal);
+      }
+    };
+    writeFileSync(clientCAFile, node.ca.pem);
+    try {
+      await node.start({ clientCAFile }, { clock, logger });
+      rmSync(clientCAFile);
+      await looked(5);
+      assert.equal(said.length, 1);
+      assert.match(said[0] ?? "", /cannot be read \(ENOENT/);
+      writeFileSync(clientCAFile, "no certificate\n");
+      await looked(5);
+      assert.equal(said.length, 2);
+      assert.match(said[1] ?? "", /no certificate/);
+      writeFileSync(clientCAFile, node.ca.pem);
+      const before = looks;
+      for (let times = 0; times < 20; times += 1) {
+        clock.tick();
+        await systemClock.sleep(1, new AbortController().signal);
+      }
+      assert(looks - before <= 1, "a file that is whole again is no trouble");
+      rmSync(clientCAFile);
+      await looked(2);
+      assert.equal(said.length, 3, "it had been well in between");
+    } finally {
       await node.stop();
       rmSync(directory, { recursive: true });
     }
