@@ -117,11 +117,11 @@ describe("files of certificate, key and CA", () => {
       child: () => logger,
     };
     const looked = async (times: number): Promise<void> => {
-      const until = looks + times;
-      while (looks < until) {
+      const enough = looks + times;
+      await until(async () => {
         clock.tick();
-        await systemClock.sleep(1, new AbortController().signal);
-      }
+        return looks >= enough;
+      });
     };
     writeFileSync(clientCAFile, node.ca.pem);
     try {
