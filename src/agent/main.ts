@@ -13,7 +13,12 @@ import type {
   TokenFlags,
   UpFlags,
 } from "./flags.ts";
-import { logOptionsOf, type NodeConfiguration, nodeConfiguration } from "./node-configuration.ts";
+import {
+  logOptionsOf,
+  type NodeConfiguration,
+  nodeConfiguration,
+  upNetworks,
+} from "./node-configuration.ts";
 import { kubernetesVersion, remoraVersion } from "./version.ts";
 
 const shutdown = new AbortController();
@@ -111,8 +116,8 @@ const upCommand = withNodeOptions(program.command("up"))
   .description("make this machine a cluster: embedded control plane and node agent")
   .option("--state-dir <path>", "where everything is kept", "/var/lib/remora")
   .option("--api-port <port>", "port of the API server", "6443")
-  .option("--service-cidr <cidr>", "addresses of Services", "10.96.0.0/16")
-  .option("--cluster-cidr <cidr>", "addresses of pods", "10.244.0.0/16")
+  .option("--service-cidr <cidr>", "addresses of Services", upNetworks.serviceCIDR)
+  .option("--cluster-cidr <cidr>", "addresses of pods", upNetworks.clusterCIDR)
   .addOption(dns())
   .option("--demo", "when the node is ready, play with examples/shop.yaml and remove it again")
   .option("--exit", "with --demo: end behind it; the last line of stdout is its figures as JSON")
@@ -121,7 +126,8 @@ const upCommand = withNodeOptions(program.command("up"))
 const upSources = addConfigurationOptions(upCommand);
 upCommand.action(async (options: UpFlags) => {
   const signal = shutdownSignal();
-  const node = await nodeConfiguration(upSources(), "up");
+  const networks = { serviceCIDR: options.serviceCidr, clusterCIDR: options.clusterCidr };
+  const node = await nodeConfiguration(upSources(), "up", networks);
   const { up } = await import("./commands/up.ts");
   const flags = { ...options, ...logOptions(upCommand, options, node) };
   await up(flags, node, stderrLogger(flags), signal);
@@ -239,6 +245,7 @@ const checkCommand = config
       .choices(["run", "up"])
       .default("run"),
   )
+  .option("--service-cidr <cidr>", "of --for up: addresses of Services", upNetworks.serviceCIDR)
   .addOption(new Option("--output <format>", "how").choices(["text", "json"]).default("text"))
   .option("--all", "show defaults too")
   .option("--strict", "fail when something would have no effect");

@@ -1,6 +1,6 @@
 import { availableParallelism, hostname } from "node:os";
 
-import { agentConfig } from "../config/agent-config.ts";
+import { agentConfig, agentDefaults } from "../config/agent-config.ts";
 import { agentMembers, dockerSocketOf, isSet } from "../config/agent-members.ts";
 import {
   type Configuration,
@@ -12,8 +12,10 @@ import {
 import { type Remark, remarkText } from "../config/decode.ts";
 import { hostRemarks, proxyKubeconfigOf } from "../config/host-checks.ts";
 import { originText } from "../config/raw.ts";
+import type { Json } from "../config/shape.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { tlsLimits } from "../kubelet/server/tls-limits.ts";
+import { cidrAddress, parseCidr } from "../lib/cidr.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { NodeFlags, RunFlags } from "./flags.ts";
@@ -22,34 +24,69 @@ import type { LogFormat } from "./stderr-logger.ts";
 /** Which command a configuration is for. */
 export type ConfigurationUse = "run" | "up";
 
-/** What `remora up` decides itself, and how it is told. */
-const decidedByUp: readonly (readonly [SettingKind, string, string])[] = [
+/** The networks of a cluster that `up` makes. */
+export interface UpNetworks {
+  readonly serviceCIDR: string;
+  readonly clusterCIDR: string;
+}
+
+/** What `up` makes where its flags say nothing. */
+export const upNetworks: UpNetworks = {
+  serviceCIDR: "10.96.0.0/16",
+  clusterCIDR: "10.244.0.0/16",
+};
+
+/** The name server of a cluster that `up` makes: the tenth address, as everywhere. @throws {ParseError} */
+export function upClusterDNS({ serviceCIDR }: Pick<UpNetworks, "serviceCIDR">): string {
+  return cidrAddress(parseCidr(serviceCIDR, "--service-cidr"), 10);
+}
+
+/** What `remora up` decides itself, how it is told, and what a configuration may say because it is the same. */
+const decidedByUp: readonly (readonly [
+  kind: SettingKind,
+  path: string,
+  remedy: string,
+  same?: (networks: UpNetworks) => Json,
+])[] = [
   ["RemoraConfiguration", "kubeconfig", "`up` makes its own credentials"],
   ["RemoraConfiguration", "bootstrapKubeconfig", "`up` makes its own credentials"],
   ["RemoraConfiguration", "certDir", "`up` keeps certificates below --state-dir"],
   ["RemoraConfiguration", "rootDir", "`up` keeps everything below --state-dir"],
-  ["RemoraConfiguration", "serviceCIDRs", "say --service-cidr"],
-  ["KubeletConfiguration", "clusterDNS", "it is the tenth address of --service-cidr"],
-  ["KubeletConfiguration", "clusterDomain", "it is cluster.local"],
+  ["RemoraConfiguration", "serviceCIDRs", "say --service-cidr", ({ serviceCIDR }) => [serviceCIDR]],
+  [
+    "KubeletConfiguration",
+    "clusterDNS",
+    "it is the tenth address of --service-cidr",
+    (networks) => [upClusterDNS(networks)],
+  ],
+  [
+    "KubeletConfiguration",
+    "clusterDomain",
+    `it is ${agentDefaults.clusterDomain}`,
+    () => agentDefaults.clusterDomain,
+  ],
   ["KubeletConfiguration", "podCIDR", "say --cluster-cidr"],
   ["KubeletConfiguration", "authentication.x509.clientCAFile", "`up` has a CA of its own"],
   ["KubeletConfiguration", "tlsCertFile", "`up` has a CA of its own"],
   ["KubeletConfiguration", "tlsPrivateKeyFile", "`up` has a CA of its own"],
   ["KubeletConfiguration", "serverTLSBootstrap", "`up` has a CA of its own"],
-  ["KubeletConfiguration", "rotateCertificates", "`up` renews its certificates itself"],
+  ["KubeletConfiguration", "rotateCertificates", "`up` renews its certificates itself", () => true],
   ["KubeProxyConfiguration", "clientConnection.kubeconfig", "`up` makes its own credentials"],
-  ["KubeProxyConfiguration", "clusterCIDR", "say --cluster-cidr"],
+  ["KubeProxyConfiguration", "clusterCIDR", "say --cluster-cidr", ({ clusterCIDR }) => clusterCIDR],
 ];
 
 /** What every start decides after the configuration. */
 const noFiles = { kubeconfig: "/", proxyKubeconfig: "/" };
 
-function upRemarks({ settings }: Configuration): readonly Remark[] {
-  return decidedByUp.flatMap(([kind, path, remedy]): Remark[] => {
-    const origin = settings[kind].get(path)?.origin;
+function upRemarks({ settings }: Configuration, networks: UpNetworks): readonly Remark[] {
+  return decidedByUp.flatMap(([kind, path, remedy, same]): Remark[] => {
+    const setting = settings[kind].get(path);
+    const origin = setting?.origin;
     // Its own flag says the same thing to both halves.
     if (origin === undefined || (origin.kind === "flag" && origin.flag === "cluster-cidr"))
       return [];
+    const said = JSON.stringify(setting?.leaf.type.encode(setting.value ?? ""));
+    if (same !== undefined && said === JSON.stringify(same(networks))) return [];
     return [
       { severity: "error", kind, path, origin, text: `is decided by \`remora up\`: ${remedy}` },
     ];
@@ -90,11 +127,12 @@ function startRemarks(configuration: Configuration): readonly Remark[] {
 export async function judgedConfiguration(
   sources: ConfigurationSources,
   use: ConfigurationUse,
+  networks: UpNetworks = upNetworks,
 ): Promise<Configuration> {
   const configuration = await readConfiguration(sources);
   const remarks = [
     ...configuration.remarks,
-    ...(use === "up" ? upRemarks(configuration) : []),
+    ...(use === "up" ? upRemarks(configuration, networks) : []),
     ...(await hostRemarks(configuration)),
   ];
   // Errors of single fields come first: what is made of them would only repeat them.
@@ -120,8 +158,9 @@ export interface NodeConfiguration {
 export async function nodeConfiguration(
   sources: ConfigurationSources,
   use: ConfigurationUse,
+  networks: UpNetworks = upNetworks,
 ): Promise<NodeConfiguration> {
-  const configuration = await judgedConfiguration(sources, use);
+  const configuration = await judgedConfiguration(sources, use, networks);
   refuseErrors(configuration);
   return { configuration, members: agentMembers(configuration, availableParallelism()) };
 }

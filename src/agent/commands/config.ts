@@ -2,11 +2,12 @@ import { stringify } from "yaml";
 
 import type { ConfigurationSources } from "../../config/configuration.ts";
 import { defaultDocuments, explainJSON, explainText } from "../../config/explain.ts";
-import { type ConfigurationUse, judgedConfiguration } from "../node-configuration.ts";
+import { type ConfigurationUse, judgedConfiguration, upNetworks } from "../node-configuration.ts";
 
 export interface ConfigCheckFlags {
   readonly output: "text" | "json";
   readonly for: ConfigurationUse;
+  readonly serviceCidr: string;
   readonly all?: boolean;
   readonly strict?: boolean;
 }
@@ -20,7 +21,10 @@ export async function checkConfig(
   flags: ConfigCheckFlags,
   sources: ConfigurationSources,
 ): Promise<0 | 1> {
-  const configuration = await judgedConfiguration(sources, flags.for);
+  const configuration = await judgedConfiguration(sources, flags.for, {
+    ...upNetworks,
+    serviceCIDR: flags.serviceCidr,
+  });
   const text =
     flags.output === "json"
       ? JSON.stringify(explainJSON(configuration), undefined, 2)

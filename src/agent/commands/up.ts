@@ -7,7 +7,6 @@ import { agentConfig, agentDefaults } from "../../config/agent-config.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { ControlPlaneFiles } from "../../controlplane/control-plane.ts";
 import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
-import { cidrAddress, parseCidr } from "../../lib/cidr.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { stringMap } from "../../lib/guard.ts";
@@ -20,7 +19,12 @@ import type { UpFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
 import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
-import { logRemarks, type NodeConfiguration, nodeFlagsOf } from "../node-configuration.ts";
+import {
+  logRemarks,
+  type NodeConfiguration,
+  nodeFlagsOf,
+  upClusterDNS,
+} from "../node-configuration.ts";
 import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
@@ -54,8 +58,6 @@ function upConfig(
   files: ControlPlaneFiles,
   nodeIPs: readonly string[],
 ): AgentConfig {
-  // The cluster's name server has the tenth address, as everywhere.
-  const dns = cidrAddress(parseCidr(flags.serviceCidr, "--service-cidr"), 10);
   return agentConfig({
     ...members,
     nodeName: nodeNameOf(flags),
@@ -65,7 +67,7 @@ function upConfig(
     rootDir: join(flags.stateDir, "kubelet"),
     clusterCIDRs: [flags.clusterCidr],
     serviceCIDRs: [flags.serviceCidr],
-    clusterDNS: [dns],
+    clusterDNS: [upClusterDNS({ serviceCIDR: flags.serviceCidr })],
     clientCAFile: files.clientCA,
     tlsCertFile: files.kubeletCert,
     tlsPrivateKeyFile: files.kubeletKey,

@@ -125,15 +125,24 @@ describe("remora config check", () => {
   });
 
   test("tells what `up` decides itself", async () => {
-    const { code, remarks } = await report("--for", "up", "--config", kubeadm);
+    const errors = async (...args: readonly string[]): Promise<readonly string[]> =>
+      (await report("--for", "up", ...args)).remarks
+        .filter(({ severity }) => severity === "error")
+        .map(({ path }) => path);
+    const { code } = await report("--for", "up", "--config", kubeadm);
     assert.equal(code, 1);
-    const errors = remarks.filter(({ severity }) => severity === "error").map(({ path }) => path);
-    assert.deepEqual(errors, [
+    // Its name server and domain are those that `up` has, and it renews its certificates, too.
+    assert.deepEqual(await errors("--config", kubeadm), ["authentication.x509.clientCAFile"]);
+    assert.deepEqual(await errors("--config", kubeadm, "--service-cidr", "10.97.0.0/16"), [
       "clusterDNS",
-      "clusterDomain",
       "authentication.x509.clientCAFile",
-      "rotateCertificates",
     ]);
+    assert.deepEqual(
+      await errors("--service-cidr", "10.97.0.0/16", "--cluster-dns=10.97.0.10"),
+      [],
+    );
+    assert.deepEqual(await errors("--cluster-dns=10.96.0.10,10.96.0.11"), ["clusterDNS"]);
+    assert.deepEqual(await errors("--cluster-domain", "example.org"), ["clusterDomain"]);
     assert.equal(
       (await report("--for", "up", "--cluster-cidr", "10.9.0.0/16", "--max-pods=9")).code,
       0,
