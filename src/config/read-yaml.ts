@@ -52,9 +52,10 @@ class Converter {
     const at = this.#yaml.isNode(node) ? node : undefined;
     const origin = this.#origin(at);
     this.#nodes += 1;
-    if (this.#nodes > maxNodes || depth > maxDepth) {
+    if (depth > maxDepth) throw tooDeep(originText(origin));
+    if (this.#nodes > maxNodes) {
       throw new SetupError(
-        `${originText(origin)}: too many or too deeply nested values; a configuration needs no aliases of aliases`,
+        `${originText(origin)}: has more than ${maxNodes} values; a configuration needs no aliases of aliases`,
       );
     }
     if (isAlias(node)) {
@@ -115,6 +116,17 @@ class Converter {
   }
 }
 
+function tooDeep(place: string): SetupError {
+  return new SetupError(
+    `${place}: is nested more than ${maxDepth} levels deep, which no configuration is; give another file`,
+  );
+}
+
+/** The parser calls itself for each level, and says so when that is too much for it. */
+function isTooDeep(message: string): boolean {
+  return message.includes("call stack");
+}
+
 /**
  * The documents of a YAML or JSON file; empty ones are left out.
  *
@@ -135,6 +147,7 @@ export async function readYaml(
     const parsed = yaml.parseAllDocuments(text, options);
     documents = Array.isArray(parsed) ? parsed : [];
   } catch (error) {
+    if (isTooDeep(errorMessage(error))) throw tooDeep(file);
     throw new SetupError(`${file}: is not YAML: ${errorMessage(error)}`, { cause: error });
   }
   const out: ConfigDocument[] = [];
@@ -142,6 +155,7 @@ export async function readYaml(
     const [problem] = document.errors;
     if (problem !== undefined) {
       const line = (problem.linePos?.[0].line ?? 1) + firstLine - 1;
+      if (isTooDeep(problem.message)) throw tooDeep(`${file}:${line}`);
       const [what = ""] = problem.message.split("\n", 1);
       const tabs = problem.code === "TAB_AS_INDENT" ? "; indent with spaces" : "";
       throw new SetupError(
