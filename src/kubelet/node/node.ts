@@ -14,6 +14,7 @@ import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import type { NodeView } from "../types.ts";
 import { conditionEvents } from "./conditions.ts";
 import { type Host, type HostIdentity, systemHost } from "./host.ts";
+import { resolvConfTrouble } from "./host-resolv-conf.ts";
 import { type HardwareReader, readHardware } from "./hardware.ts";
 import { hardwareLabelPatch } from "./hardware-labels.ts";
 import { NodeLease } from "./lease.ts";
@@ -143,6 +144,9 @@ class NodeWorker implements NodeAgent {
     const identity = this.#host.identity();
     this.#source.start(identity);
     this.#event("Normal", "Starting", "Starting kubelet.");
+    const { clusterDomain, resolvConf } = this.#options.config;
+    const trouble = await resolvConfTrouble(resolvConf, clusterDomain);
+    if (trouble !== undefined) this.#event("Warning", "CheckLimitsForResolvConf", trouble);
     try {
       await this.#register(identity, signal);
       await Promise.all([

@@ -1,6 +1,7 @@
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { CgroupError } from "../cgroups/cgroup-tree.ts";
 import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
+import { readHostResolvConf } from "../node/host-resolv-conf.ts";
 import { findPodContainer, isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { podLabel } from "../spec/pod-name.ts";
@@ -43,6 +44,7 @@ async function createSandbox(
     deps.events.event(target, "Normal", "SandboxChanged", text);
   }
   try {
+    await readHostResolvConf(deps.config.resolvConf);
     // A reboot takes the cgroup with it.
     if (action.recreated) await deps.cgroups.ensure(pod);
     const config = sandboxConfig(pod, {

@@ -83,6 +83,28 @@ function withDNSConfig(conf: ResolvConf, config: PodDNSConfig | undefined): Reso
   };
 }
 
+/**
+ * What pods cannot have of the node's own search line, in the kubelet's words; undefined when they can have all of it.
+ *
+ * @param clusterDomain Three searches of its own are before the node's; "" when there is none.
+ */
+export function searchLimitsTrouble(
+  { searches }: Pick<ResolvConf, "searches">,
+  path: string,
+  clusterDomain: string,
+): string | undefined {
+  const most = clusterDomain === "" ? maxSearches : maxSearches - 3;
+  if (searches.length > most) {
+    return `Resolv.conf file '${path}' contains search line consisting of more than ${most} domains!`;
+  }
+  if (searches.some((search) => search.length > maxDomain)) {
+    return `Resolv.conf file ${JSON.stringify(path)} contains a search path which length is more than allowed ${maxDomain} chars!`;
+  }
+  return searches.join(" ").length > maxSearchLine
+    ? `Resolv.conf file '${path}' contains search line which length is more than allowed ${maxSearchLine} chars!`
+    : undefined;
+}
+
 function fitSearches(searches: readonly string[]): readonly string[] {
   const fitting = searches.slice(0, maxSearches).filter((search) => search.length <= maxDomain);
   while (fitting.join(" ").length > maxSearchLine) fitting.pop();

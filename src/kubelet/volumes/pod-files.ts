@@ -4,7 +4,8 @@ import { errorCode } from "../../lib/errors.ts";
 import type { Container } from "../../api/types.gen.ts";
 import type { Mount } from "../../runtime/types.ts";
 import { isHostNetwork } from "../spec/containers.ts";
-import { formatResolvConf, parseResolvConf, podResolvConf } from "../spec/dns.ts";
+import { readHostResolvConf } from "../node/host-resolv-conf.ts";
+import { formatResolvConf, podResolvConf } from "../spec/dns.ts";
 import { hostNetworkHostsFile, managedHostsFile } from "../spec/hosts-file.ts";
 import { containerPath } from "../spec/mounts.ts";
 import { podHostname } from "../spec/pod-name.ts";
@@ -53,10 +54,7 @@ export async function writePodFiles(
   const hosts = host
     ? hostNetworkHostsFile((await readIfThere("/etc/hosts")) ?? "", aliases)
     : managedHostsFile({ ips: input.podIPs, hostname: names.short, domain: names.domain, aliases });
-  const ofHost =
-    input.resolvConf === ""
-      ? undefined
-      : parseResolvConf((await readIfThere(input.resolvConf)) ?? "");
+  const ofHost = await readHostResolvConf(input.resolvConf);
   const resolv = podResolvConf(pod, ofHost, input.cluster);
   // On the node's network a pod has the node's own host name, which need not be the name of its Node.
   const kernel = host

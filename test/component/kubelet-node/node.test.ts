@@ -194,6 +194,14 @@ describe("the node", () => {
     await until(() => readyCalls === 1, "onReady");
   });
 
+  test("a resolv.conf that cannot be read is an event of the node", async () => {
+    start({ resolvConf: "/nonexistent/resolv.conf" });
+    const event =
+      "n1 Warning CheckLimitsForResolvConf open /nonexistent/resolv.conf: no such file or directory";
+    await until(() => events.includes(event), "the event");
+    await until(() => readyStatus() === "True", "Ready all the same");
+  });
+
   test("a Ready that a former run wrote counts for nothing", async () => {
     api.put(NODES, {
       metadata: { name: "n1" },
