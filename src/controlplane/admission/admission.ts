@@ -7,6 +7,11 @@ import { defaultTolerationSeconds, priority, taintNewNodes } from "./pod-plugins
 import { createEscalationCheck } from "./rbac-escalation.ts";
 import { runtimeClass } from "./runtime-class.ts";
 import { createServiceAccountPlugin } from "./service-account.ts";
+import {
+  defaultStorageClass,
+  persistentVolumeClaimResize,
+  storageObjectInUseProtection,
+} from "./storage.ts";
 
 export interface AdmissionDeps {
   /** Five random characters from `bcdfghjklmnpqrstvwxz2456789`, as generated names have them. */
@@ -27,6 +32,9 @@ export function createAdmission(deps: AdmissionDeps): readonly AdmissionPlugin[]
     taintNewNodes,
     priority,
     defaultTolerationSeconds,
+    defaultStorageClass,
+    storageObjectInUseProtection,
+    persistentVolumeClaimResize,
     runtimeClass,
     ...(deps.authorizer === undefined
       ? []

@@ -10,6 +10,8 @@ import { eventKind } from "./event.ts";
 import { jobKind } from "./job.ts";
 import { namespaceKind } from "./namespace.ts";
 import { nodeKind } from "./node.ts";
+import { persistentVolumeClaimKind } from "./persistent-volume-claim.ts";
+import { persistentVolumeKind } from "./persistent-volume.ts";
 import { podDisruptionBudgetKind } from "./pod-disruption-budget.ts";
 import { bindingKind, podKind } from "./pod.ts";
 import { rbacKinds } from "./rbac.ts";
@@ -20,6 +22,7 @@ import { createServiceAccountKind, type SignToken } from "./service-account.ts";
 import type { RandomInt } from "./service-allocation.ts";
 import { createServiceKind } from "./service.ts";
 import { csiNodeKind, leaseKind, priorityClassKind, runtimeClassKind } from "./small-kinds.ts";
+import { storageClassKind, volumeAttributesClassKind } from "./storage-class.ts";
 
 export interface KindsDeps extends ReviewDeps {
   /** IPv4 range of cluster IPs, for example `10.96.0.0/16`. */
@@ -44,6 +47,8 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     jobKind,
     namespaceKind,
     nodeKind,
+    persistentVolumeKind,
+    persistentVolumeClaimKind,
     podKind,
     podDisruptionBudgetKind,
     replicationControllerKind,
@@ -64,6 +69,8 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     priorityClassKind,
     runtimeClassKind,
     csiNodeKind,
+    storageClassKind,
+    volumeAttributesClassKind,
     ...rbacKinds,
     ...createReviewKinds(deps),
   ];

@@ -22,8 +22,13 @@ const required = "requiredDuringSchedulingIgnoredDuringExecution";
 const preferred = "preferredDuringSchedulingIgnoredDuringExecution";
 const matchesNothing = "a null labelSelector results in matching no pod";
 
+/** Why a label of nodes should not be used any more, or undefined. */
+export function deprecatedLabelMessage(label: string): string | undefined {
+  return Object.hasOwn(deprecatedNodeLabels, label) ? deprecatedNodeLabels[label] : undefined;
+}
+
 function labelIsDeprecated(label: string, path: string): string[] {
-  const message = deprecatedNodeLabels[label];
+  const message = deprecatedLabelMessage(label);
   return message === undefined ? [] : [`${path}: ${label} is ${message}`];
 }
 
@@ -42,12 +47,15 @@ function termWarnings(term: unknown, path: string, checkValues: boolean): string
   });
 }
 
+/** What the API warns of in the terms of a NodeSelector; `path` is the list's. */
+export function nodeSelectorTermWarnings(terms: unknown, path: string): string[] {
+  return records(terms).flatMap((term, index) => termWarnings(term, at(path, index), false));
+}
+
 function nodeAffinityWarnings(affinity: Readonly<JsonObject>, path: string): string[] {
-  const terms = records(record(affinity[required])["nodeSelectorTerms"]);
+  const terms = record(affinity[required])["nodeSelectorTerms"];
   return [
-    ...terms.flatMap((term, index) =>
-      termWarnings(term, at(`${path}.${required}.nodeSelectorTerms`, index), false),
-    ),
+    ...nodeSelectorTermWarnings(terms, `${path}.${required}.nodeSelectorTerms`),
     ...records(affinity[preferred]).flatMap(({ preference }, index) =>
       termWarnings(preference, `${at(`${path}.${preferred}`, index)}.preference`, true),
     ),
@@ -76,7 +84,7 @@ export function placementWarnings(spec: Readonly<JsonObject>, path: string): str
   const affinity = (kind: string): Readonly<JsonObject> => record(dig(spec, "affinity", kind));
   return [
     ...labels.flatMap((label) => {
-      const message = deprecatedNodeLabels[label];
+      const message = deprecatedLabelMessage(label);
       return message === undefined ? [] : [`${path}.nodeSelector[${label}]: ${message}`];
     }),
     ...nodeAffinityWarnings(affinity("nodeAffinity"), `${path}.affinity.nodeAffinity`),

@@ -100,7 +100,7 @@ function projectedDefaults(source: JsonObject): void {
 }
 
 /** Members of a volume source that upstream fills in, by source. */
-const volumeFallbacks: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+export const volumeFallbacks: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   secret: { defaultMode: defaultFileMode },
   configMap: { defaultMode: defaultFileMode },
   downwardAPI: { defaultMode: defaultFileMode },
@@ -110,6 +110,14 @@ const volumeFallbacks: Readonly<Record<string, Readonly<Record<string, unknown>>
   azureDisk: { cachingMode: "ReadWrite", fsType: "ext4", readOnly: false, kind: "Shared" },
   scaleIO: { storageMode: "ThinProvisioned", fsType: "xfs" },
 };
+
+/** Fills the spec of a PersistentVolumeClaim, or of a template of one. */
+export function claimSpecDefaults(spec: JsonObject): void {
+  spec["volumeMode"] ??= "Filesystem";
+  const resources = ensureRecord(spec, "resources");
+  canonicalizeResources(resources, "limits");
+  canonicalizeResources(resources, "requests");
+}
 
 function volumeDefaults(volume: JsonObject): void {
   const sources = Object.keys(volume).filter((key) => key !== "name" && isRecord(volume[key]));
@@ -127,8 +135,8 @@ function volumeDefaults(volume: JsonObject): void {
       source["sizeLimit"] = canonicalQuantity(source["sizeLimit"]);
     }
     if (name === "ephemeral") {
-      const spec = ensureRecord(ensureRecord(source, "volumeClaimTemplate"), "spec");
-      defaultTo(spec, "volumeMode", "Filesystem");
+      const template = source["volumeClaimTemplate"];
+      if (isRecord(template)) claimSpecDefaults(ensureRecord(template, "spec"));
     }
   }
 }

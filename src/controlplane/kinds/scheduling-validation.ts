@@ -212,13 +212,18 @@ function weight(item: Readonly<JsonObject>, path: string): FieldError[] {
 const requiredRules = "requiredDuringSchedulingIgnoredDuringExecution";
 const preferredRules = "preferredDuringSchedulingIgnoredDuringExecution";
 
+/** Rules for a `NodeSelector`. */
+export function validateNodeSelector(value: unknown, field: string): FieldError[] {
+  const path = `${field}.nodeSelectorTerms`;
+  const terms = records(record(value)["nodeSelectorTerms"]);
+  if (terms.length === 0) return [required(path, "must have at least one node selector term")];
+  return terms.flatMap((term, index) => nodeTerm(term, at(path, index)));
+}
+
 function nodeAffinity(affinity: Readonly<JsonObject>, field: string): FieldError[] {
   const out: FieldError[] = [];
   if (affinity[requiredRules] !== undefined) {
-    const path = `${field}.${requiredRules}.nodeSelectorTerms`;
-    const terms = records(record(affinity[requiredRules])["nodeSelectorTerms"]);
-    if (terms.length === 0) out.push(required(path, "must have at least one node selector term"));
-    terms.forEach((term, index) => out.push(...nodeTerm(term, at(path, index))));
+    out.push(...validateNodeSelector(affinity[requiredRules], `${field}.${requiredRules}`));
   }
   records(affinity[preferredRules]).forEach((item, index) => {
     const path = at(`${field}.${preferredRules}`, index);

@@ -32,6 +32,10 @@ const examples: Readonly<Record<string, JsonObject>> = {
     regarding: { kind: "Pod", name: "p", namespace: "default" },
   },
   "csinodes.storage.k8s.io": { spec: { drivers: [] } },
+  "volumeattributesclasses.storage.k8s.io": {
+    driverName: "csi.example.com",
+    parameters: { tier: "gold" },
+  },
 };
 
 /** A recorded object of the kind, under a name of its own. */
@@ -124,8 +128,10 @@ describe("every stored kind is served", () => {
         body: { propagationPolicy: "Background" },
         signal,
       });
-      // A namespace stays, Terminating, until its controller has emptied it.
-      const last = kind.plural === "namespaces" ? "MODIFIED" : "DELETED";
+      // A namespace stays, Terminating, until its controller has emptied it; volumes and claims until theirs know
+      // that nothing uses them.
+      const waits = ["namespaces", "persistentvolumes", "persistentvolumeclaims"];
+      const last = waits.includes(kind.plural) ? "MODIFIED" : "DELETED";
       // A pod is told to end first, also when there is nothing to wait for.
       if (kind.plural === "pods") assert.deepEqual(await next(), ["MODIFIED", name]);
       assert.deepEqual(await next(), [last, name]);
