@@ -1,28 +1,22 @@
 import type { ApiClient } from "../../api/client.ts";
 import { isNotFound } from "../../api/errors.ts";
 import { createInformer } from "../../api/informer.ts";
-import type { Informer } from "../../api/informer-types.ts";
-import { objectKey, parseStored } from "../../api/object.ts";
+import type { Change, Informer } from "../../api/informer-types.ts";
+import { objectKey } from "../../api/object.ts";
 import { objectPath, type Resource } from "../../api/resource.ts";
 import { CONFIG_MAPS, SECRETS } from "../../api/resources.ts";
-import type { ConfigMap, Pod, Secret } from "../../api/types.gen.ts";
+import type { Pod } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { environmentReferences } from "../spec/env.ts";
 import { allContainers } from "../spec/containers.ts";
+import { projections, type ReferencedKind, type ReferencedObject } from "./keyed-object.ts";
 
-export type ReferencedKind = "ConfigMap" | "Secret";
-
-/** A ConfigMap or Secret as a pod uses it. */
-export interface ReferencedObject {
-  /** Tells an object from its successor of the same name. */
-  readonly uid?: string;
-  /** `kubernetes.io/dockerconfigjson` and the like; empty for ConfigMaps. */
-  readonly type: string;
-  /** Every key as bytes, binaryData included. */
-  readonly files: ReadonlyMap<string, Uint8Array>;
-  /** The keys that are text, as environment variables take them. */
-  readonly text: Readonly<Record<string, string>>;
+/** One of them, by name. */
+export interface Reference {
+  readonly kind: ReferencedKind;
+  readonly namespace: string;
+  readonly name: string;
 }
 
 export interface ReferencedObjectsOptions {
@@ -32,7 +26,7 @@ export interface ReferencedObjectsOptions {
   readonly random: () => number;
   readonly signal: AbortSignal;
   /** Something that this pod refers to has changed. */
-  readonly wake: (uid: string) => void;
+  readonly wake: (uid: string, changed: Reference) => void;
 }
 
 interface Watched {
@@ -40,32 +34,12 @@ interface Watched {
   readonly users: Set<string>;
   readonly stop: AbortController;
   readonly running: Promise<void>;
+  /** Somebody did not wait for the first answer and has to be told of it. */
+  awaited: boolean;
 }
 
 // A watch that is not up by then may be one that the server refuses; a plain GET gives the reason.
 const syncPatienceMs = 2_000;
-
-/** Projection of a ConfigMap. */
-export function configMapObject(value: unknown): ReferencedObject {
-  const { data = {}, binaryData = {} } = parseStored<ConfigMap>(value);
-  const files = new Map<string, Uint8Array>();
-  for (const [key, text] of Object.entries(data)) files.set(key, Buffer.from(text, "utf8"));
-  for (const [key, text] of Object.entries(binaryData)) files.set(key, Buffer.from(text, "base64"));
-  return { type: "", files, text: data };
-}
-
-/** Projection of a Secret. */
-export function secretObject(value: unknown): ReferencedObject {
-  const { data = {}, metadata, type = "" } = parseStored<Secret>(value);
-  const files = new Map<string, Uint8Array>();
-  const text: Record<string, string> = {};
-  for (const [key, encoded] of Object.entries(data)) {
-    const bytes = Buffer.from(encoded, "base64");
-    files.set(key, bytes);
-    text[key] = bytes.toString("utf8");
-  }
-  return { uid: metadata.uid, type, files, text };
-}
 
 /** Everything a pod refers to by name, as `kind/name`. */
 export function podReferences(pod: Pod): readonly { kind: ReferencedKind; name: string }[] {
@@ -92,12 +66,17 @@ export function podReferences(pod: Pod): readonly { kind: ReferencedKind; name: 
 
 /**
  * One watch per ConfigMap and Secret that some pod of this node refers to: all that a node may read (Node
- * authorizer). The watch ends with its last user.
+ * authorizer). The watch ends with its last user, or with the first answer that says the object is immutable: such an
+ * object is kept as it is until its last user goes.
  */
 export class ReferencedObjects {
   readonly #options: ReferencedObjectsOptions;
   readonly #watched = new Map<string, Watched>();
   readonly #byPod = new Map<string, ReadonlySet<string>>();
+  /** Questions under way: pods that miss the same object ask once. */
+  readonly #asked = new Map<string, Promise<ReferencedObject | undefined>>();
+  /** Watches that end. */
+  readonly #ending = new Set<Promise<void>>();
 
   constructor(options: ReferencedObjectsOptions) {
     this.#options = options;
@@ -110,9 +89,10 @@ export class ReferencedObjects {
     const { uid, namespace = "" } = pod.metadata;
     const keys = new Set<string>();
     for (const { kind, name } of podReferences(pod)) {
-      const key = `${kind}/${objectKey(namespace, name)}`;
+      const reference = { kind, namespace, name };
+      const key = keyOf(reference);
       keys.add(key);
-      this.#use(key, kind, { namespace, name }, uid);
+      this.#use(key, reference, uid);
     }
     const before = this.#byPod.get(uid) ?? new Set<string>();
     this.#byPod.set(uid, keys);
@@ -136,22 +116,24 @@ export class ReferencedObjects {
     at: { readonly namespace: string; readonly name: string },
     signal: AbortSignal,
   ): Promise<ReferencedObject | undefined> {
-    const key = objectKey(at.namespace, at.name);
-    const watched = this.#watched.get(`${kind}/${key}`);
-    if (watched !== undefined && (await this.#isSynced(watched.informer, signal))) {
-      const cached = watched.informer.get(key);
+    const reference = { kind, ...at };
+    const watched = this.#watched.get(keyOf(reference));
+    if (watched !== undefined && (await this.#isSynced(watched, signal))) {
+      const cached = watched.informer.get(objectKey(at.namespace, at.name));
       if (cached !== undefined) return cached;
     }
     // Not there as far as the watch knows, but it may be a moment behind: ask.
-    return this.#fetch(kind, at, signal);
+    return this.#ask(reference, signal);
   }
 
   /** Resolves when all watches have ended. */
   async idle(): Promise<void> {
-    await Promise.all([...this.#watched.values()].map(({ running }) => running));
+    const watches = [...this.#watched.values()].map(({ running }) => running);
+    await Promise.all([...watches, ...this.#ending, ...this.#asked.values()].map(settled));
   }
 
-  async #isSynced(informer: Informer<ReferencedObject>, signal: AbortSignal): Promise<boolean> {
+  async #isSynced(watched: Watched, signal: AbortSignal): Promise<boolean> {
+    const { informer } = watched;
     if (informer.synced) return true;
     const patience = new AbortController();
     const stop = AbortSignal.any([signal, patience.signal]);
@@ -164,31 +146,33 @@ export class ReferencedObjects {
       patience.abort();
     }
     signal.throwIfAborted();
+    if (!informer.synced) watched.awaited = true;
     return informer.synced;
   }
 
-  async #fetch(
-    kind: ReferencedKind,
-    at: { readonly namespace: string; readonly name: string },
-    signal: AbortSignal,
-  ): Promise<ReferencedObject | undefined> {
-    const resource: Resource<unknown> = kind === "ConfigMap" ? CONFIG_MAPS : SECRETS;
+  async #ask(reference: Reference, signal: AbortSignal): Promise<ReferencedObject | undefined> {
+    const key = keyOf(reference);
+    const asked = this.#asked.get(key) ?? this.#fetch(reference);
+    if (!this.#asked.has(key)) {
+      this.#asked.set(key, asked);
+      void settled(asked).then(() => this.#asked.delete(key));
+    }
+    return orAborted(asked, signal);
+  }
+
+  async #fetch(reference: Reference): Promise<ReferencedObject | undefined> {
+    const { client, signal } = this.#options;
+    const path = objectPath(resources[reference.kind], reference);
     try {
-      const path = objectPath(resource, at);
-      const answer = await this.#options.client.request({ method: "GET", path, signal });
-      return kind === "ConfigMap" ? configMapObject(answer) : secretObject(answer);
+      const answer = await client.request({ method: "GET", path, signal });
+      return projections[reference.kind](answer);
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw error;
     }
   }
 
-  #use(
-    key: string,
-    kind: ReferencedKind,
-    at: { readonly namespace: string; readonly name: string },
-    uid: string,
-  ): void {
+  #use(key: string, reference: Reference, uid: string): void {
     const known = this.#watched.get(key);
     if (known !== undefined) {
       known.users.add(uid);
@@ -198,20 +182,24 @@ export class ReferencedObjects {
     const stop = new AbortController();
     const informer = createInformer<ReferencedObject>({
       client,
-      resource: kind === "ConfigMap" ? CONFIG_MAPS : SECRETS,
-      namespace: at.namespace,
-      fieldSelector: `metadata.name=${at.name}`,
-      project: kind === "ConfigMap" ? configMapObject : secretObject,
+      resource: resources[reference.kind],
+      namespace: reference.namespace,
+      fieldSelector: `metadata.name=${reference.name}`,
+      project: projections[reference.kind],
       clock,
       logger,
       random,
     });
-    const users = new Set([uid]);
-    informer.subscribe(() => {
-      for (const user of users) this.#options.wake(user);
-    });
     const running = informer.run(AbortSignal.any([signal, stop.signal]));
-    this.#watched.set(key, { informer, users, stop, running });
+    const watched: Watched = { informer, users: new Set([uid]), stop, running, awaited: false };
+    this.#watched.set(key, watched);
+    informer.subscribe((change) => {
+      if (isNews(watched, change)) {
+        for (const user of watched.users) this.#options.wake(user, reference);
+      }
+      // Whoever deletes it and makes another one of its name gets no word of it to the pods that have it.
+      if (isFinal(change)) stop.abort();
+    });
   }
 
   #release(key: string, uid: string): void {
@@ -221,5 +209,46 @@ export class ReferencedObjects {
     if (watched.users.size > 0) return;
     watched.stop.abort();
     this.#watched.delete(key);
+    const ended = watched.running.finally(() => this.#ending.delete(ended));
+    this.#ending.add(ended);
+  }
+}
+
+const resources: Readonly<Record<ReferencedKind, Resource<unknown>>> = {
+  ConfigMap: CONFIG_MAPS,
+  Secret: SECRETS,
+};
+
+function keyOf({ kind, namespace, name }: Reference): string {
+  return `${kind}/${objectKey(namespace, name)}`;
+}
+
+/** What the first answer says is read by those who wait for it; labels and annotations are nobody's here. */
+function isNews({ awaited, informer }: Watched, change: Change<ReferencedObject>): boolean {
+  if (!informer.synced && !awaited) return false;
+  return change.kind !== "updated" || !change.object.equals(change.previous);
+}
+
+function isFinal(change: Change<ReferencedObject>): boolean {
+  return change.kind !== "deleted" && change.object.immutable;
+}
+
+async function settled(work: Promise<unknown>): Promise<void> {
+  await work.then(
+    () => undefined,
+    () => undefined,
+  );
+}
+
+/** The answer of a question that others wait for too, as long as this one waits. */
+async function orAborted<T>(answer: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([answer, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
 }

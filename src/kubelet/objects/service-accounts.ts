@@ -34,7 +34,7 @@ export class ServiceAccounts implements AccountSource {
   }
 
   async token(pod: AssignedPod, audience: string, signal: AbortSignal): Promise<string> {
-    return this.#tokens.get(pod, { audience, path: "" }, signal);
+    return this.#tokens.get(pod, { audience }, signal);
   }
 
   forget(podUID: string): void {

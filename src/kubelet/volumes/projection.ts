@@ -1,9 +1,17 @@
-import type { DownwardAPIVolumeFile, Volume, VolumeProjection } from "../../api/types.gen.ts";
-import type { ReferencedKind, ReferencedObject } from "../objects/referenced-objects.ts";
+import type {
+  ClusterTrustBundleProjection,
+  DownwardAPIVolumeFile,
+  ServiceAccountTokenProjection,
+  Volume,
+  VolumeProjection,
+} from "../../api/types.gen.ts";
+import type { ClusterTrustBundles } from "../objects/cluster-trust-bundles.ts";
+import type { ReferencedKind, ReferencedObject } from "../objects/keyed-object.ts";
 import { fieldValue, type PodAddresses, resourceFieldValue } from "../spec/field-values.ts";
 import type { Resources } from "../spec/quantities.ts";
 import type { AssignedPod } from "../types.ts";
 import {
+  checkPayload,
   checkPayloadPath,
   keyFiles,
   type Payload,
@@ -15,6 +23,8 @@ import type { ServiceAccountTokens } from "./service-account-token.ts";
 export interface ProjectionSources {
   readonly get: (kind: ReferencedKind, name: string) => Promise<ReferencedObject | undefined>;
   readonly tokens: ServiceAccountTokens;
+  /** Undefined: the feature gate ClusterTrustBundleProjection is off. */
+  readonly trustBundles?: ClusterTrustBundles | undefined;
   readonly addresses: PodAddresses;
   readonly allocatable: Resources;
 }
@@ -25,11 +35,18 @@ interface KeySource {
   readonly optional?: boolean | undefined;
 }
 
+/** What one source of a volume is turned into files with. */
+interface Making {
+  readonly pod: AssignedPod;
+  readonly defaultMode: number;
+  readonly sources: ProjectionSources;
+  readonly signal: AbortSignal;
+}
+
 async function objectFiles(
   kind: ReferencedKind,
   source: KeySource,
-  defaultMode: number,
-  sources: ProjectionSources,
+  { defaultMode, sources }: Making,
 ): Promise<Payload> {
   const name = source.name ?? "";
   const object = await sources.get(kind, name);
@@ -37,31 +54,43 @@ async function objectFiles(
     if (source.optional === true) return new Map();
     throw new VolumeError(`${kind.toLowerCase()} "${name}" not found`);
   }
-  return keyFiles(object.files, source, defaultMode);
+  return keyFiles(object.files, source, defaultMode, kind);
 }
 
-function downwardFiles(
-  pod: AssignedPod,
-  items: readonly DownwardAPIVolumeFile[],
-  defaultMode: number,
-  sources: ProjectionSources,
-): Payload {
-  const out = new Map<string, PayloadFile>();
-  for (const { path, fieldRef, resourceFieldRef, mode } of items) {
-    const text =
-      fieldRef === undefined
-        ? resourceFieldRef === undefined
-          ? ""
-          : resourceFieldValue(pod, undefined, resourceFieldRef, sources.allocatable)
-        : fieldValue(pod, fieldRef.fieldPath, sources.addresses);
-    const content = Buffer.from(text, "utf8");
-    out.set(checkPayloadPath(path), { content, mode: mode ?? defaultMode });
+function downwardText(
+  { fieldRef, resourceFieldRef }: DownwardAPIVolumeFile,
+  { pod, sources }: Making,
+): string {
+  if (fieldRef !== undefined) {
+    const { fieldPath } = fieldRef;
+    // A file would not follow what else a variable may show: addresses, the node's name.
+    if (!fieldPath.startsWith("metadata.")) {
+      throw new VolumeError(`unsupported fieldPath: ${fieldPath}`);
+    }
+    return fieldValue(pod, fieldPath, sources.addresses);
   }
+  return resourceFieldRef === undefined
+    ? ""
+    : resourceFieldValue(pod, undefined, resourceFieldRef, sources.allocatable);
+}
+
+function downwardFiles(items: readonly DownwardAPIVolumeFile[], making: Making): Payload {
+  const out = new Map<string, PayloadFile>();
+  const problems: Error[] = [];
+  for (const item of items) {
+    try {
+      const content = Buffer.from(downwardText(item, making), "utf8");
+      out.set(checkPayloadPath(item.path), { content, mode: item.mode ?? making.defaultMode });
+    } catch (error) {
+      problems.push(asError(error));
+    }
+  }
+  throwAll(problems);
   return out;
 }
 
-/** A token is readable by its owner only, once there is an owner (fsGroup or one common user). */
-function tokenMode(pod: AssignedPod, defaultMode: number): number {
+/** Credentials are readable by their owner only, once there is an owner (fsGroup or one common user). */
+function ownedMode({ defaultMode, pod }: Making): number {
   return pod.spec?.securityContext?.fsGroup !== undefined || commonUser(pod) !== undefined
     ? 0o600
     : defaultMode;
@@ -78,27 +107,108 @@ export function commonUser(pod: AssignedPod): number | undefined {
   return users.size === 1 ? only : undefined;
 }
 
-async function projectedFiles(
-  pod: AssignedPod,
-  projection: VolumeProjection,
-  defaultMode: number,
-  sources: ProjectionSources,
-  signal: AbortSignal,
+async function tokenFiles(
+  projection: ServiceAccountTokenProjection,
+  making: Making,
 ): Promise<Payload> {
-  const { configMap, secret, downwardAPI, serviceAccountToken } = projection;
-  if (configMap !== undefined) return objectFiles("ConfigMap", configMap, defaultMode, sources);
-  if (secret !== undefined) return objectFiles("Secret", secret, defaultMode, sources);
-  if (downwardAPI !== undefined) {
-    return downwardFiles(pod, downwardAPI.items ?? [], defaultMode, sources);
+  const path = checkPayloadPath(projection.path);
+  const token = await making.sources.tokens.get(making.pod, projection, making.signal);
+  return new Map([[path, { content: Buffer.from(token, "utf8"), mode: ownedMode(making) }]]);
+}
+
+async function trustBundleFiles(
+  projection: ClusterTrustBundleProjection,
+  making: Making,
+): Promise<Payload> {
+  const { pod, signal, sources } = making;
+  if (sources.trustBundles === undefined) {
+    throw new VolumeError(
+      "ClusterTrustBundle projection is not supported: the feature gate ClusterTrustBundleProjection is off",
+    );
   }
-  if (serviceAccountToken !== undefined) {
-    const token = await sources.tokens.get(pod, serviceAccountToken, signal);
-    const path = checkPayloadPath(serviceAccountToken.path);
-    const file = { content: Buffer.from(token, "utf8"), mode: tokenMode(pod, defaultMode) };
-    return new Map([[path, file]]);
+  const path = checkPayloadPath(projection.path);
+  const content = await sources.trustBundles.anchors(pod.metadata.uid, projection, signal);
+  return new Map([[path, { content, mode: ownedMode(making) }]]);
+}
+
+async function projectedFiles(projection: VolumeProjection, making: Making): Promise<Payload> {
+  const { clusterTrustBundle, configMap, downwardAPI, secret, serviceAccountToken } = projection;
+  if (configMap !== undefined) return objectFiles("ConfigMap", configMap, making);
+  if (secret !== undefined) return objectFiles("Secret", secret, making);
+  if (downwardAPI !== undefined) return downwardFiles(downwardAPI.items ?? [], making);
+  if (serviceAccountToken !== undefined) return tokenFiles(serviceAccountToken, making);
+  if (clusterTrustBundle !== undefined) return trustBundleFiles(clusterTrustBundle, making);
+  if (projection.podCertificate !== undefined) {
+    throw new VolumeError(
+      "podCertificate projection is unimplemented: the feature gate PodCertificateRequest is off",
+    );
   }
-  const [type = "unknown"] = Object.keys(projection);
+  // Sources of a later Kubernetes: an API server that knows them has checked that one is there.
+  const [type] = Object.keys(projection);
+  if (type === undefined) return new Map();
   throw new VolumeError(`projected source ${type} is not supported by this node`);
+}
+
+/** One error that says what all of them say, as the kubelet joins them. */
+function throwAll(problems: readonly Error[]): void {
+  const [first, ...others] = problems;
+  if (first === undefined) return;
+  if (others.length === 0) throw first;
+  const messages = [...new Set(problems.flatMap(messagesOf))];
+  throw new ManyProblems(messages, { cause: first });
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+class ManyProblems extends VolumeError {
+  readonly messages: readonly string[];
+
+  constructor(messages: readonly string[], options: ErrorOptions) {
+    const [first = "", ...others] = messages;
+    super(others.length === 0 ? first : `[${messages.join(", ")}]`, options);
+    this.messages = messages;
+  }
+}
+
+function messagesOf(error: Error): readonly string[] {
+  return error instanceof ManyProblems ? error.messages : [error.message];
+}
+
+async function mergedFiles(
+  projections: readonly VolumeProjection[],
+  making: Making,
+): Promise<Payload> {
+  // At once: a token takes a request of its own.
+  const results = await Promise.allSettled(
+    projections.map(async (projection) => projectedFiles(projection, making)),
+  );
+  const out = new Map<string, PayloadFile>();
+  const problems: Error[] = [];
+  for (const result of results) {
+    if (result.status === "rejected") problems.push(asError(result.reason));
+    // A later source wins where two have the same path.
+    else for (const [path, file] of result.value) out.set(path, file);
+  }
+  making.signal.throwIfAborted();
+  throwAll(problems);
+  return out;
+}
+
+async function unchecked(volume: Volume, making: Omit<Making, "defaultMode">): Promise<Payload> {
+  const { configMap, downwardAPI, projected, secret } = volume;
+  const by = (defaultMode = 0o644): Making => ({ ...making, defaultMode });
+  if (configMap !== undefined) {
+    return objectFiles("ConfigMap", configMap, by(configMap.defaultMode));
+  }
+  if (secret !== undefined) {
+    return objectFiles("Secret", { ...secret, name: secret.secretName }, by(secret.defaultMode));
+  }
+  if (downwardAPI !== undefined) {
+    return downwardFiles(downwardAPI.items ?? [], by(downwardAPI.defaultMode));
+  }
+  return mergedFiles(projected?.sources ?? [], by(projected?.defaultMode));
 }
 
 /**
@@ -112,24 +222,7 @@ export async function volumePayload(
   sources: ProjectionSources,
   signal: AbortSignal,
 ): Promise<Payload> {
-  const { configMap, secret, downwardAPI, projected } = volume;
-  if (configMap !== undefined) {
-    return objectFiles("ConfigMap", configMap, configMap.defaultMode ?? 0o644, sources);
-  }
-  if (secret !== undefined) {
-    const source = { ...secret, name: secret.secretName };
-    return objectFiles("Secret", source, secret.defaultMode ?? 0o644, sources);
-  }
-  if (downwardAPI !== undefined) {
-    const mode = downwardAPI.defaultMode ?? 0o644;
-    return downwardFiles(pod, downwardAPI.items ?? [], mode, sources);
-  }
-  const out = new Map<string, PayloadFile>();
-  for (const source of projected?.sources ?? []) {
-    const mode = projected?.defaultMode ?? 0o644;
-    const files = await projectedFiles(pod, source, mode, sources, signal);
-    // A later source wins where two have the same path.
-    for (const [path, file] of files) out.set(path, file);
-  }
-  return out;
+  const payload = await unchecked(volume, { pod, sources, signal });
+  checkPayload(payload);
+  return payload;
 }
