@@ -8,10 +8,13 @@ export type StepHook = (name: StepName) => void | Promise<void>;
 export const STEP_NAMES = [
   "makePodCgroup",
   "makePodDirectories",
-  "setUpVolume",
+  "mountVolume",
+  "writeVolume",
+  "applyOwnership",
   "runPodSandbox",
   "setUpNetwork",
   "pullImage",
+  "bindSubPath",
   "createContainer",
   "startContainer",
   "writeStatus",
@@ -22,6 +25,8 @@ export const STEP_NAMES = [
   "stopPodSandbox",
   "removePodSandbox",
   "tearDownVolume",
+  "unmountVolume",
+  "removeVolume",
   "removePodDirectories",
   "deletePodObject",
 ] as const;

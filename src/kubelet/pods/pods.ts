@@ -28,6 +28,8 @@ import { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod, NodeView, PodView } from "../types.ts";
 import { type Mounter, systemMounter } from "../volumes/mounter.ts";
+import { volumePlugins } from "../volumes/plugins.ts";
+import { removeTree } from "../volumes/remove-tree.ts";
 import { ServiceAccountTokens } from "../volumes/service-account-token.ts";
 import { Volumes } from "../volumes/volumes.ts";
 import { KeptLogs } from "./kept-logs.ts";
@@ -147,14 +149,18 @@ class PodHalf implements Pods {
     const loop = new PodLoop({ deps, pods: this.#pods, signal: stop, onFatal: fail });
     this.#loop = loop;
     this.#wake = (uid) => loop.wake(uid);
-    this.#stale = (uid) => loop.contentChanged(uid);
+    this.#stale = (uid) => {
+      deps.volumes.contentChanged(uid);
+      loop.contentChanged(uid);
+    };
     this.#written = (pod) => loop.statusWritten(pod);
     try {
       await loop.run();
     } finally {
       fatal.abort();
       await Promise.allSettled(informers);
-      await Promise.all([deps.objects.idle(), deps.prober.idle(), deps.writer.idle()]);
+      const { objects, prober, volumes, writer } = deps;
+      await Promise.all([objects.idle(), prober.idle(), volumes.idle(), writer.idle()]);
     }
     if (failure.error !== undefined) throw failure.error;
   }
@@ -214,6 +220,7 @@ class PodHalf implements Pods {
       metrics === undefined ? tree : measuredCgroups(tree, metrics.pods, clock);
     const tokens = new ServiceAccountTokens({ client, clock, random });
     const mounter = options.mounter ?? systemMounter;
+    const forVolumes = { ...options, step, mounter, objects, tokens, allocatable, removeTree };
     return {
       ...options,
       step,
@@ -231,7 +238,12 @@ class PodHalf implements Pods {
         logger,
       }),
       services: () => (this.#services.synced ? this.#services.values() : undefined),
-      volumes: new Volumes({ config, clock, random, step, mounter, objects, tokens, allocatable }),
+      volumes: new Volumes({
+        ...forVolumes,
+        plugins: volumePlugins(forVolumes),
+        signal,
+        wake: (uid) => this.#wake(uid),
+      }),
       puller: new ImagePuller({
         config,
         images,

@@ -115,26 +115,46 @@ async function ensureCgroup(look: Look, pod: AssignedPod): Promise<CgroupError |
   }
 }
 
-/** Directories and volumes. Returns false when the pod has to wait for them. */
-async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<boolean> {
+/** How the pod's volumes stand after a look. */
+interface Prepared {
+  /** Containers may be started. */
+  readonly ready: boolean;
+  /** When to try again, milliseconds since the epoch. */
+  readonly dueAt: number | undefined;
+}
+
+/** Directories and volumes. */
+async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Prepared> {
   const { deps, signal, state } = look;
   const age = deps.clock.monotonic() - state.volumesAt;
-  if (!state.volumesStale && age < resyncMs) return true;
+  if (!state.volumesStale && age < resyncMs) return { ready: true, dueAt: undefined };
+  // A running pod lives on with the content it has.
+  const running = observed.record.containers.some(({ state: { kind } }) => kind === "running");
   try {
     await deps.step("makePodDirectories");
     await deps.volumes.makeDirectories(state.uid);
     const sandbox = observed.record.sandboxes[0];
     const podIPs = sandbox === undefined ? [] : (observed.addresses(sandbox.id) ?? []);
-    await deps.volumes.setUp(pod, { podIPs, hostIPs: observed.hostIPs }, signal);
+    // What changes from here on makes them stale again.
     state.volumesStale = false;
-    state.volumesAt = deps.clock.monotonic();
-    return true;
+    const result = await deps.volumes.setUp(pod, { podIPs, hostIPs: observed.hostIPs }, signal);
+    for (const { message, reason } of result.problems) {
+      deps.events.event(podTarget(pod), "Warning", reason, message);
+    }
+    if (result.current) {
+      state.volumesAt = deps.clock.monotonic();
+      return { ready: true, dueAt: undefined };
+    }
+    state.volumesStale = true;
+    const { retryInMs } = result;
+    const dueAt = retryInMs === undefined ? undefined : deps.clock.now() + retryInMs;
+    return { ready: result.ready || running, dueAt };
   } catch (error) {
+    state.volumesStale = true;
     if (signal.aborted && isAbort(error)) throw error;
     if (!(error instanceof VolumeError) && errorCode(error) === undefined) throw error;
     deps.events.event(podTarget(pod), "Warning", "FailedMount", errorMessage(error));
-    // A running pod lives on with the content it has.
-    return observed.record.containers.some(({ state: { kind } }) => kind === "running");
+    return { ready: running, dueAt: undefined };
   }
 }
 
@@ -163,7 +183,8 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     status = await publish(look, pod, observed, false);
   }
   if (refused !== undefined) return failure(look, refused);
-  if (!(await prepare(look, pod, observed))) return failure(look);
+  const volumes = await prepare(look, pod, observed);
+  if (!volumes.ready) return failure(look, undefined, volumes.dueAt);
   for (let round = 0; round < maxRounds; round += 1) {
     const actions = computeActions({ pod, observed, status });
     const result = await executeActions({ deps, state, pod, observed, signal }, actions);
@@ -181,7 +202,7 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
       if (pruned.error !== undefined) return failure(look, pruned.error);
       await keepLogs(look, pod, observed);
       // Asked for only now: the first look at a pod is what gives it its start time.
-      const times = [result.dueAt, deadlineAt(look, pod)];
+      const times = [result.dueAt, volumes.dueAt, deadlineAt(look, pod)];
       return { requeueMs: nextLook(look, times), finished: false };
     }
   }

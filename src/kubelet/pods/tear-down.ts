@@ -46,7 +46,7 @@ export async function removePod(
     await runtime.removePodSandbox(sandbox.id, signal);
   }
   await step("removePodDirectories");
-  await volumes.removeDirectories(record.uid);
+  await volumes.removeDirectories(record.uid, signal);
 }
 
 /** Lets the API server forget the pod. Call once its terminal status is there. Gone already is success. */

@@ -1,50 +1,115 @@
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 
+import { within } from "../../lib/clock.ts";
 import { exec, execResult } from "../../lib/exec.ts";
-import { ExecError } from "../../lib/errors.ts";
+import { ExecError, isAbort } from "../../lib/errors.ts";
+import { type MountEntry, MountTable } from "./mount-table.ts";
 
-/** The kernel's mount table, as far as volumes need it. */
+/** What mount(8) is asked for. */
+export interface MountRequest {
+  /** Device, `server:/path`, or a word for a file system without any. */
+  readonly source: string;
+  readonly target: string;
+  readonly type: string;
+  /** As mount(8) takes them. */
+  readonly options: readonly string[];
+}
+
+/** The kernel's mount table, as far as volumes need it. Every call has its own deadline besides the signal. */
 export interface Mounter {
+  mount(request: MountRequest, signal: AbortSignal): Promise<void>;
   /** Mounts a tmpfs; options as mount(8) takes them. */
   mountTmpfs(path: string, options: readonly string[], signal: AbortSignal): Promise<void>;
   /** Binds what `source` is right now; a magic link such as /proc/PID/fd/N is followed by the kernel, never by path. */
   bind(source: string, target: string, signal: AbortSignal): Promise<void>;
-  /** Not mounted is success. */
-  unmount(path: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Unmounts what lies on top at `path`; not mounted is success. A file system whose server does not answer is forced,
+   * and in the end taken out of the tree as it is. One that is in use is not: that fails.
+   *
+   * @returns `detached` when only the last resort helped.
+   */
+  unmount(path: string, signal: AbortSignal): Promise<"unmounted" | "detached">;
   /** Mount points at or below `directory`, deepest first. */
   mountPoints(directory: string): Promise<readonly string[]>;
+  /** The table as it is now. procfs waits for no disk. */
+  table(): MountTable;
+  /**
+   * Whether a path inside a file system that may hang can be looked at. The question is asked by another process, so
+   * that no thread of this one is lost to a server that does not answer.
+   *
+   * @throws When it cannot, or not in time.
+   */
+  answers(path: string, signal: AbortSignal): Promise<void>;
 }
 
-/** Mount points of a mountinfo text at or below `directory`, deepest first. */
-export function mountPointsBelow(mountinfo: string, directory: string): readonly string[] {
-  const out: string[] = [];
-  for (const line of mountinfo.split("\n")) {
-    const field = line.split(" ")[4];
-    if (field === undefined) continue;
-    const path = field.replace(/\\(\d{3})/g, (_, octal: string) =>
-      String.fromCharCode(Number.parseInt(octal, 8)),
-    );
-    if (path === directory || path.startsWith(`${directory}/`)) out.push(path);
-  }
-  // Later lines lie on top of earlier ones, so reversing also unstacks.
-  return out.toReversed().toSorted((a, b) => b.split("/").length - a.split("/").length);
+const mountMs = 120_000;
+const unmountMs = 30_000;
+const lastResortMs = 10_000;
+const answerMs = 10_000;
+
+/** File systems whose every call may wait for another machine, or for a process. */
+export function mayHang({ type }: Pick<MountEntry, "type">): boolean {
+  return /^(nfs|cifs|smb3?|ceph|9p|afs|lustre|gpfs|glusterfs|fuse)/.test(type);
+}
+
+async function unmountOnce(
+  flags: readonly string[],
+  path: string,
+  ms: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const argv = ["umount", "--no-canonicalize", ...flags, path] as const;
+  await within(signal, ms, async (limited) => {
+    const result = await execResult(argv, { signal: limited });
+    if (result.exitCode === 0 || /not mounted|no mount point/.test(result.stderr)) return;
+    throw new ExecError(argv, result.exitCode, result.stderr);
+  });
 }
 
 /** The machine's own mounter: mount(8) and umount(8). */
 export const systemMounter: Mounter = {
+  async mount({ options, source, target, type }, signal) {
+    const flags = options.length === 0 ? [] : ["-o", options.join(",")];
+    await within(signal, mountMs, (limited) =>
+      exec(["mount", "-t", type, ...flags, source, target], { signal: limited }),
+    );
+  },
   async mountTmpfs(path, options, signal) {
-    await exec(["mount", "-t", "tmpfs", "-o", options.join(","), "tmpfs", path], { signal });
+    await systemMounter.mount({ source: "tmpfs", target: path, type: "tmpfs", options }, signal);
   },
   async bind(source, target, signal) {
-    await exec(["mount", "--no-canonicalize", "--bind", source, target], { signal });
+    await within(signal, mountMs, (limited) =>
+      exec(["mount", "--no-canonicalize", "--bind", source, target], { signal: limited }),
+    );
   },
   async unmount(path, signal) {
-    const argv = ["umount", "--no-canonicalize", path] as const;
-    const result = await execResult(argv, { signal });
-    if (result.exitCode === 0 || /not mounted|no mount point/.test(result.stderr)) return;
-    throw new ExecError(argv, result.exitCode, result.stderr);
+    try {
+      await unmountOnce([], path, unmountMs, signal);
+      return "unmounted";
+    } catch (error) {
+      signal.throwIfAborted();
+      const entry = systemMounter.table().at(path);
+      if (entry === undefined) return "unmounted";
+      if (!mayHang(entry) && !isAbort(error)) throw error;
+      // It means something to network file systems: calls that wait for the server fail.
+      await unmountOnce(["-f"], path, lastResortMs, signal).catch(() => undefined);
+      signal.throwIfAborted();
+      if (systemMounter.table().at(path)?.id !== entry.id) return "unmounted";
+      await unmountOnce(["-l"], path, lastResortMs, signal);
+      return "detached";
+    }
   },
-  async mountPoints(directory) {
-    return mountPointsBelow(await readFile("/proc/self/mountinfo", "utf8"), directory);
+  mountPoints: (directory) =>
+    Promise.resolve(
+      systemMounter
+        .table()
+        .below(directory)
+        .map(({ path }) => path),
+    ),
+  table: () => new MountTable(readFileSync("/proc/self/mountinfo", "utf8")),
+  async answers(path, signal) {
+    await within(signal, answerMs, (limited) =>
+      exec(["stat", "--format=%d", "--", path], { signal: limited }),
+    );
   },
 };

@@ -1,6 +1,7 @@
 import type { PersistentVolume, PersistentVolumeClaim, Volume } from "../../api/types.gen.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
 import type { AssignedPod } from "../types.ts";
+import type { MountTable } from "./mount-table.ts";
 
 /** A volume of a pod after every name in it was followed. */
 export interface VolumeSpec {
@@ -21,9 +22,14 @@ export interface VolumeSpec {
 export interface SetUpContext {
   readonly pod: AssignedPod;
   readonly addresses: PodAddresses;
-  /** `ROOT/pods/UID/volumes/PLUGIN/NAME`; its parent exists. NAME is the PersistentVolume's, where there is one. */
+  /**
+   * `ROOT/pods/UID/volumes/PLUGIN/NAME`, of a raw block volume `ROOT/pods/UID/volumeDevices/PLUGIN/NAME`; its parent
+   * exists. NAME is the PersistentVolume's, where there is one.
+   */
   readonly path: string;
   readonly signal: AbortSignal;
+  /** What was mounted when this look at the pod began: one reading of the table for all its volumes. */
+  readonly mounts?: () => MountTable;
 }
 
 /** A volume that containers can be given. */
@@ -67,3 +73,27 @@ export interface VolumePlugin {
    */
   tearDown?(at: VolumeOnDisk, signal: AbortSignal): Promise<void>;
 }
+
+/**
+ * Follows the claim of a volume (`persistentVolumeClaim`, `ephemeral`) to what it is bound to.
+ *
+ * @throws {VolumeError} while it cannot be used, with upstream's words: they end the FailedMount event.
+ */
+export type ResolveClaim = (
+  pod: AssignedPod,
+  volume: Volume,
+  signal: AbortSignal,
+) => Promise<VolumeSpec>;
+
+/**
+ * Gives all files of a volume to `spec.securityContext.fsGroup`; called for those whose {@link PreparedVolume.ownership}
+ * is `tree`, each time they are set up, when the pod has an fsGroup.
+ */
+export type ApplyOwnership = (
+  request: {
+    readonly pod: AssignedPod;
+    readonly spec: VolumeSpec;
+    readonly prepared: PreparedVolume;
+  },
+  signal: AbortSignal,
+) => Promise<void>;

@@ -6,6 +6,8 @@ import { pluginDirectories, type SupportedVolume } from "./volume-kinds.ts";
 export interface PodPaths {
   readonly root: string;
   readonly volumes: string;
+  /** Of raw block volumes. */
+  readonly volumeDevices: string;
   readonly subPaths: string;
   readonly containers: string;
   readonly etcHosts: string;
@@ -25,6 +27,7 @@ export function podPaths(rootDir: string, uid: string): PodPaths {
   return {
     root,
     volumes: join(root, "volumes"),
+    volumeDevices: join(root, "volumeDevices"),
     subPaths: join(root, "volume-subpaths"),
     containers: join(root, "containers"),
     etcHosts: join(root, "etc-hosts"),

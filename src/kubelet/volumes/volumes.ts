@@ -1,15 +1,15 @@
-import { chmod, chown, mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 
 import type { Volume } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
-import type { Mount } from "../../runtime/types.ts";
-import type { ReferencedObjects } from "../objects/referenced-objects.ts";
-import { ContainerConfigError } from "../spec/env.ts";
+import { errorCode, errorMessage } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { Device, Mount } from "../../runtime/types.ts";
 import type { PodContainer } from "../spec/containers.ts";
+import { ContainerConfigError } from "../spec/env.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
-import { type Resources, wholeUnits } from "../spec/quantities.ts";
 import {
   containerPath,
   mountPropagation,
@@ -17,36 +17,66 @@ import {
   mountSubPath,
   subPathError,
 } from "../spec/mounts.ts";
-import { podMemoryLimitBytes } from "../spec/resources.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
-import { writeAtomicVolume } from "./atomic-writer.ts";
-import { setUpHostPath } from "./host-path.ts";
-import type { Mounter } from "./mounter.ts";
+import type { MountTable } from "./mount-table.ts";
+import { mayHang, type Mounter } from "./mounter.ts";
+import { Operations, type Standing, type Work } from "./operations.ts";
 import { VolumeError } from "./payload.ts";
+import type {
+  ApplyOwnership,
+  PreparedVolume,
+  ResolveClaim,
+  VolumePlugin,
+  VolumeSpec,
+} from "./plugin.ts";
 import { podPaths, type PodPaths, podsDirectory } from "./pod-paths.ts";
-import { commonUser, volumePayload } from "./projection.ts";
+import type { RemoveTree } from "./remove-tree.ts";
 import type { ServiceAccountTokens } from "./service-account-token.ts";
+import { ResolveError, SetUpError, SetUpReport, type SetUpResult } from "./set-up-report.ts";
 import { bindSubPath } from "./subpath.ts";
-import { type SupportedVolume, volumeKind } from "./volume-kinds.ts";
+import { usedVolumes } from "./used-volumes.ts";
+import { volumeKind } from "./volume-kinds.ts";
 
 export interface VolumesOptions {
   readonly config: Pick<AgentConfig, "rootDir">;
   readonly clock: Clock;
-  readonly random: () => number;
+  readonly logger: Logger;
   readonly step: StepHook;
   readonly mounter: Mounter;
-  readonly objects: ReferencedObjects;
   readonly tokens: ServiceAccountTokens;
-  readonly allocatable: () => Resources;
+  readonly plugins: readonly VolumePlugin[];
+  readonly removeTree: RemoveTree;
+  /** Absent: claims are refused. */
+  readonly resolveClaim?: ResolveClaim;
+  /** Absent: volumes that need it are refused. */
+  readonly applyOwnership?: ApplyOwnership;
+  /** Ends everything that goes on apart from a look at a pod. */
+  readonly signal: AbortSignal;
+  /** The pod has to be looked at again: what it waited for is through. */
+  readonly wake: (uid: string) => void;
+}
+
+/** What one volume of a pod came to. */
+interface SetUp {
+  readonly spec: VolumeSpec;
+  readonly prepared: PreparedVolume;
 }
 
 /** Sets up, shows and takes down the volumes of pods. All calls are idempotent. */
 export class Volumes {
   readonly #options: VolumesOptions;
+  readonly #setUps: Operations<SetUp>;
+  readonly #tearDowns: Operations<void>;
+  /** By pod and volume. A restart loses it: set-up comes before every use. */
+  readonly #prepared = new Map<string, Map<string, PreparedVolume>>();
+  readonly #reports = new Map<string, SetUpReport>();
 
   constructor(options: VolumesOptions) {
     this.#options = options;
+    const { clock, signal, wake } = options;
+    this.#setUps = new Operations({ clock, signal, onSettled: wake });
+    this.#tearDowns = new Operations({ clock, signal, onSettled: wake });
   }
 
   /** Where the pod's files are. */
@@ -56,12 +86,7 @@ export class Volumes {
 
   /** Uids of all pods that have a directory. */
   async podsOnDisk(): Promise<readonly string[]> {
-    try {
-      return await readdir(podsDirectory(this.#options.config.rootDir));
-    } catch (error) {
-      if (errorCode(error) === "ENOENT") return [];
-      throw error;
-    }
+    return namesIn(podsDirectory(this.#options.config.rootDir));
   }
 
   /** Makes the pod's own directories. */
@@ -72,23 +97,41 @@ export class Volumes {
     }
   }
 
+  /** Something that the pod's volumes are made of has changed: what has failed is tried again at once. */
+  contentChanged(uid: string): void {
+    this.#setUps.retryNow(uid);
+  }
+
   /**
-   * Makes all volumes of the pod ready and their content current.
+   * Makes the volumes that the pod's containers use ready and their content current. What fails or takes long keeps no
+   * other volume from it, and goes on apart from this call; the pod is woken when it is through.
    *
-   * @throws {VolumeError} naming the volume; its message is what the FailedMount event says.
+   * @throws The signal's reason.
    */
-  async setUp(pod: AssignedPod, addresses: PodAddresses, signal: AbortSignal): Promise<void> {
-    for (const volume of pod.spec?.volumes ?? []) {
-      try {
-        await this.#setUpOne(pod, volume, addresses, signal);
-      } catch (error) {
-        if (isAbort(error) && signal.aborted) throw error;
-        throw new VolumeError(
-          `MountVolume.SetUp failed for volume "${volume.name}" : ${errorMessage(error)}`,
-          { cause: error },
-        );
-      }
+  async setUp(
+    pod: AssignedPod,
+    addresses: PodAddresses,
+    signal: AbortSignal,
+  ): Promise<SetUpResult> {
+    const { uid } = pod.metadata;
+    let table: MountTable | undefined;
+    const mounts = (): MountTable => (table ??= this.#options.mounter.table());
+    const volumes = usedVolumes(pod);
+    const works = new Map<string, Work<SetUp>>(
+      volumes.map((volume) => [
+        volume.name,
+        async (stop) => this.#setUpOne(volume, { pod, addresses, signal: stop, mounts }),
+      ]),
+    );
+    const standings = await this.#setUps.round(uid, works, signal);
+    const prepared = this.#prepared.get(uid) ?? new Map<string, PreparedVolume>();
+    this.#prepared.set(uid, prepared);
+    for (const [name, standing] of standings) {
+      if (standing.kind === "done") prepared.set(name, standing.value.prepared);
     }
+    const report = this.#reports.get(uid) ?? new SetUpReport();
+    this.#reports.set(uid, report);
+    return report.of(standings, new Set(prepared.keys()), this.#options.clock);
   }
 
   /**
@@ -109,17 +152,16 @@ export class Volumes {
     const { container } = entry;
     const out: Mount[] = [];
     for (const [index, mount] of (container.volumeMounts ?? []).entries()) {
-      const volume = (pod.spec?.volumes ?? []).find(({ name }) => name === mount.name);
-      if (volume === undefined) {
+      const source = this.#preparedVolume(pod, mount.name);
+      if (source === undefined) {
         throw new ContainerConfigError(
           `cannot find volume "${mount.name}" to mount into container "${container.name}"`,
         );
       }
-      const source = this.#sourcePath(pod, volume);
       const subPath = mountSubPath(mount, given.environment);
       let { hostPath } = source;
       if (subPath !== "") {
-        hostPath = this.paths(pod.metadata.uid).subPath(volume.name, container.name, index);
+        hostPath = this.paths(pod.metadata.uid).subPath(mount.name, container.name, index);
         await this.#bind(source.hostPath, subPath, hostPath, signal).catch((error: unknown) => {
           if (!(error instanceof VolumeError)) throw error;
           throw subPathError(mount, container.name, error);
@@ -138,158 +180,207 @@ export class Volumes {
     return out;
   }
 
-  /** Unmounts everything below the pod's directory and removes its volumes; logs of containers stay. */
+  /**
+   * The raw block volumes of one container, as devices.
+   *
+   * @throws {ContainerConfigError} when one of them is not there.
+   */
+  devices(pod: AssignedPod, { container }: PodContainer): readonly Device[] {
+    return (container.volumeDevices ?? []).map(({ devicePath, name }) => {
+      const source = this.#preparedVolume(pod, name);
+      if (source === undefined) {
+        throw new ContainerConfigError(
+          `cannot find volume "${name}" to pass into container "${container.name}"`,
+        );
+      }
+      return {
+        hostPath: source.hostPath,
+        containerPath: containerPath(devicePath),
+        permissions: source.readOnly ? "r" : "mrw",
+      };
+    });
+  }
+
+  /**
+   * Takes down the pod's volumes, each by itself, and removes them; logs of containers stay. Call when all its
+   * containers have stopped.
+   *
+   * @throws {VolumeError} naming what does not go and why; to be tried again.
+   */
   async tearDown(uid: string, signal: AbortSignal): Promise<void> {
     const paths = this.paths(uid);
-    const { mounter, tokens } = this.#options;
-    for (const point of await mounter.mountPoints(paths.root)) await mounter.unmount(point, signal);
-    // A recursive removal must never reach into something that is still mounted: that would be other people's data.
-    const left = await mounter.mountPoints(paths.root);
-    if (left.length > 0) throw new VolumeError(`still mounted: ${left.join(", ")}`);
-    tokens.forget(uid);
-    await rm(paths.subPaths, { recursive: true, force: true });
-    await rm(paths.volumes, { recursive: true, force: true });
+    if (!(await this.#setUps.stop(uid, signal))) {
+      throw new VolumeError("volumes are still being set up");
+    }
+    await this.#takeDown(
+      uid,
+      new Map([["volume-subpaths", this.#removal(paths.subPaths)]]),
+      signal,
+    );
+    const works = new Map<string, Work<void>>();
+    for (const directory of [paths.volumes, paths.volumeDevices]) {
+      for (const plugin of await namesIn(directory)) {
+        for (const name of await namesIn(join(directory, plugin))) {
+          const path = join(directory, plugin, name);
+          works.set(path, async (stop) => this.#tearDownOne(uid, path, stop));
+        }
+      }
+    }
+    await this.#takeDown(uid, works, signal);
+    const rest = [paths.volumes, paths.volumeDevices].map(
+      (directory) => [directory, this.#removal(directory)] as const,
+    );
+    await this.#takeDown(uid, new Map(rest), signal);
+    this.#options.tokens.forget(uid);
+    this.#prepared.delete(uid);
+    this.#reports.delete(uid);
+    await this.#tearDowns.stop(uid, signal);
   }
 
   /** Removes the pod's directory. Call after {@link tearDown}. */
-  async removeDirectories(uid: string): Promise<void> {
-    const { root } = this.paths(uid);
-    const left = await this.#options.mounter.mountPoints(root);
-    if (left.length > 0) throw new VolumeError(`still mounted: ${left.join(", ")}`);
-    await rm(root, { recursive: true, force: true });
+  async removeDirectories(uid: string, signal: AbortSignal): Promise<void> {
+    await this.#unmountAndRemove(this.paths(uid).root, signal);
   }
 
-  #sourcePath(
-    pod: AssignedPod,
-    volume: Volume,
-  ): { readonly hostPath: string; readonly readOnly: boolean } {
-    const found = volumeKind(volume);
-    if (found.kind === "unsupported") {
-      throw new ContainerConfigError(
-        `volume "${volume.name}" of type ${found.type} is not mounted`,
-      );
-    }
-    if (volume.hostPath !== undefined) return { hostPath: volume.hostPath.path, readOnly: false };
-    const hostPath = this.paths(pod.metadata.uid).volume(found.kind, volume.name);
-    return { hostPath, readOnly: found.kind !== "emptyDir" };
+  /** Resolves when nothing goes on any more. Call after the signal has aborted. */
+  async idle(): Promise<void> {
+    await Promise.all([this.#setUps.idle(), this.#tearDowns.idle()]);
+  }
+
+  #preparedVolume(pod: AssignedPod, name: string): PreparedVolume | undefined {
+    return this.#prepared.get(pod.metadata.uid)?.get(name);
   }
 
   async #bind(source: string, subPath: string, target: string, signal: AbortSignal): Promise<void> {
-    await this.#options.step("setUpVolume");
-    await bindSubPath(source, subPath, target, this.#options.mounter, signal);
+    const { mounter, step } = this.#options;
+    // Nothing of a file system that may hang is looked at by our own threads before it has answered another process.
+    const mount = mounter.table().containing(source);
+    if (mount !== undefined && mayHang(mount)) await mounter.answers(source, signal);
+    await step("bindSubPath");
+    await bindSubPath(source, subPath, target, mounter, signal);
+  }
+
+  async #resolve(pod: AssignedPod, volume: Volume, signal: AbortSignal): Promise<VolumeSpec> {
+    if (volume.persistentVolumeClaim === undefined && volume.ephemeral === undefined) {
+      return { name: volume.name, volume, readOnly: false };
+    }
+    const { resolveClaim } = this.#options;
+    if (resolveClaim === undefined) {
+      throw new VolumeError("volumes behind claims are not supported by this node");
+    }
+    return resolveClaim(pod, volume, signal);
   }
 
   async #setUpOne(
-    pod: AssignedPod,
     volume: Volume,
-    addresses: PodAddresses,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const found = volumeKind(volume);
-    if (found.kind === "unsupported") {
-      throw new VolumeError(`volume type ${found.type} is not supported by this node`);
-    }
-    if (volume.hostPath !== undefined) {
-      await setUpHostPath(volume.hostPath);
-      return;
-    }
-    const path = this.paths(pod.metadata.uid).volume(found.kind, volume.name);
-    if (found.kind === "emptyDir") await this.#setUpEmptyDir(pod, volume, path, signal);
-    else await this.#setUpPayload(pod, volume, found.kind, path, { addresses, signal });
-  }
-
-  async #setUpEmptyDir(
-    pod: AssignedPod,
-    volume: Volume,
-    path: string,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const medium = volume.emptyDir?.medium ?? "";
-    if (medium !== "" && medium !== "Memory") {
-      throw new VolumeError(`emptyDir medium ${medium} is not supported by this node`);
-    }
-    const fresh = await makeDirectory(path);
-    let mounted = false;
-    if (medium === "Memory") {
-      mounted = await this.#mountTmpfs(pod, volume, { path, fresh }, signal);
-    }
-    if (!fresh && !mounted) return;
-    await openToAll(path, pod.spec?.securityContext?.fsGroup, medium === "Memory");
-  }
-
-  /** On a directory that was there before, something may be mounted already. Returns whether it has mounted. */
-  async #mountTmpfs(
-    pod: AssignedPod,
-    volume: Volume | undefined,
-    { path, fresh }: { readonly path: string; readonly fresh: boolean },
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    const { mounter, step } = this.#options;
-    if (!fresh && (await mounter.mountPoints(path)).includes(path)) return false;
-    const sizes = volume === undefined ? [] : this.#tmpfsLimits(pod, volume);
-    const size = sizes.length === 0 ? [] : [`size=${Math.min(...sizes)}`];
-    await step("setUpVolume");
-    await mounter.mountTmpfs(path, ["mode=1777", ...size], signal);
-    return true;
-  }
-
-  #tmpfsLimits(pod: AssignedPod, volume: Volume): readonly number[] {
-    const node = this.#options.allocatable()["memory"];
-    const own = volume.emptyDir?.sizeLimit;
-    return [
-      ...(node === undefined ? [] : [wholeUnits(node)]),
-      ...(own === undefined ? [] : [wholeUnits(own)]),
-      podMemoryLimitBytes(pod),
-    ].filter((bytes) => bytes > 0);
-  }
-
-  async #setUpPayload(
-    pod: AssignedPod,
-    volume: Volume,
-    kind: SupportedVolume,
-    path: string,
-    context: { readonly addresses: PodAddresses; readonly signal: AbortSignal },
-  ): Promise<void> {
-    const { clock, objects, random, step, tokens } = this.#options;
-    const { addresses, signal } = context;
-    const { namespace = "" } = pod.metadata;
-    const payload = await volumePayload(
-      pod,
-      volume,
-      {
-        get: async (of, name) => objects.get(of, { namespace, name }, signal),
-        tokens,
-        addresses,
-        allocatable: this.#options.allocatable(),
-      },
-      signal,
-    );
-    // Secrets must not reach a disk.
-    const inMemory = kind === "secret" || kind === "projected";
-    const fresh = await makeDirectory(path);
-    if (inMemory) await this.#mountTmpfs(pod, undefined, { path, fresh }, signal);
-    const fsGroup = pod.spec?.securityContext?.fsGroup;
-    const owner = kind === "projected" && fsGroup === undefined ? commonUser(pod) : undefined;
-    await step("setUpVolume");
-    await writeAtomicVolume(path, payload, {
-      fsGroup,
-      uid: owner,
-      now: clock.now(),
-      inMemory,
-      suffix: String(Math.floor(random() * 1e9)).padStart(9, "0"),
+    context: {
+      readonly pod: AssignedPod;
+      readonly addresses: PodAddresses;
+      readonly signal: AbortSignal;
+      readonly mounts: () => MountTable;
+    },
+  ): Promise<SetUp> {
+    const { pod, signal } = context;
+    const spec = await this.#resolve(pod, volume, signal).catch((cause: unknown) => {
+      throw new ResolveError(cause);
     });
-    await openToAll(path, fsGroup, inMemory);
+    const { persistent } = spec;
+    const isBlock = persistent?.volume.spec?.volumeMode === "Block";
+    const name = persistent?.volume.metadata?.name ?? spec.name;
+    try {
+      const plugin = this.#options.plugins.find((each) => each.supports(spec));
+      if (plugin === undefined) throw unsupported(spec);
+      const paths = this.paths(pod.metadata.uid);
+      const parent = join(isBlock ? paths.volumeDevices : paths.volumes, plugin.directory);
+      await mkdir(parent, { recursive: true, mode: 0o750 });
+      const prepared = await plugin.setUp(spec, { ...context, path: join(parent, name) });
+      await this.#applyOwnership(pod, spec, prepared, signal);
+      return { spec, prepared };
+    } catch (cause) {
+      throw isBlock
+        ? new SetUpError("FailedMapVolume", "MapVolume.SetUpDevice", name, cause)
+        : new SetUpError("FailedMount", "MountVolume.SetUp", name, cause);
+    }
+  }
+
+  async #applyOwnership(
+    pod: AssignedPod,
+    spec: VolumeSpec,
+    prepared: PreparedVolume,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { applyOwnership, step } = this.#options;
+    if (prepared.ownership === "done" || pod.spec?.securityContext?.fsGroup === undefined) return;
+    if (applyOwnership === undefined) {
+      throw new VolumeError("this node cannot give the volume to the pod's fsGroup");
+    }
+    await step("applyOwnership");
+    await applyOwnership({ pod, spec, prepared }, signal);
+  }
+
+  async #takeDown(
+    uid: string,
+    works: ReadonlyMap<string, Work<void>>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (works.size === 0) return;
+    const standings = await this.#tearDowns.round(uid, works, signal);
+    const problems = [...standings].flatMap(([path, standing]) => tearDownProblem(path, standing));
+    if (problems.length > 0) throw new VolumeError(problems.join("; "));
+  }
+
+  async #tearDownOne(podUID: string, path: string, signal: AbortSignal): Promise<void> {
+    const directory = basename(dirname(path));
+    const plugin = this.#options.plugins.find((each) => each.directory === directory);
+    await plugin?.tearDown?.({ podUID, name: basename(path), path }, signal);
+    await this.#unmountAndRemove(path, signal);
+  }
+
+  #removal(path: string): Work<void> {
+    return async (signal) => this.#unmountAndRemove(path, signal);
+  }
+
+  async #unmountAndRemove(path: string, signal: AbortSignal): Promise<void> {
+    const { logger, mounter, removeTree, step } = this.#options;
+    for (const point of mounter.table().below(path)) {
+      await step("unmountVolume");
+      const how = await mounter.unmount(point.path, signal);
+      if (how === "unmounted") continue;
+      logger.log("warn", "volume does not answer: taken out of the tree while it may be in use", {
+        path: point.path,
+        type: point.type,
+        source: point.source,
+      });
+    }
+    // A removal must never reach into something that is still mounted: that would be other people's data.
+    const left = mounter.table().below(path);
+    if (left.length > 0) {
+      throw new VolumeError(`still mounted: ${left.map((mount) => mount.path).join(", ")}`);
+    }
+    await step("removeVolume");
+    await removeTree(path, signal);
   }
 }
 
-/** A volume's root is everybody's; a group owns what is made in it, and a tmpfs is sticky, as mount(8) leaves it. */
-async function openToAll(path: string, fsGroup: number | undefined, tmpfs: boolean): Promise<void> {
-  if (fsGroup !== undefined) await chown(path, 0, fsGroup);
-  await chmod(path, 0o777 | (fsGroup === undefined ? 0 : 0o2000) | (tmpfs ? 0o1000 : 0));
+function unsupported({ persistent, volume }: VolumeSpec): VolumeError {
+  if (persistent !== undefined) return new VolumeError("no volume plugin matched");
+  const found = volumeKind(volume);
+  const type = found.kind === "unsupported" ? found.type : found.kind;
+  return new VolumeError(`volume type ${type} is not supported by this node`);
 }
 
-/** True when it was not there before. */
-async function makeDirectory(path: string): Promise<boolean> {
-  const made = await mkdir(path, { recursive: true, mode: 0o755 });
-  return made !== undefined;
+function tearDownProblem(path: string, standing: Standing<void>): readonly string[] {
+  if (standing.kind === "done") return [];
+  const why =
+    standing.kind === "running" ? "it takes longer than a second" : errorMessage(standing.error);
+  return [`UnmountVolume.TearDown failed for volume "${basename(path)}" : ${why}`];
+}
+
+async function namesIn(directory: string): Promise<readonly string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
+  }
 }

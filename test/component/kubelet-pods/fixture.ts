@@ -11,7 +11,8 @@ import type { AgentConfig } from "../../../src/config/types.ts";
 import type { CgroupSettings } from "../../../src/kubelet/cgroups/settings.ts";
 import { createPods, type Pods } from "../../../src/kubelet/pods/pods.ts";
 import type { StepHook } from "../../../src/kubelet/steps.ts";
-import type { Mounter } from "../../../src/kubelet/volumes/mounter.ts";
+import { MountTable } from "../../../src/kubelet/volumes/mount-table.ts";
+import type { Mounter, MountRequest } from "../../../src/kubelet/volumes/mounter.ts";
 import { type Clock, systemClock } from "../../../src/lib/clock.ts";
 import type { Level, Logger } from "../../../src/lib/log.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../fakes/api-server.ts";
@@ -21,6 +22,11 @@ import { fakeRuntime, type FakeRuntime } from "../../fakes/fake-runtime.ts";
 /** Mounts that only exist in a list: component tests touch no mount table. */
 export class FakeMounter implements Mounter {
   readonly mounted = new Map<string, string>();
+
+  async mount({ source, target }: MountRequest): Promise<void> {
+    assert(!this.mounted.has(target), `${target} is mounted twice`);
+    this.mounted.set(target, source);
+  }
 
   async mountTmpfs(path: string): Promise<void> {
     assert(!this.mounted.has(path), `${path} is mounted twice`);
@@ -32,8 +38,9 @@ export class FakeMounter implements Mounter {
     this.mounted.set(target, source);
   }
 
-  async unmount(path: string): Promise<void> {
+  async unmount(path: string): Promise<"unmounted" | "detached"> {
     this.mounted.delete(path);
+    return "unmounted";
   }
 
   async mountPoints(directory: string): Promise<readonly string[]> {
@@ -41,6 +48,21 @@ export class FakeMounter implements Mounter {
       (path) => path === directory || path.startsWith(`${directory}/`),
     );
   }
+
+  table(): MountTable {
+    const escape = (text: string): string =>
+      text.replaceAll(
+        /[ \t\n\\#]/g,
+        (each) => `\\0${each.charCodeAt(0).toString(8).padStart(2, "0")}`,
+      );
+    const lines = [...this.mounted].map(
+      ([path, source], index) =>
+        `${index + 100} 1 0:${index} / ${escape(path)} rw - tmpfs ${escape(source)} rw`,
+    );
+    return new MountTable(lines.join("\n"));
+  }
+
+  async answers(): Promise<void> {}
 }
 
 export interface SeenEvent {

@@ -172,14 +172,16 @@ test("a pod that the node cannot honour fails with the reason and starts nothing
 test("a volume of a type that the node lacks keeps the pod Pending with a FailedMount event", async () => {
   await withWorld(async (world) => {
     world.start();
-    const volumes = [{ name: "data", nfs: { server: "x", path: "/" } }];
-    world.api.put(PODS, podManifest("web", { volumes }));
+    const volumes = [{ name: "data", flexVolume: { driver: "example.com/x" } }];
+    const volumeMounts = [{ name: "data", mountPath: "/data" }];
+    const containers = [{ name: "web", image: "app:1", volumeMounts }];
+    world.api.put(PODS, podManifest("web", { containers, volumes }));
     const event = await world.until("event", () =>
       world.events.find(({ reason }) => reason === "FailedMount"),
     );
     assert.equal(
       event.message,
-      'MountVolume.SetUp failed for volume "data" : volume type nfs is not supported by this node',
+      'MountVolume.SetUp failed for volume "data" : volume type flexVolume is not supported by this node',
     );
     assert.equal(world.pod("web")?.status?.phase, "Pending");
   });

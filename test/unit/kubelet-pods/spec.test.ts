@@ -19,7 +19,7 @@ import { linuxResources, oomScoreAdj, qosClass } from "../../../src/kubelet/spec
 import { verifyRunAsNonRoot } from "../../../src/kubelet/spec/security.ts";
 import { serviceEnvironment } from "../../../src/kubelet/spec/service-env.ts";
 import { credentialsFor, parseKeyring } from "../../../src/kubelet/images/credentials.ts";
-import { mountPointsBelow } from "../../../src/kubelet/volumes/mounter.ts";
+import { MountTable } from "../../../src/kubelet/volumes/mount-table.ts";
 import { container, pod } from "./builders.ts";
 
 describe("expandReferences", () => {
@@ -372,5 +372,6 @@ test("mount points below a directory come deepest first, stacked ones in order o
   const table = [line("/p"), line("/p/a"), line("/p/a/b\\040c"), line("/pods"), line("/p/a")].join(
     "\n",
   );
-  assert.deepEqual(mountPointsBelow(table, "/p"), ["/p/a/b c", "/p/a", "/p/a", "/p"]);
+  const below = new MountTable(table).below("/p").map(({ path }) => path);
+  assert.deepEqual(below, ["/p/a/b c", "/p/a", "/p/a", "/p"]);
 });

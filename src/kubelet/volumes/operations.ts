@@ -1,0 +1,220 @@
+import { type Clock, notNeeded } from "../../lib/clock.ts";
+
+/** One piece of work, begun and ended by itself: it must be safe to repeat. */
+export type Work<T> = (signal: AbortSignal) => Promise<T>;
+
+/** How a piece of work stands at the end of a round. */
+export type Standing<T> =
+  | { readonly kind: "done"; readonly value: T }
+  | {
+      readonly kind: "failed";
+      readonly error: unknown;
+      /** Nobody was told of this failure before. */
+      readonly news: boolean;
+      /** When it is tried again, monotonic milliseconds. */
+      readonly retryAt: number;
+    }
+  /** It goes on by itself; `onSettled` tells when it is through. */
+  | { readonly kind: "running" };
+
+interface Operation<T> {
+  running: Promise<void> | undefined;
+  startedAt: number;
+  outcome: { readonly value: T } | { readonly error: unknown; news: boolean } | undefined;
+  failures: number;
+  /** Monotonic milliseconds. */
+  notBefore: number;
+}
+
+/** Work on the volumes of one pod. */
+interface Group<T> {
+  readonly operations: Map<string, Operation<T>>;
+  stop: AbortController;
+  /** Rounds that wait for some of it. */
+  waiting: number;
+}
+
+export interface OperationsOptions {
+  readonly clock: Clock;
+  /** Ends all work. */
+  readonly signal: AbortSignal;
+  /** Work of this group that a round did not wait for is through. */
+  readonly onSettled: (group: string) => void;
+}
+
+/** Waits between two tries, as upstream waits for each volume. */
+const firstBackoffMs = 500;
+const maxBackoffMs = 122_000;
+/** How long a round waits for work. What takes longer goes on without it: nobody else has to wait for a dead server. */
+const patienceMs = 1_000;
+const maxAtOnce = 8;
+
+/**
+ * Work that may hang, apart from the look that wants it: at most one try at a time for each key, each with its own
+ * back-off. All of it may be lost.
+ */
+export class Operations<T> {
+  readonly #options: OperationsOptions;
+  readonly #groups = new Map<string, Group<T>>();
+
+  constructor(options: OperationsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Does all the work once, unless it has failed lately, and tells how it stands. What an earlier round began and is
+   * still at is done anew when it is through: what it had to go by may have changed.
+   *
+   * @throws The signal's reason.
+   */
+  async round(
+    group: string,
+    works: ReadonlyMap<string, Work<T>>,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, Standing<T>>> {
+    signal.throwIfAborted();
+    const state = this.#group(group);
+    const over = new AbortController();
+    const tired = this.#tired(AbortSignal.any([signal, over.signal]));
+    state.waiting += 1;
+    try {
+      const active = new Set<Promise<void>>();
+      for (const [key, work] of works) {
+        if (active.size >= maxAtOnce) await Promise.race([tired, ...active]);
+        if (signal.aborted) break;
+        const attempt = this.#attempt(group, key, work);
+        if (attempt === undefined) continue;
+        const tracked = attempt.finally(() => active.delete(tracked));
+        active.add(tracked);
+      }
+      await Promise.race([tired, Promise.all(active)]);
+    } finally {
+      state.waiting -= 1;
+      over.abort(notNeeded);
+    }
+    signal.throwIfAborted();
+    return new Map([...works.keys()].map((key) => [key, standing(state.operations.get(key))]));
+  }
+
+  /** Whatever has failed is tried again at once: something has changed. */
+  retryNow(group: string): void {
+    for (const operation of this.#groups.get(group)?.operations.values() ?? []) {
+      operation.failures = 0;
+      operation.notBefore = 0;
+    }
+  }
+
+  /**
+   * Ends all work of a group and forgets it.
+   *
+   * @returns Whether it has ended; what hangs may take longer, and is then remembered until it has.
+   */
+  async stop(group: string, signal: AbortSignal): Promise<boolean> {
+    const state = this.#groups.get(group);
+    if (state === undefined) return true;
+    state.stop.abort(notNeeded);
+    const over = new AbortController();
+    const tired = this.#tired(AbortSignal.any([signal, over.signal]));
+    const all = running(state);
+    const ended = Promise.all(all).then(() => true);
+    const result = all.length === 0 || (await Promise.race([ended, tired.then(() => false)]));
+    over.abort(notNeeded);
+    if (result) this.#groups.delete(group);
+    return result;
+  }
+
+  /** Resolves when nothing runs any more. Call after the signal has aborted. */
+  async idle(): Promise<void> {
+    await Promise.all([...this.#groups.values()].flatMap(running));
+  }
+
+  #group(name: string): Group<T> {
+    const known = this.#groups.get(name);
+    if (known !== undefined) {
+      if (known.stop.signal.aborted) known.stop = new AbortController();
+      return known;
+    }
+    const made = { operations: new Map(), stop: new AbortController(), waiting: 0 };
+    this.#groups.set(name, made);
+    return made;
+  }
+
+  async #tired(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#options.clock.sleep(patienceMs, signal);
+    } catch {
+      // Over, or not wanted any more: the caller looks at its own signal.
+    }
+  }
+
+  /** Undefined when there is nothing to wait for. Never rejects. */
+  #attempt(group: string, key: string, work: Work<T>): Promise<void> | undefined {
+    const { clock } = this.#options;
+    const state = this.#group(group);
+    const operation = state.operations.get(key) ?? newOperation<T>();
+    state.operations.set(key, operation);
+    if (operation.running === undefined) {
+      return clock.monotonic() < operation.notBefore
+        ? undefined
+        : this.#start(group, operation, work);
+    }
+    // Whoever has waited for it once does not do so again.
+    if (clock.monotonic() - operation.startedAt >= patienceMs) return undefined;
+    return operation.running.then(() =>
+      operation.running === undefined && clock.monotonic() >= operation.notBefore
+        ? this.#start(group, operation, work)
+        : undefined,
+    );
+  }
+
+  #start(group: string, operation: Operation<T>, work: Work<T>): Promise<void> {
+    operation.startedAt = this.#options.clock.monotonic();
+    operation.outcome = undefined;
+    const running = this.#run(group, operation, work);
+    operation.running = running;
+    return running;
+  }
+
+  async #run(group: string, operation: Operation<T>, work: Work<T>): Promise<void> {
+    const { clock, onSettled, signal } = this.#options;
+    const state = this.#group(group);
+    try {
+      const value = await work(AbortSignal.any([signal, state.stop.signal]));
+      operation.outcome = { value };
+      operation.failures = 0;
+      operation.notBefore = 0;
+    } catch (error) {
+      operation.outcome = { error, news: true };
+      operation.failures += 1;
+      const wait = Math.min(firstBackoffMs * 2 ** (operation.failures - 1), maxBackoffMs);
+      operation.notBefore = clock.monotonic() + wait;
+    }
+    operation.running = undefined;
+    if (state.waiting === 0 && !signal.aborted) onSettled(group);
+  }
+}
+
+function newOperation<T>(): Operation<T> {
+  return {
+    running: undefined,
+    startedAt: 0,
+    outcome: undefined,
+    failures: 0,
+    notBefore: 0,
+  };
+}
+
+function running<T>({ operations }: Group<T>): readonly Promise<void>[] {
+  return [...operations.values()].flatMap((operation) => operation.running ?? []);
+}
+
+function standing<T>(operation: Operation<T> | undefined): Standing<T> {
+  const outcome = operation?.outcome;
+  if (operation === undefined || operation.running !== undefined || outcome === undefined) {
+    return { kind: "running" };
+  }
+  if ("value" in outcome) return { kind: "done", value: outcome.value };
+  const { error, news } = outcome;
+  outcome.news = false;
+  return { kind: "failed", error, news, retryAt: operation.notBefore };
+}

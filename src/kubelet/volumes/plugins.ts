@@ -1,0 +1,46 @@
+import type { ApiClient } from "../../api/client.ts";
+import type { EventRecorder } from "../../api/event-types.ts";
+import type { AgentConfig } from "../../config/types.ts";
+import type { Clock } from "../../lib/clock.ts";
+import type { Logger } from "../../lib/log.ts";
+import type { ReferencedObjects } from "../objects/referenced-objects.ts";
+import type { Resources } from "../spec/quantities.ts";
+import type { StepHook } from "../steps.ts";
+import type { Mounter } from "./mounter.ts";
+import type { VolumePlugin } from "./plugin.ts";
+import { emptyDirPlugin } from "./plugins/empty-dir.ts";
+import { hostPathPlugin } from "./plugins/host-path.ts";
+import { payloadPlugin } from "./plugins/payload-volume.ts";
+import type { RemoveTree } from "./remove-tree.ts";
+import type { ServiceAccountTokens } from "./service-account-token.ts";
+
+/** What plug-ins are made of. */
+export interface PluginDeps {
+  readonly config: AgentConfig;
+  readonly client: ApiClient;
+  readonly clock: Clock;
+  readonly events?: EventRecorder;
+  readonly logger: Logger;
+  /** In [0, 1). */
+  readonly random: () => number;
+  /** Called before whatever changes something that outlives this process. */
+  readonly step: StepHook;
+  readonly mounter: Mounter;
+  readonly objects: ReferencedObjects;
+  readonly tokens: ServiceAccountTokens;
+  /** The node's allocatable resources; empty until known. */
+  readonly allocatable: () => Resources;
+  readonly removeTree: RemoveTree;
+}
+
+/** All types of volume that this node knows. The first that supports a volume has it. */
+export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
+  return [
+    emptyDirPlugin(deps),
+    hostPathPlugin(),
+    payloadPlugin("configMap", deps),
+    payloadPlugin("secret", deps),
+    payloadPlugin("downwardAPI", deps),
+    payloadPlugin("projected", deps),
+  ];
+}
