@@ -3,6 +3,8 @@ import type {
   CertificateSigningRequest,
   ConfigMap,
   ControllerRevision,
+  CSIDriver,
+  CSINode,
   DaemonSet,
   Deployment,
   Endpoints,
@@ -12,6 +14,8 @@ import type {
   Lease,
   Namespace,
   Node,
+  PersistentVolume,
+  PersistentVolumeClaim,
   Pod,
   PodDisruptionBudget,
   ReplicaSet,
@@ -21,6 +25,8 @@ import type {
   Service,
   ServiceAccount,
   ServiceCIDR,
+  StorageClass,
+  VolumeAttachment,
 } from "./types.gen.ts";
 
 function core<T>(kind: string, plural: string, namespaced = true): Resource<T> {
@@ -39,6 +45,15 @@ export const EVENTS = core<Event>("Event", "events");
 export const REPLICATION_CONTROLLERS = core<ReplicationController>(
   "ReplicationController",
   "replicationcontrollers",
+);
+export const PERSISTENT_VOLUMES = core<PersistentVolume>(
+  "PersistentVolume",
+  "persistentvolumes",
+  false,
+);
+export const PERSISTENT_VOLUME_CLAIMS = core<PersistentVolumeClaim>(
+  "PersistentVolumeClaim",
+  "persistentvolumeclaims",
 );
 
 function apps<T>(kind: string, plural: string): Resource<T> {
@@ -101,3 +116,15 @@ export const POD_DISRUPTION_BUDGETS: Resource<PodDisruptionBudget> = {
   plural: "poddisruptionbudgets",
   namespaced: true,
 };
+
+function storage<T>(kind: string, plural: string): Resource<T> {
+  return { group: "storage.k8s.io", version: "v1", kind, plural, namespaced: false };
+}
+
+export const STORAGE_CLASSES = storage<StorageClass>("StorageClass", "storageclasses");
+export const VOLUME_ATTACHMENTS = storage<VolumeAttachment>(
+  "VolumeAttachment",
+  "volumeattachments",
+);
+export const CSI_DRIVERS = storage<CSIDriver>("CSIDriver", "csidrivers");
+export const CSI_NODES = storage<CSINode>("CSINode", "csinodes");

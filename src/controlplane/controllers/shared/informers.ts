@@ -17,6 +17,8 @@ import {
   LEASES,
   NAMESPACES,
   NODES,
+  PERSISTENT_VOLUMES,
+  PERSISTENT_VOLUME_CLAIMS,
   PODS,
   POD_DISRUPTION_BUDGETS,
   REPLICATION_CONTROLLERS,
@@ -24,6 +26,7 @@ import {
   SECRETS,
   SERVICES,
   SERVICE_ACCOUNTS,
+  STORAGE_CLASSES,
 } from "../../../api/resources.ts";
 import type {
   CertificateSigningRequest,
@@ -37,6 +40,8 @@ import type {
   Lease,
   Namespace,
   Node,
+  PersistentVolume,
+  PersistentVolumeClaim,
   Pod,
   PodDisruptionBudget,
   ReplicaSet,
@@ -44,6 +49,7 @@ import type {
   Secret,
   Service,
   ServiceAccount,
+  StorageClass,
 } from "../../../api/types.gen.ts";
 import type { Clock } from "../../../lib/clock.ts";
 import type { Logger } from "../../../lib/log.ts";
@@ -64,6 +70,9 @@ export interface Informers {
   readonly jobs: Informer<Stored<Job>>;
   readonly podDisruptionBudgets: Informer<Stored<PodDisruptionBudget>>;
   readonly serviceAccounts: Informer<Stored<ServiceAccount>>;
+  readonly persistentVolumes: Informer<Stored<PersistentVolume>>;
+  readonly persistentVolumeClaims: Informer<Stored<PersistentVolumeClaim>>;
+  readonly storageClasses: Informer<Stored<StorageClass>>;
   /** Only those of kube-node-lease. */
   readonly nodeLeases: Informer<Stored<Lease>>;
   /** Only those named kube-root-ca.crt. */
@@ -118,6 +127,9 @@ export function createInformers(options: InformerOptions): {
     jobs: informer(JOBS),
     podDisruptionBudgets: informer(POD_DISRUPTION_BUDGETS),
     serviceAccounts: informer(SERVICE_ACCOUNTS),
+    persistentVolumes: informer(PERSISTENT_VOLUMES),
+    persistentVolumeClaims: informer(PERSISTENT_VOLUME_CLAIMS),
+    storageClasses: informer(STORAGE_CLASSES),
     nodeLeases: informer(LEASES, { namespace: "kube-node-lease" }),
     rootCAs: informer(CONFIG_MAPS, { fieldSelector: "metadata.name=kube-root-ca.crt" }),
     certificateSigningRequests: informer(CERTIFICATE_SIGNING_REQUESTS),
