@@ -2,6 +2,7 @@ import type { KindDefinition, ObjectReader } from "../types.ts";
 import { certificateSigningRequestKind } from "./certificate-signing-request.ts";
 import { configMapKind, secretKind } from "./config-map.ts";
 import { controllerRevisionKind } from "./controller-revision.ts";
+import { csiDriverKind, csiNodeKind, csiStorageCapacityKind } from "./csi-kinds.ts";
 import { daemonSetKind } from "./daemon-set.ts";
 import { deploymentKind } from "./deployment.ts";
 import { endpointsKind, endpointSliceKind } from "./endpoints.ts";
@@ -21,8 +22,9 @@ import { createReviewKinds, type ReviewDeps } from "./reviews.ts";
 import { createServiceAccountKind, type SignToken } from "./service-account.ts";
 import type { RandomInt } from "./service-allocation.ts";
 import { createServiceKind } from "./service.ts";
-import { csiNodeKind, leaseKind, priorityClassKind, runtimeClassKind } from "./small-kinds.ts";
+import { leaseKind, priorityClassKind, runtimeClassKind } from "./small-kinds.ts";
 import { storageClassKind, volumeAttributesClassKind } from "./storage-class.ts";
+import { volumeAttachmentKind } from "./volume-attachment.ts";
 
 export interface KindsDeps extends ReviewDeps {
   /** IPv4 range of cluster IPs, for example `10.96.0.0/16`. */
@@ -68,8 +70,11 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     endpointSliceKind,
     priorityClassKind,
     runtimeClassKind,
+    csiDriverKind,
     csiNodeKind,
+    csiStorageCapacityKind,
     storageClassKind,
+    volumeAttachmentKind,
     volumeAttributesClassKind,
     ...rbacKinds,
     ...createReviewKinds(deps),

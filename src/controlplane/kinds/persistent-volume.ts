@@ -27,11 +27,8 @@ function timestamp(now: number): string {
 /** Sources of volumes that have defaults of their own, in a PersistentVolume. */
 const sourcesWithDefaults = ["rbd", "iscsi", "azureDisk", "scaleIO"];
 
-function applyDefaults(volume: JsonObject): void {
-  defaultTo(ensureRecord(volume, "status"), "phase", "Pending");
-  const spec = ensureRecord(volume, "spec");
-  defaultTo(spec, "persistentVolumeReclaimPolicy", "Retain");
-  spec["volumeMode"] ??= "Filesystem";
+/** Fills what belongs to the source of a volume, and its capacity. */
+export function volumeSourceDefaults(spec: JsonObject): void {
   canonicalizeResources(spec, "capacity");
   if (isRecord(spec["hostPath"]) && typeof spec["hostPath"]["type"] !== "string") {
     spec["hostPath"]["type"] = "";
@@ -41,6 +38,14 @@ function applyDefaults(volume: JsonObject): void {
     if (!isRecord(source)) continue;
     for (const [key, value] of Object.entries(volumeFallbacks[name] ?? {})) source[key] ??= value;
   }
+}
+
+function applyDefaults(volume: JsonObject): void {
+  defaultTo(ensureRecord(volume, "status"), "phase", "Pending");
+  const spec = ensureRecord(volume, "spec");
+  defaultTo(spec, "persistentVolumeReclaimPolicy", "Retain");
+  spec["volumeMode"] ??= "Filesystem";
+  volumeSourceDefaults(spec);
 }
 
 const deprecatedAnnotations: Readonly<Record<string, string>> = {

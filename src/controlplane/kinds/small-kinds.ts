@@ -1,16 +1,8 @@
 import type { FieldError, JsonObject, KindDefinition } from "../types.ts";
-import { defaultTo, int, nameOf, record, records, semanticEqual, strings, text } from "./access.ts";
-import {
-  at,
-  duplicate,
-  enumeration,
-  forbiddenField,
-  invalidAll,
-  invalidValue,
-  required,
-} from "./field-error.ts";
+import { defaultTo, int, nameOf, record, text } from "./access.ts";
+import { enumeration, forbiddenField, invalidAll, invalidValue } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
-import { dns1123Label, dns1123Subdomain } from "./names.ts";
+import { dns1123Label } from "./names.ts";
 import { canonicalizeResources } from "./pod-defaults.ts";
 import { defineStrategy } from "./strategy.ts";
 import { age, ageColumn, column, nameColumn, numberColumn } from "./table.ts";
@@ -153,48 +145,5 @@ export const runtimeClassKind: KindDefinition = defineKind({
   table: {
     columns: [nameColumn, column("Handler", "Runtime configuration on the node."), ageColumn],
     row: (object, now) => [nameOf(object), text(object["handler"]), age(object, now)],
-  },
-});
-
-function driverErrors(
-  node: Readonly<JsonObject>,
-  old: Readonly<JsonObject> | undefined,
-): FieldError[] {
-  const drivers = records(record(node["spec"])["drivers"]);
-  const before = records(record(old?.["spec"])["drivers"]);
-  const seen = new Set<string>();
-  const out: FieldError[] = [];
-  drivers.forEach((driver, index) => {
-    const path = at("spec.drivers", index);
-    const name = text(driver["name"]);
-    if (name === "") out.push(required(`${path}.name`));
-    else out.push(...invalidAll(`${path}.name`, name, dns1123Subdomain(name)));
-    if (seen.has(name)) out.push(duplicate(`${path}.name`, name));
-    seen.add(name);
-    if (text(driver["nodeID"]) === "") out.push(required(`${path}.nodeID`));
-    const keys = strings(driver["topologyKeys"]);
-    if (new Set(keys).size < keys.length) out.push(duplicate(`${path}.topologyKeys`, keys));
-    const stored = before.find((item) => item["name"] === name);
-    if (stored !== undefined && !semanticEqual(stored["nodeID"], driver["nodeID"])) {
-      out.push(invalidValue(path, driver, "field is immutable"));
-    }
-  });
-  return out;
-}
-
-export const csiNodeKind: KindDefinition = defineKind({
-  group: "storage.k8s.io",
-  kind: "CSINode",
-  plural: "csinodes",
-  namespaced: false,
-  schema: "io.k8s.api.storage.v1.CSINode",
-  strategy: defineStrategy({ validate: driverErrors }),
-  table: {
-    columns: [nameColumn, numberColumn("Drivers", "Drivers registered on the node."), ageColumn],
-    row: (node, now) => [
-      nameOf(node),
-      records(record(node["spec"])["drivers"]).length,
-      age(node, now),
-    ],
   },
 });

@@ -32,6 +32,10 @@ const examples: Readonly<Record<string, JsonObject>> = {
     regarding: { kind: "Pod", name: "p", namespace: "default" },
   },
   "csinodes.storage.k8s.io": { spec: { drivers: [] } },
+  "csistoragecapacities.storage.k8s.io": { storageClassName: "fast", capacity: "1Gi" },
+  "volumeattachments.storage.k8s.io": {
+    spec: { attacher: "csi.example.com", nodeName: "n1", source: { persistentVolumeName: "v" } },
+  },
   "volumeattributesclasses.storage.k8s.io": {
     driverName: "csi.example.com",
     parameters: { tier: "gold" },
