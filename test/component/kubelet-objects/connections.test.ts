@@ -9,10 +9,10 @@ import { silentLogger } from "../../../src/lib/log.ts";
 import { startRealServer, type RealServer } from "./real-server.ts";
 import { podWith, until } from "./pods.ts";
 
-const pods = 110;
-
+/** `pods` pods with one ConfigMap each. */
 async function follow(
   server: RealServer,
+  pods: number,
 ): Promise<{ objects: ReferencedObjects; stop: () => Promise<void>; woken: string[] }> {
   const signal = AbortSignal.timeout(5000);
   const namespace = { apiVersion: "v1", kind: "Namespace", metadata: { name: "default" } };
@@ -68,11 +68,37 @@ async function follow(
 test("110 pods with 110 ConfigMaps need 110 watches and at most 4 connections", async () => {
   const server = await startRealServer();
   try {
-    const { stop } = await follow(server);
-    assert.equal(server.watches.length, pods);
-    assert(server.connections <= 4, `${server.connections} connections were made`);
-    await stop();
+    const { stop } = await follow(server, 110);
+    try {
+      assert.equal(server.watches.length, 110);
+      assert(server.connections <= 4, `${server.connections} connections were made`);
+    } finally {
+      await stop();
+    }
     await until("no watch is left", () => server.watches.length === 0);
+  } finally {
+    await server.close();
+  }
+});
+
+test("without HTTP/2 each watch holds a connection of its own, and all of them work", async () => {
+  const server = await startRealServer(false);
+  try {
+    const { stop, woken } = await follow(server, 20);
+    try {
+      await until("all watches are open", () => server.watches.length === 20);
+      assert(server.sockets >= 20, `${server.sockets} connections are open`);
+      await server.direct.request({
+        method: "PATCH",
+        path: `${collectionPath(CONFIG_MAPS, "default")}/map-7`,
+        contentType: "application/merge-patch+json",
+        body: { data: { key: "new" } },
+        signal: AbortSignal.timeout(5000),
+      });
+      await until("the pod was told", () => woken.includes("uid-of-pod-7"));
+    } finally {
+      await stop();
+    }
   } finally {
     await server.close();
   }
