@@ -1,7 +1,7 @@
 import table from "../schema/proto-1.36.json" with { type: "json" };
 import { optionalString } from "../../lib/guard.ts";
 import type { JsonObject } from "../types.ts";
-import { ProtobufReader } from "./reader.ts";
+import { ProtobufReader } from "../../lib/protobuf-reader.ts";
 
 /** One field: number, name, cardinality (optional, repeated, map), type. */
 type ProtoField = readonly [number, string, "o" | "r" | "m", string];
