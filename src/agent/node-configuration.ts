@@ -1,4 +1,6 @@
+import { access } from "node:fs/promises";
 import { availableParallelism, hostname } from "node:os";
+import { dirname } from "node:path";
 
 import { agentConfig, agentDefaults } from "../config/agent-config.ts";
 import { agentMembers, dockerSocketOf, isSet } from "../config/agent-members.ts";
@@ -10,10 +12,13 @@ import {
   type SettingKind,
 } from "../config/configuration.ts";
 import { type Remark, remarkText } from "../config/decode.ts";
+import { cgroupRemarks, fileRemarks } from "../config/file-checks.ts";
 import { hostRemarks, proxyKubeconfigOf } from "../config/host-checks.ts";
 import { originText } from "../config/raw.ts";
 import type { Json } from "../config/shape.ts";
 import type { AgentConfig } from "../config/types.ts";
+import { checkReservations } from "../kubelet/node/allocatable.ts";
+import { systemHost } from "../kubelet/node/host.ts";
 import { tlsLimits } from "../kubelet/server/tls-limits.ts";
 import { cidrAddress, parseCidr } from "../lib/cidr.ts";
 import { errorMessage } from "../lib/errors.ts";
@@ -93,16 +98,35 @@ function upRemarks({ settings }: Configuration, networks: UpNetworks): readonly 
   });
 }
 
+/** The directory itself, or the nearest one above it: where a start would make it. */
+async function nearestThere(directory: string): Promise<string> {
+  const there = await access(directory).then(
+    () => true,
+    () => false,
+  );
+  return there || directory === "/" ? directory : nearestThere(dirname(directory));
+}
+
 /** What the agent would refuse at its start although each field is good by itself. */
-function startRemarks(configuration: Configuration): readonly Remark[] {
+async function startRemarks(
+  configuration: Configuration,
+  use: ConfigurationUse,
+): Promise<readonly Remark[]> {
   const members = agentMembers(configuration, availableParallelism());
-  const { tlsCipherSuites = [], tlsCurvePreferences = [] } = members;
+  const { tlsCipherSuites = [], tlsCurvePreferences = [], maxPods = 0 } = members;
+  // Where `up` keeps its files is known later; its usual place is on the same disk most of the time.
+  const rootDir = use === "up" ? "/var/lib/remora" : configuration.remora.rootDir;
+  const capacity = await systemHost().capacity(await nearestThere(rootDir), maxPods);
   const name = (configuration.remora.hostnameOverride || hostname()).toLowerCase();
   const tries: readonly (readonly [SettingKind | "", string, () => unknown])[] = [
     ["KubeletConfiguration", "tlsCipherSuites", () => tlsLimits({ tlsCipherSuites })],
     ["KubeletConfiguration", "tlsCurvePreferences", () => tlsLimits({ tlsCurvePreferences })],
     ["RemoraConfiguration", "hostnameOverride", () => agentConfig({ ...noFiles, nodeName: name })],
-    ["", "", () => agentConfig({ ...members, ...noFiles, nodeName: "node" })],
+    [
+      "",
+      "",
+      () => checkReservations(capacity, agentConfig({ ...members, ...noFiles, nodeName: "node" })),
+    ],
   ];
   return tries.flatMap(([kind, path, attempt]): Remark[] => {
     const origin = kind === "" ? undefined : configuration.settings[kind].get(path)?.origin;
@@ -134,12 +158,14 @@ export async function judgedConfiguration(
     ...configuration.remarks,
     ...(use === "up" ? upRemarks(configuration, networks) : []),
     ...(await hostRemarks(configuration)),
+    ...(await cgroupRemarks(configuration)),
+    ...(await fileRemarks(configuration)),
   ];
   // Errors of single fields come first: what is made of them would only repeat them.
   const wrong = remarks.some(({ severity }) => severity === "error");
   return {
     ...configuration,
-    remarks: wrong ? remarks : [...remarks, ...startRemarks(configuration)],
+    remarks: wrong ? remarks : [...remarks, ...(await startRemarks(configuration, use))],
   };
 }
 
@@ -165,10 +191,14 @@ export async function nodeConfiguration(
   return { configuration, members: agentMembers(configuration, availableParallelism()) };
 }
 
-/** Says what was accepted without effect, a line for each field. */
+/** Says what was accepted without effect and what is not as it should be, a line for each field. */
 export function logRemarks({ remarks, skipped }: Configuration, logger: Logger): void {
   for (const remark of remarks) {
-    logger.log("warn", "configuration is not used as written", {
+    const msg =
+      remark.severity === "warning"
+        ? "configuration names what is not there"
+        : "configuration is not used as written";
+    logger.log("warn", msg, {
       remark: remarkText({ ...remark, origin: undefined }),
       ...(remark.origin === undefined ? {} : { from: originText(remark.origin) }),
     });

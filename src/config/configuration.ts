@@ -119,7 +119,7 @@ function remarksOf<S extends ObjectShape<Fields>>(
   return out;
 }
 
-const severities: readonly Remark["severity"][] = ["error", "unknown", "ignored"];
+const severities: readonly Remark["severity"][] = ["error", "warning", "unknown", "ignored"];
 
 /**
  * Gives every field its value, from `documents` and from `flags` over them. Never throws for what they say: everything

@@ -6,8 +6,8 @@ import type { Fields, Json, Leaf, LeafType, ObjectShape, Refuse, ValueOf } from 
 
 /** Something about a field that a person should know. */
 export interface Remark {
-  /** An error stops the start; what is ignored or unknown does not. */
-  readonly severity: "error" | "unknown" | "ignored";
+  /** An error stops the start; a warning, what is ignored or unknown does not. */
+  readonly severity: "error" | "warning" | "unknown" | "ignored";
   readonly kind: string;
   readonly path: string;
   readonly origin: Origin | undefined;

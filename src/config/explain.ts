@@ -80,6 +80,7 @@ function columns(rows: readonly (readonly string[])[]): readonly string[] {
 
 const headings: readonly (readonly [Remark["severity"], string])[] = [
   ["error", "Errors: the agent does not start"],
+  ["warning", "The agent starts, but"],
   ["unknown", "Not understood, and left out"],
   ["ignored", "Accepted without effect"],
 ];

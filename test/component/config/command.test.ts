@@ -7,7 +7,6 @@ import { after, before, describe, test } from "node:test";
 
 const main = join(import.meta.dirname, "../../../src/agent/main.ts");
 const fixtures = join(import.meta.dirname, "fixtures");
-const kubeadm = join(fixtures, "kubeadm-kubelet.yaml");
 const kubelet = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
 
 interface Outcome {
@@ -46,9 +45,19 @@ async function report(...args: readonly string[]): Promise<Report & { readonly c
 }
 
 let directory = "";
+/** What kubeadm writes on a machine, with all files that it names. */
+let kubeadm = "";
 
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "remora-config-command-"));
+  for (const name of ["ca.crt", "resolv.conf", "kubelet.conf"]) await file(name, "");
+  const text = await readFile(join(fixtures, "kubeadm-kubelet.yaml"), "utf8");
+  kubeadm = await file(
+    "kubeadm-kubelet.yaml",
+    text
+      .replace("/etc/kubernetes/pki/ca.crt", join(directory, "ca.crt"))
+      .replace("/run/systemd/resolve/resolv.conf", join(directory, "resolv.conf")),
+  );
 });
 
 after(async () => rm(directory, { recursive: true, force: true }));
@@ -65,7 +74,7 @@ describe("remora config check", () => {
     const args = (/"(.*)"/.exec(environment)?.[1] ?? "").split(" ");
     const { code, fields, remarks } = await report(
       "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
-      "--kubeconfig=/etc/kubernetes/kubelet.conf",
+      `--kubeconfig=${directory}/kubelet.conf`,
       `--config=${kubeadm}`,
       ...args,
     );
@@ -80,7 +89,7 @@ describe("remora config check", () => {
     assert.deepEqual(set["nodeIPs"]?.value, ["192.0.2.4", "2001:db8::4"]);
     assert.equal(set["nodeIPs"].from, "--node-ip");
     assert.equal(set["hostnameOverride"]?.value, "worker-1");
-    assert.equal(set["kubeconfig"]?.value, "/etc/kubernetes/kubelet.conf");
+    assert.equal(set["kubeconfig"]?.value, `${directory}/kubelet.conf`);
     assert.deepEqual(set["registerWithTaints"]?.value, [
       { key: "example.com/new", value: "yes", effect: "NoSchedule" },
     ]);
@@ -153,6 +162,52 @@ describe("remora config check", () => {
     const { code, stderr } = await remora("config", "check", "--max-pod=3");
     assert.equal(code, 1);
     assert.match(stderr, /^error: unknown option '--max-pod=3'; did you mean max-pods\?\n$/);
+  });
+
+  test("looks for the files that are named, and says what does not start without them", async () => {
+    const { code, remarks } = await report(
+      `--config=${kubeadm}`,
+      "--kubeconfig=/nonexistent/kubelet.conf",
+      "--bootstrap-kubeconfig=/nonexistent/bootstrap.conf",
+      "--client-ca-file=/nonexistent/ca.crt",
+      "--resolv-conf=/nonexistent/resolv.conf",
+      `--tls-cert-file=${directory}`,
+      `--tls-private-key-file=${directory}/ca.crt`,
+      `--image-credential-provider-config=${directory}/none`,
+      `--image-credential-provider-bin-dir=${directory}/ca.crt`,
+    );
+    assert.equal(code, 1);
+    const told = remarks
+      .filter(({ severity }) => severity === "error" || severity === "warning")
+      .map(({ path, severity, text }) => `${severity} ${path}: ${text.replace(directory, "DIR")}`);
+    assert.deepEqual(told, [
+      "error bootstrapKubeconfig: /nonexistent/bootstrap.conf is not there; give credentials of this node, or --join",
+      "error authentication.x509.clientCAFile: /nonexistent/ca.crt is not there; give the PEM of the cluster's CA",
+      "error tlsCertFile: DIR is a directory; give a PEM file",
+      "warning resolvConf: /nonexistent/resolv.conf is not there; no pod is made before it is",
+      "error imageCredentialProviderConfig: DIR/none is not there; give a CredentialProviderConfig",
+      "error imageCredentialProviderBinDir: DIR/ca.crt is not a directory; give the directory of its programs",
+    ]);
+    const softly = await remora("config", "check", "--resolv-conf=/nonexistent");
+    assert.equal(softly.code, 0);
+    assert.match(
+      softly.stdout,
+      /\nThe agent starts, but:\n {2}--resolv-conf: .*\/nonexistent is not/,
+    );
+  });
+
+  test("weighs what is kept from pods against what this machine has", async () => {
+    const { code, stdout } = await remora(
+      "config",
+      "check",
+      "--kube-reserved=cpu=9000,memory=1Mi",
+      "--system-reserved=memory=900Ti",
+    );
+    assert.equal(code, 1);
+    assert.match(
+      stdout,
+      /\n {2}invalid Node Allocatable configuration\. Resource "cpu" has a reservation of 9000 but capacity of \d+\. Expected capacity >= reservation\. Resource "memory"/,
+    );
   });
 
   test("no secret is printed", async () => {

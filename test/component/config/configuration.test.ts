@@ -13,6 +13,7 @@ import {
   refuseErrors,
 } from "../../../src/config/configuration.ts";
 import { remarkText } from "../../../src/config/decode.ts";
+import { cgroupRemarks } from "../../../src/config/file-checks.ts";
 import { hostRemarks } from "../../../src/config/host-checks.ts";
 
 const kubelet = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
@@ -541,6 +542,33 @@ describe("host checks", () => {
     );
     const modern = { swaps: await file("Filename\n", "no-swaps"), cgroupControllers: swaps };
     assert.deepEqual(await hostRemarks(asked, modern), []);
+  });
+
+  test("pods' cgroups need a place that can hand controllers down", async () => {
+    const mounted = join(directory, "cgroup");
+    const cgroup = async (path: string, files: Readonly<Record<string, string>>): Promise<void> => {
+      await mkdir(join(mounted, path), { recursive: true });
+      for (const [name, text] of Object.entries(files))
+        await writeFile(join(mounted, path, `cgroup.${name}`), text);
+    };
+    const all = "cpuset cpu io memory pids\n";
+    await cgroup("", { controllers: all, subtree_control: "cpu\n", procs: "1\n2\n" });
+    await cgroup("free", { controllers: "cpu\n", subtree_control: "\n", procs: "" });
+    await cgroup("taken", { controllers: all, subtree_control: "\n", procs: "7\n" });
+    await cgroup("handed", { controllers: all, subtree_control: all, procs: "" });
+    const told = async (cgroupRoot: string): Promise<readonly string[]> =>
+      (await cgroupRemarks(await readText(`${kubelet}cgroupRoot: ${cgroupRoot}\n`), mounted)).map(
+        ({ severity, text }) => `${severity}: ${text}`,
+      );
+    for (const good of ["/", "/free", "/free/new", "/new/newer", "/handed"])
+      assert.deepEqual(await told(good), [], good);
+    assert.deepEqual(await told("/taken/new"), [
+      "error: processes live in the cgroup /taken, so it cannot hand cpu, memory, pids down to those of pods; choose another",
+    ]);
+    assert.deepEqual(await told("/free/../taken"), [
+      "error: /free/../taken is no plain path below the root of cgroups",
+    ]);
+    assert.deepEqual(await cgroupRemarks(await readText(kubelet), mounted), []);
   });
 
   test("manifests of static pods are refused, an empty directory is not", async () => {
