@@ -15,6 +15,8 @@ import {
 } from "../spec/resize.ts";
 import { foreignConditions } from "../status/conditions.ts";
 import { formatSeconds } from "../status/container-status.ts";
+import { kernelFiles } from "../stats/kernel-files.ts";
+import { measureBytes } from "../stats/tree-usage.ts";
 import type { AssignedPod } from "../types.ts";
 import { admitResize } from "./admission.ts";
 import { Admitter } from "./admitter.ts";
@@ -22,6 +24,8 @@ import { podTarget } from "./event-target.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { fingerprintOf, newPodEntry, type PodEntry } from "./pod-entry.ts";
 import { reconcilePod } from "./reconcile.ts";
+import type { StorageOverrun } from "./storage-limits.ts";
+import { StorageWatch } from "./storage-watch.ts";
 
 export interface PodLoopOptions {
   readonly deps: PodDeps;
@@ -49,6 +53,7 @@ export class PodLoop {
   readonly #looked = new WeakSet<PodEntry>();
   readonly #queue: KeyedQueue;
   readonly #admitter: Admitter;
+  readonly #storage: StorageWatch;
   /** Pods that had a sandbox when this process began: they are not admitted anew. */
   #adopted: ReadonlySet<string> = new Set();
   /** Both sources were seen; before that nothing is touched. */
@@ -65,6 +70,14 @@ export class PodLoop {
       isAdopted: (uid) => this.#adopted.has(uid),
       wake: (uid) => this.wake(uid),
       signal: options.signal,
+    });
+    this.#storage = new StorageWatch({
+      ...options.deps,
+      engineDir: () => options.deps.runtimeInfo().rootDir,
+      pods: () => this.#living(),
+      onOverrun: (pod, overrun) => this.#evict(pod, overrun),
+      files: kernelFiles(),
+      measure: measureBytes,
     });
     this.#queue = new KeyedQueue({
       work: (uid, signal) => this.#work(uid, signal),
@@ -121,7 +134,7 @@ export class PodLoop {
       this.#open = true;
       for (const uid of this.#entries.keys()) this.#queue.add(uid);
       unsubscribeNode = this.#deps.node.subscribe(() => this.#wakeAll());
-      await Promise.all([this.#watchRuntime(), this.#relistForever()]);
+      await Promise.all([this.#watchRuntime(), this.#relistForever(), this.#storage.run(signal)]);
     } catch (error) {
       if (!(signal.aborted && isAbort(error))) throw error;
     } finally {
@@ -189,6 +202,7 @@ export class PodLoop {
     const before = entry.pod;
     entry.pod = pod;
     entry.removed = false;
+    if (before === undefined) this.#storage.podCame(pod);
     this.#deps.writer.observe(pod);
     if (before === undefined || before.metadata.generation !== pod.metadata.generation) {
       entry.volumesStale = true;
@@ -203,6 +217,31 @@ export class PodLoop {
     entry.removed = true;
     this.#interrupt(entry);
     if (this.#open) this.#queue.add(uid);
+  }
+
+  /** Pods that may write. */
+  #living(): readonly AssignedPod[] {
+    return [...this.#entries.values()].flatMap(({ ending, pod, removed, verdict }) =>
+      pod === undefined || removed || ending || verdict !== undefined ? [] : [pod],
+    );
+  }
+
+  /** Ends a pod for what it has used, without a condition: to be run again elsewhere would not help it. */
+  #evict(pod: AssignedPod, { message, signal }: StorageOverrun): void {
+    const { events, logger, metrics } = this.#deps;
+    const entry = this.#entries.get(pod.metadata.uid);
+    if (entry === undefined || entry.ending || entry.verdict !== undefined) return;
+    entry.verdict = { reason: "Evicted", message, conditions: [] };
+    entry.graceSeconds = 1;
+    events.event(podTarget(pod), "Warning", "Evicted", message);
+    metrics?.pods.evicted(signal);
+    logger.log("info", "pod is evicted", {
+      podUID: entry.uid,
+      pod: `${entry.namespace}/${entry.name}`,
+      reason: message.trim(),
+    });
+    this.#interrupt(entry);
+    this.wake(entry.uid);
   }
 
   /** What the pod is waiting for is not what it should be doing now. */

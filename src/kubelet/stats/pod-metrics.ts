@@ -76,6 +76,11 @@ export class PodMetrics {
     "counter",
     "Cumulative number of pod preemptions by preemption resource",
   );
+  readonly #evictions = new Values(
+    "kubelet_evictions",
+    "counter",
+    "Cumulative number of pod evictions by eviction signal",
+  );
   readonly #cgroups = new Histogram(
     "kubelet_cgroup_manager_duration_seconds",
     "Duration in seconds for cgroup manager operations. Broken down by method.",
@@ -131,6 +136,11 @@ export class PodMetrics {
     this.#preemptions.add(1, { preemption_signal: resource });
   }
 
+  /** @param signal What there was too little of, or which limit the pod has passed. */
+  evicted(signal: string): void {
+    this.#evictions.add(1, { eviction_signal: signal });
+  }
+
   cgroupManaged(what: "create" | "destroy" | "update", seconds: number): void {
     this.#cgroups.observe(seconds, { operation_type: what });
   }
@@ -155,6 +165,7 @@ export class PodMetrics {
       this.#containers,
       this.#rejections,
       this.#preemptions,
+      this.#evictions,
       this.#cgroups,
       this.#imagesCollected,
       this.#disks,

@@ -14,6 +14,7 @@ function everythingRecorded(): KubeletMetrics {
   pods.statusWritten(0.01);
   pods.rejected("OutOfcpu");
   pods.preempted("cpu");
+  pods.evicted("emptydirfs.limit");
   pods.cgroupManaged("create", 0.001);
   pods.imageCollected("space");
   pods.disksMeasured(0.2);
