@@ -1,5 +1,5 @@
 import type { FieldError, JsonObject } from "../types.ts";
-import { int, mapOf, metadataOf, record, records, strings, text } from "./access.ts";
+import { int, mapOf, metadataOf, nameOf, record, records, strings, text } from "./access.ts";
 import type { ContainerScope } from "./container-scope.ts";
 import {
   imageWhitespace,
@@ -208,18 +208,23 @@ function osErrors(spec: Readonly<JsonObject>, field: string): FieldError[] {
 /**
  * Rules for a pod spec, of a Pod or of a template.
  *
- * @param isPod A template may leave out host ports that a Pod on the host network must have.
+ * @param pod The Pod; undefined for a template, which may leave out what its pods get later: host ports of the host
+ *   network, a name.
  */
 export function validatePodSpec(
   spec: Readonly<JsonObject>,
   field: string,
-  isPod: boolean,
+  pod: Readonly<JsonObject> | undefined,
 ): FieldError[] {
+  const isPod = pod !== undefined;
   const out: FieldError[] = [];
   if (int(spec["terminationGracePeriodSeconds"]) === undefined) {
     out.push(required(`${field}.terminationGracePeriodSeconds`));
   }
-  const { errors, volumes } = validateVolumes(spec["volumes"], `${field}.volumes`);
+  const { errors, volumes } = validateVolumes(spec["volumes"], `${field}.volumes`, {
+    isPod,
+    name: pod === undefined ? "" : nameOf(pod),
+  });
   const scope: ContainerScope = { spec, volumes };
   out.push(
     ...errors,
@@ -267,7 +272,7 @@ export function validatePodTemplate(template: Readonly<JsonObject>, field: strin
   const out = [
     ...validateLabels(record(metadata["labels"]), `${field}.labels`),
     ...validateAnnotations(metadata["annotations"], `${field}.annotations`),
-    ...validatePodSpec(spec, `${field}.spec`, false),
+    ...validatePodSpec(spec, `${field}.spec`, undefined),
   ];
   if (records(spec["ephemeralContainers"]).length > 0) {
     out.push(
@@ -316,7 +321,7 @@ export function validatePod(pod: Readonly<JsonObject>): FieldError[] {
   const spec = record(pod["spec"]);
   return [
     ...podAnnotationErrors(pod),
-    ...validatePodSpec(spec, "spec", true),
+    ...validatePodSpec(spec, "spec", pod),
     ...tokenWithoutAccount(spec),
     ...imageWhitespace(spec, "spec"),
   ];

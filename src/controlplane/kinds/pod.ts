@@ -119,7 +119,7 @@ const ephemeralStrategy = specMemberStrategy(
     else spec["ephemeralContainers"] = containers;
   },
   (pod, old) => {
-    const out = validatePodSpec(record(pod["spec"]), "spec", true);
+    const out = validatePodSpec(record(pod["spec"]), "spec", pod);
     const after = records(record(pod["spec"])["ephemeralContainers"]);
     for (const before of records(record(old["spec"])["ephemeralContainers"])) {
       const name = text(before["name"]);
