@@ -27,10 +27,12 @@ import { measuredCgroups } from "../stats/measured-cgroups.ts";
 import { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod, NodeView, PodView } from "../types.ts";
+import { Claims } from "../volumes/claims.ts";
 import { type Mounter, systemMounter } from "../volumes/mounter.ts";
 import { volumePlugins } from "../volumes/plugins.ts";
 import { removeTree } from "../volumes/remove-tree.ts";
 import { ServiceAccountTokens } from "../volumes/service-account-token.ts";
+import { podsWithVolume } from "../volumes/volume-users.ts";
 import { Volumes } from "../volumes/volumes.ts";
 import { KeptLogs } from "./kept-logs.ts";
 import type { PodDeps } from "./pod-deps.ts";
@@ -220,6 +222,12 @@ class PodHalf implements Pods {
       metrics === undefined ? tree : measuredCgroups(tree, metrics.pods, clock);
     const tokens = new ServiceAccountTokens({ client, clock, random });
     const mounter = options.mounter ?? systemMounter;
+    const claims = new Claims({
+      client,
+      clock,
+      node: () => node.node()?.metadata,
+      podsWith: async (name) => podsWithVolume(config.rootDir, name),
+    });
     const forVolumes = { ...options, step, mounter, objects, tokens, allocatable, removeTree };
     return {
       ...options,
@@ -241,6 +249,8 @@ class PodHalf implements Pods {
       volumes: new Volumes({
         ...forVolumes,
         plugins: volumePlugins(forVolumes),
+        resolveClaim: async (pod, volume, stop) => claims.resolve(pod, volume, stop),
+        released: (uid) => claims.forget(uid),
         signal,
         wake: (uid) => this.#wake(uid),
       }),

@@ -6,11 +6,16 @@ import type { Logger } from "../../lib/log.ts";
 import type { ReferencedObjects } from "../objects/referenced-objects.ts";
 import type { Resources } from "../spec/quantities.ts";
 import type { StepHook } from "../steps.ts";
+import { type HostPrograms, systemPrograms } from "./host-programs.ts";
 import type { Mounter } from "./mounter.ts";
 import type { VolumePlugin } from "./plugin.ts";
 import { emptyDirPlugin } from "./plugins/empty-dir.ts";
+import { hostPathVolumePlugin } from "./plugins/host-path-pv.ts";
 import { hostPathPlugin } from "./plugins/host-path.ts";
+import { localPlugin } from "./plugins/local.ts";
+import { nfsPlugin } from "./plugins/nfs.ts";
 import { payloadPlugin } from "./plugins/payload-volume.ts";
+import { refusedPlugin } from "./plugins/refused.ts";
 import type { RemoveTree } from "./remove-tree.ts";
 import type { ServiceAccountTokens } from "./service-account-token.ts";
 
@@ -31,10 +36,13 @@ export interface PluginDeps {
   /** The node's allocatable resources; empty until known. */
   readonly allocatable: () => Resources;
   readonly removeTree: RemoveTree;
+  /** Default: the machine's own. */
+  readonly programs?: HostPrograms;
 }
 
 /** All types of volume that this node knows. The first that supports a volume has it. */
 export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
+  const forDisks = { ...deps, programs: deps.programs ?? systemPrograms };
   return [
     emptyDirPlugin(deps),
     hostPathPlugin(),
@@ -42,5 +50,9 @@ export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
     payloadPlugin("secret", deps),
     payloadPlugin("downwardAPI", deps),
     payloadPlugin("projected", deps),
+    hostPathVolumePlugin(),
+    localPlugin(forDisks),
+    nfsPlugin(forDisks),
+    refusedPlugin(),
   ];
 }

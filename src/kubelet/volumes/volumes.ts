@@ -49,6 +49,8 @@ export interface VolumesOptions {
   readonly removeTree: RemoveTree;
   /** Absent: claims are refused. */
   readonly resolveClaim?: ResolveClaim;
+  /** Called when a pod has no volumes any more. */
+  readonly released?: (uid: string) => void;
   /** Absent: volumes that need it are refused. */
   readonly applyOwnership?: ApplyOwnership;
   /** Ends everything that goes on apart from a look at a pod. */
@@ -232,6 +234,7 @@ export class Volumes {
     );
     await this.#takeDown(uid, new Map(rest), signal);
     this.#options.tokens.forget(uid);
+    this.#options.released?.(uid);
     this.#prepared.delete(uid);
     this.#reports.delete(uid);
     await this.#tearDowns.stop(uid, signal);
@@ -282,7 +285,7 @@ export class Volumes {
   ): Promise<SetUp> {
     const { pod, signal } = context;
     const spec = await this.#resolve(pod, volume, signal).catch((cause: unknown) => {
-      throw new ResolveError(cause);
+      throw cause instanceof SetUpError ? cause : new ResolveError(cause);
     });
     const { persistent } = spec;
     const isBlock = persistent?.volume.spec?.volumeMode === "Block";
@@ -297,6 +300,7 @@ export class Volumes {
       await this.#applyOwnership(pod, spec, prepared, signal);
       return { spec, prepared };
     } catch (cause) {
+      if (cause instanceof SetUpError) throw cause;
       throw isBlock
         ? new SetUpError("FailedMapVolume", "MapVolume.SetUpDevice", name, cause)
         : new SetUpError("FailedMount", "MountVolume.SetUp", name, cause);
@@ -311,6 +315,8 @@ export class Volumes {
   ): Promise<void> {
     const { applyOwnership, step } = this.#options;
     if (prepared.ownership === "done" || pod.spec?.securityContext?.fsGroup === undefined) return;
+    // Once is enough: what containers make later is theirs to give.
+    if (this.#preparedVolume(pod, spec.name)?.ownership === "tree") return;
     if (applyOwnership === undefined) {
       throw new VolumeError("this node cannot give the volume to the pod's fsGroup");
     }

@@ -181,7 +181,7 @@ test("a volume of a type that the node lacks keeps the pod Pending with a Failed
     );
     assert.equal(
       event.message,
-      'MountVolume.SetUp failed for volume "data" : volume type flexVolume is not supported by this node',
+      'MountVolume.SetUp failed for volume "data" : no volume plugin matched: flexVolume drivers are not run by this node, use a CSI driver',
     );
     assert.equal(world.pod("web")?.status?.phase, "Pending");
   });
