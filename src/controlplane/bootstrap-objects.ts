@@ -1,5 +1,6 @@
 import { type BootstrapObject, bootstrapRbacObjects } from "./auth/bootstrap-rbac.ts";
 import { joinRbacObjects } from "./auth/join-rbac.ts";
+import { localVolumesRbacObjects } from "./controllers/local-volumes/rbac.ts";
 import { nameServiceRbacObjects } from "./name-service.ts";
 
 const namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -28,6 +29,7 @@ export function bootstrapObjects(): BootstrapObject[] {
     ...bootstrapRbacObjects(),
     ...joinRbacObjects(),
     ...nameServiceRbacObjects(),
+    ...localVolumesRbacObjects(),
     ...priorityClasses.map(({ name, value, description }) => ({
       resource: "priorityclasses.scheduling.k8s.io",
       namespace: "",

@@ -1,6 +1,7 @@
 import type { ApiClient } from "../../api/client.ts";
 import { createEventRecorder } from "../../api/event-recorder.ts";
 import type { EventRecorder } from "../../api/event-types.ts";
+import { localVolumes } from "../../api/local-volumes.ts";
 import type { Cidr } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -16,15 +17,18 @@ import { DeploymentController } from "./deployment/deployment-controller.ts";
 import { disruptionController } from "./disruption/disruption-controller.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
+import { ephemeralVolumeController } from "./ephemeral-volume/ephemeral-volume.ts";
 import { GarbageCollector } from "./garbage-collector/garbage-collector.ts";
 import { JobController } from "./job/job-controller.ts";
 import { ttlAfterFinishedController } from "./job/ttl-after-finished.ts";
 import type { KubernetesServiceOptions } from "./kubernetes-service/kubernetes-service-controller.ts";
 import { kubernetesServiceController } from "./kubernetes-service/kubernetes-service-controller.ts";
+import { LocalVolumesController } from "./local-volumes/local-volumes.ts";
 import { namespaceController } from "./namespace/namespace-controller.ts";
 import { nodeIpamController } from "./node-ipam/node-ipam-controller.ts";
 import { nodeLifecycleController } from "./node-lifecycle/node-lifecycle-controller.ts";
 import { taintEvictionController } from "./node-lifecycle/taint-eviction.ts";
+import { PersistentVolumeBinder } from "./persistent-volume-binder/binder.ts";
 import { podGCController } from "./pod-gc/pod-gc-controller.ts";
 import { ReplicaController } from "./replication/replica-controller.ts";
 import { replicaSetKind, replicationControllerKind } from "./replication/workload.ts";
@@ -32,6 +36,7 @@ import { type ClusterCA, rootCAPublisher } from "./service-accounts/root-ca-publ
 import { serviceAccountController } from "./service-accounts/service-account-controller.ts";
 import type { Controller, ControllerContext } from "./shared/controller.ts";
 import { createInformers } from "./shared/informers.ts";
+import { claimProtection, volumeProtection } from "./volume-protection/volume-protection.ts";
 
 /**
  * Whose name a part of the control plane works under: a ServiceAccount of kube-system (`replication-controller`), or a
@@ -139,6 +144,13 @@ export function createControllers(options: ControllersOptions): {
     new GarbageCollector(account("generic-garbage-collector")),
     serviceAccountController(account("service-account-controller")),
     rootCAPublisher(account("root-ca-cert-publisher"), options.clusterCA),
+    new PersistentVolumeBinder(account("persistent-volume-binder", "persistentvolume-controller"), {
+      ownProvisioners: new Set([localVolumes.provisioner]),
+    }),
+    volumeProtection(account("pv-protection-controller")),
+    claimProtection(account("pvc-protection-controller")),
+    ephemeralVolumeController(account("ephemeral-volume-controller", "ephemeral_volume")),
+    new LocalVolumesController(account("local-volume-provisioner", localVolumes.provisioner)),
   ];
   if (options.kubernetesService !== undefined)
     controllers.push(
