@@ -12,6 +12,7 @@ import type { AssignedPod } from "../types.ts";
 import { type OwnershipOrder, parseOwnershipReport } from "./ownership-report.ts";
 import { asyncTree, giveToGroup, rootMatches, type WalkResult } from "./ownership-walk.ts";
 import { VolumeError } from "./payload.ts";
+import type { ApplyOwnership } from "./plugin.ts";
 
 export interface OwnershipDeps {
   readonly events: EventRecorder;
@@ -164,4 +165,12 @@ export async function applyOwnership(
     done.abort();
     await notices;
   }
+}
+
+/** {@link applyOwnership} for the volumes of pods, as they were prepared. */
+export function fsGroupApplier(deps: OwnershipDeps): ApplyOwnership {
+  return async ({ pod, prepared: { hostPath: path, readOnly } }, signal) => {
+    const fsGroup = pod.spec?.securityContext?.fsGroup;
+    if (fsGroup !== undefined) await applyOwnership(deps, pod, { path, fsGroup, readOnly }, signal);
+  };
 }
