@@ -30,6 +30,7 @@ import type { AssignedPod, NodeView, PodView } from "../types.ts";
 import { Claims } from "../volumes/claims.ts";
 import { type Mounter, systemMounter } from "../volumes/mounter.ts";
 import { volumePlugins } from "../volumes/plugins.ts";
+import { fsGroupApplier } from "../volumes/ownership.ts";
 import { removeTree } from "../volumes/remove-tree.ts";
 import { ServiceAccountTokens } from "../volumes/service-account-token.ts";
 import { podsWithVolume } from "../volumes/volume-users.ts";
@@ -249,6 +250,7 @@ class PodHalf implements Pods {
       volumes: new Volumes({
         ...forVolumes,
         plugins: volumePlugins(forVolumes),
+        applyOwnership: fsGroupApplier(options),
         resolveClaim: async (pod, volume, stop) => claims.resolve(pod, volume, stop),
         released: (uid) => claims.forget(uid),
         signal,
