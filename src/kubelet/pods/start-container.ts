@@ -240,6 +240,8 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
   const volumes = await deps.volumes.mounts(pod, entry, given, signal);
   const mounts = volumes.filter((mount) => mount.containerPath !== log?.containerPath);
   const memory = deps.node.node()?.status?.capacity?.["memory"];
+  const security = linuxSecurityContext(pod, entry.container, profiles, deps.config.seccompDefault);
+  const groups = [...security.supplementalGroups, ...deps.volumes.groups(pod)];
   return containerConfig(
     pod,
     entry,
@@ -248,7 +250,8 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
       image,
       environment,
       mounts: [...mounts, ...files, ...(log === undefined ? [] : [log])],
-      security: linuxSecurityContext(pod, entry.container, profiles, deps.config.seccompDefault),
+      devices: deps.volumes.devices(pod, entry),
+      security: { ...security, supplementalGroups: [...new Set(groups)] },
       targetContainerID,
       backoffMs: action.backoffMs,
       terminationMessageFile: log?.hostPath ?? "",

@@ -58,12 +58,6 @@ function unsupportedContainerField(
 ): Refusal | undefined {
   const at = `container "${container.name}": `;
   const security = container.securityContext;
-  if ((container.volumeDevices ?? []).length > 0) {
-    return refuse(
-      `${at}volumeDevices`,
-      "raw block volumes need a volume driver that it does not run",
-    );
-  }
   if ((container.resources?.claims ?? []).length > 0) {
     return refuse(
       `${at}resources.claims`,

@@ -1,7 +1,13 @@
 import { createHash } from "node:crypto";
 
 import type { Container } from "../../api/types.gen.ts";
-import type { ContainerConfig, Image, LinuxSecurityContext, Mount } from "../../runtime/types.ts";
+import type {
+  ContainerConfig,
+  Device,
+  Image,
+  LinuxSecurityContext,
+  Mount,
+} from "../../runtime/types.ts";
 import type { AssignedPod } from "../types.ts";
 import { type PodContainer, podGracePeriodSeconds } from "./containers.ts";
 import { expandReferences } from "./expand.ts";
@@ -30,6 +36,8 @@ export interface ContainerFacts {
   readonly image: Image;
   readonly environment: ReadonlyMap<string, string>;
   readonly mounts: readonly Mount[];
+  /** Raw block volumes; default: none. */
+  readonly devices?: readonly Device[];
   readonly security: LinuxSecurityContext;
   readonly targetContainerID: string | undefined;
   readonly backoffMs: number;
@@ -94,7 +102,7 @@ export function containerConfig(
     env: [...facts.environment].map(([name, value]) => ({ name, value })),
     workingDir: container.workingDir === "" ? undefined : container.workingDir,
     mounts: facts.mounts,
-    devices: [],
+    devices: facts.devices ?? [],
     labels: {},
     specHash: specHash(container),
     record: JSON.stringify(note),

@@ -37,7 +37,6 @@ const growingFreshMs = 60_000;
 /** Nothing of other volumes changes for a pod that has them. */
 const freshMs = 600_000;
 const protection = "kubernetes.io/pvc-protection";
-const gidAnnotation = "pv.beta.kubernetes.io/gid";
 
 /** Name of the claim behind a volume: an `ephemeral` one has its own, named after the pod. */
 export function claimName(pod: AssignedPod, volume: Volume): string | undefined {
@@ -48,6 +47,12 @@ export function claimName(pod: AssignedPod, volume: Volume): string | undefined 
 /** Whether a PersistentVolume is handed to containers as a device. */
 export function isBlock({ persistent }: Pick<VolumeSpec, "persistent">): boolean {
   return persistent?.volume.spec?.volumeMode === "Block";
+}
+
+/** The group that a PersistentVolume is to be used with, if its annotation names one. */
+export function volumeGroup({ persistent }: Pick<VolumeSpec, "persistent">): number | undefined {
+  const text = persistent?.volume.metadata?.annotations?.["pv.beta.kubernetes.io/gid"] ?? "";
+  return /^\d{1,10}$/.test(text) ? Number(text) : undefined;
 }
 
 /**
@@ -96,16 +101,6 @@ export class Claims {
   /** What {@link resolve} last found, for those who report about volumes. */
   known(podUID: string, volumeName: string): VolumeSpec | undefined {
     return this.#followed.get(podUID)?.get(volumeName)?.spec;
-  }
-
-  /** Groups that the pod's volumes are to be used with (annotation `pv.beta.kubernetes.io/gid`). */
-  supplementalGroups(podUID: string): readonly number[] {
-    const found = new Set<number>();
-    for (const { spec } of this.#followed.get(podUID)?.values() ?? []) {
-      const text = spec.persistent?.volume.metadata?.annotations?.[gidAnnotation] ?? "";
-      if (/^\d+$/.test(text)) found.add(Number(text));
-    }
-    return [...found];
   }
 
   /** The pod has no volumes any more: others may have them. */

@@ -42,6 +42,8 @@ export interface PreparedVolume {
    * not apply to this volume, or the plug-in has seen to it.
    */
   readonly ownership: "tree" | "done";
+  /** A group that the pod's processes are in because of this volume (annotation `pv.beta.kubernetes.io/gid`). */
+  readonly gid?: number;
 }
 
 /** What a crash leaves: a directory of some plug-in. */

@@ -19,6 +19,7 @@ import {
 } from "../spec/mounts.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
+import { volumeGroup } from "./claims.ts";
 import type { MountTable } from "./mount-table.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
 import { Operations, type Standing, type Work } from "./operations.ts";
@@ -203,6 +204,12 @@ export class Volumes {
     });
   }
 
+  /** Groups that the pod's processes are in because of its volumes. */
+  groups(pod: AssignedPod): readonly number[] {
+    const volumes = this.#prepared.get(pod.metadata.uid)?.values() ?? [];
+    return [...volumes].flatMap(({ gid }) => gid ?? []);
+  }
+
   /**
    * Takes down the pod's volumes, each by itself, and removes them; logs of containers stay. Call when all its
    * containers have stopped.
@@ -298,7 +305,8 @@ export class Volumes {
       await mkdir(parent, { recursive: true, mode: 0o750 });
       const prepared = await plugin.setUp(spec, { ...context, path: join(parent, name) });
       await this.#applyOwnership(pod, spec, prepared, signal);
-      return { spec, prepared };
+      const gid = volumeGroup(spec);
+      return { spec, prepared: gid === undefined ? prepared : { ...prepared, gid } };
     } catch (cause) {
       if (cause instanceof SetUpError) throw cause;
       throw isBlock

@@ -207,7 +207,6 @@ describe("fields that this node cannot honour are refused", () => {
       { hostUsers: false, ...inContainer({ securityContext: { procMount: "Unmasked" } }) },
       /^spec\.hostUsers: false/,
     ],
-    [inContainer({ volumeDevices: [{ name: "d", devicePath: "/dev/d" }] }), /volumeDevices/],
     [inContainer({ resources: { claims: [{ name: "gpu" }] } }), /resources\.claims/],
     [inContainer({ securityContext: { privileged: true } }), /privileged/],
   ];
