@@ -1,6 +1,7 @@
 import { parseQuantity, value as wholeUnits } from "../api/quantity.ts";
 import { agentDefaults } from "./agent-config.ts";
 import type { Configuration } from "./configuration.ts";
+import { flagTexts } from "./flag-texts.ts";
 import type { AgentConfig } from "./types.ts";
 import { hostPort } from "./validate-proxy.ts";
 
@@ -181,5 +182,6 @@ export function agentMembers(configuration: Configuration, cores: number): Parti
     dockerSocket: dockerSocketOf(configuration),
     rootDir: configuration.remora.rootDir,
     kubelet: configuration.kubelet,
+    flags: flagTexts(configuration),
   };
 }

@@ -155,6 +155,8 @@ export interface AgentConfig {
   readonly enableSystemLogQuery?: boolean;
   /** Off: /debug/pprof says so. On, the default: it says that there are no such profiles. */
   readonly enableProfilingHandler?: boolean;
+  /** Every flag of the command line with its value, nothing secret among them, for /flagz; default: none. */
+  readonly flags?: Readonly<Record<string, string>>;
   /** The KubeletConfiguration that this was made of, for /configz; default: all defaults. */
   readonly kubelet?: KubeletConfiguration;
   /** "nftables" until the iptables backend lands. */

@@ -3,6 +3,7 @@ import type { ServerResponse } from "node:http";
 import { kubeletConfiguration } from "./configz.ts";
 import { serveContainerLogs } from "./container-logs.ts";
 import { checkText, type HealthCheck, healthzText, ping } from "./healthz.ts";
+import { serveFlagz } from "./flagz.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import {
   serveCadvisorMetrics,
@@ -22,6 +23,8 @@ import { serveStreaming } from "./streams/streaming.ts";
 const pods: Access = { subresources: ["pods", "proxy"] };
 const healthz: Access = { subresources: ["healthz", "proxy"] };
 const configz: Access = { subresources: ["configz", "proxy"] };
+// As upstream's code has it; its comment says that proxy would do.
+const flagz: Access = { subresources: ["configz"] };
 const stats: Access = { subresources: ["stats"] };
 const metrics: Access = { subresources: ["metrics"] };
 const log: Access = { subresources: ["log"] };
@@ -61,7 +64,7 @@ export const routes: readonly Route[] = [
   { ...debugPage, path: "/runningpods", access: pods, serve: serveRunningPods },
   { ...debugPage, path: "/runningpods/{path*}", access: pods, serve: notFound },
   { ...hiddenPage, path: "/configz", access: configz, serve: serveConfigz },
-  { ...hiddenPage, path: "/flagz", access: configz, serve: notFound },
+  { ...hiddenPage, path: "/flagz", access: flagz, serve: serveFlagz },
   {
     ...hiddenPage,
     path: "/statusz",

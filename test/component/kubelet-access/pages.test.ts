@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { type IncomingMessage, request } from "node:http";
 import { text } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
+import { parse } from "yaml";
 
 import type { PodView } from "../../../src/kubelet/types.ts";
 import { isRecord } from "../../../src/lib/guard.ts";
@@ -190,7 +191,7 @@ describe("the node's pages", () => {
     const { body, headers } = await get("/statusz");
     assert.match(body, /^\nkubelet statusz\nWarning: /);
     assert.match(body, /^Up: 0 hr 00 min \d\d sec$/m);
-    assert.match(body, /^Paths: \/configz \/healthz \/metrics \/pods .*\/statusz$/m);
+    assert.match(body, /^Paths: \/configz \/flagz \/healthz \/metrics \/pods .*\/statusz$/m);
     assert.equal(headers["content-type"], "text/plain; charset=utf-8");
     const ask = async (accept: string): Promise<Answer> =>
       node.get("/statusz", node.admin, { headers: { accept } });
@@ -204,6 +205,35 @@ describe("the node's pages", () => {
     assert.match(String(alpha.headers["warning"]), /deprecated/);
     assert.match((await ask("application/json, */*")).body, /^\nkubelet statusz/);
     assert.equal((await ask("application/json")).status, 406);
+  });
+
+  test("flagz has each flag with its value", async () => {
+    const flags = { "max-pods": "37", "cluster-dns": "[10.96.0.10]" };
+    const flagged = await new NodeUnderTest().start({ flags });
+    try {
+      const { body } = await flagged.get("/flagz", flagged.admin);
+      assert.match(body, /^\nkubelet flagz\nWarning: .*\n/);
+      assert.deepEqual(body.split("\n").slice(3), ["cluster-dns=[10.96.0.10]", "max-pods=37", ""]);
+      const ask = async (accept: string): Promise<Answer> =>
+        flagged.get("/flagz", flagged.admin, { headers: { accept } });
+      const json = await ask("application/json;g=config.k8s.io;v=v1beta1;as=Flagz");
+      const expected = {
+        kind: "Flagz",
+        apiVersion: "config.k8s.io/v1beta1",
+        metadata: { name: "kubelet" },
+        flags,
+      };
+      assert.deepEqual(JSON.parse(json.body), expected);
+      const yaml = await ask("application/yaml;g=config.k8s.io;v=v1beta1;as=Flagz");
+      assert.equal(yaml.headers["content-type"], "application/yaml");
+      assert.deepEqual(parse(yaml.body), expected);
+      assert.equal(
+        (await ask("application/json;g=config.k8s.io;v=v1beta1;as=Statusz")).status,
+        406,
+      );
+    } finally {
+      await flagged.stop();
+    }
   });
 
   test("run answers with both outputs, or with how the command failed", async () => {
@@ -259,7 +289,9 @@ describe("the node's pages", () => {
     ["GET", "/debug/pprof/heap", 404, undefined],
     ["PUT", "/debug/flags/v", 405, undefined],
     ["HEAD", "/pods", 200, undefined],
-    ["GET", "/flagz", 404, undefined],
+    ["GET", "/flagz", 200, undefined],
+    ["POST", "/flagz", 405, "GET, HEAD"],
+    ["GET", "/flagz/more", 404, undefined],
     ["GET", "/stats/container", 404, undefined],
     ["GET", "/exec/ns/web/c", 400, undefined],
     ["POST", "/attach/ns/web/c", 400, undefined],

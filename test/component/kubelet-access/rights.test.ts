@@ -27,7 +27,7 @@ const rights: Readonly<Record<string, string>> = {
   "/pods": "get pods|proxy",
   "/runningpods": "get pods|proxy",
   "/configz": "get configz|proxy",
-  "/flagz": "get configz|proxy",
+  "/flagz": "get configz",
   "/statusz": "get statusz",
   "/stats": "get stats",
   "/metrics": "get metrics",
@@ -248,8 +248,8 @@ test("with enableDebuggingHandlers off pages are kept, refused or gone as upstre
       ["/logs/", 405],
       ["/debug/pprof/", 405],
       ["/configz", 404],
-      ["/statusz", 404],
       ["/flagz", 404],
+      ["/statusz", 404],
       ["/checkpoint/ns/web/c", 404, "POST"],
       ["/debug/flags/v", 404, "PUT"],
     ] as const) {
