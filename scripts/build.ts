@@ -1,5 +1,5 @@
 // npm run build [-- --outdir DIR]: remora.cjs (agent and command line), control-plane-worker.cjs, dns-worker.cjs,
-// hardware-child.cjs and ownership-child.cjs, in dist/ unless told otherwise.
+// hardware-child.cjs, ownership-child.cjs and removal-child.cjs, in dist/ unless told otherwise.
 import { readFile, rm } from "node:fs/promises";
 import { build, type Plugin } from "esbuild";
 
@@ -24,6 +24,7 @@ const result = await build({
     "dns-worker": "src/agent/dns-worker.ts",
     "hardware-child": "src/kubelet/node/hardware-child.ts",
     "ownership-child": "src/kubelet/volumes/ownership-child.ts",
+    "removal-child": "src/kubelet/volumes/removal-child.ts",
   },
   outdir,
   outExtension: { ".js": ".cjs" },
