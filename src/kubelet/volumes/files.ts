@@ -7,8 +7,9 @@ import {
   readFileSync,
   readlinkSync,
   renameSync,
-  rmSync,
+  rmdirSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from "node:fs";
 import {
@@ -20,42 +21,63 @@ import {
   readFile,
   readlink,
   rename,
-  rm,
+  rmdir,
   symlink,
+  unlink,
   writeFile,
 } from "node:fs/promises";
 
 type Awaitable<T> = T | Promise<T>;
 
-/** What the writer of volumes asks of a file system; failures are Node's. */
-export interface Files {
-  chmod(path: string, mode: number): Awaitable<void>;
-  chown(path: string, uid: number, gid: number): Awaitable<void>;
+/** What a file is; of a link the link's own. */
+export interface FileFacts {
+  readonly isFile: boolean;
   /** Permission bits and what is above them. */
-  mode(path: string): Awaitable<number>;
-  /** Makes parents too, where `recursive`. */
-  mkdir(
+  readonly mode: number;
+  readonly size: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** What the writer of volumes asks of a file system; failures are Node's. Nothing here goes below one directory. */
+export interface Files {
+  readonly chmod: (path: string, mode: number) => Awaitable<void>;
+  readonly chown: (path: string, uid: number, gid: number) => Awaitable<void>;
+  readonly facts: (path: string) => Awaitable<FileFacts>;
+  readonly mkdir: (path: string, mode: number) => Awaitable<unknown>;
+  readonly names: (
     path: string,
-    options: { readonly mode?: number; readonly recursive?: boolean },
-  ): Awaitable<unknown>;
-  names(
-    path: string,
-  ): Awaitable<readonly { readonly name: string; readonly isDirectory: boolean }[]>;
-  read(path: string): Awaitable<Buffer>;
-  readlink(path: string): Awaitable<string>;
-  rename(from: string, to: string): Awaitable<void>;
-  /** With all that is below; not there is success. */
-  remove(path: string): Awaitable<void>;
-  symlink(target: string, path: string): Awaitable<void>;
-  write(path: string, content: Uint8Array, mode: number): Awaitable<void>;
+  ) => Awaitable<readonly { readonly name: string; readonly isDirectory: boolean }[]>;
+  readonly read: (path: string) => Awaitable<Buffer>;
+  readonly readlink: (path: string) => Awaitable<string>;
+  readonly rename: (from: string, to: string) => Awaitable<void>;
+  /** Of an empty directory. */
+  readonly rmdir: (path: string) => Awaitable<void>;
+  readonly symlink: (target: string, path: string) => Awaitable<void>;
+  readonly unlink: (path: string) => Awaitable<void>;
+  /** Makes a file that must not be there yet. */
+  readonly write: (path: string, content: Uint8Array, mode: number) => Awaitable<void>;
+}
+
+interface StatsLike {
+  readonly mode: number;
+  readonly size: number;
+  readonly uid: number;
+  readonly gid: number;
+  isFile(): boolean;
+}
+
+function factsOf(stats: StatsLike): FileFacts {
+  const { gid, mode, size, uid } = stats;
+  return { isFile: stats.isFile(), mode, size, uid, gid };
 }
 
 /** On a disk: another thread waits for it. */
 export const diskFiles: Files = {
   chmod,
   chown,
-  mode: async (path) => (await lstat(path)).mode,
-  mkdir,
+  facts: async (path) => factsOf(await lstat(path)),
+  mkdir: async (path, mode) => mkdir(path, { mode }),
   names: async (path) => {
     const entries = await readdir(path, { withFileTypes: true });
     return entries.map((entry) => ({ name: entry.name, isDirectory: entry.isDirectory() }));
@@ -63,9 +85,10 @@ export const diskFiles: Files = {
   read: readFile,
   readlink,
   rename,
-  remove: async (path) => rm(path, { recursive: true, force: true }),
+  rmdir,
   symlink,
-  write: async (path, content, mode) => writeFile(path, content, { mode }),
+  unlink,
+  write: async (path, content, mode) => writeFile(path, content, { mode, flag: "wx" }),
 };
 
 /**
@@ -75,8 +98,8 @@ export const diskFiles: Files = {
 export const memoryFiles: Files = {
   chmod: chmodSync,
   chown: chownSync,
-  mode: (path) => lstatSync(path).mode,
-  mkdir: mkdirSync,
+  facts: (path) => factsOf(lstatSync(path)),
+  mkdir: (path, mode) => mkdirSync(path, { mode }),
   names: (path) =>
     readdirSync(path, { withFileTypes: true }).map((entry) => ({
       name: entry.name,
@@ -85,7 +108,8 @@ export const memoryFiles: Files = {
   read: (path) => readFileSync(path),
   readlink: (path) => readlinkSync(path),
   rename: renameSync,
-  remove: (path) => rmSync(path, { recursive: true, force: true }),
+  rmdir: rmdirSync,
   symlink: (target, path) => symlinkSync(target, path),
-  write: (path, content, mode) => writeFileSync(path, content, { mode }),
+  unlink: unlinkSync,
+  write: (path, content, mode) => writeFileSync(path, content, { mode, flag: "wx" }),
 };

@@ -12,6 +12,8 @@ export class VolumeError extends RemoraError {
 export interface PayloadFile {
   readonly content: Uint8Array;
   readonly mode: number;
+  /** Its owner; undefined leaves root. */
+  readonly uid?: number | undefined;
 }
 
 /** Files by path relative to the volume. */

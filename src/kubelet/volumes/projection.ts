@@ -89,15 +89,15 @@ function downwardFiles(items: readonly DownwardAPIVolumeFile[], making: Making):
   return out;
 }
 
-/** Credentials are readable by their owner only, once there is an owner (fsGroup or one common user). */
-function ownedMode({ defaultMode, pod }: Making): number {
-  return pod.spec?.securityContext?.fsGroup !== undefined || commonUser(pod) !== undefined
-    ? 0o600
-    : defaultMode;
+/** A credential is readable by its owner only, once there is an owner (fsGroup or one common user). */
+function ownedFile(content: Uint8Array, { defaultMode, pod }: Making): PayloadFile {
+  const uid = commonUser(pod);
+  const owned = uid !== undefined || pod.spec?.securityContext?.fsGroup !== undefined;
+  return { content, mode: owned ? 0o600 : defaultMode, uid };
 }
 
 /** The user that all containers run as, when the spec says so for each. */
-export function commonUser(pod: AssignedPod): number | undefined {
+function commonUser(pod: AssignedPod): number | undefined {
   const containers = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])];
   const outer = pod.spec?.securityContext?.runAsUser;
   const users = new Set(
@@ -113,7 +113,7 @@ async function tokenFiles(
 ): Promise<Payload> {
   const path = checkPayloadPath(projection.path);
   const token = await making.sources.tokens.get(making.pod, projection, making.signal);
-  return new Map([[path, { content: Buffer.from(token, "utf8"), mode: ownedMode(making) }]]);
+  return new Map([[path, ownedFile(Buffer.from(token, "utf8"), making)]]);
 }
 
 async function trustBundleFiles(
@@ -128,7 +128,7 @@ async function trustBundleFiles(
   }
   const path = checkPayloadPath(projection.path);
   const content = await sources.trustBundles.anchors(pod.metadata.uid, projection, signal);
-  return new Map([[path, { content, mode: ownedMode(making) }]]);
+  return new Map([[path, ownedFile(content, making)]]);
 }
 
 async function projectedFiles(projection: VolumeProjection, making: Making): Promise<Payload> {

@@ -42,8 +42,8 @@ function files(entries: Readonly<Record<string, string>>, mode = 0o644): Payload
 
 async function write(target: string, payload: Payload, fsGroup?: number): Promise<boolean> {
   suffix += 1;
-  const options = { fsGroup, uid: undefined, now: 0, suffix: String(suffix) };
-  return writeAtomicVolume(target, payload, options);
+  const options = { fsGroup, now: 0, suffix: String(suffix) };
+  return writeAtomicVolume(target, payload, options, signal);
 }
 
 test("an atomic volume shows its files through ..data and swaps them in one step", async () => {

@@ -1,11 +1,10 @@
 import { mkdir } from "node:fs/promises";
 
-import type { AssignedPod } from "../../types.ts";
 import { writeAtomicVolume } from "../atomic-writer.ts";
 import type { Payload } from "../payload.ts";
 import type { SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import type { PluginDeps } from "../plugins.ts";
-import { commonUser, volumePayload } from "../projection.ts";
+import { volumePayload } from "../projection.ts";
 import { pluginDirectories } from "../volume-kinds.ts";
 import { openVolumeRoot } from "../volume-root.ts";
 
@@ -28,12 +27,6 @@ async function payloadOf(
   return volumePayload(pod, volume, sources, signal);
 }
 
-/** Who owns the files of a projected volume, when all containers are one user: its tokens are for nobody else. */
-function ownerOf(kind: PayloadKind, pod: AssignedPod): number | undefined {
-  const fsGroup = pod.spec?.securityContext?.fsGroup;
-  return kind === "projected" && fsGroup === undefined ? commonUser(pod) : undefined;
-}
-
 /** A plug-in for one of these kinds. Such volumes are read-only for containers, and swap all their files in one step. */
 export function payloadPlugin(kind: PayloadKind, deps: PluginDeps): VolumePlugin {
   // Secrets must not reach a disk.
@@ -52,13 +45,9 @@ export function payloadPlugin(kind: PayloadKind, deps: PluginDeps): VolumePlugin
       }
       const fsGroup = pod.spec?.securityContext?.fsGroup;
       await deps.step("writeVolume");
-      await writeAtomicVolume(path, payload, {
-        fsGroup,
-        uid: ownerOf(kind, pod),
-        now: deps.clock.now(),
-        inMemory,
-        suffix: String(Math.floor(deps.random() * 1e9)).padStart(9, "0"),
-      });
+      const suffix = String(Math.floor(deps.random() * 1e9)).padStart(9, "0");
+      const options = { fsGroup, now: deps.clock.now(), inMemory, suffix };
+      await writeAtomicVolume(path, payload, options, signal);
       await openVolumeRoot(path, fsGroup, inMemory);
       return { hostPath: path, readOnly: true, ownership: "done" };
     },
