@@ -1,3 +1,6 @@
+import { isLocalVolume, isOnNode, localVolumes } from "../../api/local-volumes.ts";
+import { parseStored } from "../../api/object.ts";
+import type { PersistentVolume } from "../../api/types.gen.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import { parseCertificationRequest } from "../../lib/pkcs10.ts";
 import {
@@ -11,10 +14,12 @@ import {
   text,
 } from "../kinds/access.ts";
 import { requestPEM } from "../kinds/certificate-signing-request-validation.ts";
+import { unifiedDiff } from "../kinds/unified-diff.ts";
 import { forbidden } from "../status-error.ts";
 import type { AdmissionAttributes, AdmissionPlugin, JsonObject, UserInfo } from "../types.ts";
 import { apiObjectReference } from "./pod-references.ts";
 import { isMirrorPod, mirrorAnnotation } from "./service-account.ts";
+import { audiencesOf } from "./token-audiences.ts";
 
 const userPrefix = "system:node:";
 const nodeGroup = "system:nodes";
@@ -70,6 +75,30 @@ function changedLabels(
   const old = before === undefined ? {} : mapOf(metadataOf(before)["labels"]);
   const keys = new Set([...Object.keys(next), ...Object.keys(old)]);
   return [...keys].filter((key) => next[key] !== old[key]).toSorted();
+}
+
+/** What the server writes itself, or what says nothing about the object. */
+function withoutBookkeeping(object: Readonly<JsonObject>): JsonObject {
+  const {
+    resourceVersion: _version,
+    managedFields: _fields,
+    finalizers: _finalizers,
+    ...metadata
+  } = metadataOf(object);
+  return { ...object, metadata };
+}
+
+/** A claim without what a node may write when it has expanded the volume (KEP-1790). */
+function withoutOwnPart(claim: Readonly<JsonObject>): JsonObject {
+  const {
+    capacity: _capacity,
+    conditions: _conditions,
+    allocatedResources: _allocated,
+    allocatedResourceStatuses: _statuses,
+    ...status
+  } = record(claim["status"]);
+  const { finalizers } = metadataOf(claim);
+  return { ...withoutBookkeeping(claim), status, finalizers };
 }
 
 class Restriction {
@@ -227,17 +256,14 @@ class Restriction {
     if (!this.#ownsPod(pod)) {
       this.#refuse("node requested token bound to a pod scheduled on a different node");
     }
-    this.#audience(strings(spec["audiences"]), record(pod["spec"]));
+    this.#audience(strings(spec["audiences"]), pod);
   }
 
   /** A node may only ask for audiences that a volume of the pod asks for (1.33). */
-  #audience(audiences: readonly string[], spec: Readonly<JsonObject>): void {
+  #audience(audiences: readonly string[], pod: Readonly<JsonObject>): void {
     if (audiences.length > 1) this.#refuse("node may only request 0 or 1 audiences");
     const wanted = audiences[0] ?? "";
-    const offered = records(spec["volumes"])
-      .flatMap((volume) => records(record(volume["projected"])["sources"]))
-      .filter((source) => source["serviceAccountToken"] !== undefined)
-      .map((source) => text(record(source["serviceAccountToken"])["audience"]));
+    const offered = audiencesOf(pod, this.#attributes.objects);
     if (wanted === "" || offered.includes(wanted)) return;
     this.#refuse(
       `audience "${wanted}" not found in pod spec volume, ${userPrefix}${this.#node} is not authorized to request tokens for this audience`,
@@ -259,6 +285,46 @@ class Restriction {
     if ((name === "" ? nameOf(object ?? {}) : name) !== this.#node) {
       this.#refuse("can only access CSINode with the same name as the requesting node");
     }
+  }
+
+  /** A node says how large a volume has become, and nothing else of a claim. */
+  claim(): void {
+    const { subresource, operation, object, oldObject } = this.#attributes;
+    if (subresource !== "status") this.#refuse("may only update PVC status");
+    if (operation !== "UPDATE" || object === undefined || oldObject === undefined)
+      this.#refuse(`unexpected operation "${operation}"`);
+    const [after, before] = [object, oldObject].map((claim) => withoutOwnPart(claim));
+    if (semanticEqual(after, before)) return;
+    this.#refuse(
+      `node "${this.#node}" is not allowed to update fields other than status.quantity and status.conditions: ${unifiedDiff(before, after)}`,
+    );
+  }
+
+  /**
+   * Of a volume that a node keeps itself it takes off its finalizer, when the volume is to go and its data is gone. The
+   * right to patch comes from a role of this control plane; nothing else may be done with it.
+   */
+  volume(): void {
+    const { subresource, operation, object, oldObject, objects } = this.#attributes;
+    const { finalizer } = localVolumes;
+    const rule = `node "${this.#node}" may only remove the finalizer ${finalizer} of a volume of its own that is being deleted`;
+    if (subresource !== undefined || operation !== "UPDATE") this.#refuse(rule);
+    if (object === undefined || oldObject === undefined) this.#refuse(rule);
+    const node = objects.get("nodes", "", this.#node);
+    const labels = node === undefined ? {} : mapOf(metadataOf(node)["labels"]);
+    const stored = parseStored<PersistentVolume>(oldObject);
+    const isOwn = isLocalVolume(stored) && isOnNode(stored, { name: this.#node, labels });
+    const kept = (volume: Readonly<JsonObject>): string[] =>
+      strings(metadataOf(volume)["finalizers"]);
+    const isAllowed =
+      isOwn &&
+      metadataOf(oldObject)["deletionTimestamp"] !== undefined &&
+      semanticEqual(
+        kept(object),
+        kept(oldObject).filter((one) => one !== finalizer),
+      ) &&
+      semanticEqual(withoutBookkeeping(object), withoutBookkeeping(oldObject));
+    if (!isAllowed) this.#refuse(rule);
   }
 
   /** A node asks for certificates in its own name only; what else must be right, the signer looks at. */
@@ -286,6 +352,10 @@ class Restriction {
         return this.nodes();
       case "/serviceaccounts":
         return subresource === "token" ? this.token() : undefined;
+      case "/persistentvolumeclaims":
+        return this.claim();
+      case "/persistentvolumes":
+        return this.volume();
       case "coordination.k8s.io/leases":
         return this.lease();
       case "storage.k8s.io/csinodes":

@@ -1,6 +1,6 @@
 import type { AuthorizationAttributes, Authorizer, UserInfo } from "../types.ts";
 import type { NodeGraph } from "./node-graph.ts";
-import { type ReferenceKind, referenceKey } from "./node-references.ts";
+import type { ReferenceKind } from "./node-references.ts";
 import { type PolicyRule, ruleAllows } from "./rules.ts";
 
 type Decision = { readonly allowed: boolean; readonly reason: string };
@@ -38,7 +38,7 @@ function related(
       ? (selectedValue(request.fieldSelector, "metadata.name") ?? "")
       : request.name;
   if (name === "") return noOpinion("No Object name found");
-  return graph.allows(node, referenceKey(kind, request.namespace, name))
+  return graph.allows(node, { kind, namespace: request.namespace, name })
     ? allow
     : noOpinion(`no relationship found between node '${node}' and this object`);
 }
@@ -53,15 +53,20 @@ function readNamespaced(kind: ReferenceKind): Handler {
   };
 }
 
+function readOne(kind: ReferenceKind): Handler {
+  return (node, request, graph) => {
+    if (request.verb !== "get") return noOpinion("can only get individual resources of this type");
+    if (request.subresource !== "") return noOpinion("cannot get subresource");
+    return related(kind, node, request, graph);
+  };
+}
+
 const claims: Handler = (node, request, graph) => {
-  if (request.subresource === "status") {
-    return ["update", "patch"].includes(request.verb)
-      ? related("persistentvolumeclaims", node, request, graph)
-      : noOpinion("can only get/update/patch this type");
-  }
-  if (request.verb !== "get") return noOpinion("can only get individual resources of this type");
-  if (request.subresource !== "") return noOpinion("cannot get subresource");
-  return related("persistentvolumeclaims", node, request, graph);
+  if (request.subresource !== "status")
+    return readOne("persistentvolumeclaims")(node, request, graph);
+  return ["update", "patch"].includes(request.verb)
+    ? related("persistentvolumeclaims", node, request, graph)
+    : noOpinion("can only get/update/patch this type");
 };
 
 const serviceAccounts: Handler = (node, request, graph) => {
@@ -150,11 +155,13 @@ const handlers: Readonly<Record<string, Handler>> = {
   "/secrets": readNamespaced("secrets"),
   "/configmaps": readNamespaced("configmaps"),
   "/persistentvolumeclaims": claims,
+  "/persistentvolumes": readOne("persistentvolumes"),
   "/serviceaccounts": serviceAccounts,
   "/nodes": nodes,
   "/pods": pods,
   "coordination.k8s.io/leases": leases,
   "storage.k8s.io/csinodes": csiNodes,
+  "storage.k8s.io/volumeattachments": readOne("volumeattachments"),
 };
 
 /**

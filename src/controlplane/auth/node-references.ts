@@ -5,7 +5,13 @@ import type { JsonObject } from "../types.ts";
 export type ReferenceKey = string;
 
 /** Kinds of references; plural resource names. */
-export type ReferenceKind = "secrets" | "configmaps" | "serviceaccounts" | "persistentvolumeclaims";
+export type ReferenceKind =
+  | "secrets"
+  | "configmaps"
+  | "serviceaccounts"
+  | "persistentvolumeclaims"
+  | "persistentvolumes"
+  | "volumeattachments";
 
 export function referenceKey(kind: ReferenceKind, namespace: string, name: string): ReferenceKey {
   return `${kind}/${namespace}/${name}`;
@@ -43,7 +49,7 @@ const secretRefSources = [
   "storageos",
 ];
 
-function volumeReferences(volume: JsonObject): Reference[] {
+function podVolumeReferences(volume: JsonObject): Reference[] {
   const projected = volume["projected"];
   const ephemeral = volume["ephemeral"];
   return [
@@ -103,7 +109,7 @@ export function podReferences(pod: Readonly<JsonObject>): ReferenceKey[] {
       "secrets",
       nameIn(secret, "name"),
     ]),
-    ...records(spec["volumes"]).flatMap(volumeReferences),
+    ...records(spec["volumes"]).flatMap(podVolumeReferences),
     ...containers.flatMap(containerReferences),
   ];
   const keys = references
@@ -116,4 +122,53 @@ export function podReferences(pod: Readonly<JsonObject>): ReferenceKey[] {
       ),
     );
   return [...new Set(keys)];
+}
+
+/** What a PersistentVolume lets the nodes read that run pods with its claim. */
+export interface VolumeReferences {
+  readonly claim: ReferenceKey;
+  /** Secrets that mounting needs; not those of attaching and expanding, which are the controllers' business. */
+  readonly secrets: readonly ReferenceKey[];
+}
+
+/** Sources with one `secretRef`, whose namespace is the claim's unless they say otherwise. */
+const secretOwners = [
+  "cephfs",
+  "cinder",
+  "flexVolume",
+  "iscsi",
+  "rbd",
+  "scaleIO",
+  "storageos",
+] as const;
+const nodeSecrets = ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] as const;
+
+/** The edges of a PersistentVolume in upstream's graph; undefined for one that no claim has. */
+export function volumeReferences(volume: Readonly<JsonObject>): VolumeReferences | undefined {
+  const spec = isRecord(volume["spec"]) ? volume["spec"] : {};
+  const claimRef = spec["claimRef"];
+  if (!isRecord(claimRef)) return undefined;
+  const namespace = nameIn(claimRef, "namespace");
+  const secrets: (readonly [string, string])[] = [];
+  const azureFile = spec["azureFile"];
+  secrets.push([
+    nameIn(azureFile, "secretNamespace") || namespace,
+    nameIn(azureFile, "secretName"),
+  ]);
+  for (const key of secretOwners) {
+    const source = spec[key];
+    const reference = isRecord(source) ? source["secretRef"] : undefined;
+    secrets.push([nameIn(reference, "namespace") || namespace, nameIn(reference, "name")]);
+  }
+  const csi = spec["csi"];
+  for (const key of nodeSecrets) {
+    const reference = isRecord(csi) ? csi[key] : undefined;
+    secrets.push([nameIn(reference, "namespace"), nameIn(reference, "name")]);
+  }
+  return {
+    claim: referenceKey("persistentvolumeclaims", namespace, nameIn(claimRef, "name")),
+    secrets: secrets
+      .filter(([, name]) => name !== "")
+      .map(([owner, name]) => referenceKey("secrets", owner, name)),
+  };
 }
