@@ -15,11 +15,14 @@ import {
 } from "../kubelet/images/credential-provider-config.ts";
 import { checkReservations } from "../kubelet/node/allocatable.ts";
 import { systemHost } from "../kubelet/node/host.ts";
+import { LocalVolumes } from "../kubelet/local-volumes/local-volumes.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
 import { NamespaceNames } from "../dns/namespace-names.ts";
 import type { StepHook } from "../kubelet/steps.ts";
+import { systemMounter } from "../kubelet/volumes/mounter.ts";
+import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -189,6 +192,20 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       credentialProviders: providers,
       ...(options.environment === undefined ? {} : { environment: options.environment }),
     });
+    const volumes = new LocalVolumes({
+      nodeName: config.nodeName,
+      directory: config.localVolumesDir ?? join(config.rootDir, "local-volumes"),
+      rootDir: config.rootDir,
+      recordsDir: join(config.rootDir, "local-volume-records"),
+      client: nodeClient,
+      node: node.view,
+      events,
+      mounter: systemMounter,
+      removeTree,
+      clock,
+      logger: logger.child({ component: "local-volumes" }),
+      random,
+    });
     const serving = await openServingCertificate({
       config,
       client,
@@ -253,6 +270,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       [
         named("node", node),
         named("pods", pods),
+        named("local volumes", volumes),
         named("server", server),
         named("serving certificate", serving),
         ...(options.clientRotation === undefined ? [] : [options.clientRotation]),

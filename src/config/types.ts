@@ -16,6 +16,8 @@ export interface AgentConfig {
   readonly providerID?: string;
   /** Kubelet root: pods/, pki/ and our own state files live below. */
   readonly rootDir: string;
+  /** Where local volumes are kept that the cluster's own provisioner made; default `local-volumes` below `rootDir`. */
+  readonly localVolumesDir?: string;
   /** /var/log/pods */
   readonly podLogsDir: string;
   /** /var/log/containers */

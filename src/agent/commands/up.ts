@@ -65,6 +65,8 @@ function upConfig(
     kubeconfig: files.nodeKubeconfig,
     proxyKubeconfig: files.proxyKubeconfig,
     rootDir: join(flags.stateDir, "kubelet"),
+    // Beside what `remora down` removes: the data of claims is nobody's to remove by the way.
+    localVolumesDir: join(flags.stateDir, "volumes"),
     clusterCIDRs: [flags.clusterCidr],
     serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [upClusterDNS({ serviceCIDR: flags.serviceCidr })],
