@@ -107,20 +107,22 @@ export class Operations<T> {
   /**
    * Ends all work of a group and forgets it.
    *
-   * @returns Whether it has ended; what hangs may take longer, and is then remembered until it has.
+   * @returns Keys of what has not ended: it hangs, and is remembered until it has.
    */
-  async stop(group: string, signal: AbortSignal): Promise<boolean> {
+  async stop(group: string, signal: AbortSignal): Promise<readonly string[]> {
     const state = this.#groups.get(group);
-    if (state === undefined) return true;
+    if (state === undefined) return [];
     state.stop.abort(notNeeded);
-    const over = new AbortController();
-    const tired = this.#tired(AbortSignal.any([signal, over.signal]));
-    const all = running(state);
-    const ended = Promise.all(all).then(() => true);
-    const result = all.length === 0 || (await Promise.race([ended, tired.then(() => false)]));
-    over.abort(notNeeded);
-    if (result) this.#groups.delete(group);
-    return result;
+    const ending = running(state);
+    if (ending.length > 0) {
+      const over = new AbortController();
+      const tired = this.#tired(AbortSignal.any([signal, over.signal]));
+      await Promise.race([Promise.all(ending), tired]);
+      over.abort(notNeeded);
+    }
+    const left = [...state.operations].filter(([, operation]) => operation.running !== undefined);
+    if (left.length === 0) this.#groups.delete(group);
+    return left.map(([key]) => key);
   }
 
   /** Resolves when nothing runs any more. Call after the signal has aborted. */

@@ -1,10 +1,9 @@
-import { mkdir, readdir } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 
 import type { Volume } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { errorCode, errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Device, Mount } from "../../runtime/types.ts";
 import type { PodContainer } from "../spec/containers.ts";
@@ -22,7 +21,8 @@ import type { AssignedPod } from "../types.ts";
 import { volumeGroup } from "./claims.ts";
 import type { MountTable } from "./mount-table.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
-import { Operations, type Standing, type Work } from "./operations.ts";
+import { namesIn } from "./names-in.ts";
+import { Operations, type Work } from "./operations.ts";
 import { VolumeError } from "./payload.ts";
 import type {
   ApplyOwnership,
@@ -36,6 +36,7 @@ import type { RemoveTree } from "./remove-tree.ts";
 import type { ServiceAccountTokens } from "./service-account-token.ts";
 import { ResolveError, SetUpError, SetUpReport, type SetUpResult } from "./set-up-report.ts";
 import { bindSubPath } from "./subpath.ts";
+import { TakeDown, TearDownError } from "./take-down.ts";
 import { usedVolumes } from "./used-volumes.ts";
 import { volumeKind } from "./volume-kinds.ts";
 
@@ -60,6 +61,11 @@ export interface VolumesOptions {
   readonly wake: (uid: string) => void;
 }
 
+/** When to look again after a set-up that does not end although it was told to. */
+const busyMs = 10_000;
+/** What this agent makes directories of pods for: uids of the API server, and of pods from files. */
+const podUID = /^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$/i;
+
 /** What one volume of a pod came to. */
 interface SetUp {
   readonly spec: VolumeSpec;
@@ -70,7 +76,7 @@ interface SetUp {
 export class Volumes {
   readonly #options: VolumesOptions;
   readonly #setUps: Operations<SetUp>;
-  readonly #tearDowns: Operations<void>;
+  readonly #takeDown: TakeDown;
   /** By pod and volume. A restart loses it: set-up comes before every use. */
   readonly #prepared = new Map<string, Map<string, PreparedVolume>>();
   readonly #reports = new Map<string, SetUpReport>();
@@ -79,7 +85,7 @@ export class Volumes {
     this.#options = options;
     const { clock, signal, wake } = options;
     this.#setUps = new Operations({ clock, signal, onSettled: wake });
-    this.#tearDowns = new Operations({ clock, signal, onSettled: wake });
+    this.#takeDown = new TakeDown(options);
   }
 
   /** Where the pod's files are. */
@@ -87,9 +93,10 @@ export class Volumes {
     return podPaths(this.#options.config.rootDir, uid);
   }
 
-  /** Uids of all pods that have a directory. */
+  /** Uids of all pods that have a directory. What is called otherwise (`lost+found`) is somebody else's. */
   async podsOnDisk(): Promise<readonly string[]> {
-    return namesIn(podsDirectory(this.#options.config.rootDir));
+    const names = await namesIn(podsDirectory(this.#options.config.rootDir));
+    return names.filter((name) => podUID.test(name));
   }
 
   /** Makes the pod's own directories. */
@@ -109,17 +116,19 @@ export class Volumes {
    * Makes the volumes that the pod's containers use ready and their content current. What fails or takes long keeps no
    * other volume from it, and goes on apart from this call; the pod is woken when it is through.
    *
+   * @param wanted Which of them; default all.
    * @throws The signal's reason.
    */
   async setUp(
     pod: AssignedPod,
     addresses: PodAddresses,
     signal: AbortSignal,
+    wanted: (volume: Volume) => boolean = () => true,
   ): Promise<SetUpResult> {
     const { uid } = pod.metadata;
     let table: MountTable | undefined;
     const mounts = (): MountTable => (table ??= this.#options.mounter.table());
-    const volumes = usedVolumes(pod);
+    const volumes = usedVolumes(pod).filter(wanted);
     const works = new Map<string, Work<SetUp>>(
       volumes.map((volume) => [
         volume.name,
@@ -214,47 +223,33 @@ export class Volumes {
    * Takes down the pod's volumes, each by itself, and removes them; logs of containers stay. Call when all its
    * containers have stopped.
    *
-   * @throws {VolumeError} naming what does not go and why; to be tried again.
+   * @throws {TearDownError} naming what does not go and why.
    */
   async tearDown(uid: string, signal: AbortSignal): Promise<void> {
-    const paths = this.paths(uid);
-    if (!(await this.#setUps.stop(uid, signal))) {
-      throw new VolumeError("volumes are still being set up");
+    const busy = await this.#setUps.stop(uid, signal);
+    if (busy.length > 0) {
+      const message = `still being set up: volumes=[${busy.toSorted().join(" ")}]`;
+      throw new TearDownError(message, { news: false, retryInMs: busyMs });
     }
-    await this.#takeDown(
-      uid,
-      new Map([["volume-subpaths", this.#removal(paths.subPaths)]]),
-      signal,
-    );
-    const works = new Map<string, Work<void>>();
-    for (const directory of [paths.volumes, paths.volumeDevices]) {
-      for (const plugin of await namesIn(directory)) {
-        for (const name of await namesIn(join(directory, plugin))) {
-          const path = join(directory, plugin, name);
-          works.set(path, async (stop) => this.#tearDownOne(uid, path, stop));
-        }
-      }
-    }
-    await this.#takeDown(uid, works, signal);
-    const rest = [paths.volumes, paths.volumeDevices].map(
-      (directory) => [directory, this.#removal(directory)] as const,
-    );
-    await this.#takeDown(uid, new Map(rest), signal);
+    await this.#takeDown.pod(uid, this.paths(uid), signal);
     this.#options.tokens.forget(uid);
     this.#options.released?.(uid);
     this.#prepared.delete(uid);
     this.#reports.delete(uid);
-    await this.#tearDowns.stop(uid, signal);
   }
 
-  /** Removes the pod's directory. Call after {@link tearDown}. */
+  /**
+   * Removes the pod's directory. Call after {@link tearDown}.
+   *
+   * @throws {VolumeError} with the exact path that does not go.
+   */
   async removeDirectories(uid: string, signal: AbortSignal): Promise<void> {
-    await this.#unmountAndRemove(this.paths(uid).root, signal);
+    await this.#takeDown.remove(this.paths(uid).root, signal);
   }
 
   /** Resolves when nothing goes on any more. Call after the signal has aborted. */
   async idle(): Promise<void> {
-    await Promise.all([this.#setUps.idle(), this.#tearDowns.idle()]);
+    await Promise.all([this.#setUps.idle(), this.#takeDown.idle()]);
   }
 
   #preparedVolume(pod: AssignedPod, name: string): PreparedVolume | undefined {
@@ -331,49 +326,6 @@ export class Volumes {
     await step("applyOwnership");
     await applyOwnership({ pod, spec, prepared }, signal);
   }
-
-  async #takeDown(
-    uid: string,
-    works: ReadonlyMap<string, Work<void>>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    if (works.size === 0) return;
-    const standings = await this.#tearDowns.round(uid, works, signal);
-    const problems = [...standings].flatMap(([path, standing]) => tearDownProblem(path, standing));
-    if (problems.length > 0) throw new VolumeError(problems.join("; "));
-  }
-
-  async #tearDownOne(podUID: string, path: string, signal: AbortSignal): Promise<void> {
-    const directory = basename(dirname(path));
-    const plugin = this.#options.plugins.find((each) => each.directory === directory);
-    await plugin?.tearDown?.({ podUID, name: basename(path), path }, signal);
-    await this.#unmountAndRemove(path, signal);
-  }
-
-  #removal(path: string): Work<void> {
-    return async (signal) => this.#unmountAndRemove(path, signal);
-  }
-
-  async #unmountAndRemove(path: string, signal: AbortSignal): Promise<void> {
-    const { logger, mounter, removeTree, step } = this.#options;
-    for (const point of mounter.table().below(path)) {
-      await step("unmountVolume");
-      const how = await mounter.unmount(point.path, signal);
-      if (how === "unmounted") continue;
-      logger.log("warn", "volume does not answer: taken out of the tree while it may be in use", {
-        path: point.path,
-        type: point.type,
-        source: point.source,
-      });
-    }
-    // A removal must never reach into something that is still mounted: that would be other people's data.
-    const left = mounter.table().below(path);
-    if (left.length > 0) {
-      throw new VolumeError(`still mounted: ${left.map((mount) => mount.path).join(", ")}`);
-    }
-    await step("removeVolume");
-    await removeTree(path, signal);
-  }
 }
 
 function unsupported({ persistent, volume }: VolumeSpec): VolumeError {
@@ -381,20 +333,4 @@ function unsupported({ persistent, volume }: VolumeSpec): VolumeError {
   const found = volumeKind(volume);
   const type = found.kind === "unsupported" ? found.type : found.kind;
   return new VolumeError(`volume type ${type} is not supported by this node`);
-}
-
-function tearDownProblem(path: string, standing: Standing<void>): readonly string[] {
-  if (standing.kind === "done") return [];
-  const why =
-    standing.kind === "running" ? "it takes longer than a second" : errorMessage(standing.error);
-  return [`UnmountVolume.TearDown failed for volume "${basename(path)}" : ${why}`];
-}
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw error;
-  }
 }
