@@ -96,6 +96,15 @@ function plainNotFound(): ApiReply {
 /** Streams that a WebSocket GET opens: they change the pod, so `create` is asked for beside `get` (KEP-4006). */
 const upgradeSubresources = new Set(["exec", "attach", "portforward"]);
 
+/**
+ * Whether a read would open a stream into a pod. Nothing else of a node is a stream, so that who may only read nodes/proxy
+ * needs none; whatever the path is spelt like, the node takes no command without one by GET.
+ */
+function opensStream({ upgrade }: ApiCall, { plural, subresource = "" }: ResourcePath): boolean {
+  if (plural === "pods" && upgradeSubresources.has(subresource)) return true;
+  return plural === "nodes" && subresource === "proxy" && upgrade === true;
+}
+
 class Handler implements ApiHandler {
   readonly #options: ApiHandlerOptions;
   readonly #kinds: ReadonlyMap<string, KindDefinition>;
@@ -247,7 +256,7 @@ class Handler implements ApiHandler {
   ): Promise<ApiReply> {
     const { path, kind, verb } = routed;
     this.#authorizeResource(call, user, path, verb);
-    if (verb === "get" && upgradeSubresources.has(path.subresource ?? ""))
+    if (verb === "get" && opensStream(call, path))
       this.#authorizeResource(call, user, path, "create");
     this.#checkVerb(routed);
     if (kind.deprecation !== undefined) warnings.push(kind.deprecation);

@@ -16,6 +16,8 @@ export interface ApiCall {
   readonly userAgent: string;
   readonly ifNoneMatch: string;
   readonly body: CallBody | undefined;
+  /** The connection is to become a stream (`Connection: Upgrade`); default no. */
+  readonly upgrade?: boolean;
   /** Who asks; undefined for an anonymous request. */
   readonly user: UserInfo | undefined;
   /** Ends watches. */

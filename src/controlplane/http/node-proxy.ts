@@ -44,7 +44,8 @@ function forwarded(headers: IncomingMessage["headers"]): RawHeaders {
   const out: RawHeaders = {};
   for (const [name, value] of Object.entries(headers))
     // Names with a colon are HTTP/2's request line.
-    if (value !== undefined && !name.startsWith(":") && !notForwarded.has(name)) out[name] = value;
+    if (value !== undefined && !/^(:|impersonate-)/.test(name) && !notForwarded.has(name))
+      out[name] = value;
   return out;
 }
 
@@ -154,10 +155,19 @@ export async function relayRequest(
   }
 }
 
-function headText(response: IncomingMessage): string {
+/** A refusal's body arrives unwrapped and ends with its connection. */
+const ofOneConnection = new Set(["connection", "keep-alive", "transfer-encoding"]);
+
+/** @param without Headers that are left out, for an answer after which the connection ends. */
+function headText(response: IncomingMessage, without?: ReadonlySet<string>): string {
   const lines = [`HTTP/1.1 ${response.statusCode ?? 502} ${response.statusMessage ?? ""}`];
-  for (let index = 0; index + 1 < response.rawHeaders.length; index += 2)
-    lines.push(`${response.rawHeaders[index]}: ${response.rawHeaders[index + 1]}`);
+  const { rawHeaders } = response;
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const name = rawHeaders[index] ?? "";
+    if (without?.has(name.toLowerCase()) !== true)
+      lines.push(`${name}: ${rawHeaders[index + 1] ?? ""}`);
+  }
+  if (without !== undefined) lines.push("Connection: close");
   return `${lines.join("\r\n")}\r\n\r\n`;
 }
 
@@ -220,13 +230,14 @@ export async function relayUpgrade(
   } catch (error) {
     throw unreachable(target, error);
   }
-  socket.write(headText(far.response));
   if (far.kind === "refused") {
+    socket.write(headText(far.response, ofOneConnection));
     await pipeline(far.response, socket).catch(() => {
       socket.destroy();
     });
     return;
   }
+  socket.write(headText(far.response));
   if (far.head.length > 0) socket.write(far.head);
   if (head.length > 0) far.socket.write(head);
   await splice(socket, far.socket);

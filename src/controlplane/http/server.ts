@@ -249,7 +249,10 @@ class Server {
     const signal = AbortSignal.any([gone.signal, this.#stop.signal]);
     let reply: ApiReply;
     try {
-      reply = await this.#options.handler.handle(this.#call(request, undefined, signal));
+      reply = await this.#options.handler.handle({
+        ...this.#call(request, undefined, signal),
+        upgrade: true,
+      });
       if (reply.kind === "relay") {
         const client = this.#kubeletClient;
         await relayUpgrade(reply.target, request, { socket, head }, { client, signal });
