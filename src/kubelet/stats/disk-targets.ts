@@ -31,7 +31,7 @@ export interface PodTargets {
 /** Volumes in memory, and those that count as ephemeral storage (as upstream counts them). */
 function volumeTarget(volume: Volume, path: string): VolumeTarget {
   const { configMap, emptyDir, name, projected, secret } = volume;
-  const inMemory = emptyDir?.medium === "Memory";
+  const inMemory = (emptyDir?.medium ?? "") !== "";
   const bare = [configMap, projected, secret, volume.downwardAPI].every(
     (kind) => kind === undefined,
   );

@@ -4,6 +4,7 @@ import { within } from "../../lib/clock.ts";
 import { exec, execResult } from "../../lib/exec.ts";
 import { ExecError, isAbort } from "../../lib/errors.ts";
 import { type MountEntry, MountTable } from "./mount-table.ts";
+import { swaplessOptions } from "./swapless.ts";
 
 /** What mount(8) is asked for. */
 export interface MountRequest {
@@ -18,7 +19,7 @@ export interface MountRequest {
 /** The kernel's mount table, as far as volumes need it. Every call has its own deadline besides the signal. */
 export interface Mounter {
   mount(request: MountRequest, signal: AbortSignal): Promise<void>;
-  /** Mounts a tmpfs; options as mount(8) takes them. */
+  /** Mounts a tmpfs that is not swapped out, where the kernel knows how; options as mount(8) takes them. */
   mountTmpfs(path: string, options: readonly string[], signal: AbortSignal): Promise<void>;
   /** Binds what `source` is right now; a magic link such as /proc/PID/fd/N is followed by the kernel, never by path. */
   bind(source: string, target: string, signal: AbortSignal): Promise<void>;
@@ -75,7 +76,18 @@ export const systemMounter: Mounter = {
     );
   },
   async mountTmpfs(path, options, signal) {
-    await systemMounter.mount({ source: "tmpfs", target: path, type: "tmpfs", options }, signal);
+    const swapless = swaplessOptions(readFileSync("/proc/sys/kernel/osrelease", "utf8"));
+    const mount = async (more: readonly string[]): Promise<void> => {
+      const request = { source: "tmpfs", target: path, type: "tmpfs" };
+      await systemMounter.mount({ ...request, options: [...options, ...more] }, signal);
+    };
+    try {
+      await mount(swapless);
+    } catch (error) {
+      // Not everybody may decide about swap: a machine inside another's user namespace may not.
+      if (!(error instanceof ExecError) || swapless.length === 0) throw error;
+      await mount([]);
+    }
   },
   async bind(source, target, signal) {
     await within(signal, mountMs, (limited) =>

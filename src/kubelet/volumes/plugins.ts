@@ -45,7 +45,7 @@ export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
   const forDisks = { ...deps, programs: deps.programs ?? systemPrograms };
   return [
     emptyDirPlugin(deps),
-    hostPathPlugin(),
+    hostPathPlugin(deps),
     payloadPlugin("configMap", deps),
     payloadPlugin("secret", deps),
     payloadPlugin("downwardAPI", deps),
