@@ -72,6 +72,8 @@ export interface Cluster {
     input: JsonObject,
     options?: { readonly subresource?: string; readonly as?: RequestContext },
   ): JsonObject;
+  /** Runs the plug-ins that check, and nothing else. */
+  admit(attributes: AdmissionAttributes): void;
 }
 
 function resourceOf(kind: KindDefinition): string {
@@ -182,6 +184,9 @@ export function createCluster(): Cluster {
       for (const plugin of admission) plugin.validate?.(attributes);
       strategy.allocate?.(object, old, as);
       return object;
+    },
+    admit(attributes) {
+      for (const plugin of admission) plugin.validate?.(attributes);
     },
   };
 }
