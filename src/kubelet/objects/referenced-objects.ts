@@ -5,7 +5,7 @@ import type { Change, Informer } from "../../api/informer-types.ts";
 import { objectKey } from "../../api/object.ts";
 import { objectPath, type Resource } from "../../api/resource.ts";
 import { CONFIG_MAPS, SECRETS } from "../../api/resources.ts";
-import type { Pod } from "../../api/types.gen.ts";
+import type { Pod, Volume } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { environmentReferences } from "../spec/env.ts";
@@ -17,6 +17,11 @@ export interface Reference {
   readonly kind: ReferencedKind;
   readonly namespace: string;
   readonly name: string;
+}
+
+/** Tells references apart. */
+export function referenceKey({ kind, namespace, name }: Reference): string {
+  return `${kind}/${objectKey(namespace, name)}`;
 }
 
 export interface ReferencedObjectsOptions {
@@ -41,6 +46,20 @@ interface Watched {
 // A watch that is not up by then may be one that the server refuses; a plain GET gives the reason.
 const syncPatienceMs = 2_000;
 
+/** What a volume shows. */
+export function volumeReferences(
+  volume: Volume,
+): readonly { readonly kind: ReferencedKind; readonly name: string | undefined }[] {
+  const out: { kind: ReferencedKind; name: string | undefined }[] = [];
+  if (volume.configMap !== undefined) out.push({ kind: "ConfigMap", name: volume.configMap.name });
+  if (volume.secret !== undefined) out.push({ kind: "Secret", name: volume.secret.secretName });
+  for (const { configMap, secret } of volume.projected?.sources ?? []) {
+    if (configMap !== undefined) out.push({ kind: "ConfigMap", name: configMap.name });
+    if (secret !== undefined) out.push({ kind: "Secret", name: secret.name });
+  }
+  return out;
+}
+
 /** Everything a pod refers to by name, as `kind/name`. */
 export function podReferences(pod: Pod): readonly { kind: ReferencedKind; name: string }[] {
   const found = new Map<string, { kind: ReferencedKind; name: string }>();
@@ -53,12 +72,7 @@ export function podReferences(pod: Pod): readonly { kind: ReferencedKind; name: 
     for (const name of secrets) add("Secret", name);
   }
   for (const volume of pod.spec?.volumes ?? []) {
-    add("ConfigMap", volume.configMap?.name);
-    add("Secret", volume.secret?.secretName);
-    for (const source of volume.projected?.sources ?? []) {
-      add("ConfigMap", source.configMap?.name);
-      add("Secret", source.secret?.name);
-    }
+    for (const { kind, name } of volumeReferences(volume)) add(kind, name);
   }
   for (const { name } of pod.spec?.imagePullSecrets ?? []) add("Secret", name);
   return [...found.values()];
@@ -90,7 +104,7 @@ export class ReferencedObjects {
     const keys = new Set<string>();
     for (const { kind, name } of podReferences(pod)) {
       const reference = { kind, namespace, name };
-      const key = keyOf(reference);
+      const key = referenceKey(reference);
       keys.add(key);
       this.#use(key, reference, uid);
     }
@@ -117,7 +131,7 @@ export class ReferencedObjects {
     signal: AbortSignal,
   ): Promise<ReferencedObject | undefined> {
     const reference = { kind, ...at };
-    const watched = this.#watched.get(keyOf(reference));
+    const watched = this.#watched.get(referenceKey(reference));
     if (watched !== undefined && (await this.#isSynced(watched, signal))) {
       const cached = watched.informer.get(objectKey(at.namespace, at.name));
       if (cached !== undefined) return cached;
@@ -151,7 +165,7 @@ export class ReferencedObjects {
   }
 
   async #ask(reference: Reference, signal: AbortSignal): Promise<ReferencedObject | undefined> {
-    const key = keyOf(reference);
+    const key = referenceKey(reference);
     const asked = this.#asked.get(key) ?? this.#fetch(reference);
     if (!this.#asked.has(key)) {
       this.#asked.set(key, asked);
@@ -218,10 +232,6 @@ const resources: Readonly<Record<ReferencedKind, Resource<unknown>>> = {
   ConfigMap: CONFIG_MAPS,
   Secret: SECRETS,
 };
-
-function keyOf({ kind, namespace, name }: Reference): string {
-  return `${kind}/${objectKey(namespace, name)}`;
-}
 
 /** What the first answer says is read by those who wait for it; labels and annotations are nobody's here. */
 function isNews({ awaited, informer }: Watched, change: Change<ReferencedObject>): boolean {

@@ -14,6 +14,7 @@ import type { ServiceEnvSource } from "../spec/service-env.ts";
 import type { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { NodeView } from "../types.ts";
+import type { ServiceAccountTokens } from "../volumes/service-account-token.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { KeptLogs } from "./kept-logs.ts";
 import type { Prober } from "./prober.ts";
@@ -35,6 +36,7 @@ export interface PodDeps {
   /** Aborts when the agent stops. What outlives one look at a pod is bound by it. */
   readonly signal: AbortSignal;
   readonly objects: ReferencedObjects;
+  readonly tokens: Pick<ServiceAccountTokens, "refreshAt">;
   readonly runtimeClasses: RuntimeClasses;
   readonly volumes: Volumes;
   readonly puller: ImagePuller;

@@ -4,6 +4,7 @@ import type { ContainerRecord, PodRecord } from "../../runtime/types.ts";
 import type { Allocation } from "../spec/resize.ts";
 import type { ResizePending } from "../status/conditions.ts";
 import type { LimitsUpdate } from "../status/observed.ts";
+import type { Reference } from "../objects/referenced-objects.ts";
 import type { AssignedPod } from "../types.ts";
 import { FailureLog } from "./failure-log.ts";
 
@@ -34,6 +35,12 @@ export interface PodEntry {
   graceSeconds: number | undefined;
   /** Volume content may be out of date. */
   volumesStale: boolean;
+  /** Objects that have changed since, by kind and name; the volumes that show them are out of date. */
+  readonly changed: Map<string, Reference>;
+  /** Somebody has asked for a look; a change of objects alone is not one. */
+  lookWanted: boolean;
+  /** When the next look is due, monotonic milliseconds. */
+  lookAt: number;
   /** When it was last made current; monotonic milliseconds. Tokens and missed changes make it age. */
   volumesAt: number;
   /** Of which containers and log files the logs were kept last; see KeptLogs. */
@@ -91,6 +98,9 @@ export function newPodEntry(
     deletionSentAt: undefined,
     graceSeconds: undefined,
     volumesStale: true,
+    changed: new Map(),
+    lookWanted: true,
+    lookAt: 0,
     volumesAt: 0,
     keptLogs: "",
     fingerprint: "",

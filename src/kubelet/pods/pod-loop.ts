@@ -5,7 +5,6 @@ import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import { RuntimeError } from "../../runtime/errors.ts";
 import type { PodRecord, RuntimeEvent } from "../../runtime/types.ts";
-import { isTerminalPhase, podGracePeriodSeconds } from "../spec/containers.ts";
 import {
   allocatedPod,
   recordedAllocation,
@@ -13,17 +12,19 @@ import {
   wantedAllocation,
   wantsResize,
 } from "../spec/resize.ts";
-import { foreignConditions } from "../status/conditions.ts";
 import { formatSeconds } from "../status/container-status.ts";
 import { kernelFiles } from "../stats/kernel-files.ts";
 import { measureBytes } from "../stats/tree-usage.ts";
+import { type Reference, referenceKey } from "../objects/referenced-objects.ts";
 import type { AssignedPod } from "../types.ts";
 import { admitResize } from "./admission.ts";
 import { Admitter } from "./admitter.ts";
 import { podTarget } from "./event-target.ts";
+import { changesContent, concernsNode, mayRun, shrinksGrace } from "./pod-changes.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import { fingerprintOf, newPodEntry, type PodEntry } from "./pod-entry.ts";
 import { reconcilePod } from "./reconcile.ts";
+import { refreshVolumes, wantsOnlyVolumes } from "./refresh-volumes.ts";
 import type { StorageOverrun } from "./storage-limits.ts";
 import { StorageWatch } from "./storage-watch.ts";
 
@@ -98,15 +99,18 @@ export class PodLoop {
 
   /** Something about the pod may have changed. */
   wake(uid: string): void {
-    if (this.#open && this.#entries.has(uid)) this.#queue.add(uid);
+    const entry = this.#entries.get(uid);
+    if (this.#open && entry !== undefined) this.#look(entry);
   }
 
-  /** A ConfigMap or Secret of the pod has changed. */
-  contentChanged(uid: string): void {
+  /** A ConfigMap or Secret of the pod has changed, or something else that its volumes are made of. */
+  contentChanged(uid: string, reference?: Reference): void {
     const entry = this.#entries.get(uid);
     if (entry === undefined) return;
-    entry.volumesStale = true;
-    this.wake(uid);
+    if (reference === undefined) entry.volumesStale = true;
+    else entry.changed.set(referenceKey(reference), reference);
+    // No wake: a pod that is well needs no look for this.
+    if (this.#open) this.#queue.add(uid);
   }
 
   /** The server has taken a status. */
@@ -132,7 +136,7 @@ export class PodLoop {
       this.#takeIn(snapshot);
       await this.#takeInDirectories();
       this.#open = true;
-      for (const uid of this.#entries.keys()) this.#queue.add(uid);
+      this.#wakeAll();
       unsubscribeNode = this.#deps.node.subscribe(() => this.#wakeAll());
       await Promise.all([this.#watchRuntime(), this.#relistForever(), this.#storage.run(signal)]);
     } catch (error) {
@@ -146,7 +150,17 @@ export class PodLoop {
   }
 
   #wakeAll(): void {
-    for (const uid of this.#entries.keys()) this.#queue.add(uid);
+    for (const entry of this.#entries.values()) this.#look(entry);
+  }
+
+  #look(entry: PodEntry): void {
+    entry.lookWanted = true;
+    this.#queue.add(entry.uid);
+  }
+
+  #lookAfter(entry: PodEntry, ms: number): void {
+    entry.lookAt = this.#deps.clock.monotonic() + ms;
+    this.#queue.addAfter(entry.uid, ms);
   }
 
   async #firstSnapshot(): Promise<ReadonlyMap<string, PodRecord>> {
@@ -204,11 +218,13 @@ export class PodLoop {
     entry.removed = false;
     if (before === undefined) this.#storage.podCame(pod);
     this.#deps.writer.observe(pod);
-    if (before === undefined || before.metadata.generation !== pod.metadata.generation) {
+    if (before === undefined || changesContent(before, pod)) {
       entry.volumesStale = true;
+      // Its watches open while it is admitted and observed.
+      if (mayRun(pod) && entry.verdict === undefined) this.#deps.objects.register(pod);
     }
     if (before !== undefined && shrinksGrace(before, pod)) this.#interrupt(entry);
-    if (this.#open && (before === undefined || concernsNode(before, pod))) this.#queue.add(uid);
+    if (this.#open && (before === undefined || concernsNode(before, pod))) this.#look(entry);
   }
 
   #onDeleted(uid: string): void {
@@ -216,7 +232,7 @@ export class PodLoop {
     if (entry === undefined) return;
     entry.removed = true;
     this.#interrupt(entry);
-    if (this.#open) this.#queue.add(uid);
+    if (this.#open) this.#look(entry);
   }
 
   /** Pods that may write. */
@@ -306,6 +322,9 @@ export class PodLoop {
   async #work(uid: string, signal: AbortSignal): Promise<void> {
     const entry = this.#entries.get(uid);
     if (entry === undefined || !this.#open) return;
+    if (await this.#refresh(entry, signal)) return;
+    entry.lookWanted = false;
+    entry.lookAt = Number.POSITIVE_INFINITY;
     if (entry.pod !== undefined && !entry.removed && !(await this.#mayStart(entry))) return;
     this.#grantResources(entry);
     const { interrupt } = entry;
@@ -314,7 +333,7 @@ export class PodLoop {
       const stop = AbortSignal.any([signal, interrupt.signal]);
       const outcome = await reconcilePod(this.#deps, entry, this.#refs, stop);
       if (outcome.finished) this.#forget(entry);
-      else if (outcome.requeueMs !== undefined) this.#queue.addAfter(uid, outcome.requeueMs);
+      else if (outcome.requeueMs !== undefined) this.#lookAfter(entry, outcome.requeueMs);
       this.#admitter.looked(uid);
     } catch (error) {
       // Interrupted on purpose: the change that did it has queued the pod already.
@@ -323,6 +342,23 @@ export class PodLoop {
     } finally {
       looked();
     }
+  }
+
+  /** Writes what has changed, when that is all there is to do. Returns whether it was. */
+  async #refresh(entry: PodEntry, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#deps;
+    if (!wantsOnlyVolumes(entry, clock.monotonic())) return false;
+    const { interrupt } = entry;
+    try {
+      const stop = AbortSignal.any([signal, interrupt.signal]);
+      if (!(await refreshVolumes(this.#deps, entry, stop))) return false;
+    } catch (error) {
+      if (!(interrupt.signal.aborted && isAbort(error))) throw error;
+    }
+    // The next look was due before this: to be woken makes the queue forget that.
+    const waitMs = entry.lookAt - clock.monotonic();
+    if (Number.isFinite(waitMs)) this.#queue.addAfter(entry.uid, Math.max(waitMs, 0));
+    return true;
   }
 
   /** Call before a look at a pod; what it returns, after it. */
@@ -357,7 +393,7 @@ export class PodLoop {
       const text = `error determining status: ${message}`;
       events.event(podTarget(entry.pod), "Warning", "FailedSync", text);
     }
-    this.#queue.addAfter(uid, unexpectedRetryMs);
+    if (entry !== undefined) this.#lookAfter(entry, unexpectedRetryMs);
   }
 
   #forget(entry: PodEntry): void {
@@ -376,7 +412,7 @@ export class PodLoop {
     if (pod === undefined) return true;
     if (!entry.admitted) {
       if (this.#deps.node.node() === undefined && !this.#adopted.has(entry.uid)) {
-        this.#queue.addAfter(entry.uid, nodeWaitMs);
+        this.#lookAfter(entry, nodeWaitMs);
         return false;
       }
       await this.#admitter.admitPending();
@@ -429,24 +465,4 @@ export class PodLoop {
     }
     entry.resizePending = pending;
   }
-}
-
-/** Deletion has begun, or its grace has become shorter. */
-function shrinksGrace(before: AssignedPod, after: AssignedPod): boolean {
-  if (after.metadata.deletionTimestamp === undefined) return false;
-  if (before.metadata.deletionTimestamp === undefined) return true;
-  const graceOf = (pod: AssignedPod): number =>
-    pod.metadata.deletionGracePeriodSeconds ?? podGracePeriodSeconds(pod);
-  return graceOf(after) < graceOf(before);
-}
-
-/** Whether a change is more than the echo of our own status writes. */
-function concernsNode(before: AssignedPod, after: AssignedPod): boolean {
-  const identity = ({ metadata, spec, status }: AssignedPod): unknown => ({
-    metadata: { ...metadata, resourceVersion: "" },
-    spec,
-    conditions: foreignConditions(status?.conditions ?? []),
-    terminal: isTerminalPhase(status?.phase),
-  });
-  return !isDeepStrictEqual(identity(before), identity(after));
 }

@@ -19,7 +19,7 @@ import { CredentialProviders } from "../images/credential-providers.ts";
 import { ImageCollector } from "../images/image-gc.ts";
 import { PullRecords } from "../images/pull-records.ts";
 import { ImagePuller } from "../images/puller.ts";
-import { ReferencedObjects } from "../objects/referenced-objects.ts";
+import { type Reference, ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
 import { ServiceAccounts } from "../objects/service-accounts.ts";
 import type { ServiceEnvSource } from "../spec/service-env.ts";
@@ -152,9 +152,9 @@ class PodHalf implements Pods {
     const loop = new PodLoop({ deps, pods: this.#pods, signal: stop, onFatal: fail });
     this.#loop = loop;
     this.#wake = (uid) => loop.wake(uid);
-    this.#stale = (uid) => {
+    this.#stale = (uid, reference) => {
       deps.volumes.contentChanged(uid);
-      loop.contentChanged(uid);
+      loop.contentChanged(uid, reference);
     };
     this.#written = (pod) => loop.statusWritten(pod);
     try {
@@ -169,7 +169,7 @@ class PodHalf implements Pods {
   }
 
   #wake: (uid: string) => void = () => undefined;
-  #stale: (uid: string) => void = () => undefined;
+  #stale: (uid: string, reference?: Reference) => void = () => undefined;
   #written: (pod: AssignedPod) => void = () => undefined;
 
   async #connect(signal: AbortSignal): Promise<() => RuntimeInfo> {
@@ -216,12 +216,12 @@ class PodHalf implements Pods {
       logger,
       random,
       signal,
-      wake: (uid) => this.#stale(uid),
+      wake: (uid, reference) => this.#stale(uid, reference),
     });
     const { metrics } = options;
     const measured = (tree: CgroupTree): CgroupTree =>
       metrics === undefined ? tree : measuredCgroups(tree, metrics.pods, clock);
-    const tokens = new ServiceAccountTokens({ client, clock, random });
+    const tokens = new ServiceAccountTokens({ client, clock, random, logger });
     const mounter = options.mounter ?? systemMounter;
     const claims = new Claims({
       client,
@@ -238,6 +238,7 @@ class PodHalf implements Pods {
       allocatable,
       keptLogs: this.#keptLogs,
       objects,
+      tokens,
       runtimeClasses: new RuntimeClasses(client),
       cgroups: new PodCgroups({
         config,

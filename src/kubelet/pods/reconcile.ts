@@ -12,6 +12,7 @@ import { allocatedPod } from "../spec/resize.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import { VolumeError } from "../volumes/payload.ts";
+import { TearDownError } from "../volumes/take-down.ts";
 import { computeActions } from "./compute-actions.ts";
 import { podTarget } from "./event-target.ts";
 import { executeActions, noteResizeError } from "./execute-actions.ts";
@@ -123,11 +124,18 @@ interface Prepared {
   readonly dueAt: number | undefined;
 }
 
+/** Whether volumes have to be made, or may show something else than they should. */
+function isStale({ deps, state }: Look): boolean {
+  const { clock, tokens } = deps;
+  if (state.volumesStale || state.changed.size > 0) return true;
+  if (clock.monotonic() - state.volumesAt >= resyncMs) return true;
+  return clock.now() >= (tokens.refreshAt(state.uid) ?? Number.POSITIVE_INFINITY);
+}
+
 /** Directories and volumes. */
 async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Prepared> {
   const { deps, signal, state } = look;
-  const age = deps.clock.monotonic() - state.volumesAt;
-  if (!state.volumesStale && age < resyncMs) return { ready: true, dueAt: undefined };
+  if (!isStale(look)) return { ready: true, dueAt: deps.tokens.refreshAt(state.uid) };
   // A running pod lives on with the content it has.
   const running = observed.record.containers.some(({ state: { kind } }) => kind === "running");
   try {
@@ -137,13 +145,14 @@ async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
     const podIPs = sandbox === undefined ? [] : (observed.addresses(sandbox.id) ?? []);
     // What changes from here on makes them stale again.
     state.volumesStale = false;
+    state.changed.clear();
     const result = await deps.volumes.setUp(pod, { podIPs, hostIPs: observed.hostIPs }, signal);
     for (const { message, reason } of result.problems) {
       deps.events.event(podTarget(pod), "Warning", reason, message);
     }
     if (result.current) {
       state.volumesAt = deps.clock.monotonic();
-      return { ready: true, dueAt: undefined };
+      return { ready: true, dueAt: deps.tokens.refreshAt(state.uid) };
     }
     state.volumesStale = true;
     const { retryInMs } = result;
@@ -297,6 +306,17 @@ async function removeUnknown(look: Look, observed: ObservedPod): Promise<void> {
   }
 }
 
+/** What keeps a pod from going is told on the pod, as long as there is one, and tried again when its time has come. */
+function stuck(look: Look, error: unknown, pod?: AssignedPod): Outcome {
+  if (!(error instanceof TearDownError)) return failure(look, error);
+  const { clock, events } = look.deps;
+  if (error.news && pod !== undefined) {
+    const text = `error killing pod: ${error.message}`;
+    events.event(podTarget(pod), "Warning", "FailedKillPod", text);
+  }
+  return failure(look, error, clock.now() + error.retryInMs);
+}
+
 async function cleanUp(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Outcome> {
   const { deps, signal, state } = look;
   try {
@@ -323,7 +343,7 @@ async function cleanUp(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
     return { requeueMs: spread(deps, retryMs), finished: false };
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;
-    return failure(look, error);
+    return stuck(look, error, pod);
   }
 }
 
@@ -344,7 +364,7 @@ async function removeOrphan(look: Look): Promise<Outcome> {
     return { requeueMs: undefined, finished: true };
   } catch (error) {
     if (signal.aborted && isAbort(error)) throw error;
-    return failure(look, error);
+    return stuck(look, error);
   }
 }
 
