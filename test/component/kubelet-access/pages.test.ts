@@ -294,6 +294,8 @@ describe("the node's pages", () => {
     ["GET", "/flagz/more", 404, undefined],
     ["GET", "/stats/container", 404, undefined],
     ["GET", "/exec/ns/web/c", 400, undefined],
+    ["GET", "/exec/ns/web", 404, undefined],
+    ["GET", "/nowhere", 404, undefined],
     ["POST", "/attach/ns/web/c", 400, undefined],
     ["GET", "/portForward/ns/web", 400, undefined],
   ] as const) {

@@ -13,7 +13,7 @@ import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import type { ContainerRuntime, PodRecord } from "../../../src/runtime/types.ts";
 import { eventually, startWorld, type World } from "../controlplane-controllers/world.ts";
-import { FakeSession } from "../kubelet-node/fake-session.ts";
+import { FakeSession } from "../kubelet-streams/fake-session.ts";
 import { NodeUnderTest } from "./node-under-test.ts";
 
 /** A command that has ended at once. */

@@ -7,7 +7,7 @@ import { isRecord } from "../../../src/lib/guard.ts";
 import { RuntimeError } from "../../../src/runtime/errors.ts";
 import type { StreamSession } from "../../../src/runtime/types.ts";
 import { ManualClock, until } from "../api/manual-clock.ts";
-import { FakeSession } from "../kubelet-node/fake-session.ts";
+import { FakeSession } from "./fake-session.ts";
 import { TestNode } from "./node.ts";
 import type { ClientStream, SpdyClient } from "./spdy-client.ts";
 

@@ -10,7 +10,7 @@ import { after, before, describe, it } from "node:test";
 import * as fc from "fast-check";
 
 import { ManualClock } from "../api/manual-clock.ts";
-import { FakeSession } from "../kubelet-node/fake-session.ts";
+import { FakeSession } from "./fake-session.ts";
 import { clientFrame, dialHere, TestNode } from "./node.ts";
 import { SpdyClient } from "./spdy-client.ts";
 

@@ -10,7 +10,7 @@ import { HttpRefusal, refuseUpgrade } from "../../../src/kubelet/server/http-ref
 import type { PodDialer } from "../../../src/kubelet/server/streams/pod-dialer.ts";
 import { servePortForward } from "../../../src/kubelet/server/streams/port-forward.ts";
 import { serveStreaming } from "../../../src/kubelet/server/streams/streaming.ts";
-import type { AssignedPod, PodView } from "../../../src/kubelet/types.ts";
+import type { AssignedPod, ContainerLookup, PodView } from "../../../src/kubelet/types.ts";
 import { type Clock, systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import type { ContainerRuntime, PodRecord, StreamSession } from "../../../src/runtime/types.ts";
@@ -23,19 +23,31 @@ const pod = {
   spec: { nodeName: "n1", containers: [{ name: "c", image: "i" }] },
 } satisfies AssignedPod;
 
+const found = { kind: "found", containerID: "id", running: true, tty: false, stdin: true } as const;
+
+const containers: Readonly<Record<string, ContainerLookup>> = {
+  c: found,
+  terminal: { ...found, tty: true },
+  closed: { ...found, stdin: false },
+};
+
 const pods: PodView = {
   pods: () => [pod],
   healthy: () => undefined,
   findContainer: async ({ pod: name, uid, container }) =>
     name !== "web" || (uid !== undefined && uid !== "uid-1")
       ? { kind: "podNotFound" }
-      : container === "c"
-        ? { kind: "found", containerID: "id", running: true, tty: false, stdin: true }
-        : { kind: "containerNotFound" },
+      : (containers[container] ?? { kind: "containerNotFound" }),
 };
 
 export interface NodeOptions {
-  readonly open?: (signal: AbortSignal) => Promise<StreamSession>;
+  /** What the runtime answers to exec and attach, and what it was asked. */
+  readonly open?: (
+    signal: AbortSignal,
+    kind: "exec" | "attach",
+    containerID: string,
+    what: unknown,
+  ) => Promise<StreamSession>;
   readonly dial?: PodDialer;
   readonly clock?: Clock;
 }
@@ -107,7 +119,7 @@ export class RemoteNode {
     throw new Error(`refused with ${answer.status}: ${answer.body}`);
   }
 
-  webSocket(path: string, protocols: string[]): WebSocket {
+  webSocket(path: string, protocols: string[] = []): WebSocket {
     const socket = new WebSocket(`ws://127.0.0.1:${this.port}${path}`, protocols);
     socket.on("error", () => undefined);
     return socket;
@@ -164,8 +176,10 @@ export class TestNode extends RemoteNode implements AsyncDisposable {
     const deps = {
       runtime: {
         podRecord: async () => record,
-        exec: async (_id: string, _what: unknown, signal: AbortSignal) => open(signal),
-        attach: async (_id: string, _what: unknown, signal: AbortSignal) => open(signal),
+        exec: async (id: string, what: unknown, signal: AbortSignal) =>
+          open(signal, "exec", id, what),
+        attach: async (id: string, what: unknown, signal: AbortSignal) =>
+          open(signal, "attach", id, what),
       } as unknown as ContainerRuntime,
       pods,
       clock: options.clock ?? systemClock,
