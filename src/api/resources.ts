@@ -5,6 +5,7 @@ import type {
   ControllerRevision,
   CSIDriver,
   CSINode,
+  CSIStorageCapacity,
   DaemonSet,
   Deployment,
   Endpoints,
@@ -128,3 +129,7 @@ export const VOLUME_ATTACHMENTS = storage<VolumeAttachment>(
 );
 export const CSI_DRIVERS = storage<CSIDriver>("CSIDriver", "csidrivers");
 export const CSI_NODES = storage<CSINode>("CSINode", "csinodes");
+export const CSI_STORAGE_CAPACITIES: Resource<CSIStorageCapacity> = {
+  ...storage<CSIStorageCapacity>("CSIStorageCapacity", "csistoragecapacities"),
+  namespaced: true,
+};

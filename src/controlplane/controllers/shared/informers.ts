@@ -9,6 +9,9 @@ import {
   CERTIFICATE_SIGNING_REQUESTS,
   CONFIG_MAPS,
   CONTROLLER_REVISIONS,
+  CSI_DRIVERS,
+  CSI_NODES,
+  CSI_STORAGE_CAPACITIES,
   DAEMON_SETS,
   DEPLOYMENTS,
   ENDPOINTS,
@@ -27,11 +30,15 @@ import {
   SERVICES,
   SERVICE_ACCOUNTS,
   STORAGE_CLASSES,
+  VOLUME_ATTACHMENTS,
 } from "../../../api/resources.ts";
 import type {
   CertificateSigningRequest,
   ConfigMap,
   ControllerRevision,
+  CSIDriver,
+  CSINode,
+  CSIStorageCapacity,
   DaemonSet,
   Deployment,
   Endpoints,
@@ -50,6 +57,7 @@ import type {
   Service,
   ServiceAccount,
   StorageClass,
+  VolumeAttachment,
 } from "../../../api/types.gen.ts";
 import type { Clock } from "../../../lib/clock.ts";
 import type { Logger } from "../../../lib/log.ts";
@@ -73,6 +81,10 @@ export interface Informers {
   readonly persistentVolumes: Informer<Stored<PersistentVolume>>;
   readonly persistentVolumeClaims: Informer<Stored<PersistentVolumeClaim>>;
   readonly storageClasses: Informer<Stored<StorageClass>>;
+  readonly volumeAttachments: Informer<Stored<VolumeAttachment>>;
+  readonly csiDrivers: Informer<Stored<CSIDriver>>;
+  readonly csiNodes: Informer<Stored<CSINode>>;
+  readonly csiStorageCapacities: Informer<Stored<CSIStorageCapacity>>;
   /** Only those of kube-node-lease. */
   readonly nodeLeases: Informer<Stored<Lease>>;
   /** Only those named kube-root-ca.crt. */
@@ -130,6 +142,10 @@ export function createInformers(options: InformerOptions): {
     persistentVolumes: informer(PERSISTENT_VOLUMES),
     persistentVolumeClaims: informer(PERSISTENT_VOLUME_CLAIMS),
     storageClasses: informer(STORAGE_CLASSES),
+    volumeAttachments: informer(VOLUME_ATTACHMENTS),
+    csiDrivers: informer(CSI_DRIVERS),
+    csiNodes: informer(CSI_NODES),
+    csiStorageCapacities: informer(CSI_STORAGE_CAPACITIES),
     nodeLeases: informer(LEASES, { namespace: "kube-node-lease" }),
     rootCAs: informer(CONFIG_MAPS, { fieldSelector: "metadata.name=kube-root-ca.crt" }),
     certificateSigningRequests: informer(CERTIFICATE_SIGNING_REQUESTS),
