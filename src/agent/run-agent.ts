@@ -9,6 +9,7 @@ import { Reachability } from "../api/reachability.ts";
 import type { ClientRotation } from "./certificates/client-rotation.ts";
 import { openServingCertificate } from "./certificates/serving-certificate.ts";
 import type { AgentConfig } from "../config/types.ts";
+import { createCsi } from "../kubelet/csi/csi.ts";
 import {
   type CredentialProvider,
   loadCredentialProviders,
@@ -21,6 +22,7 @@ import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
 import { NamespaceNames } from "../dns/namespace-names.ts";
 import type { StepHook } from "../kubelet/steps.ts";
+import { VolumesInUse } from "../kubelet/volumes/in-use.ts";
 import { systemMounter } from "../kubelet/volumes/mounter.ts";
 import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -160,6 +162,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger,
       random,
     });
+    const inUse = new VolumesInUse();
     const node = createNode({
       config,
       client: nodeClient,
@@ -172,9 +175,20 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "node" }),
       random,
       version: kubeletVersion,
+      inUse,
       onReady: options.onReady,
     });
     engine.subscribe(() => node.refresh());
+    const csi = createCsi({
+      config,
+      client: nodeClient,
+      node: node.view,
+      inUse,
+      clock,
+      logger: logger.child({ component: "csi" }),
+      random,
+      step,
+    });
     const pods = createPods({
       config,
       client: nodeClient,
@@ -189,6 +203,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       random,
       step,
       metrics: measurements.metrics,
+      csi,
       credentialProviders: providers,
       ...(options.environment === undefined ? {} : { environment: options.environment }),
     });
@@ -270,6 +285,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       [
         named("node", node),
         named("pods", pods),
+        named("csi", csi),
         named("local volumes", volumes),
         named("server", server),
         named("serving certificate", serving),

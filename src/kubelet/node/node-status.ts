@@ -22,6 +22,8 @@ export interface StatusFacts {
   readonly images: readonly ContainerImage[] | undefined;
   readonly runtime: RuntimeInfo | undefined;
   readonly kubeletPort: number;
+  /** Undefined: none, and nobody was told of any. */
+  readonly volumesInUse?: readonly string[] | undefined;
 }
 
 /** What this agent implements of the features a node may declare (KEP-5328). */
@@ -46,6 +48,7 @@ export function computeNodeStatus(facts: StatusFacts, previous: NodeStatus): Nod
     nodeInfo: facts.nodeInfo,
     declaredFeatures: [...declaredFeatures],
     ...(images === undefined ? {} : { images: [...images] }),
+    ...(facts.volumesInUse === undefined ? {} : { volumesInUse: [...facts.volumesInUse] }),
     ...(runtime === undefined
       ? {}
       : {
@@ -124,6 +127,7 @@ const wholeFields = [
   "runtimeHandlers",
   "features",
   "declaredFeatures",
+  "volumesInUse",
 ] as const;
 
 function ownConditions(previous: NodeStatus, next: NodeStatus): NodeCondition[] {

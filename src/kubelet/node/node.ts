@@ -12,6 +12,7 @@ import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import type { NodeView } from "../types.ts";
+import type { VolumesInUse } from "../volumes/in-use.ts";
 import { conditionEvents } from "./conditions.ts";
 import { type Host, type HostIdentity, systemHost } from "./host.ts";
 import { resolvConfTrouble } from "./host-resolv-conf.ts";
@@ -48,6 +49,8 @@ export interface NodeOptions {
   readonly random: () => number;
   /** `nodeInfo.kubeletVersion`, semver with a leading `v`. */
   readonly version: string;
+  /** What the status says of attachable volumes. Default: nothing. */
+  readonly inUse?: VolumesInUse;
   /** Called once, when the server has taken the first status with Ready=True. */
   readonly onReady?: () => void;
   /** The machine; default the real one. */
@@ -147,6 +150,7 @@ class NodeWorker implements NodeAgent {
     const { clusterDomain, resolvConf } = this.#options.config;
     const trouble = await resolvConfTrouble(resolvConf, clusterDomain);
     if (trouble !== undefined) this.#event("Warning", "CheckLimitsForResolvConf", trouble);
+    const unsubscribe = this.#options.inUse?.subscribe(() => this.refresh());
     try {
       await this.#register(identity, signal);
       await Promise.all([
@@ -157,6 +161,8 @@ class NodeWorker implements NodeAgent {
       ]);
     } catch (error) {
       if (!signal.aborted || !isAbort(error)) throw error;
+    } finally {
+      unsubscribe?.();
     }
   }
 

@@ -4,6 +4,7 @@ import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
+import type { VolumesInUse } from "../volumes/in-use.ts";
 import { chooseNodeIPs, type HostAddress, nodeAddresses, refuseNodeIP } from "./choose-node-ips.ts";
 import { computeAllocatable, computeCapacity, type MachineCapacity } from "./allocatable.ts";
 import { computeConditions } from "./conditions.ts";
@@ -25,6 +26,8 @@ export interface StatusSourceOptions {
   readonly logger: Logger;
   readonly version: string;
   readonly onAddresses: (ips: readonly string[]) => void;
+  /** Attachable volumes of pods; default none. */
+  readonly inUse?: Pick<VolumesInUse, "list">;
 }
 
 interface SlowFacts {
@@ -53,7 +56,7 @@ export class StatusSource {
 
   /** The status as it should be, given the one the server has. */
   async compute(previous: NodeStatus): Promise<NodeStatus> {
-    const { config, clock, health, runtime } = this.#options;
+    const { config, clock, health, inUse, runtime } = this.#options;
     const identity = this.#identity ?? this.#options.host.identity();
     const slow = await this.#slowFacts();
     const addresses = await this.#addresses();
@@ -89,6 +92,7 @@ export class StatusSource {
         images: slow.images,
         runtime: info,
         kubeletPort: config.kubeletPort,
+        volumesInUse: inUse?.list(previous.volumesInUse),
       },
       previous,
     );

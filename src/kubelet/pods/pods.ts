@@ -14,6 +14,7 @@ import type { PodNetwork } from "../../network/types.ts";
 import type { ContainerRuntime, ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import { cgroupTree, type CgroupTree } from "../cgroups/cgroup-tree.ts";
 import { PodCgroups } from "../cgroups/pod-cgroups.ts";
+import type { Csi } from "../csi/csi.ts";
 import type { CredentialProvider } from "../images/credential-provider-config.ts";
 import { CredentialProviders } from "../images/credential-providers.ts";
 import { ImageCollector } from "../images/image-gc.ts";
@@ -63,6 +64,8 @@ export interface PodsOptions {
   readonly cgroups?: CgroupTree;
   /** Default: nothing is counted. */
   readonly metrics?: PodRecorders;
+  /** Drivers of volumes; somebody else runs it. Default: volumes of CSI drivers are refused. */
+  readonly csi?: Csi;
   /** Programs that know credentials for images; default: none. */
   readonly credentialProviders?: readonly CredentialProvider[];
   /** What these programs find in their environment: proxies, regions, homes. Default: nothing of the agent's. */
@@ -157,9 +160,11 @@ class PodHalf implements Pods {
       loop.contentChanged(uid, reference);
     };
     this.#written = (pod) => loop.statusWritten(pod);
+    const unsubscribe = this.#options.csi?.onDriver((uid) => this.#stale(uid));
     try {
       await loop.run();
     } finally {
+      unsubscribe?.();
       fatal.abort();
       await Promise.allSettled(informers);
       const { objects, prober, volumes, writer } = deps;

@@ -38,7 +38,7 @@ export class VolumesInUse {
     this.#tell();
   }
 
-  /** What a former run left mounted. Until this was told, the node's status is not touched. */
+  /** What a former run left mounted. Until this was told, the node's status loses nothing. */
   restore(mounted: Iterable<string>): void {
     this.#left = new Set(mounted);
     this.#tell();
@@ -50,10 +50,9 @@ export class VolumesInUse {
    * @param reported As the node's status has it: what was mounted before a restart stays only if it was in it, because
    * what is on disk does not tell which drivers attach.
    */
-  list(reported: readonly string[] | undefined): readonly string[] | undefined {
+  list(reported: readonly string[] | undefined): string[] | undefined {
     const left = this.#left;
-    if (left === undefined) return reported;
-    const before = (reported ?? []).filter((volume) => left.has(volume));
+    const before = (reported ?? []).filter((volume) => left === undefined || left.has(volume));
     const now = [...new Set([...before, ...this.#users.keys()])].toSorted();
     return now.length === 0 && reported === undefined ? undefined : now;
   }

@@ -3,15 +3,19 @@ import type { EventRecorder } from "../../api/event-types.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
+import type { Csi } from "../csi/csi.ts";
 import type { ReferencedObjects } from "../objects/referenced-objects.ts";
 import type { Resources } from "../spec/quantities.ts";
 import type { StepHook } from "../steps.ts";
 import { type HostPrograms, systemPrograms } from "./host-programs.ts";
 import type { Mounter } from "./mounter.ts";
 import type { VolumePlugin } from "./plugin.ts";
+import { csiPlugin } from "./plugins/csi.ts";
 import { emptyDirPlugin } from "./plugins/empty-dir.ts";
+import { fibreChannelPlugin } from "./plugins/fc.ts";
 import { hostPathVolumePlugin } from "./plugins/host-path-pv.ts";
 import { hostPathPlugin } from "./plugins/host-path.ts";
+import { iscsiPlugin } from "./plugins/iscsi.ts";
 import { localPlugin } from "./plugins/local.ts";
 import { nfsPlugin } from "./plugins/nfs.ts";
 import { payloadPlugin } from "./plugins/payload-volume.ts";
@@ -38,6 +42,8 @@ export interface PluginDeps {
   readonly removeTree: RemoveTree;
   /** Default: the machine's own. */
   readonly programs?: HostPrograms;
+  /** Absent: volumes of CSI drivers are refused. */
+  readonly csi?: Csi;
 }
 
 /** All types of volume that this node knows. The first that supports a volume has it. */
@@ -52,7 +58,13 @@ export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
     payloadPlugin("projected", deps),
     hostPathVolumePlugin(),
     localPlugin(forDisks),
+    iscsiPlugin({
+      ...forDisks,
+      secret: async (at, signal) => (await deps.objects.get("Secret", at, signal))?.text,
+    }),
+    fibreChannelPlugin(forDisks),
     nfsPlugin(forDisks),
+    ...(deps.csi === undefined ? [] : [csiPlugin(forDisks, deps.csi)]),
     refusedPlugin(),
   ];
 }
