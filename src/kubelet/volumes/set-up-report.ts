@@ -83,7 +83,7 @@ export class SetUpReport {
       this.#waitingSince ??= now;
       if (now - this.#waitingSince >= toldAfterMs) {
         this.#waitingSince = now;
-        problems.push(unableToMount(unmounted, [], "timed out waiting for the condition"));
+        problems.push(unableToMount(unmounted, [], "context deadline exceeded"));
       }
       times.push(this.#waitingSince + toldAfterMs);
     }

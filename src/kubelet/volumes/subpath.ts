@@ -2,6 +2,7 @@ import { constants } from "node:fs";
 import {
   chmod,
   type FileHandle,
+  lstat,
   mkdir,
   open,
   readlink,
@@ -123,6 +124,14 @@ export async function openInVolume(
   return walk(volume, partsWithin(volume, resolved.path, path));
 }
 
+async function isSameFile(handle: FileHandle, path: string): Promise<boolean> {
+  const [wanted, found] = await Promise.all([
+    handle.stat({ bigint: true }),
+    lstat(path, { bigint: true }),
+  ]);
+  return wanted.dev === found.dev && wanted.ino === found.ino;
+}
+
 async function bindOpened(
   handle: FileHandle,
   target: string,
@@ -133,7 +142,11 @@ async function bindOpened(
   await mkdir(dirname(target), { recursive: true, mode: 0o750 });
   if (stats.isDirectory()) await mkdir(target, { recursive: true, mode: 0o750 });
   else await writeFile(target, "", { flag: "a", mode: 0o640 });
-  if ((await mounter.mountPoints(target)).includes(target)) return;
+  if (mounter.table().at(target) !== undefined) {
+    if (await isSameFile(handle, target)) return;
+    // What a container of before was shown has been replaced: one that starts now gets what is there now.
+    await mounter.unmount(target, signal);
+  }
   // mount(8) is another process: it reaches our descriptor by our process id.
   const self = await readlink("/proc/self");
   await mounter.bind(`/proc/${self}/fd/${handle.fd}`, target, signal);
