@@ -1,13 +1,16 @@
 import { join } from "node:path";
 
-import type { HttpClient } from "../../../src/api/http-client.ts";
+import type { ApiClient } from "../../../src/api/client.ts";
 import { createEventRecorder } from "../../../src/api/event-recorder.ts";
 import { createInformer } from "../../../src/api/informer.ts";
 import { parseStored, type Stored } from "../../../src/api/object.ts";
 import { NODES } from "../../../src/api/resources.ts";
 import type { Node } from "../../../src/api/types.gen.ts";
 import type { LocalVolumeStep } from "../../../src/kubelet/local-volumes/data-directories.ts";
-import { LocalVolumes } from "../../../src/kubelet/local-volumes/local-volumes.ts";
+import {
+  LocalVolumes,
+  type LocalVolumesOptions,
+} from "../../../src/kubelet/local-volumes/local-volumes.ts";
 import { systemMounter } from "../../../src/kubelet/volumes/mounter.ts";
 import { removeTree } from "../../../src/kubelet/volumes/remove-tree.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
@@ -21,11 +24,13 @@ export interface NodePart {
 /** The node's half of local volumes for node n1, as the agent runs it. */
 export function startNodePart(options: {
   readonly world: World;
-  readonly client: HttpClient;
+  readonly client: ApiClient;
   readonly directory: string;
-  readonly step?: (name: LocalVolumeStep) => void;
+  readonly step?: (name: LocalVolumeStep) => void | Promise<void>;
+  readonly mounter?: LocalVolumesOptions["mounter"];
+  readonly runProgram?: LocalVolumesOptions["runProgram"];
 }): NodePart {
-  const { world, client, directory, step } = options;
+  const { world, client, directory, step, runProgram } = options;
   const abort = new AbortController();
   const shared = { client, clock: systemClock, logger: silentLogger, random: Math.random };
   const nodes = createInformer<Stored<Node>>({
@@ -53,9 +58,10 @@ export function startNodePart(options: {
       subscribe: (listener) => nodes.subscribe(listener),
     },
     events,
-    mounter: systemMounter,
+    mounter: options.mounter ?? systemMounter,
     removeTree,
     ...(step === undefined ? {} : { step }),
+    ...(runProgram === undefined ? {} : { runProgram }),
   });
   const { signal } = abort;
   const running = Promise.all([nodes.run(signal), events.run(signal), volumes.run(signal)]);
