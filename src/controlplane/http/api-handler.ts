@@ -21,6 +21,7 @@ import {
   type PlainPathDeps,
   type VersionInfo,
 } from "./plain-paths.ts";
+import { checkPodLogOptions } from "./pod-log-options.ts";
 import { parseProxyName, relayTarget } from "./relay-target.ts";
 import { representList, representObject, representWatch } from "./represent.ts";
 import {
@@ -363,6 +364,7 @@ class Handler implements ApiHandler {
     const { registry } = this.#options;
     const subresource = path.subresource ?? "";
     const plain = subresource === "proxy" ? parseProxyName(name).name : name;
+    if (subresource === "log") checkPodLogOptions(name, call.query);
     if (registry.get(resourceOf(kind), namespace, plain) === undefined) throw notFound(kind, plain);
     const at = { namespace, name: plain };
     registry.admit(resourceOf(kind), {

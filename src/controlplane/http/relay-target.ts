@@ -56,7 +56,7 @@ function containerNames(pod: Readonly<JsonObject>): { main: string[]; all: strin
   const names = (field: string): string[] =>
     records(spec[field]).map((one) => optionalString(one["name"]) ?? "");
   const main = names("containers");
-  return { main, all: [...main, ...names("initContainers"), ...names("ephemeralContainers")] };
+  return { main, all: [...names("initContainers"), ...main, ...names("ephemeralContainers")] };
 }
 
 function chooseContainer(pod: Readonly<JsonObject>, name: string, wanted: string | null): string {
@@ -65,7 +65,7 @@ function chooseContainer(pod: Readonly<JsonObject>, name: string, wanted: string
     const [only] = main;
     if (main.length === 1 && only !== undefined) return only;
     throw badRequest(
-      `a container name must be specified for pod ${name}, choose one of: [${main.join(" ")}]`,
+      `a container name must be specified for pod ${name}, choose one of: [${all.join(" ")}]`,
     );
   }
   if (!all.includes(wanted)) throw badRequest(`container ${wanted} is not valid for pod ${name}`);

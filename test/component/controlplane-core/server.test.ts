@@ -296,6 +296,10 @@ test("logs are refused when the container is ambiguous or wrong, and empty befor
     "container x is not valid for pod web",
   );
   assert.equal(await message(`${PODS}/nope/log`), 'pods "nope" not found');
+  assert.equal(
+    await message(`${PODS}/web/log?container=c&tailLines=-1`),
+    'PodLogOptions "web" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0',
+  );
   assert.equal(await text(await send(`${PODS}/unbound/log`)), "");
 });
 
