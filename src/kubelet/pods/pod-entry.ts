@@ -43,6 +43,8 @@ export interface PodEntry {
   lookAt: number;
   /** When it was last made current; monotonic milliseconds. Tokens and missed changes make it age. */
   volumesAt: number;
+  /** When a token in them is to be refreshed, milliseconds since the epoch. */
+  volumesDueAt: number | undefined;
   /** Of which containers and log files the logs were kept last; see KeptLogs. */
   keptLogs: string;
   /** What the last look found in the runtime; a relist that finds the same wakes nobody. */
@@ -102,6 +104,7 @@ export function newPodEntry(
     lookWanted: true,
     lookAt: 0,
     volumesAt: 0,
+    volumesDueAt: undefined,
     keptLogs: "",
     fingerprint: "",
     failures: 0,

@@ -125,17 +125,22 @@ interface Prepared {
 }
 
 /** Whether volumes have to be made, or may show something else than they should. */
-function isStale({ deps, state }: Look): boolean {
-  const { clock, tokens } = deps;
+function isStale({ deps: { clock }, state }: Look): boolean {
   if (state.volumesStale || state.changed.size > 0) return true;
   if (clock.monotonic() - state.volumesAt >= resyncMs) return true;
-  return clock.now() >= (tokens.refreshAt(state.uid) ?? Number.POSITIVE_INFINITY);
+  return clock.now() >= (state.volumesDueAt ?? Number.POSITIVE_INFINITY);
+}
+
+/** When a token is to be refreshed; one that was just left as it is does not count. */
+function nextRefresh({ deps: { clock, tokens }, state }: Look): number | undefined {
+  const refreshAt = tokens.refreshAt(state.uid);
+  return refreshAt !== undefined && refreshAt > clock.now() ? refreshAt : undefined;
 }
 
 /** Directories and volumes. */
 async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Prepared> {
   const { deps, signal, state } = look;
-  if (!isStale(look)) return { ready: true, dueAt: deps.tokens.refreshAt(state.uid) };
+  if (!isStale(look)) return { ready: true, dueAt: state.volumesDueAt };
   // A running pod lives on with the content it has.
   const running = observed.record.containers.some(({ state: { kind } }) => kind === "running");
   try {
@@ -152,7 +157,8 @@ async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
     }
     if (result.current) {
       state.volumesAt = deps.clock.monotonic();
-      return { ready: true, dueAt: deps.tokens.refreshAt(state.uid) };
+      state.volumesDueAt = nextRefresh(look);
+      return { ready: true, dueAt: state.volumesDueAt };
     }
     state.volumesStale = true;
     const { retryInMs } = result;

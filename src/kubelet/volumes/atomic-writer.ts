@@ -44,12 +44,16 @@ function parentsWithin(root: string, path: string): readonly string[] {
   return out;
 }
 
-function directoryName({ now, suffix }: AtomicWriteOptions): string {
-  const stamp = new Date(now).toISOString().replace(/[-:T]/g, "_").replace(/\..*$/, "");
-  return `..${stamp}.${suffix}`;
-}
-
 type Entry = Awaited<ReturnType<Files["names"]>>[number];
+
+/** A name that nothing has. */
+function directoryName({ now, suffix }: AtomicWriteOptions, entries: readonly Entry[]): string {
+  const stamp = new Date(now).toISOString().replace(/[-:T]/g, "_").replace(/\..*$/, "");
+  const taken = new Set(entries.map(({ name }) => name));
+  let name = `..${stamp}.${suffix}`;
+  while (taken.has(name)) name += "0";
+  return name;
+}
 
 /** One write of one volume. */
 class AtomicWrite {
@@ -79,7 +83,8 @@ class AtomicWrite {
     }
     // What a writer left that did not come to its end may be what fills the volume.
     await this.#removeOthers(entries.filter(isUnfinished), current);
-    const next = directoryName(this.#options);
+    const next = directoryName(this.#options, entries);
+    await this.#makeDirectory(this.#at(next));
     try {
       await this.#writePayload(this.#at(next));
       await this.#swap(next);
@@ -134,7 +139,6 @@ class AtomicWrite {
   }
 
   async #writePayload(directory: string): Promise<void> {
-    await this.#makeDirectory(directory);
     const made = new Set([directory]);
     for (const [path, file] of this.#payload) {
       const full = join(directory, path);

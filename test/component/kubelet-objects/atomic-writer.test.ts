@@ -202,6 +202,15 @@ test("a full disk does not fill up with tries, and less content fits again", asy
   });
 });
 
+test("two writes in one second with the same digits do not meet", async () => {
+  await inTemporary(async (target) => {
+    for (const text of ["1", "2", "3"]) {
+      await write(target, payloadOf({ a: text }), { suffix: "7" });
+      assert.deepEqual(await shown(target), { a: text });
+    }
+  });
+});
+
 test("directories that a killed writer left are removed, what has a reserved name is replaced", async () => {
   await inTemporary(async (target) => {
     await write(target, payloadOf({ a: "1" }));
