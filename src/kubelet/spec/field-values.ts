@@ -1,5 +1,6 @@
 import type { Container, Pod, ResourceFieldSelector } from "../../api/types.gen.ts";
 import { ParseError } from "../../lib/errors.ts";
+import { goQuote } from "../../lib/go-quote.ts";
 import { allContainers } from "./containers.ts";
 import { dividedUnits, nanoUnits, type Resources } from "./quantities.ts";
 
@@ -13,7 +14,7 @@ export interface PodAddresses {
 function formatMap(map: Readonly<Record<string, string>> | undefined): string {
   return Object.entries(map ?? {})
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([key, value]) => `${key}=${JSON.stringify(value)}`)
+    .map(([key, value]) => `${key}=${goQuote(value)}`)
     .join("\n");
 }
 
