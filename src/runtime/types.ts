@@ -221,6 +221,7 @@ export interface PodRecord {
 }
 
 export type RuntimeFeature =
+  /** It knows {@link ImageService.imageLayers}. */
   | "imageVolumes"
   | "recursiveReadOnlyMounts"
   | "userNamespaces"
@@ -383,4 +384,9 @@ export interface ImageService {
     signal: AbortSignal,
   ): Promise<Image>;
   removeImage(id: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Directories of an image's layers on this machine, topmost first, as overlayfs stacks them; none for an image without
+   * content. Undefined where the runtime keeps no such directories.
+   */
+  imageLayers?(id: string, signal: AbortSignal): Promise<readonly string[] | undefined>;
 }

@@ -26,6 +26,8 @@ export interface ImageCollectorOptions {
   readonly images: ImageService;
   readonly runtime: Pick<ContainerRuntime, "snapshot">;
   readonly records: PullRecords;
+  /** Ids of images that volumes of pods show; default: none. */
+  readonly mountedImages?: () => Iterable<string>;
   /** The file system that holds the images. */
   readonly disk: () => Promise<DiskUsage>;
   readonly events: EventRecorder;
@@ -138,10 +140,12 @@ export class ImageCollector {
   }
 
   async #usedImages(signal: AbortSignal): Promise<ReadonlySet<string>> {
-    const snapshot = await this.#options.runtime.snapshot(signal);
-    return new Set(
-      [...snapshot.values()].flatMap(({ containers }) => containers.map(({ imageID }) => imageID)),
+    const { mountedImages = () => [], runtime } = this.#options;
+    const snapshot = await runtime.snapshot(signal);
+    const used = [...snapshot.values()].flatMap(({ containers }) =>
+      containers.map(({ imageID }) => imageID),
     );
+    return new Set([...used, ...mountedImages()]);
   }
 
   /** Remembers when each image was first seen and last used. */

@@ -1,11 +1,17 @@
-import type { EventRecorder, EventType } from "../../api/event-types.ts";
+import type { EventRecorder, EventTarget, EventType } from "../../api/event-types.ts";
+import type { ImageVolumeSource } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
 import type { Image, ImageService } from "../../runtime/types.ts";
 import type { PodContainer } from "../spec/containers.ts";
-import { imageReference, pullPolicy } from "../spec/image-name.ts";
-import { containerTarget } from "../pods/event-target.ts";
+import {
+  imageReference,
+  type PullPolicy,
+  pullPolicy,
+  volumePullPolicy,
+} from "../spec/image-name.ts";
+import { containerTarget, podTarget } from "../pods/event-target.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
 import type { CredentialProviders } from "./credential-providers.ts";
@@ -64,12 +70,18 @@ interface Failure {
   readonly message: string;
 }
 
-/** What is to be made present. */
-interface Wanted {
+/** What somebody asks for. */
+interface Request {
   readonly pod: AssignedPod;
-  readonly entry: PodContainer;
+  /** What the events are about. */
+  readonly target: EventTarget;
   /** As the pod spells it. */
   readonly name: string;
+  readonly policy: PullPolicy;
+}
+
+/** What is to be made present. */
+interface Wanted extends Request {
   /** With its tag. */
   readonly reference: string;
   /** Looked up at most once, and only when somebody asks. */
@@ -108,11 +120,34 @@ export class ImagePuller {
     keyring: Keyring,
     signal: AbortSignal,
   ): Promise<Image> {
-    const name = entry.container.image ?? "";
+    const { container } = entry;
+    const target = containerTarget(pod, entry);
+    const request = { pod, target, name: container.image ?? "", policy: pullPolicy(container) };
+    return this.#ensure(request, keyring, signal);
+  }
+
+  /**
+   * The same for the image of a volume (KEP-4639).
+   *
+   * @throws {ImageError} with the reason to show while containers that mount it wait.
+   */
+  async ensureVolume(
+    pod: AssignedPod,
+    source: ImageVolumeSource,
+    keyring: Keyring,
+    signal: AbortSignal,
+  ): Promise<Image> {
+    const policy = volumePullPolicy(source);
+    const request = { pod, target: podTarget(pod), name: source.reference ?? "", policy };
+    return this.#ensure(request, keyring, signal);
+  }
+
+  async #ensure(request: Request, keyring: Keyring, signal: AbortSignal): Promise<Image> {
+    const { name, pod, policy, target } = request;
     const reference = imageReference(name);
     if (reference === undefined) {
       const message = `Failed to apply default image tag "${name}": couldn't parse image name "${name}": invalid reference format`;
-      this.#event(pod, entry, "Warning", "InspectFailed", message);
+      this.#event(target, "Warning", "InspectFailed", message);
       throw new ImageError("InvalidImageName", message);
     }
     let looked: Promise<readonly Credential[]> | undefined;
@@ -120,20 +155,19 @@ export class ImagePuller {
       looked ??= this.#lookUp(pod, reference, keyring, signal);
       return looked;
     };
-    const wanted: Wanted = { pod, entry, name, reference, credentials };
+    const wanted: Wanted = { ...request, reference, credentials };
     await this.#recover(signal);
-    const policy = pullPolicy(entry.container);
     if (policy === "Always") return this.#pullWithBackoff(wanted, signal);
-    const present = await this.#inspect(pod, entry, reference, signal);
+    const present = await this.#inspect(target, reference, signal);
     if (present !== undefined && (await this.#mayUse(wanted, present))) {
       const message = `Container image "${name}" already present on machine and can be accessed by the pod`;
-      this.#event(pod, entry, "Normal", "Pulled", message);
+      this.#event(target, "Normal", "Pulled", message);
       return present;
     }
     if (policy === "Never") {
       // The same words for an image that others have pulled: it is not told that it is there.
       const message = `Container image "${name}" is not present with pull policy of Never`;
-      this.#event(pod, entry, "Warning", "ErrImageNeverPull", message);
+      this.#event(target, "Warning", "ErrImageNeverPull", message);
       throw new ImageError("ErrImageNeverPull", message);
     }
     return this.#pullWithBackoff(wanted, signal);
@@ -186,8 +220,7 @@ export class ImagePuller {
   }
 
   async #inspect(
-    pod: AssignedPod,
-    entry: PodContainer,
+    target: EventTarget,
     reference: string,
     signal: AbortSignal,
   ): Promise<Image | undefined> {
@@ -196,24 +229,24 @@ export class ImagePuller {
     } catch (error) {
       if (isAbort(error) && signal.aborted) throw error;
       const message = `Failed to inspect image "${reference}": ${errorMessage(error)}`;
-      this.#event(pod, entry, "Warning", "InspectFailed", message);
+      this.#event(target, "Warning", "InspectFailed", message);
       throw new ImageError("ImageInspectError", message, { cause: error });
     }
   }
 
   async #pullWithBackoff(wanted: Wanted, signal: AbortSignal): Promise<Image> {
     const { clock, step } = this.#options;
-    const { entry, name, pod, reference } = wanted;
+    const { name, pod, reference, target } = wanted;
     const key = `${pod.metadata.uid} ${reference}`;
     const failure = this.#failures.get(key);
     if (failure !== undefined && clock.now() < failure.dueAt) {
       const message = `Back-off pulling image "${name}"`;
-      this.#event(pod, entry, "Normal", "BackOff", message);
+      this.#event(target, "Normal", "BackOff", message);
       throw new ImageError("ImagePullBackOff", `${message}: ErrImagePull: ${failure.message}`, {
         retryAt: failure.dueAt,
       });
     }
-    this.#event(pod, entry, "Normal", "Pulling", `Pulling image "${name}"`);
+    this.#event(target, "Normal", "Pulling", `Pulling image "${name}"`);
     await step("pullImage");
     const started = clock.monotonic();
     try {
@@ -221,7 +254,7 @@ export class ImagePuller {
       this.#failures.delete(key);
       const whole = formatDuration(clock.monotonic() - started);
       const message = `Successfully pulled image "${name}" in ${formatDuration(durationMs)} (${whole} including waiting). Image size: ${image.sizeBytes} bytes.`;
-      this.#event(pod, entry, "Normal", "Pulled", message);
+      this.#event(target, "Normal", "Pulled", message);
       return image;
     } catch (error) {
       if (isAbort(error) && signal.aborted) throw error;
@@ -230,8 +263,8 @@ export class ImagePuller {
   }
 
   /** Id of the image that somebody else has brought under this name; empty when there is none, or it is ours. */
-  async #foundBefore({ entry, pod, reference }: Wanted, signal: AbortSignal): Promise<string> {
-    const image = await this.#inspect(pod, entry, reference, signal);
+  async #foundBefore({ reference, target }: Wanted, signal: AbortSignal): Promise<string> {
+    const image = await this.#inspect(target, reference, signal);
     if (image === undefined || (await this.#records.isOurs(reference, image.id))) return "";
     return image.id;
   }
@@ -255,7 +288,7 @@ export class ImagePuller {
     return pulled;
   }
 
-  #failed({ entry, name, pod }: Wanted, key: string, error: unknown): ImageError {
+  #failed({ name, target }: Wanted, key: string, error: unknown): ImageError {
     const message = errorMessage(error);
     const now = this.#options.clock.now();
     const before = this.#failures.get(key);
@@ -264,19 +297,13 @@ export class ImagePuller {
     const delayMs = fresh ? firstDelayMs : Math.min(before.delayMs * 2, maxDelayMs);
     const dueAt = now + delayMs;
     this.#failures.set(key, { delayMs, at: now, dueAt, message });
-    this.#event(pod, entry, "Warning", "Failed", `Failed to pull image "${name}": ${message}`);
+    this.#event(target, "Warning", "Failed", `Failed to pull image "${name}": ${message}`);
     // The next look shows ImagePullBackOff; it need not wait for the end of the delay.
     return new ImageError("ErrImagePull", message, { cause: error, retryAt: dueAt });
   }
 
-  #event(
-    pod: AssignedPod,
-    entry: PodContainer,
-    type: EventType,
-    reason: string,
-    message: string,
-  ): void {
-    this.#options.events.event(containerTarget(pod, entry), type, reason, message);
+  #event(target: EventTarget, type: EventType, reason: string, message: string): void {
+    this.#options.events.event(target, type, reason, message);
   }
 }
 

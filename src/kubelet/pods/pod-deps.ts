@@ -14,6 +14,7 @@ import type { ServiceEnvSource } from "../spec/service-env.ts";
 import type { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { NodeView } from "../types.ts";
+import type { ImageVolumes } from "../volumes/image-volumes.ts";
 import type { ServiceAccountTokens } from "../volumes/service-account-token.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { KeptLogs } from "./kept-logs.ts";
@@ -40,6 +41,7 @@ export interface PodDeps {
   readonly runtimeClasses: RuntimeClasses;
   readonly volumes: Volumes;
   readonly puller: ImagePuller;
+  readonly imageVolumes: ImageVolumes;
   readonly prober: Prober;
   readonly writer: StatusWriter;
   readonly cgroups: PodCgroups;

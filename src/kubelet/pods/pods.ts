@@ -29,6 +29,7 @@ import { StatusWriter } from "../status/status-writer.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod, NodeView, PodView } from "../types.ts";
 import { Claims } from "../volumes/claims.ts";
+import { ImageVolumes, mountedImages } from "../volumes/image-volumes.ts";
 import { type Mounter, systemMounter } from "../volumes/mounter.ts";
 import { volumePlugins } from "../volumes/plugins.ts";
 import { fsGroupApplier } from "../volumes/ownership.ts";
@@ -104,10 +105,12 @@ class PodHalf implements Pods {
   readonly #services: Informer<ServiceEnvSource>;
   readonly #records: PullRecords;
   readonly #keptLogs: KeptLogs;
+  readonly #mounter: Mounter;
   #loop: PodLoop | undefined;
 
   constructor(options: PodsOptions) {
     this.#options = options;
+    this.#mounter = options.mounter ?? systemMounter;
     const { client, clock, config, logger, random } = options;
     this.#keptLogs = new KeptLogs({ config, logger });
     this.#records = new PullRecords(config.rootDir, () => clock.now());
@@ -193,6 +196,7 @@ class PodHalf implements Pods {
     return new ImageCollector({
       ...deps,
       records: this.#records,
+      mountedImages: () => mountedImages(this.#mounter.table(), this.#options.config.rootDir),
       disk: async () => {
         const { bavail, blocks, bsize } = await statfs(deps.runtimeInfo().rootDir);
         return { capacityBytes: blocks * bsize, availableBytes: bavail * bsize };
@@ -227,7 +231,7 @@ class PodHalf implements Pods {
     const measured = (tree: CgroupTree): CgroupTree =>
       metrics === undefined ? tree : measuredCgroups(tree, metrics.pods, clock);
     const tokens = new ServiceAccountTokens({ client, clock, random, logger });
-    const mounter = options.mounter ?? systemMounter;
+    const mounter = this.#mounter;
     const claims = new Claims({
       client,
       clock,
@@ -235,6 +239,15 @@ class PodHalf implements Pods {
       podsWith: async (name) => podsWithVolume(config.rootDir, name),
     });
     const forVolumes = { ...options, step, mounter, objects, tokens, allocatable, removeTree };
+    const puller = new ImagePuller({
+      config,
+      images,
+      events,
+      clock,
+      step,
+      records: this.#records,
+      credentialProviders: this.#credentialProviders(signal),
+    });
     return {
       ...options,
       step,
@@ -262,14 +275,14 @@ class PodHalf implements Pods {
         signal,
         wake: (uid) => this.#wake(uid),
       }),
-      puller: new ImagePuller({
+      puller,
+      imageVolumes: new ImageVolumes({
         config,
         images,
-        events,
-        clock,
+        puller,
+        mounter,
         step,
-        records: this.#records,
-        credentialProviders: this.#credentialProviders(signal),
+        ...(metrics === undefined ? {} : { metrics: metrics.pods }),
       }),
       prober: new Prober({
         runtime,

@@ -15,7 +15,7 @@ import {
   environmentReferences,
 } from "../spec/env.ts";
 import { isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
-import { asksForRecursiveReadOnly, containerPath } from "../spec/mounts.ts";
+import { asksForRecursiveReadOnly, containerPath, ImageSubPathError } from "../spec/mounts.ts";
 import { wholeUnits } from "../spec/quantities.ts";
 import {
   linuxSecurityContext,
@@ -223,8 +223,25 @@ function targetContainer({ action, observed }: Start): string | undefined {
   throw new ContainerConfigError(`unable to find target container ${targetContainerName}`);
 }
 
-async function configure(start: Start, image: Image): Promise<ContainerConfig> {
-  const { action, deps, pod, signal } = start;
+/** The container's volumes; where its images are shown is known already. */
+async function volumeMounts(
+  { action, deps, pod, signal }: Start,
+  given: Parameters<PodDeps["volumes"]["mounts"]>[2],
+): Promise<readonly Mount[]> {
+  try {
+    return await deps.volumes.mounts(pod, action.entry, given, signal);
+  } catch (error) {
+    if (!(error instanceof ImageSubPathError)) throw error;
+    throw new StartError("CreateContainerError", error.message, { cause: error });
+  }
+}
+
+async function configure(
+  start: Start,
+  image: Image,
+  images: ReadonlyMap<string, string>,
+): Promise<ContainerConfig> {
+  const { action, deps, pod } = start;
   const { entry } = action;
   const targetContainerID = targetContainer(start);
   verifyRunAsNonRoot(pod, entry.container, image.user);
@@ -235,9 +252,12 @@ async function configure(start: Start, image: Image): Promise<ContainerConfig> {
     filesOf(start),
     seccompProfiles(start),
   ]);
-  const given = { environment, recursiveReadOnly: readOnlyBelow };
+  const volumes = await volumeMounts(start, {
+    environment,
+    recursiveReadOnly: readOnlyBelow,
+    images,
+  });
   // The engine takes one mount for each path; where a volume claims that of the last words, those lie on top.
-  const volumes = await deps.volumes.mounts(pod, entry, given, signal);
   const mounts = volumes.filter((mount) => mount.containerPath !== log?.containerPath);
   const memory = deps.node.node()?.status?.capacity?.["memory"];
   const security = linuxSecurityContext(pod, entry.container, profiles, deps.config.seccompDefault);
@@ -329,12 +349,16 @@ async function run(start: Start): Promise<void> {
   const { action, deps, pod, signal } = start;
   const { entry, sandbox } = action;
   const target = containerTarget(pod, entry);
-  const image = await withReason("ErrImagePull", signal, async () => {
+  const { image, shown } = await withReason("ErrImagePull", signal, async () => {
     const keyring = await pullSecrets(start);
-    return deps.puller.ensure(pod, entry, keyring, signal);
+    const shown = await deps.imageVolumes.pull(pod, entry, keyring, signal);
+    return { shown, image: await deps.puller.ensure(pod, entry, keyring, signal) };
   });
+  const images = await withReason("CreateContainerError", signal, async () =>
+    deps.imageVolumes.mount(pod, shown, signal),
+  );
   const config = await withReason("CreateContainerConfigError", signal, async () =>
-    configure(start, image),
+    configure(start, image, images),
   );
   await deps.step("createContainer");
   const created = await withReason("CreateContainerError", signal, async () =>

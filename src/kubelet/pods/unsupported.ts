@@ -3,6 +3,7 @@ import type { RuntimeFeature } from "../../runtime/types.ts";
 import { appArmorProblem } from "../spec/app-armor.ts";
 import { allContainers } from "../spec/containers.ts";
 import type { AssignedPod } from "../types.ts";
+import { usedVolumes } from "../volumes/used-volumes.ts";
 import type { Refusal } from "./admission.ts";
 
 const reason = "PodFeatureUnsupported";
@@ -76,6 +77,20 @@ function unsupportedContainerField(
   return undefined;
 }
 
+/** Only what a container mounts: another image is never even pulled. */
+function unsupportedVolume(
+  pod: AssignedPod,
+  features: ReadonlySet<RuntimeFeature>,
+): Refusal | undefined {
+  if (features.has("imageVolumes")) return undefined;
+  const image = usedVolumes(pod).find((volume) => volume.image !== undefined);
+  if (image === undefined) return undefined;
+  return refuse(
+    `volume "${image.name}": image`,
+    "its container engine keeps no layers of images that could be mounted (storage driver overlay2 does)",
+  );
+}
+
 /** Fields that this node cannot honour. They are refused: silently ignoring one would be a lie. Pure. */
 export function refuseUnsupported(
   pod: AssignedPod,
@@ -85,6 +100,8 @@ export function refuseUnsupported(
   if (appArmor !== undefined) return appArmor;
   const ofPod = unsupportedPodField(pod, features);
   if (ofPod !== undefined) return ofPod;
+  const volume = unsupportedVolume(pod, features);
+  if (volume !== undefined) return volume;
   for (const { container } of allContainers(pod)) {
     const refusal = unsupportedContainerField(container, features);
     if (refusal !== undefined) return refusal;

@@ -1,4 +1,4 @@
-import type { Container } from "../../api/types.gen.ts";
+import type { Container, ImageVolumeSource } from "../../api/types.gen.ts";
 
 const component = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*";
 const host =
@@ -15,9 +15,23 @@ export function imageReference(image: string): string | undefined {
   return image.includes("@") || tagged ? image : `${image}:latest`;
 }
 
+export type PullPolicy = "Always" | "IfNotPresent" | "Never";
+
 /** When to pull; the API defaults this field, so the fallback only matters for objects made by hand. */
-export function pullPolicy(container: Container): "Always" | "IfNotPresent" | "Never" {
-  if (container.imagePullPolicy !== undefined) return container.imagePullPolicy;
-  const full = imageReference(container.image ?? "") ?? "";
-  return full.endsWith(":latest") ? "Always" : "IfNotPresent";
+function policyOf(image: string, policy: PullPolicy | undefined): PullPolicy {
+  if (policy !== undefined) return policy;
+  return (imageReference(image) ?? "").endsWith(":latest") ? "Always" : "IfNotPresent";
+}
+
+/** When to pull the image of a container. */
+export function pullPolicy({ image = "", imagePullPolicy }: Container): PullPolicy {
+  return policyOf(image, imagePullPolicy);
+}
+
+/** When to pull the image of a volume. */
+export function volumePullPolicy({
+  pullPolicy: policy,
+  reference: image = "",
+}: ImageVolumeSource): PullPolicy {
+  return policyOf(image, policy);
 }

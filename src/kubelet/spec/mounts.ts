@@ -48,6 +48,9 @@ export function subPathError(
   );
 }
 
+/** The same of a volume that shows an image: nobody can make it, so it is the container that cannot be created. */
+export class ImageSubPathError extends ContainerConfigError {}
+
 /** A path in a container in the one form that can be compared: absolute, no empty parts, no slash at its end. */
 export function containerPath(path: string): string {
   return `/${path

@@ -81,6 +81,21 @@ export class PodMetrics {
     "counter",
     "Cumulative number of pod evictions by eviction signal",
   );
+  readonly #imageVolumesRequested = new Values(
+    "kubelet_image_volume_requested_total",
+    "counter",
+    "Number of requested image volumes.",
+  );
+  readonly #imageVolumesMounted = new Values(
+    "kubelet_image_volume_mounted_succeed_total",
+    "counter",
+    "Number of successful image volume mounts.",
+  );
+  readonly #imageVolumesFailed = new Values(
+    "kubelet_image_volume_mounted_errors_total",
+    "counter",
+    "Number of failed image volume mounts.",
+  );
   readonly #cgroups = new Histogram(
     "kubelet_cgroup_manager_duration_seconds",
     "Duration in seconds for cgroup manager operations. Broken down by method.",
@@ -149,6 +164,12 @@ export class PodMetrics {
     this.#imagesCollected.add(1, { reason: why });
   }
 
+  /** A container is shown an image, or should have been. */
+  imageVolume(mounted: boolean): void {
+    this.#imageVolumesRequested.add(1);
+    (mounted ? this.#imageVolumesMounted : this.#imageVolumesFailed).add(1);
+  }
+
   disksMeasured(seconds: number): void {
     this.#disks.observe(seconds, { metric_source: "du" });
   }
@@ -169,6 +190,9 @@ export class PodMetrics {
       this.#cgroups,
       this.#imagesCollected,
       this.#disks,
+      this.#imageVolumesRequested,
+      this.#imageVolumesMounted,
+      this.#imageVolumesFailed,
     ];
   }
 }

@@ -14,6 +14,8 @@ export interface MountRequest {
   readonly type: string;
   /** As mount(8) takes them. */
   readonly options: readonly string[];
+  /** What relative paths in the options are relative to; default: there are none. */
+  readonly cwd?: string;
 }
 
 /** The kernel's mount table, as far as volumes need it. Every call has its own deadline besides the signal. */
@@ -69,10 +71,15 @@ async function unmountOnce(
 
 /** The machine's own mounter: mount(8) and umount(8). */
 export const systemMounter: Mounter = {
-  async mount({ options, source, target, type }, signal) {
+  async mount({ cwd, options, source, target, type }, signal) {
     const flags = options.length === 0 ? [] : ["-o", options.join(",")];
     await within(signal, mountMs, (limited) =>
-      exec(["mount", "-t", type, ...flags, source, target], { signal: limited }),
+      exec(["mount", "-t", type, ...flags, source, target], {
+        signal: limited,
+        // Through the newer calls no option may be longer than 256 bytes.
+        ...(type === "overlay" ? { env: { LIBMOUNT_FORCE_MOUNT2: "always" } } : {}),
+        ...(cwd === undefined ? {} : { cwd }),
+      }),
     );
   },
   async mountTmpfs(path, options, signal) {

@@ -15,6 +15,7 @@ import { emptyDirPlugin } from "./plugins/empty-dir.ts";
 import { fibreChannelPlugin } from "./plugins/fc.ts";
 import { hostPathVolumePlugin } from "./plugins/host-path-pv.ts";
 import { hostPathPlugin } from "./plugins/host-path.ts";
+import { imagePlugin } from "./plugins/image.ts";
 import { iscsiPlugin } from "./plugins/iscsi.ts";
 import { localPlugin } from "./plugins/local.ts";
 import { nfsPlugin } from "./plugins/nfs.ts";
@@ -56,6 +57,7 @@ export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
     payloadPlugin("secret", deps),
     payloadPlugin("downwardAPI", deps),
     payloadPlugin("projected", deps),
+    imagePlugin(),
     hostPathVolumePlugin(),
     localPlugin(forDisks),
     iscsiPlugin({

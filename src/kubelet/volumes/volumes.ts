@@ -1,5 +1,5 @@
 import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 
 import type { Volume } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
@@ -11,6 +11,7 @@ import { ContainerConfigError } from "../spec/env.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
 import {
   containerPath,
+  ImageSubPathError,
   mountPropagation,
   mountsRecursivelyReadOnly,
   mountSubPath,
@@ -158,13 +159,19 @@ export class Volumes {
       readonly environment: ReadonlyMap<string, string>;
       /** Whether the pod's runtime handler can make what is mounted below read-only too. */
       readonly recursiveReadOnly: boolean;
+      /** Where images are shown, by the volume's name. */
+      readonly images: ReadonlyMap<string, string>;
     },
     signal: AbortSignal,
   ): Promise<readonly Mount[]> {
     const { container } = entry;
     const out: Mount[] = [];
     for (const [index, mount] of (container.volumeMounts ?? []).entries()) {
-      const source = this.#preparedVolume(pod, mount.name);
+      const image = given.images.get(mount.name);
+      const source =
+        image === undefined
+          ? this.#preparedVolume(pod, mount.name)
+          : { hostPath: image, readOnly: true };
       if (source === undefined) {
         throw new ContainerConfigError(
           `cannot find volume "${mount.name}" to mount into container "${container.name}"`,
@@ -173,20 +180,26 @@ export class Volumes {
       const subPath = mountSubPath(mount, given.environment);
       let { hostPath } = source;
       if (subPath !== "") {
-        hostPath = this.paths(pod.metadata.uid).subPath(mount.name, container.name, index);
+        // Of each image that a volume has had, its own.
+        const shown = image === undefined ? mount.name : `${mount.name}@${basename(image)}`;
+        hostPath = this.paths(pod.metadata.uid).subPath(shown, container.name, index);
         await this.#bind(source.hostPath, subPath, hostPath, signal).catch((error: unknown) => {
           if (!(error instanceof VolumeError)) throw error;
-          throw subPathError(mount, container.name, error);
+          const problem = subPathError(mount, container.name, error);
+          throw image === undefined
+            ? problem
+            : new ImageSubPathError(problem.message, { cause: error });
         });
       }
+      const recursiveReadOnly = mountsRecursivelyReadOnly(mount, given.recursiveReadOnly);
       out.push({
         hostPath,
         containerPath: containerPath(mount.mountPath),
-        readOnly: (mount.readOnly ?? false) || source.readOnly,
+        // What shows an image is read-only by itself: asked for it once more, an engine makes it executable again.
+        readOnly:
+          image === undefined ? (mount.readOnly ?? false) || source.readOnly : recursiveReadOnly,
         propagation: mountPropagation(mount),
-        ...(mountsRecursivelyReadOnly(mount, given.recursiveReadOnly)
-          ? { recursiveReadOnly: true }
-          : {}),
+        ...(recursiveReadOnly ? { recursiveReadOnly } : {}),
       });
     }
     return out;

@@ -99,7 +99,7 @@ export function describeHost(
       cgroupVersion,
       rootDir: optionalString(info["DockerRootDir"]) ?? "/var/lib/docker",
       handlers: ["", ...handlers],
-      features: featuresOf(version, info, { local, bounding }, rro),
+      features: featuresOf(info, { local, bounding }, rro),
       recursiveReadOnlyHandlers: rro,
       warnings: warningsOf(version, info, bounding),
     },
@@ -136,13 +136,12 @@ function recursiveReadOnlyHandlers(
 }
 
 function featuresOf(
-  version: EngineVersion,
   info: JsonRecord,
   host: { readonly local: LocalFacts; readonly bounding: ReadonlySet<string> },
   rro: ReadonlySet<string>,
 ): ReadonlySet<RuntimeFeature> {
   const features = new Set<RuntimeFeature>(["stopSignal", "supplementalGroupsStrict"]);
-  if (version.api >= 48) features.add("imageVolumes");
+  if (info["Driver"] === "overlay2") features.add("imageVolumes");
   if (rro.has("")) features.add("recursiveReadOnlyMounts");
   if (host.bounding.has("SYS_RESOURCE")) features.add("negativeOomScoreAdj").add("privileged");
   if (host.local.appArmor) features.add("appArmor");

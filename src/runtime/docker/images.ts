@@ -12,6 +12,7 @@ import {
   parsePullLine,
   type PullProblem,
 } from "./image-records.ts";
+import { layerDirectories } from "./layer-files.ts";
 import { LineSplitter } from "./lines.ts";
 import { pauseRepository } from "./pause-image.ts";
 import { formatReference, type ImageReference, parseReference } from "./reference.ts";
@@ -25,6 +26,7 @@ export function createImageService(context: DockerContext): ImageService {
     imageStatus: (reference, signal) => imageStatus(context, parseReference(reference), signal),
     pullImage: (reference, options, signal) => pullImage(context, reference, options, signal),
     removeImage: (id, signal) => removeImage(context, id, signal),
+    imageLayers: (id, signal) => imageLayers(context, id, signal),
   };
 }
 
@@ -44,6 +46,15 @@ async function inspectImage(
     if (isRuntimeFailure(error, "ImageMissing", "NotFound")) return undefined;
     throw error;
   }
+}
+
+async function imageLayers(
+  context: DockerContext,
+  id: string,
+  signal: AbortSignal,
+): Promise<readonly string[] | undefined> {
+  const call = { op: "inspect image", method: "GET", path: `/images/${id}/json` } as const;
+  return layerDirectories(await context.client.call(call, signal));
 }
 
 async function imageStatus(

@@ -7,14 +7,19 @@ import { isRecord, optionalString } from "../../lib/guard.ts";
 /** More than any account file has; what is larger is left to the engine. */
 const maxBytes = 1 << 20;
 
+function hasLayers(image: unknown): boolean {
+  const rootFS = isRecord(image) ? image["RootFS"] : undefined;
+  const layers = isRecord(rootFS) ? rootFS["Layers"] : undefined;
+  return !isRecord(rootFS) || (Array.isArray(layers) && layers.length > 0);
+}
+
 /** Directories of an image's layers on this machine, topmost first; undefined where its storage has none (`GET /images/ID/json`). */
 export function layerDirectories(image: unknown): readonly string[] | undefined {
   const driver = isRecord(image) ? image["GraphDriver"] : undefined;
   if (!isRecord(driver) || driver["Name"] !== "overlay2") return undefined;
-  const data = driver["Data"];
-  if (!isRecord(data)) return undefined;
+  const data = isRecord(driver["Data"]) ? driver["Data"] : {};
   const upper = optionalString(data["UpperDir"]);
-  if (upper === undefined) return undefined;
+  if (upper === undefined) return hasLayers(image) ? undefined : [];
   const lower = optionalString(data["LowerDir"])?.split(":") ?? [];
   return [upper, ...lower].filter((path) => path.startsWith("/"));
 }

@@ -15,6 +15,8 @@ function everythingRecorded(): KubeletMetrics {
   pods.rejected("OutOfcpu");
   pods.preempted("cpu");
   pods.evicted("emptydirfs.limit");
+  pods.imageVolume(true);
+  pods.imageVolume(false);
   pods.cgroupManaged("create", 0.001);
   pods.imageCollected("space");
   pods.disksMeasured(0.2);

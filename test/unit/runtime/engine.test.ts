@@ -76,6 +76,9 @@ describe("describeHost", () => {
     assert.deepEqual(found.warnings, []);
     assert.equal(found.features.has("privileged"), true);
     assert.equal(found.features.has("imageVolumes"), false);
+    const local = { boundingCapabilities: undefined, appArmor: true };
+    const layered = describeHost(version, { ...info, Driver: "overlay2" }, local).info;
+    assert.equal(layered.features.has("imageVolumes"), true);
     assert.equal(found.cgroupVersion, 2);
     assert.deepEqual(found.handlers, ["", "runc"]);
   });
