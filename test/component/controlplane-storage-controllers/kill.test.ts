@@ -135,13 +135,18 @@ async function killAtEachWrite(
     try {
       await prepare(server.client);
       await begin(server.client);
-      const { promise: death, resolve: died } = Promise.withResolvers<"died">();
-      const doomed = startControllers(dyingClient(server.client, writes, () => died("died")));
-      const end = await Promise.race([
-        death,
-        settles(server.client, wanted).then(() => "settled" as const),
-      ]).finally(async () => doomed.stop());
-      if (end === "settled") return writes;
+      const { promise: death, resolve: died } = Promise.withResolvers<void>();
+      const doomed = startControllers(dyingClient(server.client, writes, died));
+      let settled: boolean;
+      try {
+        settled = await Promise.race([
+          death.then(() => false),
+          settles(server.client, wanted).then(() => true),
+        ]);
+      } finally {
+        await doomed.stop();
+      }
+      if (settled) return writes;
       const next = startControllers(server.client);
       try {
         await settles(server.client, wanted);
