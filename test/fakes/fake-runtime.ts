@@ -59,6 +59,8 @@ export interface FakeRuntime extends ContainerRuntime, ImageService {
   addImage(reference: string, image?: Partial<Image>): Image;
   /** References that the registry has. */
   readonly registry: Map<string, Image>;
+  /** Layers by image id; default: none. */
+  readonly layers: Map<string, readonly string[]>;
   /** The container's process ends. */
   exit(name: string, exitCode: number): void;
   /** The sandbox's process dies. */
@@ -87,7 +89,7 @@ const info: RuntimeInfo = {
   cgroupVersion: 2,
   rootDir: "/var/lib/docker",
   handlers: [""],
-  features: new Set(["stopSignal"]),
+  features: new Set(["stopSignal", "imageVolumes"]),
   warnings: [],
 };
 
@@ -105,6 +107,7 @@ class MemoryRuntime implements FakeRuntime {
   readonly calls: string[] = [];
   readonly starts = new Map<string, number>();
   readonly registry = new Map<string, Image>();
+  readonly layers = new Map<string, readonly string[]>();
   readonly #images = new Map<string, Image>();
   readonly #listeners = new Set<(event: RuntimeEvent) => void>();
   readonly #now: () => number;
@@ -431,6 +434,10 @@ class MemoryRuntime implements FakeRuntime {
     for (const [reference, image] of this.#images) {
       if (image.id === id) this.#images.delete(reference);
     }
+  }
+
+  async imageLayers(id: string): Promise<readonly string[] | undefined> {
+    return this.layers.get(id) ?? [];
   }
 
   #call(call: string): void {

@@ -22,10 +22,14 @@ import { fakeRuntime, type FakeRuntime } from "../../fakes/fake-runtime.ts";
 /** Mounts that only exist in a list: component tests touch no mount table. */
 export class FakeMounter implements Mounter {
   readonly mounted = new Map<string, string>();
+  /** Options that were asked for, by path; of a remount the new ones. */
+  readonly options = new Map<string, readonly string[]>();
 
-  async mount({ source, target }: MountRequest): Promise<void> {
-    assert(!this.mounted.has(target), `${target} is mounted twice`);
-    this.mounted.set(target, source);
+  async mount({ options, source, target }: MountRequest): Promise<void> {
+    const remount = options.includes("remount");
+    assert.equal(this.mounted.has(target), remount, `${target} is mounted twice, or not at all`);
+    if (!remount) this.mounted.set(target, source);
+    this.options.set(target, options);
   }
 
   async mountTmpfs(path: string): Promise<void> {
@@ -40,6 +44,7 @@ export class FakeMounter implements Mounter {
 
   async unmount(path: string): Promise<"unmounted" | "detached"> {
     this.mounted.delete(path);
+    this.options.delete(path);
     return "unmounted";
   }
 
@@ -55,9 +60,14 @@ export class FakeMounter implements Mounter {
         /[ \t\n\\#]/g,
         (each) => `\\0${each.charCodeAt(0).toString(8).padStart(2, "0")}`,
       );
+    const flags = (path: string): string => {
+      const options = this.options.get(path) ?? [];
+      const set = options.filter((each) => ["nodev", "noexec", "nosuid"].includes(each));
+      return [options.includes("ro") ? "ro" : "rw", ...set].join(",");
+    };
     const lines = [...this.mounted].map(
       ([path, source], index) =>
-        `${index + 100} 1 0:${index} / ${escape(path)} rw - tmpfs ${escape(source)} rw`,
+        `${index + 100} 1 0:${index} / ${escape(path)} ${flags(path)} - tmpfs ${escape(source)} rw`,
     );
     return new MountTable(lines.join("\n"));
   }
@@ -114,7 +124,7 @@ export interface World {
 
 export const nodeName = "worker";
 
-function config(rootDir: string): AgentConfig {
+export function agentConfig(rootDir: string): AgentConfig {
   return {
     nodeName,
     nodeIPs: [],
@@ -261,7 +271,7 @@ export async function makeWorld({
       const stop = new AbortController();
       network.forget();
       const pods = createPods({
-        config: { ...config(rootDir), ...settings },
+        config: { ...agentConfig(rootDir), ...settings },
         client: api.client,
         runtime,
         images: runtime,

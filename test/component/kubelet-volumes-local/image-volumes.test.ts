@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { PODS } from "../../../src/api/resources.ts";
+import type { PodSpec, Volume, VolumeMount } from "../../../src/api/types.gen.ts";
+import { ImageCollector } from "../../../src/kubelet/images/image-gc.ts";
+import type { PullRecords } from "../../../src/kubelet/images/pull-records.ts";
+import { overlayOf } from "../../../src/kubelet/volumes/image-overlay.ts";
+import { mountedImages } from "../../../src/kubelet/volumes/image-volumes.ts";
+import { MountTable } from "../../../src/kubelet/volumes/mount-table.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import type { Image } from "../../../src/runtime/types.ts";
+import { JumpingClock, makeWorld, podManifest, type World } from "../kubelet-pods/fixture.ts";
+import { app } from "../kubelet-pods/stage.ts";
+
+const signal = new AbortController().signal;
+
+/** An engine's directory of layers, each with its short link. */
+async function layerStore(root: string, count: number): Promise<readonly string[]> {
+  const out: string[] = [];
+  await mkdir(join(root, "l"), { recursive: true });
+  for (let at = 0; at < count; at += 1) {
+    const id = String(at).padStart(64, "0");
+    const short = `LINK${String(at).padStart(22, "A")}`;
+    await mkdir(join(root, id, "diff"), { recursive: true });
+    await writeFile(join(root, id, "link"), short);
+    await symlink(`../${id}/diff`, join(root, "l", short));
+    out.push(join(root, id, "diff"));
+  }
+  return out;
+}
+
+async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), "images-"));
+  try {
+    await work(directory);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+test("layers are stacked by the engine's short links, so that as many fit as an image can have", async () => {
+  await inTemporary(async (directory) => {
+    const root = join(directory, "overlay2");
+    const layers = await layerStore(root, 125);
+    const { cwd, options, source, type } = await overlayOf(layers, "/target");
+    assert.deepEqual([cwd, source, type], [root, "overlay", "overlay"]);
+    assert.deepEqual(options.slice(0, 4), ["ro", "noexec", "nosuid", "nodev"]);
+    const lowers = (options[4] ?? "").replace("lowerdir=", "").split(":");
+    assert.equal(lowers.length, 125);
+    assert.equal(lowers[0], `l/LINK${"A".repeat(21)}0`, "the topmost first");
+    assert(options.join(",").length < 4096, "one page");
+  });
+});
+
+test("without short links the layers' own paths are taken, escaped, as long as they fit", async () => {
+  const plain = await overlayOf(["/engine/a:b/x/diff", "/engine/a:b/y\\z/diff"], "/target");
+  assert.equal(plain.cwd, undefined);
+  assert.equal(plain.options.at(-1), "lowerdir=/engine/a\\:b/x/diff:/engine/a\\:b/y\\\\z/diff");
+  const many = Array.from({ length: 100 }, (_, at) => `/engine/${"x".repeat(50)}/${at}/diff`);
+  await assert.rejects(overlayOf(many, "/target"), /its 100 layers are too many for one mount/);
+  await assert.rejects(overlayOf(["/a,b/x/diff", "/a,b/y/diff"], "/t"), /has a comma/);
+  await inTemporary(async (directory) => {
+    const root = join(directory, "overlay2");
+    const layers = await layerStore(root, 2);
+    // A link that leads elsewhere is none of these layers'.
+    await writeFile(join(layers[0] ?? "", "../link"), `LINK${"A".repeat(21)}1`);
+    const request = await overlayOf(layers, "/target");
+    assert.equal(request.options.at(-1), `lowerdir=${layers.join(":")}`);
+  });
+});
+
+test("which images volumes show is read from the mount table", () => {
+  const id = "a".repeat(64);
+  const line = (path: string): string => `9 1 0:9 / ${path} ro - overlay overlay ro`;
+  const table = new MountTable(
+    [
+      line(`/root/pods/uid/volumes/kubernetes.io~image/v/${id}`),
+      line(`/root/pods/uid/volumes/kubernetes.io~image/v/short`),
+      line(`/root/pods/uid/volumes/kubernetes.io~empty-dir/v/${"b".repeat(64)}`),
+      line(`/elsewhere/pods/uid/volumes/kubernetes.io~image/v/${"c".repeat(64)}`),
+    ].join("\n"),
+  );
+  assert.deepEqual(mountedImages(table, "/root"), [`sha256:${id}`]);
+});
+
+test("an image that a volume shows is not removed, however full the disk", async () => {
+  const image = (id: string): Image => ({
+    id,
+    tags: [`${id}:1`],
+    digests: [],
+    sizeBytes: 1,
+    user: {},
+    stopSignal: undefined,
+  });
+  const removed: string[] = [];
+  const collector = new ImageCollector({
+    config: { nodeName: "worker", imageMinimumGCAgeMs: 0 },
+    images: {
+      listImages: async () => [image("shown"), image("unused")],
+      imageStatus: async () => undefined,
+      pullImage: () => Promise.reject(new Error("not asked")),
+      removeImage: async (id) => void removed.push(id),
+    },
+    runtime: { snapshot: async () => new Map() },
+    records: {
+      keepOnly: async () => undefined,
+      broughtImages: async () =>
+        new Map([
+          ["shown", new Set(["docker.io/library/shown"])],
+          ["unused", new Set(["docker.io/library/unused"])],
+        ]),
+      forget: async () => undefined,
+    } as unknown as PullRecords,
+    mountedImages: () => ["shown"],
+    disk: async () => ({ capacityBytes: 100, availableBytes: 1 }),
+    events: { event: () => undefined },
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  await assert.rejects(collector.collect(signal), /Failed to free sufficient space/);
+  assert.deepEqual(removed, ["unused"]);
+});
+
+function imagePod(
+  image: NonNullable<Volume["image"]>,
+  mount: Partial<VolumeMount> = {},
+): Partial<PodSpec> {
+  return {
+    volumes: [{ name: "content", image }],
+    containers: [app("web", { volumeMounts: [{ name: "content", mountPath: "/c", ...mount }] })],
+  };
+}
+
+function waitingReason(world: World): string | undefined {
+  return world.pod("web")?.status?.containerStatuses?.[0]?.state?.waiting?.reason;
+}
+
+function isReady(world: World): boolean | undefined {
+  return world.pod("web")?.status?.containerStatuses?.[0]?.ready;
+}
+
+async function inWorld(work: (world: World, clock: JumpingClock) => Promise<void>): Promise<void> {
+  const clock = new JumpingClock();
+  const world = await makeWorld({ clock });
+  try {
+    await work(world, clock);
+  } finally {
+    await world.close();
+  }
+}
+
+test("a volume of an image is pulled like a container's, shown read-only, and gone with its pod", async () => {
+  await inWorld(async (world) => {
+    const id = `sha256:${"b".repeat(64)}`;
+    const layers = await layerStore(join(world.rootDir, "overlay2"), 3);
+    world.runtime.registry.set("data:2", { ...world.runtime.addImage("other:1"), id });
+    world.runtime.layers.set(id, layers);
+    world.start();
+    world.api.put(PODS, podManifest("web", imagePod({ reference: "data:2" })));
+    await world.until("it runs", () => isReady(world));
+    const pulled = world.events.filter(({ message }) => message.includes('"data:2"'));
+    assert.deepEqual(
+      pulled.map(({ reason, target }) => [reason, target.fieldPath]),
+      [
+        ["Pulling", undefined],
+        ["Pulled", undefined],
+      ],
+    );
+    const [container] = world.runtime.containers.values();
+    const bound = container?.config.mounts.find(({ containerPath }) => containerPath === "/c");
+    const uid = world.pod("web")?.metadata.uid ?? "";
+    const path = join(
+      world.rootDir,
+      `pods/${uid}/volumes/kubernetes.io~image/content/${"b".repeat(64)}`,
+    );
+    assert.equal(bound?.hostPath, path);
+    // To be asked for it a second time, an engine would make the mount anew, without its noexec.
+    assert.equal(bound.readOnly, false);
+    assert.deepEqual(world.mounter.options.get(path)?.slice(0, 2), ["ro", "noexec"]);
+    assert.deepEqual(mountedImages(world.mounter.table(), world.rootDir), [id]);
+    world.deletePod("web", 0);
+    await world.until("it is gone", () => world.pod("web") === undefined);
+    await world.until("nothing is mounted", () => world.mounter.mounted.size === 0);
+    await world.until("nothing is left", async () => (await world.podDirectories()).length === 0);
+  });
+});
+
+test("an image that cannot be pulled keeps its containers waiting, with the reason of a container's own", async () => {
+  await inWorld(async (world, clock) => {
+    world.start();
+    world.api.put(PODS, podManifest("web", imagePod({ reference: "missing:1" })));
+    await world.until("it waits", () => waitingReason(world) === "ErrImagePull");
+    await world.until("it waits longer", () => {
+      clock.ahead(1000);
+      return waitingReason(world) === "ImagePullBackOff";
+    });
+    assert(world.events.some(({ message }) => message === "Error: ErrImagePull"));
+    const image = world.runtime.addImage("elsewhere:1");
+    world.runtime.registry.set("missing:1", image);
+    await world.until("it runs", () => {
+      clock.ahead(1000);
+      return isReady(world);
+    });
+  });
+});
+
+test("an image that is there is not pulled for a policy of Never; one that is not is not either", async () => {
+  await inWorld(async (world) => {
+    world.runtime.addImage("data:2");
+    world.start();
+    world.api.put(PODS, podManifest("web", imagePod({ reference: "data:2", pullPolicy: "Never" })));
+    await world.until("it runs", () => isReady(world));
+    assert(!world.runtime.calls.some((call) => call.startsWith("pullImage")));
+  });
+  await inWorld(async (world) => {
+    world.start();
+    world.api.put(PODS, podManifest("web", imagePod({ reference: "data:2", pullPolicy: "Never" })));
+    await world.until("it waits", () => waitingReason(world) === "ErrImageNeverPull");
+  });
+});
+
+test("an image that no container mounts is not even pulled", async () => {
+  await inWorld(async (world) => {
+    world.start();
+    const volumes = [{ name: "content", image: { reference: "missing:1" } }];
+    world.api.put(PODS, podManifest("web", { volumes }));
+    await world.until("it runs", () => isReady(world));
+    assert(!world.runtime.calls.some((call) => call.startsWith("pullImage")));
+  });
+});
+
+test("an engine without layers cannot show an image, and says what would", async () => {
+  await inWorld(async (world) => {
+    world.runtime.imageLayers = async () => undefined;
+    world.runtime.addImage("data:2");
+    world.start();
+    world.api.put(PODS, podManifest("web", imagePod({ reference: "data:2" })));
+    await world.until("it waits", () => waitingReason(world) === "CreateContainerError");
+    assert.match(
+      world.pod("web")?.status?.containerStatuses?.[0]?.state?.waiting?.message ?? "",
+      /^failed to mount image volume "content": the container engine keeps no layers/,
+    );
+  });
+});
+
+test("a container that is started anew is shown the image that its name stands for by then", async () => {
+  await inWorld(async (world, clock) => {
+    const first = world.runtime.addImage("data:latest");
+    world.runtime.registry.set("data:latest", first);
+    world.start();
+    const spec = imagePod({ reference: "data:latest", pullPolicy: "Always" });
+    world.api.put(PODS, podManifest("web", spec));
+    await world.until("it runs", () => isReady(world));
+    const id = `sha256:${"e".repeat(64)}`;
+    world.runtime.registry.set("data:latest", { ...first, id });
+    world.runtime.exit("web", 1);
+    clock.ahead(60_000);
+    await world.until("it runs again", () => world.runtime.starts.get("web") === 2);
+    assert.deepEqual(
+      [...mountedImages(world.mounter.table(), world.rootDir)].toSorted(),
+      [first.id, id].toSorted(),
+    );
+  });
+});
