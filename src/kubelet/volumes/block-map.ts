@@ -1,11 +1,12 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { mkdir, unlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
-import { errorCode, errorMessage } from "../../lib/errors.ts";
+import { errorCode } from "../../lib/errors.ts";
 import type { StepHook } from "../steps.ts";
 import { fileStatus } from "./file-status.ts";
 import { type HostPrograms, runChecked } from "./host-programs.ts";
+import { type KernelPaths, namesIn } from "./kernel-devices.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
 import { removeEmpty, unmountAll } from "./volume-bind.ts";
@@ -14,8 +15,7 @@ export interface BlockMapDeps {
   readonly mounter: Mounter;
   readonly programs: HostPrograms;
   readonly step: StepHook;
-  /** Where sysfs is; default `/sys`. */
-  readonly sys?: string;
+  readonly kernel?: KernelPaths;
 }
 
 const losetupMs = 30_000;
@@ -31,9 +31,9 @@ export function mappedDevice(path: string): string {
 }
 
 /** Loop devices that hold `file` open, by the kernel's own list. */
-function loopDevices(sys: string, file: string): readonly string[] {
+function loopDevices({ sys = "/sys" }: KernelPaths, file: string): readonly string[] {
   const found: string[] = [];
-  for (const name of readdirSync(join(sys, "block"))) {
+  for (const name of namesIn(join(sys, "block"))) {
     if (!name.startsWith("loop")) continue;
     const backing = readIfThere(join(sys, "block", name, "loop/backing_file"));
     if (backing?.replace(/\n$/, "").replace(/ \(deleted\)$/, "") === file) {
@@ -60,7 +60,7 @@ function readIfThere(path: string): string | undefined {
  * @throws {VolumeError}
  */
 export async function mapDevice(
-  { mounter, programs, step, sys = "/sys" }: BlockMapDeps,
+  { kernel = {}, mounter, programs, step }: BlockMapDeps,
   {
     device,
     path,
@@ -71,35 +71,29 @@ export async function mapDevice(
   const wanted = await fileStatus(programs, device, signal);
   if (wanted.kind !== "blockDevice") throw new VolumeError(`${device} is not a block device`);
   const node = mappedDevice(path);
-  try {
-    if (mounter.table().at(node) === undefined) {
-      await mkdir(path, { recursive: true, mode: 0o750 });
-      await writeFile(node, "", { flag: "a", mode: 0o600 });
-      await step("mountVolume");
-      await mounter.bind(device, node, signal);
-    }
-    const present = await fileStatus(programs, node, signal);
-    if (present.device !== wanted.device) {
-      throw new VolumeError(
-        `${device} is device ${wanted.device} now, but the pod has ${present.device}`,
-      );
-    }
-    if (loopDevices(sys, node).length === 0) {
-      await step("mountVolume");
-      const flags = readOnly ? ["--read-only"] : [];
-      await runChecked(programs, ["losetup", ...flags, "-f", node], losetupMs, signal);
-    }
-    return node;
-  } catch (error) {
-    signal.throwIfAborted();
-    if (error instanceof VolumeError) throw error;
-    throw new VolumeError(errorMessage(error), { cause: error });
+  if (mounter.table().at(node) === undefined) {
+    await mkdir(path, { recursive: true, mode: 0o750 });
+    await writeFile(node, "", { flag: "a", mode: 0o600 });
+    await step("mountVolume");
+    await mounter.bind(device, node, signal);
   }
+  const present = await fileStatus(programs, node, signal);
+  if (present.device !== wanted.device) {
+    throw new VolumeError(
+      `${device} is device ${wanted.device} now, but the pod has ${present.device}`,
+    );
+  }
+  if (loopDevices(kernel, node).length === 0) {
+    await step("mountVolume");
+    const flags = readOnly ? ["--read-only"] : [];
+    await runChecked(programs, ["losetup", ...flags, "-f", node], losetupMs, signal);
+  }
+  return node;
 }
 
 /** Undoes {@link mapDevice}. Not mapped is success. */
 export async function unmapDevice(
-  { mounter, programs, step, sys = "/sys" }: BlockMapDeps,
+  { kernel = {}, mounter, programs, step }: BlockMapDeps,
   path: string,
   signal: AbortSignal,
 ): Promise<void> {
@@ -108,7 +102,7 @@ export async function unmapDevice(
     throw new VolumeError(`${path} is not the directory of a raw block volume`);
   }
   const node = mappedDevice(path);
-  for (const loop of loopDevices(sys, node)) {
+  for (const loop of loopDevices(kernel, node)) {
     await step("unmountVolume");
     await runChecked(programs, ["losetup", "-d", loop], losetupMs, signal);
   }

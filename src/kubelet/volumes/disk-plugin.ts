@@ -6,6 +6,7 @@ import { podTarget } from "../pods/event-target.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
 import type { HostPrograms } from "./host-programs.ts";
+import type { KernelPaths } from "./kernel-devices.ts";
 import { missingFlags, mountOptions } from "./mount-options.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
@@ -20,6 +21,7 @@ export interface DiskPluginDeps {
   readonly mounter: Mounter;
   readonly programs: HostPrograms;
   readonly step: StepHook;
+  readonly kernel?: KernelPaths;
 }
 
 /** What mount(8) is given for a volume: the PersistentVolume's own, and `ro` where nobody may write. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import { errorCode } from "../../lib/errors.ts";
 import { isDevicePath } from "./block-map.ts";
-import { namesIn } from "./iscsi/kernel.ts";
+import { namesIn } from "./kernel-devices.ts";
 import { podPaths, podsDirectory } from "./pod-paths.ts";
 
 export interface DiskRecordOptions<T> {

@@ -1,6 +1,6 @@
 import { mkdir, rmdir } from "node:fs/promises";
 
-import { errorCode, errorMessage } from "../../lib/errors.ts";
+import { errorCode } from "../../lib/errors.ts";
 import type { StepHook } from "../steps.ts";
 import { missingFlags } from "./mount-options.ts";
 import type { Mounter } from "./mounter.ts";
@@ -31,27 +31,21 @@ export async function bindVolume(
   { options, path, source }: VolumeBind,
   signal: AbortSignal,
 ): Promise<void> {
-  try {
-    if (mounter.table().at(path) === undefined) {
-      await mkdir(path, { recursive: true, mode: 0o750 });
-      await step("mountVolume");
-      await mounter.bind(source, path, signal);
-    }
-    const present = mounter.table().at(path)?.options ?? [];
-    const missing = missingFlags(options, present);
-    if (missing.length === 0) return;
-    // A remount takes away what it does not name.
-    const all = [...present.filter((flag) => flag !== "rw"), ...missing];
+  if (mounter.table().at(path) === undefined) {
+    await mkdir(path, { recursive: true, mode: 0o750 });
     await step("mountVolume");
-    await mounter.mount(
-      { source, target: path, type: "none", options: ["remount", "bind", ...all] },
-      signal,
-    );
-  } catch (error) {
-    signal.throwIfAborted();
-    if (error instanceof VolumeError) throw error;
-    throw new VolumeError(errorMessage(error), { cause: error });
+    await mounter.bind(source, path, signal);
   }
+  const present = mounter.table().at(path)?.options ?? [];
+  const missing = missingFlags(options, present);
+  if (missing.length === 0) return;
+  // A remount takes away what it does not name.
+  const all = [...present.filter((flag) => flag !== "rw"), ...missing];
+  await step("mountVolume");
+  await mounter.mount(
+    { source, target: path, type: "none", options: ["remount", "bind", ...all] },
+    signal,
+  );
 }
 
 /** Unmounts everything that lies at `path`, one on top of the other. */

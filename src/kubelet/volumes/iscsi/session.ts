@@ -21,7 +21,7 @@ import {
   lunDevices,
   multipathDevice,
   portalHosts,
-} from "./kernel.ts";
+} from "../kernel-devices.ts";
 import { chapKeys, chapSettings, recordDirectories, writeCredentials } from "./records.ts";
 
 export interface SessionDeps {

@@ -11,21 +11,16 @@ import { runChecked } from "../host-programs.ts";
 import {
   deviceLink,
   deviceName,
-  type KernelPaths,
   multipathDevice,
   namesIn,
   slaveDevices,
-} from "../iscsi/kernel.ts";
+} from "../kernel-devices.ts";
 import { writeKernelFile } from "../kernel-write.ts";
 import { KeyedLock } from "../keyed-lock.ts";
 import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
 import { bindVolume, unmountAll } from "../volume-bind.ts";
-
-export interface FibreChannelDeps extends DiskPluginDeps {
-  readonly kernel?: KernelPaths;
-}
 
 const directory = "kubernetes.io~fc";
 const programMs = 30_000;
@@ -96,11 +91,10 @@ function parseDisk(text: string): FibreChannelDisk | undefined {
  * `fc`, inline or behind a PersistentVolume: a disk that the machine's adapters see by itself. It is found by udev's
  * links, mounted once for all pods, and forgotten by the kernel when the last pod has let it go.
  */
-export function fibreChannelPlugin(deps: FibreChannelDeps): VolumePlugin {
+export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
   const { config, kernel = {}, logger, mounter, programs, step } = deps;
   const { dev = "/dev", sys = "/sys" } = kernel;
   const locks = new KeyedLock();
-  const mapDeps = { ...deps, sys };
   const records = new DiskRecords<FibreChannelDisk>({
     rootDir: config.rootDir,
     directory,
@@ -150,7 +144,7 @@ export function fibreChannelPlugin(deps: FibreChannelDeps): VolumePlugin {
     }
     if (block) {
       const device = known ? mappedDevice(path) : await findDevice(source, signal);
-      const hostPath = await mapDevice(mapDeps, { device, path, readOnly }, signal);
+      const hostPath = await mapDevice(deps, { device, path, readOnly }, signal);
       return { hostPath, readOnly, ownership: "done" };
     }
     const options = volumeOptions(spec, readOnly);
@@ -206,7 +200,7 @@ export function fibreChannelPlugin(deps: FibreChannelDeps): VolumePlugin {
   }
 
   async function release(disk: FibreChannelDisk, path: string, signal: AbortSignal): Promise<void> {
-    if (isDevicePath(path)) await unmapDevice(mapDeps, path, signal);
+    if (isDevicePath(path)) await unmapDevice(deps, path, signal);
     if (await isUsedElsewhere(disk, path)) return;
     const device = findLink(disk.source);
     if (!isDevicePath(path)) await unmountShared(deps, sharedPath(disk.name), signal);

@@ -14,7 +14,7 @@ import {
   sharedName,
   targetPrefix,
 } from "../iscsi/disk.ts";
-import { type KernelPaths, lunDevices, multipathDevice, namesIn } from "../iscsi/kernel.ts";
+import { lunDevices, multipathDevice, namesIn } from "../kernel-devices.ts";
 import { type Credentials, IscsiSessions } from "../iscsi/session.ts";
 import { KeyedLock } from "../keyed-lock.ts";
 import { VolumeError } from "../payload.ts";
@@ -34,7 +34,6 @@ export interface IscsiPluginDeps extends DiskPluginDeps {
     at: { readonly namespace: string; readonly name: string },
     signal: AbortSignal,
   ) => Promise<Readonly<Record<string, string>> | undefined>;
-  readonly kernel?: KernelPaths;
   readonly records?: readonly string[];
 }
 
@@ -52,8 +51,6 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
   const { config, mounter, step } = deps;
   const sessions = new IscsiSessions(deps);
   const locks = new KeyedLock();
-  const sys = deps.kernel?.sys;
-  const mapDeps = { ...deps, ...(sys === undefined ? {} : { sys }) };
   const root = join(config.rootDir, "plugins/kubernetes.io/iscsi");
   const records = new DiskRecords<IscsiDisk>({
     rootDir: config.rootDir,
@@ -132,7 +129,7 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
     }
     const mapped = mappedDevice(path);
     if (block && mounter.table().at(mapped) !== undefined) {
-      const hostPath = await mapDevice(mapDeps, { device: mapped, path, readOnly }, signal);
+      const hostPath = await mapDevice(deps, { device: mapped, path, readOnly }, signal);
       return { hostPath, readOnly, ownership: "done" };
     }
     const login = await credentials(access, signal);
@@ -143,7 +140,7 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
     await step("mountVolume");
     const device = await sessions.attach(disk, login, signal);
     if (block) {
-      const hostPath = await mapDevice(mapDeps, { device, path, readOnly }, signal);
+      const hostPath = await mapDevice(deps, { device, path, readOnly }, signal);
       return { hostPath, readOnly, ownership: "done" };
     }
     const { fsType } = access;
@@ -155,7 +152,7 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
 
   async function release(disk: IscsiDisk, path: string, signal: AbortSignal): Promise<void> {
     const block = isDevicePath(path);
-    if (block) await unmapDevice(mapDeps, path, signal);
+    if (block) await unmapDevice(deps, path, signal);
     if (await isUsedElsewhere(disk, path)) return;
     const shared = sharedPath(disk, block);
     if (!block) await unmountShared(deps, shared, signal);
