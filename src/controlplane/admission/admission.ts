@@ -4,6 +4,7 @@ import { createCertificateChecks } from "./certificates.ts";
 import { namespaceLifecycle } from "./namespace-lifecycle.ts";
 import { createNodeRestriction } from "./node-restriction.ts";
 import { defaultTolerationSeconds, priority, taintNewNodes } from "./pod-plugins.ts";
+import { podResize } from "./pod-resize.ts";
 import { createEscalationCheck } from "./rbac-escalation.ts";
 import { runtimeClass } from "./runtime-class.ts";
 import { createServiceAccountPlugin } from "./service-account.ts";
@@ -39,5 +40,6 @@ export function createAdmission(deps: AdmissionDeps): readonly AdmissionPlugin[]
     ...(deps.authorizer === undefined
       ? []
       : [createEscalationCheck(deps.authorizer), ...createCertificateChecks(deps.authorizer)]),
+    podResize,
   ];
 }

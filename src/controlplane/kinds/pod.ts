@@ -14,6 +14,7 @@ import { evictionSubresource } from "./eviction.ts";
 import { notSupported, required } from "./field-error.ts";
 import { podDefaults } from "./pod-defaults.ts";
 import { qosClass } from "./pod-qos.ts";
+import { resizedSpec, validatePodResize } from "./pod-resize.ts";
 import { podTable } from "./pod-table.ts";
 import { validatePodStatusUpdate, validatePodUpdate } from "./pod-update.ts";
 import { validatePodCreate, validatePodSpec } from "./pod-validation.ts";
@@ -89,7 +90,16 @@ const statusStrategy = defineStatusStrategy(podStrategy, {
   validate: (pod, old) => (old === undefined ? [] : validatePodStatusUpdate(pod, old)),
 });
 
-/** Strategy of an endpoint that may change one member of the spec only. */
+/** What an endpoint of a part of the spec leaves alone, as those of the status do. */
+const keptMetadata = [
+  "annotations",
+  "deletionTimestamp",
+  "finalizers",
+  "labels",
+  "ownerReferences",
+];
+
+/** Strategy of an endpoint that may change a part of the spec only. */
 function specMemberStrategy(
   apply: (pod: JsonObject, wanted: Readonly<JsonObject>) => void,
   validate: (pod: Readonly<JsonObject>, old: Readonly<JsonObject>) => FieldError[],
@@ -102,6 +112,7 @@ function specMemberStrategy(
       restore(pod, old, "status");
       apply(pod, wanted);
       const metadata = ensureRecord(pod, "metadata");
+      for (const key of keptMetadata) restore(metadata, metadataOf(old), key);
       const before = int(metadataOf(old)["generation"]) ?? 0;
       const changed = JSON.stringify(pod["spec"]) !== JSON.stringify(old["spec"]);
       metadata["generation"] = changed ? before + 1 : before;
@@ -141,6 +152,10 @@ const ephemeralStrategy = specMemberStrategy(
     return out;
   },
 );
+
+const resizeStrategy = specMemberStrategy((pod, wanted) => {
+  pod["spec"] = resizedSpec(wanted, record(pod["spec"]));
+}, validatePodResize);
 
 function stored(strategy: Strategy): StoredSubresource {
   return { kind: "stored", verbs: subresourceVerbs, strategy };
@@ -240,6 +255,7 @@ export const podKind: KindDefinition = {
   subresources: {
     status: stored(statusStrategy),
     ephemeralcontainers: stored(ephemeralStrategy),
+    resize: stored(resizeStrategy),
     binding: bindingSubresource,
     eviction: evictionSubresource,
     log: streaming("Pod", ["get"]),
