@@ -47,7 +47,7 @@ export interface VolumesOptions {
   readonly logger: Logger;
   readonly step: StepHook;
   readonly mounter: Mounter;
-  readonly tokens: ServiceAccountTokens;
+  readonly tokens: Pick<ServiceAccountTokens, "forget">;
   readonly plugins: readonly VolumePlugin[];
   readonly removeTree: RemoveTree;
   /** Absent: claims are refused. */
@@ -159,15 +159,15 @@ export class Volumes {
       readonly environment: ReadonlyMap<string, string>;
       /** Whether the pod's runtime handler can make what is mounted below read-only too. */
       readonly recursiveReadOnly: boolean;
-      /** Where images are shown, by the volume's name. */
-      readonly images: ReadonlyMap<string, string>;
+      /** Where images are shown, by the volume's name; default: there are none. */
+      readonly images?: ReadonlyMap<string, string>;
     },
     signal: AbortSignal,
   ): Promise<readonly Mount[]> {
     const { container } = entry;
     const out: Mount[] = [];
     for (const [index, mount] of (container.volumeMounts ?? []).entries()) {
-      const image = given.images.get(mount.name);
+      const image = given.images?.get(mount.name);
       const source =
         image === undefined
           ? this.#preparedVolume(pod, mount.name)
