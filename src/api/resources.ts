@@ -133,3 +133,12 @@ export const CSI_STORAGE_CAPACITIES: Resource<CSIStorageCapacity> = {
   ...storage<CSIStorageCapacity>("CSIStorageCapacity", "csistoragecapacities"),
   namespaced: true,
 };
+
+/** Sets of trust anchors that every pod may read (KEP-3257). */
+export const CLUSTER_TRUST_BUNDLES: Resource<unknown> = {
+  group: "certificates.k8s.io",
+  version: "v1beta1",
+  kind: "ClusterTrustBundle",
+  plural: "clustertrustbundles",
+  namespaced: false,
+};

@@ -1,6 +1,7 @@
 import { parseQuantity, value as wholeUnits } from "../api/quantity.ts";
 import { agentDefaults } from "./agent-config.ts";
 import type { Configuration } from "./configuration.ts";
+import { gateEnabled } from "./feature-gates.ts";
 import { flagTexts } from "./flag-texts.ts";
 import type { AgentConfig } from "./types.ts";
 import { hostPort } from "./validate-proxy.ts";
@@ -164,6 +165,7 @@ function podMembers(configuration: Configuration): Partial<AgentConfig> {
     allowedUnsafeSysctls: kubelet.allowedUnsafeSysctls,
     seccompDefault: kubelet.seccompDefault,
     maxContainerRestartPeriodMs: kubelet.crashLoopBackOff.maxContainerRestartPeriod,
+    clusterTrustBundles: gateEnabled("ClusterTrustBundleProjection", kubelet.featureGates),
   });
 }
 

@@ -1,6 +1,6 @@
 import { SetupError } from "../lib/errors.ts";
 import { type Decoded, decodeShape, type Remark, remarkText, type Setting } from "./decode.ts";
-import { judgeGate } from "./feature-gates.ts";
+import { judgeGate, judgeGates } from "./feature-gates.ts";
 import type { Finding } from "./finding.ts";
 import { type KubeletConfiguration, kubeletShape } from "./kubelet-configuration.ts";
 import { type ConfigKind, type Loaded, loadDocuments } from "./load.ts";
@@ -96,10 +96,8 @@ function standingRemark(kind: string, { path, leaf, value, origin }: Setting): R
 }
 
 function gateFindings(gates: Readonly<Record<string, boolean>>): Finding[] {
-  return Object.entries(gates).flatMap(([name, value]) => {
-    const verdict = judgeGate(name, value);
-    return verdict === undefined ? [] : [{ path: "featureGates", ...verdict }];
-  });
+  const alone = Object.entries(gates).flatMap(([name, value]) => judgeGate(name, value) ?? []);
+  return [...alone, ...judgeGates(gates)].map((verdict) => ({ path: "featureGates", ...verdict }));
 }
 
 /** Everything to be said about one kind: what does not decode, what breaks a rule, what is not done here. */

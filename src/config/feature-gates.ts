@@ -43,7 +43,7 @@ const on = names(`
 /** Off by default; the node's behaviour depends on them. */
 const off = names(`
   AllAlpha AllBeta AllowDNSOnlyNodeCSR CRIListStreaming CSIVolumeHealth
-  ChangeContainerStatusOnKubeletRestart ClusterTrustBundleProjection DRAWorkloadResourceClaims
+  ChangeContainerStatusOnKubeletRestart DRAWorkloadResourceClaims
   GenericWorkload ImageVolumeWithDigest InPlacePodVerticalScalingExclusiveCPUs
   InPlacePodVerticalScalingExclusiveMemory KubeletInUserNamespace
   LocalStorageCapacityIsolationFSQuotaMonitoring MemoryQoS NativeHistograms
@@ -51,6 +51,14 @@ const off = names(`
   ReduceDefaultCrashLoopBackOffDecay RuntimeClassInImageCriApi SELinuxMount
   TaintTolerationComparisonOperators
 `);
+
+/** Off by default; the node can do both. */
+const choices = names("ClusterTrustBundle ClusterTrustBundleProjection");
+
+/** What a gate cannot be on without. */
+const dependencies: Readonly<Record<string, string>> = {
+  ClusterTrustBundleProjection: "ClusterTrustBundle",
+};
 
 /** On by default; they concern other components, or change nothing that Remora does. */
 const elsewhereOn = names(`
@@ -85,7 +93,7 @@ const elsewhereOff = names(`
   APIServingWithRoutine AllowInsecureKubeletCertificateSigningRequests
   AllowUnsafeMalformedObjectDeletion CBORServingAndStorage CPUManagerPolicyAlphaOptions
   ClientsAllowCBOR ClientsPreferCBOR CloudControllerManagerWatchBasedRoutesReconciliation
-  CloudControllerManagerWebhook ClusterTrustBundle ConcurrentWatchObjectDecode
+  CloudControllerManagerWebhook ConcurrentWatchObjectDecode
   ContainerStopSignals CoordinatedLeaderElection CrossNamespaceVolumeDataSource
   DRADeviceTaintRules DRAListTypeAttributes DRANodeAllocatableResources DRAResourcePoolStatus
   DeclarativeValidationTakeover EventedPLEG GangScheduling HPAScaleToZero KMSv1
@@ -112,8 +120,9 @@ export interface GateVerdict {
   readonly text: string;
 }
 
-/** Undefined: the gate is what it is anyhow. */
+/** Undefined: the gate is what it is anyhow, or it is the node's to choose. */
 export function judgeGate(name: string, value: boolean): GateVerdict | undefined {
+  if (choices.has(name)) return undefined;
   if (locked.has(name)) {
     if (value) return undefined;
     const text = `cannot set feature gate ${name} to false, feature is locked to true`;
@@ -133,6 +142,16 @@ export function judgeGate(name: string, value: boolean): GateVerdict | undefined
       text: `${name} has no effect: nothing in this agent depends on it`,
     };
   }
-  const hint = suggestion(name, [...locked, ...on, ...off, ...elsewhereOn, ...elsewhereOff]);
+  const all = [...locked, ...on, ...off, ...choices, ...elsewhereOn, ...elsewhereOff];
+  const hint = suggestion(name, all);
   return { severity: "error", text: `unrecognized feature gate: ${name}${hint}` };
+}
+
+/** What gates that were set come to together. */
+export function judgeGates(set: Readonly<Record<string, boolean>>): readonly GateVerdict[] {
+  return Object.entries(dependencies).flatMap(([name, needed]) => {
+    if (!gateEnabled(name, set) || gateEnabled(needed, set)) return [];
+    const text = `${name} is enabled, but depends on features that are disabled: [${needed}]`;
+    return [{ severity: "error", text }];
+  });
 }

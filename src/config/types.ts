@@ -150,6 +150,8 @@ export interface AgentConfig {
   readonly seccompDefault?: boolean;
   /** Longest wait between restarts of a container that keeps ending, 1 000 to 300 000; default 300 000. */
   readonly maxContainerRestartPeriodMs?: number;
+  /** Projected volumes may show ClusterTrustBundles (gate ClusterTrustBundleProjection); default false. */
+  readonly clusterTrustBundles?: boolean;
   readonly enableDebuggingHandlers: boolean;
   /** Whether /logs/ serves the files below /var/log; default true. */
   readonly enableSystemLogHandler?: boolean;

@@ -4,22 +4,14 @@ import type { ApiClient } from "../../api/client.ts";
 import { isNotFound } from "../../api/errors.ts";
 import { createInformer } from "../../api/informer.ts";
 import type { Informer } from "../../api/informer-types.ts";
-import type { Resource } from "../../api/resource.ts";
+import { collectionPath } from "../../api/resource.ts";
+import { CLUSTER_TRUST_BUNDLES } from "../../api/resources.ts";
 import { matchesSelector } from "../../api/selectors.ts";
 import type { LabelSelector } from "../../api/types.gen.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { asRecord, asString, optionalString, stringMap } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { VolumeError } from "../volumes/payload.ts";
-
-/** certificates.k8s.io/v1beta1 (KEP-3257): sets of trust anchors that every pod may read. */
-export const CLUSTER_TRUST_BUNDLES: Resource<unknown> = {
-  group: "certificates.k8s.io",
-  version: "v1beta1",
-  kind: "ClusterTrustBundle",
-  plural: "clustertrustbundles",
-  namespaced: false,
-};
 
 interface TrustBundle {
   /** Empty for a bundle of no signer. */
@@ -152,7 +144,7 @@ export class ClusterTrustBundles {
   async #start(): Promise<Informer<TrustBundle>> {
     const { client, clock, logger, random, signal } = this.#options;
     try {
-      const path = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles";
+      const path = collectionPath(CLUSTER_TRUST_BUNDLES);
       await client.request({ method: "GET", path, query: { limit: 1 }, signal });
     } catch (error) {
       if (!isNotFound(error)) throw error;

@@ -20,6 +20,7 @@ import { CredentialProviders } from "../images/credential-providers.ts";
 import { ImageCollector } from "../images/image-gc.ts";
 import { PullRecords } from "../images/pull-records.ts";
 import { ImagePuller } from "../images/puller.ts";
+import { ClusterTrustBundles } from "../objects/cluster-trust-bundles.ts";
 import { type Reference, ReferencedObjects } from "../objects/referenced-objects.ts";
 import { RuntimeClasses } from "../objects/runtime-classes.ts";
 import { ServiceAccounts } from "../objects/service-accounts.ts";
@@ -107,6 +108,7 @@ class PodHalf implements Pods {
   readonly #keptLogs: KeptLogs;
   readonly #mounter: Mounter;
   #loop: PodLoop | undefined;
+  #trustBundles: ClusterTrustBundles | undefined;
 
   constructor(options: PodsOptions) {
     this.#options = options;
@@ -172,6 +174,7 @@ class PodHalf implements Pods {
       await Promise.allSettled(informers);
       const { objects, prober, volumes, writer } = deps;
       await Promise.all([objects.idle(), prober.idle(), volumes.idle(), writer.idle()]);
+      await this.#trustBundles?.idle();
     }
     if (failure.error !== undefined) throw failure.error;
   }
@@ -190,6 +193,14 @@ class PodHalf implements Pods {
     if (providers.length === 0) return undefined;
     const accounts = new ServiceAccounts(this.#options);
     return new CredentialProviders({ ...this.#options, providers, accounts, environment, signal });
+  }
+
+  /** Undefined: the node is not to show any. */
+  #followTrustBundles(signal: AbortSignal): ClusterTrustBundles | undefined {
+    if (this.#options.config.clusterTrustBundles !== true) return undefined;
+    const wake = (uid: string): void => this.#stale(uid);
+    this.#trustBundles = new ClusterTrustBundles({ ...this.#options, signal, wake });
+    return this.#trustBundles;
   }
 
   #imageCollector(deps: PodDeps): ImageCollector {
@@ -238,7 +249,17 @@ class PodHalf implements Pods {
       node: () => node.node()?.metadata,
       podsWith: async (name) => podsWithVolume(config.rootDir, name),
     });
-    const forVolumes = { ...options, step, mounter, objects, tokens, allocatable, removeTree };
+    const trustBundles = this.#followTrustBundles(signal);
+    const forVolumes = {
+      ...options,
+      step,
+      mounter,
+      objects,
+      tokens,
+      trustBundles,
+      allocatable,
+      removeTree,
+    };
     const puller = new ImagePuller({
       config,
       images,
@@ -271,7 +292,10 @@ class PodHalf implements Pods {
         plugins: volumePlugins(forVolumes),
         applyOwnership: fsGroupApplier(options),
         resolveClaim: async (pod, volume, stop) => claims.resolve(pod, volume, stop),
-        released: (uid) => claims.forget(uid),
+        released: (uid) => {
+          claims.forget(uid);
+          trustBundles?.forget(uid);
+        },
         signal,
         wake: (uid) => this.#wake(uid),
       }),

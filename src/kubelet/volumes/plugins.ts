@@ -4,6 +4,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Csi } from "../csi/csi.ts";
+import type { ClusterTrustBundles } from "../objects/cluster-trust-bundles.ts";
 import type { ReferencedObjects } from "../objects/referenced-objects.ts";
 import type { Resources } from "../spec/quantities.ts";
 import type { StepHook } from "../steps.ts";
@@ -38,6 +39,8 @@ export interface PluginDeps {
   readonly mounter: Mounter;
   readonly objects: ReferencedObjects;
   readonly tokens: ServiceAccountTokens;
+  /** Absent: the feature gate ClusterTrustBundleProjection is off. */
+  readonly trustBundles?: ClusterTrustBundles | undefined;
   /** The node's allocatable resources; empty until known. */
   readonly allocatable: () => Resources;
   readonly removeTree: RemoveTree;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { composeConfiguration, type Configuration } from "../../../src/config/configuration.ts";
-import { gateEnabled, judgeGate } from "../../../src/config/feature-gates.ts";
+import { gateEnabled, judgeGate, judgeGates } from "../../../src/config/feature-gates.ts";
 import type { ConfigKind } from "../../../src/config/load.ts";
 import { nearest } from "../../../src/config/nearest.ts";
 import { mergePatch, type Raw, resolvePlain } from "../../../src/config/raw.ts";
@@ -450,6 +450,22 @@ describe("feature gates", () => {
     assert.equal(judgeGate("AllAlpha", true)?.severity, "error");
     assert.equal(judgeGate("GangScheduling", true)?.severity, "ignored");
     assert.equal(judgeGate("SchedulerAsyncPreemption", false)?.severity, "ignored");
+  });
+
+  test("trust bundles in volumes are the node's choice, but not without the API's own gate", () => {
+    for (const value of [true, false]) {
+      assert.equal(judgeGate("ClusterTrustBundleProjection", value), undefined);
+      assert.equal(judgeGate("ClusterTrustBundle", value), undefined);
+    }
+    assert.deepEqual(judgeGates({}), []);
+    const both = { ClusterTrustBundle: true, ClusterTrustBundleProjection: true };
+    assert.deepEqual(judgeGates(both), []);
+    assert.deepEqual(judgeGates({ ClusterTrustBundleProjection: true }), [
+      {
+        severity: "error",
+        text: "ClusterTrustBundleProjection is enabled, but depends on features that are disabled: [ClusterTrustBundle]",
+      },
+    ]);
   });
 
   test("defaults count where nobody set the gate", () => {

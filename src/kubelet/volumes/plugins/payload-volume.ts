@@ -21,6 +21,7 @@ async function payloadOf(
     get: async (of: "ConfigMap" | "Secret", name: string) =>
       deps.objects.get(of, { namespace, name }, signal),
     tokens: deps.tokens,
+    trustBundles: deps.trustBundles,
     addresses,
     allocatable: deps.allocatable(),
   };
