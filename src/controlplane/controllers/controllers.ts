@@ -7,6 +7,7 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { disruptionBudgets } from "../scheduler/preemption.ts";
 import { Scheduler } from "../scheduler/scheduler.ts";
+import { AttachDetachController } from "./attach-detach/attach-detach.ts";
 import { clusterInfoSigner } from "./bootstrap-tokens/cluster-info-signer.ts";
 import { tokenCleaner } from "./bootstrap-tokens/token-cleaner.ts";
 import { kubeletClientApprover, kubeletServingApprover } from "./certificates/approver.ts";
@@ -18,6 +19,7 @@ import { disruptionController } from "./disruption/disruption-controller.ts";
 import { endpointSliceController } from "./endpoint-slices/endpoint-slice-controller.ts";
 import { endpointsController } from "./endpoints/endpoints-controller.ts";
 import { ephemeralVolumeController } from "./ephemeral-volume/ephemeral-volume.ts";
+import { expandController } from "./expand/expand.ts";
 import { GarbageCollector } from "./garbage-collector/garbage-collector.ts";
 import { JobController } from "./job/job-controller.ts";
 import { ttlAfterFinishedController } from "./job/ttl-after-finished.ts";
@@ -150,6 +152,8 @@ export function createControllers(options: ControllersOptions): {
     volumeProtection(account("pv-protection-controller")),
     claimProtection(account("pvc-protection-controller")),
     ephemeralVolumeController(account("ephemeral-volume-controller", "ephemeral_volume")),
+    expandController(account("expand-controller", "volume_expand")),
+    new AttachDetachController(account("attachdetach-controller")),
     new LocalVolumesController(account("local-volume-provisioner", localVolumes.provisioner)),
   ];
   if (options.kubernetesService !== undefined)
@@ -176,6 +180,7 @@ export function createControllers(options: ControllersOptions): {
   const scheduler = new Scheduler({
     client: scheduling,
     informers,
+    storage: informers,
     owners: new Map([["apps/v1/ReplicaSet", informers.replicaSets]]),
     budgets: () => disruptionBudgets(informers.podDisruptionBudgets.values()),
     waitFor: [informers.podDisruptionBudgets],

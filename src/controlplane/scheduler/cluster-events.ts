@@ -19,7 +19,16 @@ export type ClusterEvent =
   | "pod-left"
   /** A pod with a node asks for less than it did. */
   | "pod-shrunk"
-  | "namespace-labels";
+  | "namespace-labels"
+  /** One claim, by its key, was made or changed. */
+  | `claim:${string}`
+  | "volume-changed"
+  | "storage-class-changed"
+  | "csi-node-changed"
+  | "csi-driver-changed"
+  | "csi-capacity-changed"
+  /** A volume was detached from a node. */
+  | "attachment-left";
 
 function differ(left: unknown, right: unknown): boolean {
   return left !== right && JSON.stringify(left) !== JSON.stringify(right);

@@ -143,7 +143,7 @@ export function placePod(
   if (total === 0) return { kind: "no-nodes" };
   const nowhere = { total, objections: new Map<string, Objection>(), filters: [] };
   for (const plugin of profile.filters) {
-    const everywhere = plugin.rejects?.(pod);
+    const everywhere = plugin.rejects?.(pod, snapshot);
     if (everywhere === undefined) continue;
     const absent = objection(everywhere, true);
     const plugins = new Set([plugin.name]);

@@ -21,6 +21,13 @@ export interface AffinityTerm {
   readonly selector: LabelMatcher;
 }
 
+/** A claim that a pod names. */
+export interface PodClaim {
+  readonly name: string;
+  /** Made for the pod's own generic ephemeral volume. */
+  readonly isEphemeral: boolean;
+}
+
 /** What counts of cpu (millicores) and memory (bytes) when nodes are compared. */
 export interface ScoringRequest {
   readonly cpu: number;
@@ -36,6 +43,7 @@ export interface PodInfo {
   readonly requests: Amounts;
   readonly scoring: ScoringRequest;
   readonly hostPorts: readonly HostPort[];
+  readonly claims: readonly PodClaim[];
   readonly affinity: {
     readonly required: readonly AffinityTerm[];
     readonly preferred: readonly AffinityTerm[];
@@ -82,6 +90,19 @@ function hostPorts(pod: StoredPod): readonly HostPort[] {
     }));
 }
 
+const noClaims: readonly PodClaim[] = [];
+
+function podClaims({ metadata, spec }: StoredPod): readonly PodClaim[] {
+  let claims = noClaims;
+  for (const { name, persistentVolumeClaim, ephemeral } of spec?.volumes ?? []) {
+    if (persistentVolumeClaim !== undefined)
+      claims = [...claims, { name: persistentVolumeClaim.claimName, isEphemeral: false }];
+    else if (ephemeral !== undefined)
+      claims = [...claims, { name: `${metadata.name}-${name}`, isEphemeral: true }];
+  }
+  return claims;
+}
+
 function affinityTerm(pod: StoredPod, term: PodAffinityTerm, weight: number): AffinityTerm {
   const { labels, namespace = "" } = pod.metadata;
   const listed = term.namespaces ?? [];
@@ -121,6 +142,7 @@ export function podInfo(pod: StoredPod): PodInfo {
     requests: podRequests(pod),
     scoring: scoringRequest(pod),
     hostPorts: hostPorts(pod),
+    claims: podClaims(pod),
     affinity: affinityTerms(pod, "podAffinity"),
     antiAffinity: affinityTerms(pod, "podAntiAffinity"),
   };

@@ -1,5 +1,6 @@
 import { controllerOf } from "../../api/object.ts";
 import { isTerminating } from "../controllers/shared/pod-state.ts";
+import type { ClusterEvent } from "./cluster-events.ts";
 import { affinityPreference, interPodAffinity } from "./plugins/inter-pod-affinity.ts";
 import {
   dynamicResources,
@@ -9,7 +10,6 @@ import {
   nodeResourcesFit,
   nodeUnschedulable,
   taintToleration,
-  volumeBinding,
 } from "./plugins/node-fit.ts";
 import type { FilterPlugin, ScorePlugin } from "./plugins/plugin.ts";
 import { domainOf } from "./plugins/plugin.ts";
@@ -26,6 +26,8 @@ import {
   statedSpreadPreference,
   topologySpread,
 } from "./plugins/topology-spread.ts";
+import { volumeBinding, volumeZone } from "./plugins/volume-binding.ts";
+import { nodeVolumeLimits, volumeRestrictions } from "./plugins/volume-limits.ts";
 import type { PodInfo } from "./pod-info.ts";
 import type { NodeInfo, Snapshot } from "./snapshot.ts";
 
@@ -62,7 +64,10 @@ const filters: readonly FilterPlugin[] = [
   nodeAffinity,
   nodePorts,
   nodeResourcesFit,
+  volumeRestrictions,
+  nodeVolumeLimits,
   volumeBinding,
+  volumeZone,
   topologySpread,
   interPodAffinity,
   dynamicResources,
@@ -161,3 +166,17 @@ export const profiles: readonly Profile[] = [
   randomProfile,
   roundRobinProfile,
 ];
+
+/** What may help a pod that these rules of the profile, by name, refused. */
+export function eventsThatHelp(
+  profile: Profile,
+  pod: PodInfo,
+  plugins: ReadonlySet<string>,
+): ReadonlySet<ClusterEvent> {
+  const refusing = profile.filters.filter(({ name }) => plugins.has(name));
+  // A rule that nothing helps waits for the flush, or for a node that is new.
+  return new Set([
+    "node-added" as const,
+    ...refusing.flatMap((plugin) => [...plugin.helpedBy, ...(plugin.helpedByFor?.(pod) ?? [])]),
+  ]);
+}

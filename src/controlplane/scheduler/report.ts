@@ -82,21 +82,26 @@ export async function patchStatus(
   }
 }
 
-/**
- * Writes why a pod has no node. Never rejects: the next attempt writes it again.
- *
- * @param nominated The node to show as nominated, "" to take the nomination back, undefined to leave it.
- */
+/** Why a pod has no node. */
+export interface UnschedulableReport {
+  readonly message: string;
+  /** The node to show as nominated, "" to take the nomination back, undefined to leave it. */
+  readonly nominated: string | undefined;
+  /** `Unschedulable` unless it says otherwise. */
+  readonly reason?: "SchedulerError";
+}
+
+/** Writes why a pod has no node. Never rejects: the next attempt writes it again. */
 export async function reportUnschedulable(
   deps: StatusDeps,
   pod: StoredPod,
-  report: { readonly message: string; readonly nominated: string | undefined },
+  report: UnschedulableReport,
   signal: AbortSignal,
 ): Promise<void> {
-  const { message, nominated } = report;
+  const { message, nominated, reason = "Unschedulable" } = report;
   const condition = conditionPatch(
     pod,
-    { type: "PodScheduled", status: "False", reason: "Unschedulable", message },
+    { type: "PodScheduled", status: "False", reason, message },
     deps.clock.now(),
   );
   const shown = pod.status?.nominatedNodeName ?? "";

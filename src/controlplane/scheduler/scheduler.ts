@@ -5,8 +5,7 @@ import { ApiError } from "../../api/errors.ts";
 import type { EventRecorder } from "../../api/event-types.ts";
 import type { Change, Informer } from "../../api/informer-types.ts";
 import { keyOf } from "../../api/object.ts";
-import { objectPath } from "../../api/resource.ts";
-import { NODES, PODS } from "../../api/resources.ts";
+import { PODS } from "../../api/resources.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -14,6 +13,7 @@ import { eventTarget } from "../controllers/shared/controller.ts";
 import type { Informers } from "../controllers/shared/informers.ts";
 import type { StoredPod } from "../controllers/shared/pod-state.ts";
 import { isPodTerminal, isTerminating } from "../controllers/shared/pod-state.ts";
+import { bindPod } from "./bind-pod.ts";
 import { ClusterCache } from "./cluster-cache.ts";
 import type { ClusterEvent } from "./cluster-events.ts";
 import { nodeEvents, podEvents } from "./cluster-events.ts";
@@ -26,10 +26,15 @@ import { podInfo } from "./pod-info.ts";
 import type { DisruptionBudget } from "./preemption.ts";
 import { findPreemption } from "./preemption.ts";
 import type { Profile } from "./profiles.ts";
-import { profiles } from "./profiles.ts";
+import { eventsThatHelp, profiles } from "./profiles.ts";
+import type { UnschedulableReport } from "./report.ts";
 import { eventMessage, patchStatus, reportUnschedulable } from "./report.ts";
 import { SchedulingQueue } from "./scheduling-queue.ts";
 import type { Snapshot, StoredNode } from "./snapshot.ts";
+import { noStorage } from "./volumes/storage-view.ts";
+import type { StorageInformers } from "./volumes/storage-events.ts";
+import type { ReservedVolumes } from "./volumes/volume-binder.ts";
+import { VolumeBinder } from "./volumes/volume-binder.ts";
 import type { WorkloadSources } from "./workload-selectors.ts";
 import { WorkloadSelectors } from "./workload-selectors.ts";
 
@@ -39,6 +44,8 @@ export interface SchedulerOptions {
     Informers,
     "pods" | "nodes" | "namespaces" | "services" | "replicationControllers"
   >;
+  /** Caches of volumes and claims. Without them no claim is ever found. */
+  readonly storage?: StorageInformers;
   /** Other owners of copies, see {@link WorkloadSources}. */
   readonly owners?: WorkloadSources["owners"];
   /** What PodDisruptionBudgets allow at the moment. */
@@ -75,6 +82,9 @@ export class Scheduler {
   readonly #nominations = new Nominations();
   readonly #queue: SchedulingQueue;
   readonly #writes = new Set<Promise<void>>();
+  /** Pods that have a place and wait for their volumes. */
+  readonly #waits = new Set<Promise<void>>();
+  readonly #volumes: VolumeBinder | undefined;
   readonly #selectors: WorkloadSelectors;
 
   constructor(options: SchedulerOptions) {
@@ -86,6 +96,9 @@ export class Scheduler {
       ]),
     );
     this.#queue = new SchedulingQueue(options.clock);
+    const { storage, informers } = options;
+    if (storage !== undefined)
+      this.#volumes = new VolumeBinder({ ...options, informers: { ...storage, ...informers } });
     this.#selectors = new WorkloadSelectors({
       ...options.informers,
       owners: options.owners ?? new Map(),
@@ -103,6 +116,7 @@ export class Scheduler {
       services,
       replicationControllers,
       ...(this.#options.owners?.values() ?? []),
+      ...(this.#volumes?.caches ?? []),
       ...(this.#options.waitFor ?? []),
     ];
     try {
@@ -122,12 +136,13 @@ export class Scheduler {
       sliceEnd = clock.monotonic() + sliceMs;
     }
     for (const end of unsubscribe) end();
-    await Promise.all(this.#writes);
+    await Promise.all([...this.#writes, ...this.#waits]);
   }
 
   #subscribe(): readonly (() => void)[] {
     const { pods, nodes, namespaces } = this.#options.informers;
     return [
+      ...(this.#volumes?.subscribe((events) => this.#queue.happened(events)) ?? []),
       () => this.#selectors.close(),
       nodes.subscribe((change) => this.#guarded(change.key, () => this.#nodeChanged(change))),
       namespaces.subscribe((change) => {
@@ -171,6 +186,7 @@ export class Scheduler {
   #podDeleted(key: string, previous: StoredPod): void {
     this.#queue.remove(key);
     this.#cache.removePod(key);
+    this.#volumes?.wake();
     const nominated = this.#nominations.nodeOf(previous) !== undefined;
     this.#nominations.remove(key);
     // Who hoped for a node kept others from it.
@@ -231,6 +247,7 @@ export class Scheduler {
       },
       workloadSelector: (pod) => this.#selectors.selectorOf(pod),
       nodesWithImage: (name) => this.#cache.nodesWithImage(name),
+      storage: this.#volumes?.view ?? noStorage,
     };
   }
 
@@ -250,11 +267,14 @@ export class Scheduler {
       const turn = { random, previous: running.previous };
       const placement = placePod(info, snapshot, running.profile, turn, nominated);
       if (placement.kind === "node") {
-        running.previous = placement.node;
-        this.#cache.assume(info, placement.node);
+        const { node } = placement;
+        const reserved = this.#volumes?.reserve(info, node);
+        running.previous = node;
+        this.#cache.assume(info, node);
         this.#nominations.remove(key);
         // Binding may wait for the disk; the next pod need not.
-        this.#write(this.#bind(pod, placement.node, running.recorder, signal));
+        if (reserved === undefined) this.#write(this.#bind(pod, node, running.recorder, signal));
+        else this.#await(this.#waits, this.#bindWithVolumes(running, pod, reserved, signal));
       } else if (placement.kind === "no-nodes") {
         this.#nominations.remove(key);
         this.#queue.unschedulable(key, new Set(["node-added"]));
@@ -291,7 +311,7 @@ export class Scheduler {
       random,
       now: clock.now(),
     });
-    const helpedBy = helpers(running.profile, failure);
+    const helpedBy = eventsThatHelp(running.profile, info, failure.plugins);
     const message = fitMessage(failure);
     if (preemption.kind === "node") {
       const { node, victims } = preemption;
@@ -343,7 +363,7 @@ export class Scheduler {
   #report(
     running: RunningProfile,
     pod: StoredPod,
-    report: { readonly message: string; readonly nominated: string | undefined },
+    report: UnschedulableReport,
     signal: AbortSignal,
   ): void {
     const target = eventTarget(PODS, pod);
@@ -358,20 +378,9 @@ export class Scheduler {
     signal: AbortSignal,
   ): Promise<void> {
     const { client, clock, logger } = this.#options;
-    const { namespace, name, uid } = pod.metadata;
     const key = keyOf(pod);
     try {
-      await client.request({
-        method: "POST",
-        path: objectPath(PODS, { namespace, name }, "binding"),
-        body: {
-          apiVersion: "v1",
-          kind: "Binding",
-          metadata: { namespace, name, uid },
-          target: { apiVersion: "v1", kind: NODES.kind, name: node },
-        },
-        signal,
-      });
+      await bindPod(client, pod, node, signal);
       this.#cache.bound(pod, clock.monotonic());
       recorder.event(
         eventTarget(PODS, pod),
@@ -380,11 +389,8 @@ export class Scheduler {
         `Successfully assigned ${key} to ${node}`,
       );
     } catch (error) {
-      this.#cache.forget(pod);
       if (isAbort(error) && signal.aborted) return;
-      this.#queue.retry(key);
-      // The room it held is free again.
-      this.#queue.happened(["pod-left"]);
+      this.#unplace(pod);
       // Gone, or bound by somebody else: its watch event says so.
       if (error instanceof ApiError && [404, 409].includes(error.status)) return;
       logger.log("warn", "binding failed, will retry", { pod: key, error: errorMessage(error) });
@@ -397,16 +403,44 @@ export class Scheduler {
     }
   }
 
-  /** Keeps a write that is under way in sight; it must not reject. */
-  #write(write: Promise<void>): void {
-    const known = write.finally(() => this.#writes.delete(known));
-    this.#writes.add(known);
+  /** The pod did not get the place it was given: it is tried again, and its room is free for others. */
+  #unplace(pod: StoredPod): void {
+    this.#cache.forget(pod);
+    this.#queue.retry(keyOf(pod));
+    this.#queue.happened(["pod-left"]);
   }
-}
 
-/** What may help a pod that these rules refused. */
-function helpers(profile: Profile, { plugins }: FitFailure): ReadonlySet<ClusterEvent> {
-  const refusing = profile.filters.filter(({ name }) => plugins.has(name));
-  // A rule that nothing helps waits for the flush, or for a node that is new.
-  return new Set(["node-added" as const, ...refusing.flatMap(({ helpedBy }) => helpedBy)]);
+  /** The pod holds its place until its volumes are bound, and loses it when they cannot be. */
+  async #bindWithVolumes(
+    running: RunningProfile,
+    pod: StoredPod,
+    reserved: ReservedVolumes,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { informers, logger } = this.#options;
+    const key = keyOf(pod);
+    try {
+      await this.#volumes?.bind(pod, reserved, signal);
+    } catch (error) {
+      if (isAbort(error) && signal.aborted) return;
+      this.#volumes?.release(reserved);
+      this.#unplace(pod);
+      if (informers.pods.get(key)?.metadata.uid !== pod.metadata.uid) return;
+      const message = `running PreBind plugin "VolumeBinding": ${errorMessage(error)}`;
+      logger.log("warn", "volumes not bound, will retry", { pod: key, error: errorMessage(error) });
+      this.#report(running, pod, { message, nominated: "", reason: "SchedulerError" }, signal);
+      return;
+    }
+    await this.#bind(pod, reserved.node, running.recorder, signal);
+  }
+
+  #write(write: Promise<void>): void {
+    this.#await(this.#writes, write);
+  }
+
+  /** Keeps what is under way in sight; it must not reject. */
+  #await(among: Set<Promise<void>>, work: Promise<void>): void {
+    const known = work.finally(() => among.delete(known));
+    among.add(known);
+  }
 }

@@ -5,6 +5,7 @@ import type { Node } from "../../api/types.gen.ts";
 import type { StoredPod } from "../controllers/shared/pod-state.ts";
 import type { LabelMatcher, Labels } from "./label-matcher.ts";
 import type { PodInfo, ScoringRequest } from "./pod-info.ts";
+import type { StorageView } from "./volumes/storage-view.ts";
 
 export type StoredNode = Stored<Node>;
 
@@ -21,7 +22,7 @@ export interface NodeInfo {
   readonly images: ReadonlyMap<string, number>;
 }
 
-/** What one scheduling decision looks at. Never changes. */
+/** What one scheduling decision looks at. Does not change while it is made. */
 export interface Snapshot {
   readonly nodes: readonly NodeInfo[];
   /** Pods that wait for room on a node, by its name: their preemption made or makes it. */
@@ -35,6 +36,7 @@ export interface Snapshot {
   readonly workloadSelector: (pod: StoredPod) => LabelMatcher | undefined;
   /** On how many nodes an image is. */
   readonly nodesWithImage: (name: string) => number;
+  readonly storage: StorageView;
 }
 
 /** A NodeInfo without pods. */

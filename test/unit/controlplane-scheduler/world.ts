@@ -11,6 +11,8 @@ import { findPreemption } from "../../../src/controlplane/scheduler/preemption.t
 import type { Profile } from "../../../src/controlplane/scheduler/profiles.ts";
 import { defaultProfile } from "../../../src/controlplane/scheduler/profiles.ts";
 import type { Snapshot } from "../../../src/controlplane/scheduler/snapshot.ts";
+import { noStorage } from "../../../src/controlplane/scheduler/volumes/storage-view.ts";
+import type { StorageView } from "../../../src/controlplane/scheduler/volumes/storage-view.ts";
 import type { NodeParts, PodParts } from "../controlplane-controllers/builders.ts";
 import { node, now, pod } from "../controlplane-controllers/builders.ts";
 
@@ -25,6 +27,7 @@ export interface World {
   /** Of the pod in question. */
   readonly nominatedNode?: string;
   readonly budgets?: readonly DisruptionBudget[];
+  readonly storage?: StorageView;
 }
 
 export function snapshot(world: World): Snapshot {
@@ -41,6 +44,7 @@ export function snapshot(world: World): Snapshot {
     workloadSelector: () =>
       world.workload === undefined ? undefined : labelMatcher({ matchLabels: world.workload }),
     nodesWithImage: (name) => cache.nodesWithImage(name),
+    storage: world.storage ?? noStorage,
   };
 }
 

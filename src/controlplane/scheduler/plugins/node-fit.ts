@@ -137,23 +137,7 @@ export const nodeResourcesFit: FilterPlugin = {
   }),
 };
 
-/** Claims live in kinds that this server does not serve, so none can ever be found. */
-export const volumeBinding: FilterPlugin = {
-  name: "VolumeBinding",
-  helpedBy: [],
-  rejects: ({ pod }) => {
-    for (const volume of pod.spec?.volumes ?? []) {
-      const claim = volume.persistentVolumeClaim?.claimName;
-      if (claim !== undefined) return `persistentvolumeclaim "${claim}" not found`;
-      if (volume.ephemeral !== undefined)
-        return `waiting for ephemeral volume controller to create the persistentvolumeclaim "${pod.metadata.name}-${volume.name}"`;
-    }
-    return undefined;
-  },
-  prepare: () => undefined,
-};
-
-/** Dynamic resource allocation: as with volumes, no claim can exist. */
+/** Dynamic resource allocation: this server does not serve its kinds, so none of its claims can ever be found. */
 export const dynamicResources: FilterPlugin = {
   name: "DynamicResources",
   helpedBy: [],

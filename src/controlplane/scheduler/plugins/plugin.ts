@@ -27,8 +27,10 @@ export interface FilterPlugin {
   readonly name: string;
   /** What may happen in the cluster that makes the rule think again. */
   readonly helpedBy: readonly ClusterEvent[];
+  /** What else does so for one pod. */
+  helpedByFor?(pod: PodInfo): readonly ClusterEvent[];
   /** A reason why the pod fits nowhere, whatever the nodes are (upstream's PreFilter). */
-  rejects?(pod: PodInfo): string | undefined;
+  rejects?(pod: PodInfo, snapshot: Snapshot): string | undefined;
   /** The only nodes that can pass, by name; undefined = any. */
   restricts?(pod: PodInfo): ReadonlySet<string> | undefined;
   /** Returns the check of one node, undefined when the rule does not concern the pod. */
