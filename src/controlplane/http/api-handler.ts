@@ -112,6 +112,7 @@ class Handler implements ApiHandler {
   readonly #deps: RequestDeps;
   readonly #plain: PlainPathDeps;
   readonly #requests = new Map<string, number>();
+  readonly #watches = new Map<KindDefinition, number>();
 
   constructor(options: ApiHandlerOptions) {
     this.#options = options;
@@ -126,6 +127,7 @@ class Handler implements ApiHandler {
       readiness: options.readiness ?? (() => []),
       documents: options.documents ?? {},
       requests: this.#requests,
+      watches: this.#watches,
     };
   }
 
@@ -344,18 +346,18 @@ class Handler implements ApiHandler {
     const selection = parseSelection(kind, options);
     const { registry, clock, random } = this.#options;
     checkNotFuture(registry.store, options.resourceVersion);
-    const deps = { store: registry.store, clock, random };
+    const count = (by: number): void => {
+      this.#watches.set(kind, (this.#watches.get(kind) ?? 0) + by);
+    };
+    const deps = { store: registry.store, clock, random, onEnd: () => count(-1) };
     const target = { kind, namespace, options, selection };
     const represent = representWatch(kind, representation, {
       query: call.query,
       now: () => clock.now(),
     });
-    return {
-      kind: "watch",
-      headers: { "content-type": "application/json" },
-      stream: startWatch(deps, target, call.signal),
-      represent,
-    };
+    const stream = startWatch(deps, target, call.signal);
+    count(1);
+    return { kind: "watch", headers: { "content-type": "application/json" }, stream, represent };
   }
 
   #relay(request: ResourceRequest, path: ResourcePath): ApiReply {

@@ -6,7 +6,7 @@ import {
 } from "../openapi/openapi-v2.ts";
 import type { OpenApi } from "../openapi/openapi-v3.ts";
 import type { ObjectRegistry } from "../registry/create-registry.ts";
-import type { JsonObject } from "../types.ts";
+import type { JsonObject, KindDefinition } from "../types.ts";
 import type { ApiCall, ApiReply } from "./call.ts";
 import { etagOf, type Discovery } from "./discovery.ts";
 import { discoveryVersion } from "./negotiate.ts";
@@ -33,6 +33,8 @@ export interface PlainPathDeps {
   readonly documents: Readonly<Record<string, JsonObject>>;
   /** `METHOD CODE` to count. */
   readonly requests: ReadonlyMap<string, number>;
+  /** Watches that are served now. */
+  readonly watches: ReadonlyMap<KindDefinition, number>;
 }
 
 /** Paths that need no credentials (ClusterRole system:public-info-viewer); the authorizer still decides. */
@@ -80,6 +82,11 @@ function metrics(deps: PlainPathDeps): ApiReply {
   for (const [key, count] of deps.requests) {
     const [verb, code] = key.split(" ");
     lines.push(`apiserver_request_total{verb="${verb}",code="${code}"} ${count}`);
+  }
+  lines.push("# TYPE apiserver_longrunning_requests gauge");
+  for (const [{ group, plural }, count] of deps.watches) {
+    const labels = `verb="WATCH",group="${group}",resource="${plural}"`;
+    lines.push(`apiserver_longrunning_requests{${labels}} ${count}`);
   }
   lines.push("# TYPE apiserver_resource_objects gauge");
   for (const [resource, kind] of deps.registry.kinds) {

@@ -15,6 +15,8 @@ export interface WatchDeps {
   readonly store: Store;
   readonly clock: Clock;
   readonly random: () => number;
+  /** Called once when the watch has ended. */
+  readonly onEnd?: () => void;
 }
 
 export interface WatchTarget {
@@ -122,6 +124,7 @@ export function startWatch(deps: WatchDeps, target: WatchTarget, signal: AbortSi
   const stream = new WatchStream(initial, () => {
     unsubscribe();
     stop.abort();
+    deps.onEnd?.();
   });
   if (initial[0]?.type === "ERROR" || signal.aborted) stream.end();
   else {

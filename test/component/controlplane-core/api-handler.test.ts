@@ -319,6 +319,25 @@ test("who is not allowed is told so in the API's words, before anything else is 
   );
 });
 
+test("metrics tell how many watches of each resource are served now", async () => {
+  const server = world();
+  const count = async (): Promise<string | undefined> => {
+    const reply = await server.request("GET", "/metrics");
+    assert.ok(reply.kind === "text");
+    const line = /^apiserver_longrunning_requests\{verb="WATCH",group="",resource="pods"\} (\d+)$/m;
+    return line.exec(reply.text)?.[1];
+  };
+  assert.equal(await count(), undefined);
+  const [one, two] = [await watch(server, ""), await watch(server, "")];
+  assert.equal(await count(), "2");
+  one.end();
+  assert.equal(await count(), "1");
+  two.end();
+  assert.equal(await count(), "0");
+  await server.request("GET", "/api/v1/pods?watch=true&labelSelector=%21%21");
+  assert.equal(await count(), "0", "one that was refused does not count");
+});
+
 test("pages of a list are one snapshot although objects change in between", async () => {
   const { ask } = world();
   for (const name of ["a", "b", "c", "d"]) await ask("POST", PODS, pod(name));
