@@ -117,7 +117,7 @@ export function result(exitCode: number, stdout = "", stderr = ""): ExecResult {
   return { exitCode, stdout, stderr };
 }
 
-type Script = (argv: readonly string[]) => ExecResult | Promise<ExecResult> | undefined;
+type Script = (argv: readonly string[]) => ExecResult | undefined | Promise<ExecResult | undefined>;
 
 /** Disks of a machine: what they hold, and the programs that look at it. */
 export class FakeDisks implements HostPrograms {
