@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 
 const marker = "REMORA_BENCH_HOST_NETNS";
-const names = ["pods", "proxy", "runtime", "scheduler", "streams"] as const;
+const names = ["pods", "proxy", "runtime", "scheduler", "streams", "volumes"] as const;
 const [name = ""] = process.argv.slice(2);
 
 /** Runs this program again in a network namespace of its own, so that nothing touches the host's rules. */
@@ -28,13 +28,21 @@ async function inOwnNamespace(): Promise<number> {
   return code ?? 1;
 }
 
-if (name === "pods" || name === "streams") {
+/** Those that make a machine of namespaces. */
+const onMachines: Readonly<
+  Record<string, () => Promise<(argv: readonly string[]) => Promise<void>>>
+> = {
+  pods: async () => (await import("./pods.ts")).benchPods,
+  streams: async () => (await import("./streams.ts")).benchStreams,
+  volumes: async () => (await import("./volumes.ts")).benchVolumes,
+};
+const onMachine = onMachines[name];
+
+if (onMachine !== undefined) {
   if (process.getuid?.() === 0) {
-    const bench =
-      name === "pods"
-        ? (await import("./pods.ts")).benchPods
-        : (await import("./streams.ts")).benchStreams;
-    await bench(process.argv.slice(3));
+    await (
+      await onMachine()
+    )(process.argv.slice(3));
   } else {
     process.stderr.write(
       `bench: ${name} needs root (namespaces and a dockerd); run it with sudo\n`,

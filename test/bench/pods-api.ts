@@ -1,4 +1,4 @@
-// The API as a user's program sees it, for test/bench/pods.ts: TLS, one kept connection, one watch.
+// The API as a user's program sees it, for test/bench/pods.ts and volumes.ts: TLS, one kept connection, one watch.
 import { readFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import { Agent, request } from "node:https";
@@ -57,7 +57,8 @@ export class Api {
 
   async #open(method: string, path: string, body: string): Promise<IncomingMessage> {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const headers = { "content-type": "application/json", accept: "application/json" };
+    const type = method === "PATCH" ? "application/merge-patch+json" : "application/json";
+    const headers = { "content-type": type, accept: "application/json" };
     const outgoing = request(
       `${this.#server}${path}`,
       { agent: this.#agent, method, headers },
@@ -68,14 +69,24 @@ export class Api {
     return promise;
   }
 
-  async call(method: string, path: string, body?: object): Promise<unknown> {
-    const incoming = await this.#open(method, path, body === undefined ? "" : JSON.stringify(body));
+  async #text(method: string, path: string, body: string): Promise<string> {
+    const incoming = await this.#open(method, path, body);
     let text = "";
     incoming.setEncoding("utf8");
     for await (const chunk of incoming) text += String(chunk);
     const status = incoming.statusCode ?? 500;
     if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text}`);
-    return JSON.parse(text);
+    return text;
+  }
+
+  async call(method: string, path: string, body?: object): Promise<unknown> {
+    const sent = body === undefined ? "" : JSON.stringify(body);
+    return JSON.parse(await this.#text(method, path, sent));
+  }
+
+  /** A page that is no JSON. */
+  async text(path: string): Promise<string> {
+    return this.#text("GET", path, "");
   }
 
   /** Calls `onEvent` for each change of the collection from now on. Returns the function that ends it. */

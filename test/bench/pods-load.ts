@@ -4,7 +4,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
-import { Api, type Seen, type SeenEvent } from "./pods-api.ts";
+import { Moments } from "./moments.ts";
+import { Api, type Seen } from "./pods-api.ts";
 import { RawEngine, type RawPod, type RawTemplate } from "./pods-engine.ts";
 
 export interface SpeedOptions {
@@ -45,7 +46,6 @@ export interface IdleResult {
 
 const pods = "/api/v1/namespaces/default/pods";
 const leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-const deadlineMs = 120_000;
 /** A shell that has just been started has not set its trap yet, and would sit out the whole grace. */
 const trapMs = 150;
 
@@ -65,46 +65,6 @@ function manifest(name: string): object {
       ],
     },
   };
-}
-
-function isReady({ status }: Seen): boolean {
-  return (status?.conditions ?? []).some(
-    ({ type, status }) => type === "Ready" && status === "True",
-  );
-}
-
-type Moment = "scheduled" | "ready" | "gone";
-
-/** When the watch first showed what. */
-class Moments {
-  readonly #at = new Map<string, number>();
-  readonly #waiting = new Map<string, () => void>();
-
-  readonly take = ({ object, type }: SeenEvent): void => {
-    const { name } = object.metadata;
-    if (type === "DELETED") return this.#note(name, "gone");
-    if (object.spec?.nodeName !== undefined) this.#note(name, "scheduled");
-    if (isReady(object)) this.#note(name, "ready");
-  };
-
-  #note(name: string, moment: Moment): void {
-    const key = `${moment} ${name}`;
-    if (this.#at.has(key)) return;
-    this.#at.set(key, performance.now());
-    this.#waiting.get(key)?.();
-  }
-
-  async until(name: string, moment: Moment): Promise<number> {
-    const key = `${moment} ${name}`;
-    if (!this.#at.has(key)) {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      const timer = setTimeout(() => reject(new Error(`${name} is not ${moment}`)), deadlineMs);
-      this.#waiting.set(key, resolve);
-      await promise;
-      clearTimeout(timer);
-    }
-    return this.#at.get(key) ?? Number.NaN;
-  }
 }
 
 function say(text: string): void {
