@@ -21,7 +21,8 @@ export async function createContainer(
   let name = containerName(sandbox.metadata, config.name, config.attempt);
   for (let tries = 0; ; tries += 1) {
     try {
-      return await createNamed(context, { what: "container", name, body }, signal);
+      const podUID = sandbox.metadata.uid;
+      return await createNamed(context, { what: "container", name, podUID, body }, signal);
     } catch (error) {
       if (!isRuntimeFailure(error, "AlreadyExists") || tries >= 3) throw error;
       const adopted = await adopt(context, { name, sandbox, config }, signal);

@@ -7,11 +7,12 @@ import type { RuntimeEvent } from "../types.ts";
 import type { DockerContext } from "./context.ts";
 import { label, ownerFilters } from "./labels.ts";
 import { LineSplitter } from "./lines.ts";
+import type { ContainerEvent } from "./observer.ts";
 
 /** Above this many unread events a single `resync` says the same for less. */
 const queueLimit = 2048;
 
-const kinds: Readonly<Record<string, Exclude<RuntimeEvent["kind"], "resync">>> = {
+const kinds: Readonly<Record<string, ContainerEvent["kind"]>> = {
   start: "started",
   die: "exited",
   oom: "oom",
@@ -20,7 +21,7 @@ const kinds: Readonly<Record<string, Exclude<RuntimeEvent["kind"], "resync">>> =
 };
 
 /** One line of the engine's event stream; undefined when it is of no interest. Never throws. */
-export function parseEvent(line: string): Exclude<RuntimeEvent, { kind: "resync" }> | undefined {
+export function parseEvent(line: string): ContainerEvent | undefined {
   let value: unknown;
   try {
     value = JSON.parse(line);
@@ -59,7 +60,7 @@ export async function* runtimeEvents(
     try {
       const stream = await subscribe(context, AbortSignal.any([signal, connection.signal]));
       const connectedAt = clock.monotonic();
-      context.observer.invalidate();
+      context.observer.listening(true);
       yield { kind: "resync" };
       yield* drain(context, stream, signal);
       if (clock.monotonic() - connectedAt > 5000) failures = 0;
@@ -71,6 +72,7 @@ export async function* runtimeEvents(
     } finally {
       // Also when the consumer stops early.
       connection.abort();
+      context.observer.listening(false);
     }
     if (signal.aborted) return;
     failures += 1;
@@ -114,8 +116,7 @@ async function* drain(
     for (const line of splitter.push(chunk)) {
       const event = parseEvent(line);
       if (event === undefined) continue;
-      if (event.kind === "started") context.observer.started(event.containerID);
-      else context.observer.invalidate(event.containerID);
+      context.observer.heard(event);
       inbox.queue.push(event);
     }
     if (inbox.queue.length > queueLimit) inbox.queue.splice(0, Infinity, { kind: "resync" });

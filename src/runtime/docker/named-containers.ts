@@ -16,25 +16,35 @@ export async function createNamed(
   wanted: {
     readonly what: "container" | "sandbox";
     readonly name: string;
+    readonly podUID: string;
     readonly body: Readonly<Record<string, unknown>>;
   },
   signal: AbortSignal,
 ): Promise<CreatedContainer> {
-  const response = await context.client.call(
-    {
-      op: `create ${wanted.what}`,
-      method: "POST",
-      path: "/containers/create",
-      query: { name: wanted.name },
-      body: wanted.body,
-      lane: "start",
-      timeoutMs: 120_000,
-    },
-    signal,
-  );
-  const created = asRecord(response, "created");
-  const warnings = Array.isArray(created["Warnings"]) ? created["Warnings"].map(String) : [];
-  return { id: asString(created["Id"], "created.Id"), warnings };
+  const { observer } = context;
+  try {
+    const response = await context.client.call(
+      {
+        op: `create ${wanted.what}`,
+        method: "POST",
+        path: "/containers/create",
+        query: { name: wanted.name },
+        body: wanted.body,
+        lane: "start",
+        timeoutMs: 120_000,
+      },
+      signal,
+    );
+    const created = asRecord(response, "created");
+    const warnings = Array.isArray(created["Warnings"]) ? created["Warnings"].map(String) : [];
+    const id = asString(created["Id"], "created.Id");
+    observer.made(wanted.podUID, id);
+    return { id, warnings };
+  } catch (error) {
+    // The name is taken, or the engine may yet make what nobody waits for any more.
+    observer.doubt(wanted.podUID);
+    throw error;
+  }
 }
 
 /** What a taken name should belong to. */

@@ -2,11 +2,13 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { isRuntimeFailure } from "../errors.ts";
-import type { PodRecord } from "../types.ts";
+import type { PodRecord, RuntimeEvent } from "../types.ts";
 import type { DockerClient } from "./client.ts";
 import { label, type Owner, ownerFilters, ownership } from "./labels.ts";
+import { KnownPods } from "./known-pods.ts";
 import { ensureLogLinks, type LogDirs } from "./log-links.ts";
 import {
+  asListed,
   type InspectedContainer,
   type ListedContainer,
   type Observed,
@@ -16,6 +18,9 @@ import {
   stillDescribes,
 } from "./records.ts";
 
+/** One event of one container of a pod. */
+export type ContainerEvent = Exclude<RuntimeEvent, { kind: "resync" }>;
+
 export interface ObserverOptions {
   readonly client: DockerClient;
   readonly clock: Clock;
@@ -24,18 +29,31 @@ export interface ObserverOptions {
   readonly logDirs: LogDirs;
 }
 
+function idsByPod(listed: readonly ListedContainer[]): Map<string, Set<string>> {
+  const pods = new Map<string, Set<string>>();
+  for (const { id, labels } of listed) {
+    const uid = labels[label.podUID] ?? "";
+    pods.set(uid, (pods.get(uid) ?? new Set()).add(id));
+  }
+  return pods;
+}
+
 /**
- * Reads what the engine holds. An inspect is repeated only when the list, an event or our own call says that it may be
- * out of date; the list is always fresh.
+ * Reads what the engine holds. A list or an inspect is repeated only when an event, our own call or a list says that it
+ * may be out of date.
  */
 export class Observer {
   readonly #options: ObserverOptions;
+  readonly #pods: KnownPods;
   readonly #inspected = new Map<string, InspectedContainer>();
+  /** Containers that we start: the engine's news of it is none. */
+  readonly #starting = new Set<string>();
   /** Inspects under way: one during which its container changed is not kept. */
   readonly #looks = new Map<string, Set<{ outdated: boolean }>>();
 
   constructor(options: ObserverOptions) {
     this.#options = options;
+    this.#pods = new KnownPods(options.clock);
   }
 
   /** Everything of ours, raw. `newer` counts what a newer Remora made. */
@@ -67,7 +85,9 @@ export class Observer {
 
   /** All pods. */
   async snapshot(signal: AbortSignal): Promise<Map<string, PodRecord>> {
+    const listed = this.#pods.list();
     const { ours } = await this.list([], signal);
+    listed(idsByPod(ours));
     const known = new Set(ours.map(({ id }) => id));
     for (const id of this.#inspected.keys()) if (!known.has(id)) this.#inspected.delete(id);
     return podRecords(await this.#observe(ours, signal));
@@ -75,9 +95,29 @@ export class Observer {
 
   /** One pod; an empty record when there is nothing of it. */
   async podRecord(uid: string, signal: AbortSignal): Promise<PodRecord> {
-    const { ours } = await this.list([`${label.podUID}=${uid}`], signal);
-    const records = podRecords(await this.#observe(ours, signal));
+    const records = podRecords(this.#known(uid) ?? (await this.#listPod(uid, signal)));
     return records.get(uid) ?? { uid, name: "", namespace: "", sandboxes: [], containers: [] };
+  }
+
+  /** What is known of the pod without asking; undefined when something has to be asked. */
+  #known(uid: string): readonly Observed[] | undefined {
+    const ids = this.#pods.ids(uid);
+    if (ids === undefined) return undefined;
+    const observed: Observed[] = [];
+    for (const id of ids) {
+      const inspected = this.#inspected.get(id);
+      // One that was made and not started may have failed to start by now.
+      if (inspected === undefined || inspected.status === "created") return undefined;
+      observed.push({ listed: asListed(inspected), inspected });
+    }
+    return observed;
+  }
+
+  async #listPod(uid: string, signal: AbortSignal): Promise<readonly Observed[]> {
+    const listed = this.#pods.list();
+    const { ours } = await this.list([`${label.podUID}=${uid}`], signal);
+    listed(idsByPod(ours), uid);
+    return this.#observe(ours, signal);
   }
 
   /** A fresh inspect. @throws {RuntimeError} `NotFound` when it is gone. */
@@ -106,21 +146,49 @@ export class Observer {
     }
   }
 
-  /** Forgets what was inspected of `id`, or of everything. */
-  invalidate(id?: string): void {
-    for (const [key, looks] of this.#looks) {
-      if (id === undefined || id === key) for (const look of looks) look.outdated = true;
-    }
-    if (id === undefined) this.#inspected.clear();
-    else this.#inspected.delete(id);
+  /** Forgets what was inspected of `id`. */
+  invalidate(id: string): void {
+    for (const look of this.#looks.get(id) ?? []) look.outdated = true;
+    this.#inspected.delete(id);
+  }
+
+  /** The engine's events are heard from now on, or no longer. */
+  listening(on: boolean): void {
+    this.#pods.listening(on);
+    this.#starting.clear();
+    for (const id of [...this.#looks.keys(), ...this.#inspected.keys()]) this.invalidate(id);
+  }
+
+  /** We have made a container of the pod. */
+  made(uid: string, id: string): void {
+    this.#pods.made(uid, id);
+  }
+
+  /** Only a list can tell what the pod has. */
+  doubt(uid: string): void {
+    this.#pods.doubt(uid);
+  }
+
+  /** We are about to start `id`; `false` when that came to nothing. */
+  starting(id: string, begun: boolean): void {
+    if (begun) this.#starting.add(id);
+    else this.#starting.delete(id);
   }
 
   /**
-   * The engine tells that `id` was started. Of a container that was seen running this is old news: another start would
-   * have come behind the end of this one.
+   * The engine tells that something has happened to `id`. Our own start of it is old news, also behind the inspect that
+   * shows it running: another start would have come behind the end of this one.
    */
-  started(id: string): void {
-    if (this.#inspected.get(id)?.status !== "running") this.#inspected.delete(id);
+  heard({ containerID, kind, podUID }: ContainerEvent): void {
+    if (kind === "started") {
+      const own = this.#starting.delete(containerID);
+      if (this.#inspected.get(containerID)?.status === "running") return;
+      this.#inspected.delete(containerID);
+      if (own) return;
+    } else {
+      this.invalidate(containerID);
+    }
+    this.#pods.doubt(podUID);
   }
 
   async #observe(listed: readonly ListedContainer[], signal: AbortSignal): Promise<Observed[]> {

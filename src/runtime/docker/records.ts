@@ -115,6 +115,11 @@ function restartPolicyOf(host: JsonRecord): string {
   return name === undefined || name === "" ? "no" : name;
 }
 
+/** The list's entry for a container whose inspect is at hand. */
+export function asListed(inspected: InspectedContainer): ListedContainer {
+  return { ...inspected, state: inspected.status, status: "" };
+}
+
 /** State of a container whose inspect is at hand. */
 export function stateOf(container: InspectedContainer): ContainerState {
   const { createdAt } = container;

@@ -9,7 +9,7 @@ import type { DockerContext } from "./context.ts";
 import { alternativeName, label, sandboxName } from "./labels.ts";
 import { removeLogLinks } from "./log-links.ts";
 import { adoptHolder, createNamed } from "./named-containers.ts";
-import { type InspectedContainer, sandboxRecord } from "./records.ts";
+import { asListed, sandboxRecord } from "./records.ts";
 
 /** Creates and starts a sandbox, or adopts what an earlier call with the same (uid, attempt) left. */
 export async function runPodSandbox(
@@ -28,11 +28,7 @@ export async function runPodSandbox(
       { exitCode: inspected.exitCode },
     );
   }
-  return toRecord(inspected);
-}
-
-function toRecord(inspected: InspectedContainer): SandboxRecord {
-  return sandboxRecord({ ...inspected, state: inspected.status }, inspected);
+  return sandboxRecord(asListed(inspected), inspected);
 }
 
 async function createOrAdopt(
@@ -49,7 +45,8 @@ async function createOrAdopt(
   let name = sandboxName(config.metadata);
   for (let tries = 0; ; tries += 1) {
     try {
-      const wanted = { what: "sandbox", name, body: { ...body, Labels: labels } } as const;
+      const podUID = config.metadata.uid;
+      const wanted = { what: "sandbox", name, podUID, body: { ...body, Labels: labels } } as const;
       return (await createNamed(context, wanted, signal)).id;
     } catch (error) {
       if (tries >= 3) throw error;

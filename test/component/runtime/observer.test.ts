@@ -25,12 +25,15 @@ const labels = {
 function makeObserver(): {
   readonly observer: Observer;
   readonly inspects: () => number;
+  readonly lists: () => number;
   readonly container: { status: string; hold: Promise<void> };
 } {
   const container = { status: "running", hold: Promise.resolve() };
   let inspects = 0;
+  let lists = 0;
   const call = async ({ path }: EngineCall): Promise<unknown> => {
     if (path === "/containers/json") {
+      lists += 1;
       const status = container.status === "running" ? "Up 3 minutes" : "Created";
       return [
         {
@@ -65,13 +68,13 @@ function makeObserver(): {
     owner: { nodeName: "worker", scope: "" },
     logDirs: { podLogsDir: "/nowhere", containerLogsDir: "/nowhere" },
   });
-  return { observer, container, inspects: () => inspects };
+  return { observer, container, inspects: () => inspects, lists: () => lists };
 }
 
 test("news of the start of a container that was seen running costs no second look", async () => {
   const { inspects, observer } = makeObserver();
   await observer.inspect(id, signal);
-  observer.started(id);
+  observer.heard({ kind: "started", podUID: "u1", containerID: id });
   const [listed] = (await observer.list([], signal)).ours;
   assert(listed !== undefined, "the container is ours");
   await observer.podRecord("u1", signal);
@@ -86,7 +89,7 @@ test("a container that was looked at before its start is looked at again", async
   container.status = "created";
   await observer.inspect(id, signal);
   container.status = "running";
-  observer.started(id);
+  observer.heard({ kind: "started", podUID: "u1", containerID: id });
   await observer.podRecord("u1", signal);
   assert.equal(inspects(), 2);
 });
@@ -107,4 +110,39 @@ test("a look during which its container changed is not kept, that of another con
   await other;
   await observer.podRecord("u1", signal);
   assert.equal(inspects(), 3);
+});
+
+test("while the engine's events are heard, a pod is listed again only after news of it", async () => {
+  const { inspects, lists, observer } = makeObserver();
+  await observer.podRecord("u1", signal);
+  await observer.podRecord("u1", signal);
+  assert.equal(lists(), 2);
+  observer.listening(true);
+  await observer.podRecord("u1", signal);
+  const { containers } = await observer.podRecord("u1", signal);
+  assert.equal(containers[0]?.state.kind, "running");
+  assert.deepEqual([lists(), inspects()], [3, 2]);
+  observer.heard({ kind: "updated", podUID: "u1", containerID: id });
+  await observer.podRecord("u1", signal);
+  assert.deepEqual([lists(), inspects()], [4, 3]);
+});
+
+test("the news of a start of ours costs nothing, that of somebody else's a list", async () => {
+  const { container, inspects, lists, observer } = makeObserver();
+  observer.listening(true);
+  await observer.snapshot(signal);
+  observer.starting(id, true);
+  observer.invalidate(id);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  container.hold = promise;
+  const look = observer.inspect(id, signal);
+  observer.heard({ kind: "started", podUID: "u1", containerID: id });
+  resolve();
+  await look;
+  await observer.podRecord("u1", signal);
+  assert.deepEqual([lists(), inspects()], [1, 2]);
+  observer.invalidate(id);
+  observer.heard({ kind: "started", podUID: "u1", containerID: id });
+  await observer.podRecord("u1", signal);
+  assert.deepEqual([lists(), inspects()], [2, 3]);
 });
