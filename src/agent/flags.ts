@@ -54,4 +54,6 @@ export interface DownFlags extends Omit<NodeFlags, "dockerSocket"> {
   readonly dockerSocket?: string;
   readonly stateDir: string;
   readonly rootDir?: string;
+  /** Also the data of claims. */
+  readonly deleteVolumes?: boolean;
 }

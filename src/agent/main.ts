@@ -187,6 +187,10 @@ program
     "--root-dir <path>",
     "directory of `remora run` (/var/lib/kubelet unless it was given another)",
   )
+  .option(
+    "--delete-volumes",
+    "also remove the data of PersistentVolumeClaims, which stays otherwise",
+  )
   .option("--hostname-override <name>", "name of the Node object (default: the one it had)")
   .option("--docker-socket <path>", "socket of the Docker Engine (default: the one used before)")
   .addOption(logLevel("warn"))

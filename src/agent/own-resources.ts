@@ -1,9 +1,10 @@
 import { lstat, readdir, readFile, readlink, rm, rmdir } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 
 import { stopSlice } from "../kubelet/cgroups/systemd-slices.ts";
+import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import { exec, execResult } from "../lib/exec.ts";
-import { errorCode } from "../lib/errors.ts";
+import { errorCode, isAbort } from "../lib/errors.ts";
 import { listNodeRoutes, removeNodeRoutes } from "../network/node-routes.ts";
 import type { PodNetwork } from "../network/types.ts";
 import type { ContainerRuntime, ImageService } from "../runtime/types.ts";
@@ -253,29 +254,35 @@ export function ownLogs(options: {
   };
 }
 
-/** Removes `path`; a directory that is a mount point of its own (a disk for the state) is emptied instead. */
-async function removePath(path: string): Promise<void> {
+async function isMountPoint(path: string): Promise<boolean> {
+  const [self, parent] = await Promise.all([lstat(path), lstat(dirname(path))]);
+  return self.dev !== parent.dev || (await mountPoints()).includes(path);
+}
+
+/**
+ * Removes `path`; a directory that is a mount point of its own (a disk for the state) is emptied instead. What is mounted
+ * anywhere below stays, whatever kept it from being unmounted: it may be somebody's data.
+ */
+async function removePath(path: string, signal: AbortSignal): Promise<void> {
+  const absolute = resolve(path);
   try {
-    await rm(path, { recursive: true, force: true });
+    await removeTree(absolute, signal);
   } catch (error) {
-    if (errorCode(error) !== "EBUSY") throw error;
-    for (const name of await readdir(path))
-      await rm(join(path, name), { recursive: true, force: true });
+    if (isAbort(error) || !(await isMountPoint(absolute))) throw error;
+    for (const name of await readdir(absolute)) await removeTree(join(absolute, name), signal);
   }
 }
 
 async function isEmptyMountPoint(path: string): Promise<boolean> {
-  const [self, parent] = await Promise.all([lstat(path), lstat(dirname(path))]);
-  const mounted = self.dev !== parent.dev || (await mountPoints()).includes(path);
-  return mounted && (await readdir(path)).length === 0;
+  return (await isMountPoint(path)) && (await readdir(path)).length === 0;
 }
 
 /** Files and directories that are ours altogether. */
 export function ownFiles(paths: readonly string[]): OwnResource {
   return {
     what: "files",
-    remove: async () => {
-      for (const path of paths) await removePath(path);
+    remove: async (signal) => {
+      for (const path of paths) await removePath(path, signal);
     },
     left: async () => {
       const left: string[] = [];

@@ -65,9 +65,9 @@ async function stopAgent(
   }
 }
 
-async function podUIDs(rootDir: string): Promise<string[]> {
+async function namesIn(directory: string): Promise<string[]> {
   try {
-    return await readdir(join(rootDir, "pods"));
+    return await readdir(directory);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return [];
     throw error;
@@ -188,18 +188,11 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     logger,
     bridgeName: bridge,
   });
-  const uids = new Set([...(await podUIDs(rootDir)), ...(await runtime.snapshot(limited)).keys()]);
-  const files = ownsState
-    ? [flags.stateDir]
-    : [
-        ...["pods", "network", "image_manager", "agent.sock", "places.json"].map((name) =>
-          join(rootDir, name),
-        ),
-        ...["kubelet.crt", "kubelet.key"].map((name) =>
-          join(certDir ?? join(rootDir, "pki"), name),
-        ),
-        ...(await joinedFiles(rootDir, certDir)),
-      ];
+  const uids = new Set([
+    ...(await namesIn(join(rootDir, "pods"))),
+    ...(await runtime.snapshot(limited)).keys(),
+  ]);
+  const { files, kept } = await filesToRemove(flags, { rootDir, certDir });
   const total = await removeAll(
     [
       ownContainers(runtime),
@@ -241,7 +234,42 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
       `${usual} holds what "remora run" keeps: remora down --root-dir ${usual} removes it`,
     );
   }
-  say("nothing is left of remora on this machine");
+  if (kept !== undefined) say(kept);
+  say(`nothing ${kept === undefined ? "" : "else "}is left of remora on this machine`);
+}
+
+/** Files and directories that go; `kept` says what stays, because it is somebody's data. */
+async function filesToRemove(
+  flags: DownFlags,
+  { rootDir, certDir }: { readonly rootDir: string; readonly certDir: string | undefined },
+): Promise<{ readonly files: readonly string[]; readonly kept: string | undefined }> {
+  const ownsState = flags.rootDir === undefined;
+  const volumesDir = ownsState ? join(flags.stateDir, "volumes") : join(rootDir, "local-volumes");
+  const volumes = flags.deleteVolumes === true ? [] : await namesIn(volumesDir);
+  const kept =
+    volumes.length === 0
+      ? undefined
+      : `the data of claims (${volumes.length}) stays in ${volumesDir}; remora down --delete-volumes removes it`;
+  if (ownsState) {
+    const files = await stateFiles(flags.stateDir, kept === undefined ? undefined : volumesDir);
+    return { files, kept };
+  }
+  const names = ["pods", "network", "image_manager", "agent.sock", "places.json"];
+  names.push("local-volume-records");
+  if (kept === undefined) names.push("local-volumes");
+  const files = [
+    ...names.map((name) => join(rootDir, name)),
+    ...["kubelet.crt", "kubelet.key"].map((name) => join(certDir ?? join(rootDir, "pki"), name)),
+    ...(await joinedFiles(rootDir, certDir)),
+  ];
+  return { files, kept };
+}
+
+/** What of the state directory goes: all of it, unless the data of claims in it is to stay. */
+async function stateFiles(stateDir: string, kept: string | undefined): Promise<string[]> {
+  if (kept === undefined) return [stateDir];
+  const paths = (await namesIn(stateDir)).map((name) => join(stateDir, name));
+  return paths.filter((path) => path !== kept);
 }
 
 /** A directory in which others may keep something too. */
