@@ -34,7 +34,9 @@ export class SetUpError extends VolumeError {
 
   /** @param volume Of the PersistentVolume, where there is one. */
   constructor(reason: VolumeProblem["reason"], operation: string, volume: string, cause: unknown) {
-    super(`${operation} failed for volume "${volume}" : ${errorMessage(cause)}`, { cause });
+    // Some of upstream's words for an operation say themselves that it failed.
+    const failed = operation.includes(" failed ") ? operation : `${operation} failed`;
+    super(`${failed} for volume "${volume}" : ${errorMessage(cause)}`, { cause });
     this.reason = reason;
   }
 }
