@@ -267,3 +267,35 @@ test("a container that is started anew is shown the image that its name stands f
     );
   });
 });
+
+for (const layers of [1, 3]) {
+  test(`a crash while an image of ${layers} layers is mounted leaves nothing that the next agent cannot go on from`, async () => {
+    const steps = layers === 1 ? 2 : 1;
+    for (let nth = 1; nth <= steps; nth += 1) {
+      await inWorld(async (world) => {
+        const image = world.runtime.addImage("data:2");
+        const store = await layerStore(join(world.rootDir, "overlay2"), layers);
+        world.runtime.layers.set(image.id, store);
+        let left = nth;
+        const crashing = world.start({
+          step: (name) => {
+            if (name !== "mountVolume") return;
+            left -= 1;
+            if (left === 0) throw new Error("crash");
+          },
+        });
+        world.api.put(PODS, podManifest("web", imagePod({ reference: "data:2" })));
+        assert.match(String(await crashing.ended), /crash/);
+        await crashing.stop();
+        world.start();
+        await world.until("it runs", () => isReady(world));
+        const [path = ""] = world.mounter.mounted.keys();
+        assert.equal(world.mounter.mounted.size, 1);
+        assert(world.mounter.options.get(path)?.includes("noexec"));
+        world.deletePod("web", 0);
+        await world.until("it is gone", () => world.pod("web") === undefined);
+        await world.until("nothing is mounted", () => world.mounter.mounted.size === 0);
+      });
+    }
+  });
+}
