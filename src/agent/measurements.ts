@@ -20,7 +20,7 @@ export interface MeasurementOptions {
   readonly config: AgentConfig;
   readonly runtime: ContainerRuntime & ImageService;
   /** Made later than this. */
-  readonly pods: () => Pick<PodView, "pods">;
+  readonly pods: () => Pick<PodView, "pods" | "volumes">;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -75,6 +75,7 @@ export function createMeasurements(options: MeasurementOptions): Measurements {
         config,
         records: () => inventory.records(),
         pods,
+        volumes: (uid) => options.pods().volumes?.(uid) ?? [],
         runtimeInfo,
         images: options.runtime,
         identity: () => systemHost().identity(),
@@ -85,7 +86,7 @@ export function createMeasurements(options: MeasurementOptions): Measurements {
       });
       const figures = {
         http: metrics.http,
-        kubelet: () => metrics.text(sources),
+        kubelet: () => metrics.text({ ...sources, claims: () => stats.claims() }),
         probes: () => metrics.probesText(files),
       };
       return { stats, figures };

@@ -14,6 +14,30 @@ export interface NodeView {
   subscribe(listener: () => void): () => void;
 }
 
+/** How full a volume is; what is not known is absent. */
+export interface VolumeFigures {
+  readonly capacityBytes: number;
+  readonly availableBytes?: number;
+  readonly usedBytes?: number;
+  readonly inodes?: { readonly total: number; readonly free: number; readonly used: number };
+}
+
+/** A volume of a pod that has room of its own: not a directory of the node. */
+export interface PodVolume {
+  /** In the pod. */
+  readonly name: string;
+  /** Of the PersistentVolumeClaim behind it, if it is one. */
+  readonly claim: string | undefined;
+  /** Where it is shown; tells it from others. */
+  readonly path: string;
+  /**
+   * Asks how full it is. Hangs as long as the signal lets it; undefined when the volume cannot tell.
+   *
+   * @throws When it cannot be asked.
+   */
+  figures(signal: AbortSignal): Promise<VolumeFigures | undefined>;
+}
+
 /** What the node's HTTP server and status read of the pod half. */
 export interface PodView {
   /** All pods this node knows, terminal ones included. */
@@ -28,6 +52,8 @@ export interface PodView {
     },
     options: { readonly previous: boolean },
   ): Promise<ContainerLookup>;
+  /** Volumes of a pod with room of their own, as last set up. */
+  volumes?(podUID: string): readonly PodVolume[];
   /** Fails with a sentence while something the node's Ready condition depends on is broken; undefined when well. */
   healthy(): string | undefined;
 }

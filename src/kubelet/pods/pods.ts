@@ -108,6 +108,7 @@ class PodHalf implements Pods {
   readonly #keptLogs: KeptLogs;
   readonly #mounter: Mounter;
   #loop: PodLoop | undefined;
+  #volumes: Volumes | undefined;
   #trustBundles: ClusterTrustBundles | undefined;
 
   constructor(options: PodsOptions) {
@@ -142,6 +143,7 @@ class PodHalf implements Pods {
         const sources = { runtime: options.runtime, keptLogs: this.#keptLogs };
         return findContainer(sources, wanted, at, previous, signal);
       },
+      volumes: (uid) => this.#volumes?.withFigures(uid) ?? [],
       healthy: () => (this.#loop === undefined ? notStarted : this.#loop.healthy()),
     };
   }
@@ -155,6 +157,7 @@ class PodHalf implements Pods {
       fatal.abort();
     };
     const deps = await this.#buildDeps(stop, fail);
+    this.#volumes = deps.volumes;
     const collector = this.#imageCollector(deps);
     const informers = [this.#services.run(stop), this.#pods.run(stop), collector.run(stop)];
     const loop = new PodLoop({ deps, pods: this.#pods, signal: stop, onFatal: fail });

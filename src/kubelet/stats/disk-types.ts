@@ -1,3 +1,5 @@
+import type { OwnVolume } from "./own-volumes.ts";
+
 /** A filesystem as a whole. */
 export interface Filesystem {
   /** When it was asked, milliseconds since the epoch. */
@@ -28,6 +30,8 @@ export interface VolumeUsage {
 /** Disks of one pod, as last measured. What was not measured yet is absent. */
 export interface PodDisks {
   readonly volumes: readonly VolumeUsage[];
+  /** Those with room of their own. */
+  readonly own?: readonly OwnVolume[];
   /** By container id. */
   readonly writableLayers: ReadonlyMap<string, TreeUsage>;
   /** By container name: the log files of all its attempts. */

@@ -7,6 +7,7 @@ import type { AssignedPod } from "../types.ts";
 import { podTargets, type PodTargets } from "./disk-targets.ts";
 import type { Disks, Filesystem, PodDisks, TreeUsage, VolumeUsage } from "./disk-types.ts";
 import type { KernelFiles } from "./kernel-files.ts";
+import type { OwnVolumes } from "./own-volumes.ts";
 import type { MeasureTrees } from "./tree-usage.ts";
 
 /** Sizes of the filesystem that holds a path. */
@@ -22,6 +23,8 @@ export interface DiskUsageOptions {
   readonly files: KernelFiles;
   readonly measure: MeasureTrees;
   readonly filesystem: AskFilesystem;
+  /** Volumes that are no part of the node's own disks. Default: there are none. */
+  readonly own?: OwnVolumes;
   /** How long a walk took, for the metrics. */
   readonly onMeasured?: (seconds: number) => void;
   readonly clock: Clock;
@@ -66,20 +69,28 @@ export class DiskUsage {
 
   /** What is known now. */
   async disks(signal: AbortSignal): Promise<Disks> {
-    const { config, engineDir, records } = this.#options;
+    const { config, engineDir, own, records } = this.#options;
     this.#refresh(records(), signal);
+    const asked = own?.refresh(records().map(({ uid }) => uid));
     const walk = this.#isStale() ? this.#walking : undefined;
     const engine = engineDir();
     await this.#patiently(
-      Promise.all([this.#ask(config.rootDir), this.#ask(engine), walk]),
+      Promise.all([this.#ask(config.rootDir), this.#ask(engine), walk, asked]),
       signal,
     );
     return {
       node: this.#filesystems.get(config.rootDir)?.value,
       images: this.#filesystems.get(engine)?.value,
       imageBytes: this.#walked?.imageBytes,
-      pods: this.#walked?.pods ?? new Map(),
+      pods: this.#pods(),
     };
+  }
+
+  #pods(): ReadonlyMap<string, PodDisks> {
+    const { own } = this.#options;
+    const walked = this.#walked?.pods ?? new Map<string, PodDisks>();
+    if (own === undefined) return walked;
+    return new Map([...walked].map(([uid, disks]) => [uid, { ...disks, own: own.of(uid) }]));
   }
 
   /** Resolves when no walk is under way. */

@@ -6,6 +6,7 @@ import type { NodeHeartbeat } from "../node/node.ts";
 import { isStatic } from "../pods/preemption.ts";
 import { isTerminalPhase } from "../spec/containers.ts";
 import type { AssignedPod, NodeView } from "../types.ts";
+import { type ClaimFigures, claimMetrics } from "./claim-metrics.ts";
 import { ClientMetrics } from "./client-metrics.ts";
 import { HttpMetrics } from "./http-metrics.ts";
 import type { KernelFiles } from "./kernel-files.ts";
@@ -25,6 +26,8 @@ export interface KubeletMetricsSources {
   readonly runtimeInfo: () => Pick<RuntimeInfo, "cgroupVersion">;
   readonly heartbeat: () => NodeHeartbeat;
   readonly files: KernelFiles;
+  /** Default: no claims. */
+  readonly claims?: () => readonly ClaimFigures[];
   readonly clock: Pick<Clock, "now">;
 }
 
@@ -47,6 +50,7 @@ export class KubeletMetrics {
       ...this.runtime.metrics(sources.inventory.records()),
       ...this.http.metrics(),
       ...this.client.metrics(),
+      ...claimMetrics(sources.claims?.() ?? []),
     ])}`;
   }
 

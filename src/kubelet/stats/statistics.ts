@@ -5,12 +5,14 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, PodRecord, RuntimeInfo } from "../../runtime/types.ts";
-import type { AssignedPod } from "../types.ts";
+import type { AssignedPod, PodVolume } from "../types.ts";
 import { cadvisorText } from "./cadvisor-text.ts";
 import type { Disks } from "./disk-types.ts";
 import { type AskFilesystem, DiskUsage } from "./disk-usage.ts";
 import type { KernelFiles } from "./kernel-files.ts";
 import { blockDeviceName, cpuTopology, type MachineFacts, mountedDevice } from "./machine-facts.ts";
+import { type ClaimFigures } from "./claim-metrics.ts";
+import { OwnVolumes } from "./own-volumes.ts";
 import { resourceText } from "./resource-text.ts";
 import type { Sample } from "./sample.ts";
 import { Sampler } from "./sampler.ts";
@@ -32,6 +34,8 @@ export interface StatisticsOptions {
   /** What the runtime holds, as last seen. */
   readonly records: () => readonly PodRecord[];
   readonly pods: () => readonly AssignedPod[];
+  /** Volumes of a pod with room of their own; default: there are none. */
+  readonly volumes?: (podUID: string) => readonly PodVolume[];
   readonly runtimeInfo: () => Pick<RuntimeInfo, "cgroupDriver" | "rootDir" | "version">;
   readonly images: Pick<ImageService, "listImages">;
   readonly identity: () => Pick<
@@ -64,13 +68,16 @@ export class Statistics {
   readonly #options: StatisticsOptions;
   readonly #sampler: Sampler;
   readonly #disks: DiskUsage;
+  readonly #own: OwnVolumes;
   #machine: MachineFacts | undefined;
 
   constructor(options: StatisticsOptions) {
     this.#options = options;
     this.#sampler = new Sampler(options);
+    this.#own = new OwnVolumes({ ...options, volumes: options.volumes ?? (() => []) });
     this.#disks = new DiskUsage({
       ...options,
+      own: this.#own,
       engineDir: () => options.runtimeInfo().rootDir,
       measure: options.measure ?? measureTrees,
       filesystem: options.filesystem ?? askFilesystem,
@@ -105,6 +112,19 @@ export class Statistics {
     const input = this.#input(await this.#sampler.sample("cadvisor"), disks);
     const nowMs = this.#options.clock.now();
     return cadvisorText({ ...input, machine: this.#facts(), nowMs });
+  }
+
+  /** How full the volumes behind claims are, as last asked; those of long ago are asked anew, behind. */
+  claims(): readonly ClaimFigures[] {
+    const pods = this.#options.pods();
+    // It never rejects, and each question has its own end.
+    void this.#own.refresh(pods.map(({ metadata }) => metadata.uid));
+    return pods.flatMap(({ metadata }) =>
+      this.#own.of(metadata.uid).flatMap(({ claim, figures }) => {
+        const { namespace = "" } = metadata;
+        return claim === undefined ? [] : [{ namespace, claim, figures }];
+      }),
+    );
   }
 
   /** Lets go of what is open; resolves when no walk is under way. */

@@ -79,8 +79,10 @@ export interface ContainerStats {
   readonly swap: SwapStats;
 }
 
-export interface VolumeStats extends FsStats {
+export interface VolumeStats extends Omit<FsStats, "availableBytes"> {
   readonly name: string;
+  /** Absent for a raw block volume. */
+  readonly availableBytes?: number;
   readonly pvcRef?: { readonly name: string; readonly namespace: string };
 }
 

@@ -3,6 +3,7 @@ import type { InterfaceCounters, Pressure, PressureLine } from "./cgroup-text.ts
 import type { CgroupUsage } from "./cgroup.ts";
 import type { Disks, Filesystem, PodDisks, TreeUsage } from "./disk-types.ts";
 import type { NodeUsage } from "./node-usage.ts";
+import type { OwnVolume } from "./own-volumes.ts";
 import type { CgroupSample, ContainerSample, PodSample, Sample, SystemSample } from "./sample.ts";
 import type {
   ContainerStats,
@@ -181,12 +182,30 @@ function system(sample: SystemSample): ContainerStats {
   return { name: sample.name, startTime: time(sample.startedAtMs), ...usageOf(sample) };
 }
 
-function volumes({ volumes: all }: PodDisks, namespace: string): readonly VolumeStats[] {
-  return all.map(({ claim, filesystem, name, usage }) => ({
+function claimRef(claim: string | undefined, namespace: string): Pick<VolumeStats, "pvcRef"> {
+  return claim === undefined ? {} : { pvcRef: { name: claim, namespace } };
+}
+
+function ownVolume({ claim, figures, name, timeMs }: OwnVolume, namespace: string): VolumeStats {
+  const { inodes: table, ...bytes } = figures;
+  return {
+    time: time(timeMs),
+    ...bytes,
+    ...(table === undefined
+      ? {}
+      : { inodesFree: table.free, inodes: table.total, inodesUsed: table.used }),
+    name,
+    ...claimRef(claim, namespace),
+  };
+}
+
+function volumes({ own = [], volumes: all }: PodDisks, namespace: string): readonly VolumeStats[] {
+  const onNode = all.map(({ claim, filesystem, name, usage }) => ({
     ...partOf(filesystem, usage, usage?.timeMs),
     name,
-    ...(claim === undefined ? {} : { pvcRef: { name: claim, namespace } }),
+    ...claimRef(claim, namespace),
   }));
+  return [...onNode, ...own.map((each) => ownVolume(each, namespace))];
 }
 
 /** What the pod takes of the node's disk: writable layers, logs, and volumes that live as long as it does. */

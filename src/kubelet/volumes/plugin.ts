@@ -1,6 +1,6 @@
 import type { PersistentVolume, PersistentVolumeClaim, Volume } from "../../api/types.gen.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
-import type { AssignedPod } from "../types.ts";
+import type { AssignedPod, VolumeFigures } from "../types.ts";
 import type { MountTable } from "./mount-table.ts";
 
 /** A volume of a pod after every name in it was followed. */
@@ -74,6 +74,15 @@ export interface VolumePlugin {
    * all containers of the pod have stopped.
    */
   tearDown?(at: VolumeOnDisk, signal: AbortSignal): Promise<void>;
+  /**
+   * How full a volume is that has room of its own; absent, or undefined, for one that has not. Nothing but this call may
+   * wait for it.
+   */
+  figures?(
+    spec: VolumeSpec,
+    prepared: PreparedVolume,
+    signal: AbortSignal,
+  ): Promise<VolumeFigures | undefined>;
 }
 
 /**

@@ -18,7 +18,7 @@ import {
   subPathError,
 } from "../spec/mounts.ts";
 import type { StepHook } from "../steps.ts";
-import type { AssignedPod } from "../types.ts";
+import type { AssignedPod, PodVolume, VolumeFigures } from "../types.ts";
 import { volumeGroup } from "./claims.ts";
 import type { MountTable } from "./mount-table.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
@@ -69,6 +69,7 @@ const podUID = /^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$/i;
 
 /** What one volume of a pod came to. */
 interface SetUp {
+  readonly plugin: VolumePlugin;
   readonly spec: VolumeSpec;
   readonly prepared: PreparedVolume;
 }
@@ -79,7 +80,7 @@ export class Volumes {
   readonly #setUps: Operations<SetUp>;
   readonly #takeDown: TakeDown;
   /** By pod and volume. A restart loses it: set-up comes before every use. */
-  readonly #prepared = new Map<string, Map<string, PreparedVolume>>();
+  readonly #prepared = new Map<string, Map<string, SetUp>>();
   readonly #reports = new Map<string, SetUpReport>();
 
   constructor(options: VolumesOptions) {
@@ -137,10 +138,10 @@ export class Volumes {
       ]),
     );
     const standings = await this.#setUps.round(uid, works, signal);
-    const prepared = this.#prepared.get(uid) ?? new Map<string, PreparedVolume>();
+    const prepared = this.#prepared.get(uid) ?? new Map<string, SetUp>();
     this.#prepared.set(uid, prepared);
     for (const [name, standing] of standings) {
-      if (standing.kind === "done") prepared.set(name, standing.value.prepared);
+      if (standing.kind === "done") prepared.set(name, standing.value);
     }
     const report = this.#reports.get(uid) ?? new SetUpReport();
     this.#reports.set(uid, report);
@@ -229,7 +230,20 @@ export class Volumes {
   /** Groups that the pod's processes are in because of its volumes. */
   groups(pod: AssignedPod): readonly number[] {
     const volumes = this.#prepared.get(pod.metadata.uid)?.values() ?? [];
-    return [...volumes].flatMap(({ gid }) => gid ?? []);
+    return [...volumes].flatMap(({ prepared }) => prepared.gid ?? []);
+  }
+
+  /** Volumes of the pod with room of their own. */
+  withFigures(uid: string): readonly PodVolume[] {
+    const volumes = this.#prepared.get(uid)?.values() ?? [];
+    return [...volumes].flatMap(({ plugin, prepared, spec }) => {
+      if (plugin.figures === undefined) return [];
+      const claim = spec.persistent?.claim.metadata?.name;
+      const { hostPath: path } = prepared;
+      const figures = async (signal: AbortSignal): Promise<VolumeFigures | undefined> =>
+        plugin.figures?.(spec, prepared, signal);
+      return [{ name: spec.name, claim, path, figures }];
+    });
   }
 
   /**
@@ -266,7 +280,7 @@ export class Volumes {
   }
 
   #preparedVolume(pod: AssignedPod, name: string): PreparedVolume | undefined {
-    return this.#prepared.get(pod.metadata.uid)?.get(name);
+    return this.#prepared.get(pod.metadata.uid)?.get(name)?.prepared;
   }
 
   async #bind(source: string, subPath: string, target: string, signal: AbortSignal): Promise<void> {
@@ -314,7 +328,7 @@ export class Volumes {
       const prepared = await plugin.setUp(spec, { ...context, path: join(parent, name) });
       await this.#applyOwnership(pod, spec, prepared, signal);
       const gid = volumeGroup(spec);
-      return { spec, prepared: gid === undefined ? prepared : { ...prepared, gid } };
+      return { plugin, spec, prepared: gid === undefined ? prepared : { ...prepared, gid } };
     } catch (cause) {
       if (cause instanceof SetUpError) throw cause;
       throw isBlock

@@ -77,6 +77,18 @@ export async function everyPage(): Promise<ReadonlyMap<string, ReadonlyMap<strin
     pods: () => [apiPod],
     node: { node: () => undefined },
     runtimeInfo: () => ({ cgroupVersion: 2 }),
+    claims: () => [
+      {
+        namespace: "ns",
+        claim: "data",
+        figures: {
+          capacityBytes: 3,
+          availableBytes: 2,
+          usedBytes: 1,
+          inodes: { total: 3, free: 2, used: 1 },
+        },
+      },
+    ],
     heartbeat: () => ({ leaseAgeSeconds: 1, leaseRenewals: 1 }),
     files,
     clock: node.clock,

@@ -20,6 +20,7 @@ import { KeyedLock } from "../keyed-lock.ts";
 import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
+import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
 import { bindVolume, unmountAll } from "../volume-bind.ts";
 
 const directory = "kubernetes.io~fc";
@@ -229,5 +230,10 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
         await records.remove(path);
       });
     },
+
+    figures: async (spec, { hostPath }, signal) =>
+      isBlock(spec)
+        ? deviceFigures(deps, hostPath, signal)
+        : filesystemFigures(deps, hostPath, signal),
   };
 }

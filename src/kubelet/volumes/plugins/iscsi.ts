@@ -26,6 +26,7 @@ import type {
   VolumeSpec,
 } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
+import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
 import { bindVolume, removeEmpty, unmountAll } from "../volume-bind.ts";
 
 export interface IscsiPluginDeps extends DiskPluginDeps {
@@ -186,5 +187,10 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
         await records.remove(path);
       });
     },
+
+    figures: async (spec, { hostPath }, signal) =>
+      isBlock(spec)
+        ? deviceFigures(deps, hostPath, signal)
+        : filesystemFigures(deps, hostPath, signal),
   };
 }

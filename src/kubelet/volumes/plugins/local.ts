@@ -10,6 +10,7 @@ import { volumeName } from "../mount-options.ts";
 import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, otherPodMounts, unmountShared } from "../shared-disk.ts";
+import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
 import { bindVolume, unmountAll } from "../volume-bind.ts";
 
 const directory = "kubernetes.io~local-volume";
@@ -100,5 +101,10 @@ export function localPlugin(deps: DiskPluginDeps): VolumePlugin {
         await unmountShared(deps, sharedPath(config.rootDir, name), signal);
       });
     },
+
+    figures: async (spec, { hostPath }, signal) =>
+      isBlock(spec)
+        ? deviceFigures(deps, hostPath, signal)
+        : filesystemFigures(deps, hostPath, signal),
   };
 }

@@ -8,6 +8,7 @@ import { missingProgram } from "../host-programs.ts";
 import { joinMountOptions } from "../mount-options.ts";
 import { VolumeError } from "../payload.ts";
 import type { VolumePlugin, VolumeSpec } from "../plugin.ts";
+import { filesystemFigures } from "../volume-figures.ts";
 import { removeEmpty, unmountAll } from "../volume-bind.ts";
 
 /** A server that does not answer costs its pod this long; then it is asked again, after a pause. */
@@ -80,5 +81,7 @@ export function nfsPlugin(deps: DiskPluginDeps): VolumePlugin {
       }
       return prepared;
     },
+
+    figures: async (_spec, { hostPath }, signal) => filesystemFigures(deps, hostPath, signal),
   };
 }
