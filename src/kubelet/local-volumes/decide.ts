@@ -1,4 +1,4 @@
-import { basename, dirname, normalize } from "node:path";
+import { basename, join } from "node:path";
 
 import { isLocalVolume, isOnNode, localVolumes } from "../../api/local-volumes.ts";
 import type { Stored } from "../../api/object.ts";
@@ -23,10 +23,9 @@ export type DataStep =
 
 /** Whether `path` is the volume's directory directly below ours, written in no roundabout way. */
 function isDataPath(path: string, directory: string, volumeName: string): boolean {
+  const name = basename(path);
   return (
-    path === normalize(path) &&
-    dirname(path) === directory &&
-    (basename(path) === volumeName || basename(path).startsWith(`${volumeName}_`))
+    path === join(directory, name) && (name === volumeName || name.startsWith(`${volumeName}_`))
   );
 }
 

@@ -53,6 +53,8 @@ export async function probeProjectQuota(
     return { kind: "none", why: `${directory} is on ${type}, which has no project quota here` };
   if (!superOptions.some((option) => quotaOptions.has(option)))
     return { kind: "none", why: `${type} at ${path} is mounted without the option prjquota` };
+  if (type === "xfs" && /["\n]/.test(directory))
+    return { kind: "none", why: "xfs_quota takes no path with a quote or a newline in it" };
   const programs = type === "xfs" ? ["xfs_quota"] : ["setquota", "chattr"];
   for (const program of programs) {
     if (await isInstalled(program, run, signal)) continue;
@@ -84,7 +86,7 @@ function ext4(mountPoint: string, exec: Exec): ProjectQuota {
 function xfs(mountPoint: string, exec: Exec): ProjectQuota {
   const command = (text: string): Promise<void> => exec("xfs_quota", "-x", "-c", text, mountPoint);
   return {
-    // Its command language has quotes and no way to write one: such a path never gets here.
+    // Its command language has quotes and no way to write one; see the probe.
     assign: (path, project) => command(`project -s -p "${path}" ${project}`),
     limit: (project, bytes) => command(`limit -p bhard=${bytes} ${project}`),
   };
