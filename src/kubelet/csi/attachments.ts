@@ -3,8 +3,8 @@ import { getObject } from "../../api/objects.ts";
 import { VOLUME_ATTACHMENTS } from "../../api/resources.ts";
 import type { Stored } from "../../api/object.ts";
 import type { VolumeAttachment } from "../../api/types.gen.ts";
-import { within } from "../../lib/clock.ts";
-import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { type Clock, notNeeded } from "../../lib/clock.ts";
+import { errorMessage } from "../../lib/errors.ts";
 import type { NodeView } from "../types.ts";
 import type { VolumesInUse } from "../volumes/in-use.ts";
 import { VolumeError } from "../volumes/payload.ts";
@@ -15,12 +15,13 @@ export interface AttachmentsOptions {
   readonly nodeName: string;
   readonly node: NodeView;
   readonly inUse: VolumesInUse;
+  readonly clock: Clock;
 }
 
 /** gRPC's ResourceExhausted, as the attacher reports it: the node has no place for another volume. */
 const resourceExhausted = 8;
-/** The controllers have this long; then the pod is told what is missing and it is waited for anew. */
-const patienceMs = 600_000;
+/** The controllers have this long; then the pod is told what is missing, and it is waited for anew. */
+const patienceMs = 123_000;
 
 /** The driver's controller could not attach a volume. */
 export class AttachError extends VolumeError {
@@ -45,27 +46,29 @@ export class Attachments {
    * Waits until the node's status says that the volume is in use and attached: only after the first is it safe from
    * being detached again. Who wants it must be in {@link VolumesInUse} already.
    *
-   * @throws {VolumeError} naming what is missing after ten minutes.
+   * @throws {AttachError} when it takes long because it failed; {@link VolumeError} naming what is missing otherwise.
    */
   async wait(volume: VolumeID, signal: AbortSignal): Promise<void> {
-    const { node } = this.#options;
+    const { clock, node } = this.#options;
     const name = uniqueVolumeName(volume);
     if (this.#missing(name) === undefined) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise: attached, resolve } = Promise.withResolvers<void>();
     const unsubscribe = node.subscribe(() => {
       if (this.#missing(name) === undefined) resolve();
     });
+    const over = new AbortController();
+    const stop = AbortSignal.any([signal, over.signal]);
     try {
-      await within(signal, patienceMs, async (limited) => {
-        await Promise.race([promise, aborted(limited)]);
-      });
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!isAbort(error)) throw error;
-      throw new VolumeError(this.#missing(name) ?? "", { cause: error });
+      await Promise.race([attached, clock.sleep(patienceMs, stop).catch(() => undefined)]);
     } finally {
+      over.abort(notNeeded);
       unsubscribe();
     }
+    signal.throwIfAborted();
+    const missing = this.#missing(name);
+    if (missing === undefined) return;
+    await this.#refusal(volume, signal);
+    throw new VolumeError(missing);
   }
 
   /**
@@ -98,6 +101,15 @@ export class Attachments {
     throw new VolumeError(`volume ${handle} is not attached for volume attachment ${name}`);
   }
 
+  /** @throws {AttachError} saying why the volume is not attached, when its driver's controller has said so. */
+  async #refusal(volume: VolumeID, signal: AbortSignal): Promise<void> {
+    try {
+      await this.context(volume, signal);
+    } catch (error) {
+      if (error instanceof AttachError || !(error instanceof VolumeError)) throw error;
+    }
+  }
+
   #missing(name: string): string | undefined {
     const { volumesAttached = [], volumesInUse = [] } = this.#options.node.node()?.status ?? {};
     if (!volumesInUse.includes(name)) {
@@ -107,12 +119,4 @@ export class Attachments {
       ? undefined
       : "Volume not attached according to node status";
   }
-}
-
-async function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    else signal.addEventListener("abort", onAbort, { once: true });
-  });
 }

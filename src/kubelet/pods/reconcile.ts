@@ -137,6 +137,17 @@ function nextRefresh({ deps: { clock, tokens }, state }: Look): number | undefin
   return refreshAt !== undefined && refreshAt > clock.now() ? refreshAt : undefined;
 }
 
+/** The pod ends before it has begun: the control plane finds it another node. */
+function reject(
+  { deps, state }: Look,
+  pod: AssignedPod,
+  { message, reason }: { readonly reason: string; readonly message: string },
+): void {
+  state.verdict = { reason, message: `Pod was rejected: ${message}`, conditions: [] };
+  deps.metrics?.pods.rejected(reason);
+  deps.events.event(podTarget(pod), "Warning", reason, message);
+}
+
 /** Directories and volumes. */
 async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Prepared> {
   const { deps, signal, state } = look;
@@ -155,6 +166,7 @@ async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
     for (const { message, reason } of result.problems) {
       deps.events.event(podTarget(pod), "Warning", reason, message);
     }
+    if (result.rejection !== undefined && !running) reject(look, pod, result.rejection);
     if (result.current) {
       state.volumesAt = deps.clock.monotonic();
       state.volumesDueAt = nextRefresh(look);
@@ -199,6 +211,7 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
   }
   if (refused !== undefined) return failure(look, refused);
   const volumes = await prepare(look, pod, observed);
+  if (state.verdict !== undefined) return terminate(look, pod);
   if (!volumes.ready) return failure(look, undefined, volumes.dueAt);
   for (let round = 0; round < maxRounds; round += 1) {
     const actions = computeActions({ pod, observed, status });

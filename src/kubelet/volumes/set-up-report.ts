@@ -19,6 +19,19 @@ export interface SetUpResult {
   readonly problems: readonly VolumeProblem[];
   /** When to look again, milliseconds from now; undefined when all is current. */
   readonly retryInMs: number | undefined;
+  /** The pod cannot have its volumes on this node: it is not to wait for them. */
+  readonly rejection?: { readonly reason: string; readonly message: string };
+}
+
+/** A volume can never be had here: the cause of a {@link SetUpError}. */
+export class PodRejection extends VolumeError {
+  /** As the pod's status shows it. */
+  readonly reason: string;
+
+  constructor(reason: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+  }
 }
 
 /** A volume's source cannot be used (yet): `failed to process volumes`. */
@@ -43,6 +56,8 @@ export class SetUpError extends VolumeError {
 
 /** How long a pod waits for its volumes before that is told in so many words, as upstream waits. */
 const toldAfterMs = 123_000;
+
+const timedOut = "timed out waiting for the condition";
 
 /** What is to be told about the volumes of one pod, and when. */
 export class SetUpReport {
@@ -91,7 +106,12 @@ export class SetUpReport {
     }
     const current = [...standings.values()].every(({ kind }) => kind === "done");
     const retryInMs = times.length === 0 ? undefined : Math.max(Math.min(...times) - now, 0);
-    return { ready, current, problems, retryInMs };
+    const rejected = [...standings.values()].map(rejectionOf).find((each) => each !== undefined);
+    if (rejected === undefined) return { ready, current, problems, retryInMs };
+    const { message, reason } = rejected;
+    const lists = volumeLists(unmounted, unmounted, []);
+    const rejection = { reason, message: `${message} ${lists}: ${timedOut}` };
+    return { ready, current, problems, retryInMs, rejection };
   }
 }
 
@@ -100,6 +120,20 @@ function unableToMount(
   unresolved: readonly string[],
   why: string,
 ): VolumeProblem {
-  const lists = `unmounted volumes=[${unmounted.join(" ")}], unattached volumes=[], failed to process volumes=[${unresolved.join(" ")}]`;
+  const lists = volumeLists(unmounted, [], unresolved);
   return { reason: "FailedMount", message: `Unable to attach or mount volumes: ${lists}: ${why}` };
+}
+
+function volumeLists(
+  unmounted: readonly string[],
+  unattached: readonly string[],
+  unresolved: readonly string[],
+): string {
+  return `unmounted volumes=[${unmounted.join(" ")}], unattached volumes=[${unattached.join(" ")}], failed to process volumes=[${unresolved.join(" ")}]`;
+}
+
+function rejectionOf(standing: Standing<unknown>): PodRejection | undefined {
+  if (standing.kind !== "failed" || !(standing.error instanceof Error)) return undefined;
+  const { cause } = standing.error;
+  return cause instanceof PodRejection ? cause : undefined;
 }

@@ -4,11 +4,13 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 
-import { SECRETS, VOLUME_ATTACHMENTS } from "../../../src/api/resources.ts";
+import { CSI_NODES, SECRETS, VOLUME_ATTACHMENTS } from "../../../src/api/resources.ts";
 import type { Secret } from "../../../src/api/types.gen.ts";
+import { attachmentName } from "../../../src/kubelet/csi/paths.ts";
 import { errorMessage } from "../../../src/lib/errors.ts";
 import { CallFailure, type FakeCsiDriver, status } from "../../fakes/csi-driver.ts";
-import { inlineSpec, type Run, startWorld, type World } from "./world.ts";
+import { JumpingClock } from "../kubelet-pods/fixture.ts";
+import { inlineSpec, nodeName, type Run, startWorld, type World } from "./world.ts";
 
 let world: World;
 let run: Run;
@@ -420,6 +422,90 @@ describe("a volume that controllers attach", () => {
       'MountVolume.WaitForAttach failed for volume "pv-data" : rpc error: code = Internal desc = no such disk',
     );
     assert.deepEqual(driver.done, []);
+  });
+});
+
+describe("a volume that is not attached for long", () => {
+  const clock = new JumpingClock();
+
+  beforeEach(async () => {
+    await run.stop();
+    run = world.start({ clock });
+  });
+
+  async function waitedFor(work: Promise<unknown>): Promise<string> {
+    const waiting = message(work);
+    await world.until("in use", () => world.node().status?.volumesInUse?.length === 1);
+    let ended = false;
+    void waiting.then(() => (ended = true));
+    await world.until("end", () => {
+      clock.ahead(60_000);
+      return ended;
+    });
+    return waiting;
+  }
+
+  it("is an error that says what is missing", async () => {
+    await registered({}, { attachRequired: true });
+    assert.equal(
+      await waitedFor(run.setUp(world.claimed("data"), world.pod("web"))),
+      'MountVolume.WaitForAttach failed for volume "pv-data" : Volume not attached according to node status',
+    );
+  });
+
+  for (const [counts, period] of [
+    ["counts anew", 3600],
+    ["does not count anew", undefined],
+  ] as const) {
+    it(`because the node is full, by a driver that ${counts}`, async () => {
+      const driver = await registered(
+        { maxVolumes: 5 },
+        { attachRequired: true, nodeAllocatableUpdatePeriodSeconds: period },
+      );
+      const attachError = { message: "no slot", errorCode: status.RESOURCE_EXHAUSTED };
+      const id = { driver: driver.name, handle: "handle-data" };
+      world.api.put(VOLUME_ATTACHMENTS, {
+        metadata: { name: attachmentName(id, nodeName) },
+        spec: { attacher: driver.name, nodeName, source: {} },
+        status: { attached: false, attachError },
+      });
+      driver.maxVolumes = 2;
+      const text = await waitedFor(run.setUp(world.claimed("data"), world.pod("web")));
+      const [entry] = world.api.get(CSI_NODES, nodeName)?.spec.drivers ?? [];
+      if (period === undefined) {
+        assert.equal(text, 'MountVolume.WaitForAttach failed for volume "pv-data" : no slot');
+        assert.equal(entry?.allocatable?.count, 5);
+      } else {
+        assert.equal(
+          text,
+          'MountVolume.WaitForAttach failed for volume "pv-data" : Node has reached its volume attachment limit, rejecting pod.',
+        );
+        assert.equal(entry?.allocatable?.count, 2);
+      }
+    });
+  }
+});
+
+describe("how full a volume is", () => {
+  it("is asked of its driver", async () => {
+    await registered({ capabilities: ["stageUnstageVolume", "getVolumeStats"] });
+    const pod = world.pod("web");
+    const spec = world.claimed("data");
+    const prepared = await run.setUp(spec, pod);
+    assert.deepEqual(await run.plugin.figures?.(spec, prepared, new AbortController().signal), {
+      capacityBytes: 1000,
+      availableBytes: 600,
+      usedBytes: 400,
+      inodes: { total: 100, free: 90, used: 10 },
+    });
+  });
+
+  it("is not known where the driver cannot tell", async () => {
+    await registered();
+    const spec = world.claimed("data");
+    const prepared = await run.setUp(spec, world.pod("web"));
+    const signal = new AbortController().signal;
+    assert.equal(await run.plugin.figures?.(spec, prepared, signal), undefined);
   });
 });
 

@@ -13,6 +13,7 @@ import {
   withDriver,
 } from "../../csi/driver-connection.ts";
 import { type Expansion, expandVolume } from "../../csi/expansion.ts";
+import { driverFigures } from "../../csi/figures.ts";
 import { nodeMethods } from "../../csi/methods.ts";
 import { attachmentName, csiDirectory, type VolumeID } from "../../csi/paths.ts";
 import { RpcError } from "../../csi/rpc.ts";
@@ -30,6 +31,7 @@ import {
   saveVolumeData,
   type VolumeData,
 } from "../../csi/volume-data.ts";
+import type { VolumeFigures } from "../../types.ts";
 import { type BlockMapDeps, isDevicePath, mapDevice, unmapDevice } from "../block-map.ts";
 import { VolumeError } from "../payload.ts";
 import type {
@@ -40,7 +42,7 @@ import type {
   VolumeSpec,
 } from "../plugin.ts";
 import type { PluginDeps } from "../plugins.ts";
-import { SetUpError } from "../set-up-report.ts";
+import { PodRejection, SetUpError } from "../set-up-report.ts";
 
 /** Everything about one volume of one pod while it is set up. */
 interface Order {
@@ -54,6 +56,9 @@ interface Order {
 
 /** What this process has done for one volume of one pod. */
 interface Published {
+  readonly id: VolumeID;
+  /** Where the driver has published it. */
+  readonly volumePath: string;
   /** Given to containers. */
   readonly hostPath: string;
   /** It was a mount point when it was published, and has to be one. */
@@ -132,6 +137,23 @@ class CsiPlugin implements VolumePlugin {
     if (volume !== undefined) this.#csi.staging.release(volume, at.podUID);
   }
 
+  /** Bound, because it is handed on. */
+  readonly figures = async (
+    _spec: VolumeSpec,
+    { hostPath }: PreparedVolume,
+    signal: AbortSignal,
+  ): Promise<VolumeFigures | undefined> => {
+    const published = [...this.#published.values()].find((each) => each.hostPath === hostPath);
+    if (published === undefined) return undefined;
+    const { id, volumePath } = published;
+    return withDriver(
+      { drivers: this.#csi.drivers, clock: this.#deps.clock },
+      id.driver,
+      (driver) => driverFigures(driver, { volumeId: id.handle, volumePath }),
+      signal,
+    );
+  };
+
   async #unpublish(volume: VolumeID, targetPath: string, signal: AbortSignal): Promise<void> {
     const { clock, step } = this.#deps;
     const prefix = "kubernetes.io/csi: Unmounter.TearDownAt failed";
@@ -157,20 +179,31 @@ class CsiPlugin implements VolumePlugin {
   async #publish(order: Order, attachable: boolean): Promise<Published> {
     const { context, volume } = order;
     const { signal } = context;
-    if (attachable) await this.#csi.attachments.wait(volume.id, signal);
-    const given = attachable ? await this.#attachment(order) : {};
+    const given = attachable ? await this.#attachment(volume, signal) : {};
     return this.#csi.staging.hold(volume.id, () =>
       this.#withDriver({ ...order, publishContext: given }),
     );
   }
 
-  async #attachment(order: Order): Promise<Readonly<Record<string, string>>> {
-    const { context, volume } = order;
+  async #attachment(
+    volume: CsiVolume,
+    signal: AbortSignal,
+  ): Promise<Readonly<Record<string, string>>> {
+    const { attachments } = this.#csi;
     try {
-      return await this.#csi.attachments.context(volume.id, context.signal);
+      await attachments.wait(volume.id, signal);
+      return await attachments.context(volume.id, signal);
     } catch (error) {
-      if (error instanceof AttachError && error.exhausted) {
-        await this.#csi.recount(volume.id.driver, context.signal);
+      signal.throwIfAborted();
+      // Only where somebody counts anew: elsewhere the pod would come back here.
+      const full =
+        error instanceof AttachError &&
+        error.exhausted &&
+        (await this.#csi.recount(volume.id.driver, signal));
+      if (full) {
+        const text = "Node has reached its volume attachment limit, rejecting pod.";
+        const reason = "VolumeAttachmentLimitExceeded";
+        throw failed(volume, "WaitForAttach", new PodRejection(reason, text, { cause: error }));
       }
       throw failed(volume, "WaitForAttach", error);
     }
@@ -288,7 +321,7 @@ class CsiPlugin implements VolumePlugin {
       throw error;
     }
     const mounted = this.#deps.mounter.table().at(target) !== undefined;
-    return { hostPath: target, mounted, groupByDriver };
+    return { id: volume.id, volumePath: target, hostPath: target, mounted, groupByDriver };
   }
 
   async #publishBlock(
@@ -328,7 +361,7 @@ class CsiPlugin implements VolumePlugin {
       }
       const { readOnly } = volume;
       const hostPath = await mapDevice(this.#deps, { device: target, path, readOnly }, signal);
-      return { hostPath, mounted: true, groupByDriver: true };
+      return { id: volume.id, volumePath: target, hostPath, mounted: true, groupByDriver: true };
     } catch (error) {
       signal.throwIfAborted();
       throw failed(volume, "MapPodDevice", error);
@@ -353,9 +386,7 @@ class CsiPlugin implements VolumePlugin {
         volume,
         persistent,
         before: this.#sizes.get(path),
-        volumePath: volume.block
-          ? this.#csi.paths.blockPublishTarget(volume.name, pod.metadata.uid)
-          : published.hostPath,
+        volumePath: published.volumePath,
         stagingTargetPath: this.#csi.staging.target(
           volume.id,
           volume.block ? volume.name : undefined,
