@@ -28,6 +28,7 @@ import type {
   ServiceCIDR,
   StorageClass,
   VolumeAttachment,
+  VolumeAttributesClass,
 } from "./types.gen.ts";
 
 function core<T>(kind: string, plural: string, namespaced = true): Resource<T> {
@@ -126,6 +127,10 @@ export const STORAGE_CLASSES = storage<StorageClass>("StorageClass", "storagecla
 export const VOLUME_ATTACHMENTS = storage<VolumeAttachment>(
   "VolumeAttachment",
   "volumeattachments",
+);
+export const VOLUME_ATTRIBUTES_CLASSES = storage<VolumeAttributesClass>(
+  "VolumeAttributesClass",
+  "volumeattributesclasses",
 );
 export const CSI_DRIVERS = storage<CSIDriver>("CSIDriver", "csidrivers");
 export const CSI_NODES = storage<CSINode>("CSINode", "csinodes");

@@ -7,27 +7,29 @@ import type { AdmissionAttributes, AdmissionPlugin, JsonObject, ObjectReader } f
 
 const storageClasses = "storageclasses.storage.k8s.io";
 
-/** What keeps a volume or a claim that is in use from being deleted, by kind; its controller takes it off. */
+/** What keeps an object that is in use from being deleted, by group and kind; its controller takes it off. */
 const protectionFinalizers: Readonly<Record<string, string>> = {
-  PersistentVolume: "kubernetes.io/pv-protection",
-  PersistentVolumeClaim: "kubernetes.io/pvc-protection",
+  "/PersistentVolume": "kubernetes.io/pv-protection",
+  "/PersistentVolumeClaim": "kubernetes.io/pvc-protection",
+  "storage.k8s.io/VolumeAttributesClass": "kubernetes.io/vac-protection",
 };
 
-/** The object itself that is created in the core group, when it is of a kind in `kinds`. */
-function created(
-  { kind, subresource, operation, object }: AdmissionAttributes,
-  kinds: readonly string[],
-): JsonObject | undefined {
-  const ours = kind.group === "" && kinds.includes(kind.kind) && subresource === undefined;
-  return ours && operation === "CREATE" ? object : undefined;
+/** The object that is created, not one of its subresources. */
+function created({ subresource, operation, object }: AdmissionAttributes): JsonObject | undefined {
+  return subresource === undefined && operation === "CREATE" ? object : undefined;
 }
 
-/** Marks new volumes and claims, so that none is deleted while something uses it. */
+function isClaim({ kind }: AdmissionAttributes): boolean {
+  return kind.group === "" && kind.kind === "PersistentVolumeClaim";
+}
+
+/** Marks new volumes, claims and classes of attributes, so that none is deleted while something uses it. */
 export const storageObjectInUseProtection: AdmissionPlugin = {
   name: "StorageObjectInUseProtection",
   mutate(attributes) {
-    const object = created(attributes, Object.keys(protectionFinalizers));
-    const finalizer = protectionFinalizers[attributes.kind.kind];
+    const object = created(attributes);
+    const { group, kind } = attributes.kind;
+    const finalizer = protectionFinalizers[`${group}/${kind}`];
     if (object === undefined || finalizer === undefined) return;
     const metadata = ensureRecord(object, "metadata");
     const present = strings(metadata["finalizers"]);
@@ -54,7 +56,7 @@ function defaultClass(objects: ObjectReader): Readonly<JsonObject> | undefined {
 export const defaultStorageClass: AdmissionPlugin = {
   name: "DefaultStorageClass",
   mutate(attributes) {
-    const claim = created(attributes, ["PersistentVolumeClaim"]);
+    const claim = isClaim(attributes) ? created(attributes) : undefined;
     if (claim === undefined) return;
     const annotations = record(metadataOf(claim)["annotations"]);
     const spec = ensureRecord(claim, "spec");
@@ -79,9 +81,9 @@ function mayGrow(
 /** A claim grows only when it is bound, and when its class says that its volumes can. */
 export const persistentVolumeClaimResize: AdmissionPlugin = {
   name: "PersistentVolumeClaimResize",
-  validate({ kind, name, subresource, operation, object, oldObject, objects }) {
-    const ours = kind.group === "" && kind.kind === "PersistentVolumeClaim";
-    if (!ours || subresource !== undefined || operation !== "UPDATE") return;
+  validate(attributes) {
+    const { kind, name, subresource, operation, object, oldObject, objects } = attributes;
+    if (!isClaim(attributes) || subresource !== undefined || operation !== "UPDATE") return;
     if (object === undefined || oldObject === undefined) return;
     const [size, oldSize] = [object, oldObject].map(
       (one) => quantityOf(dig(one, "spec", "resources", "requests", "storage"))?.nanos ?? 0n,

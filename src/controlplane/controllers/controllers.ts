@@ -38,6 +38,7 @@ import { type ClusterCA, rootCAPublisher } from "./service-accounts/root-ca-publ
 import { serviceAccountController } from "./service-accounts/service-account-controller.ts";
 import type { Controller, ControllerContext } from "./shared/controller.ts";
 import { createInformers } from "./shared/informers.ts";
+import { attributesClassProtection } from "./volume-attributes-class/attributes-class-protection.ts";
 import { claimProtection, volumeProtection } from "./volume-protection/volume-protection.ts";
 
 /**
@@ -151,6 +152,7 @@ export function createControllers(options: ControllersOptions): {
     }),
     volumeProtection(account("pv-protection-controller")),
     claimProtection(account("pvc-protection-controller")),
+    attributesClassProtection(account("volumeattributesclass-protection-controller")),
     ephemeralVolumeController(account("ephemeral-volume-controller", "ephemeral_volume")),
     expandController(account("expand-controller", "volume_expand")),
     new AttachDetachController(account("attachdetach-controller")),

@@ -134,7 +134,12 @@ describe("every stored kind is served", () => {
       });
       // A namespace stays, Terminating, until its controller has emptied it; volumes and claims until theirs know
       // that nothing uses them.
-      const waits = ["namespaces", "persistentvolumes", "persistentvolumeclaims"];
+      const waits = [
+        "namespaces",
+        "persistentvolumes",
+        "persistentvolumeclaims",
+        "volumeattributesclasses",
+      ];
       const last = waits.includes(kind.plural) ? "MODIFIED" : "DELETED";
       // A pod is told to end first, also when there is nothing to wait for.
       if (kind.plural === "pods") assert.deepEqual(await next(), ["MODIFIED", name]);

@@ -31,6 +31,7 @@ import {
   SERVICE_ACCOUNTS,
   STORAGE_CLASSES,
   VOLUME_ATTACHMENTS,
+  VOLUME_ATTRIBUTES_CLASSES,
 } from "../../../api/resources.ts";
 import type {
   CertificateSigningRequest,
@@ -58,6 +59,7 @@ import type {
   ServiceAccount,
   StorageClass,
   VolumeAttachment,
+  VolumeAttributesClass,
 } from "../../../api/types.gen.ts";
 import type { Clock } from "../../../lib/clock.ts";
 import type { Logger } from "../../../lib/log.ts";
@@ -82,6 +84,7 @@ export interface Informers {
   readonly persistentVolumeClaims: Informer<Stored<PersistentVolumeClaim>>;
   readonly storageClasses: Informer<Stored<StorageClass>>;
   readonly volumeAttachments: Informer<Stored<VolumeAttachment>>;
+  readonly volumeAttributesClasses: Informer<Stored<VolumeAttributesClass>>;
   readonly csiDrivers: Informer<Stored<CSIDriver>>;
   readonly csiNodes: Informer<Stored<CSINode>>;
   readonly csiStorageCapacities: Informer<Stored<CSIStorageCapacity>>;
@@ -143,6 +146,7 @@ export function createInformers(options: InformerOptions): {
     persistentVolumeClaims: informer(PERSISTENT_VOLUME_CLAIMS),
     storageClasses: informer(STORAGE_CLASSES),
     volumeAttachments: informer(VOLUME_ATTACHMENTS),
+    volumeAttributesClasses: informer(VOLUME_ATTRIBUTES_CLASSES),
     csiDrivers: informer(CSI_DRIVERS),
     csiNodes: informer(CSI_NODES),
     csiStorageCapacities: informer(CSI_STORAGE_CAPACITIES),
