@@ -39,6 +39,21 @@ export function expandController(context: ControllerContext): Controller {
   const { persistentVolumeClaims, persistentVolumes } = informers;
   /** Wanted size that was last spoken of, by uid of the claim. */
   const said = new Map<string, string>();
+
+  function tell(claim: StoredClaim): void {
+    const volume = persistentVolumes.get(claim.spec?.volumeName ?? "");
+    const expansion = decideExpansion(claim, volume);
+    const size = String(claim.spec?.resources?.requests?.["storage"]);
+    if (expansion === "none" || said.get(key(claim)) === size) return;
+    said.set(key(claim), size);
+    recorder.event(
+      eventTarget(PERSISTENT_VOLUME_CLAIMS, claim),
+      expansion === "external" ? "Normal" : "Warning",
+      "ExternalExpanding",
+      "waiting for an external controller to expand this PVC",
+    );
+  }
+
   return {
     name,
     run: (signal) =>
@@ -47,21 +62,10 @@ export function expandController(context: ControllerContext): Controller {
           name,
           context,
           waitFor: [persistentVolumeClaims, persistentVolumes],
-          sync: async (claimKey) => {
+          sync: (claimKey) => {
             const claim = persistentVolumeClaims.get(claimKey);
-            if (claim === undefined) return;
-            const volume = persistentVolumes.get(claim.spec?.volumeName ?? "");
-            const expansion = decideExpansion(claim, volume);
-            const size = String(claim.spec?.resources?.requests?.["storage"]);
-            if (expansion === "none" || said.get(key(claim)) === size) return;
-            said.set(key(claim), size);
-            recorder.event(
-              eventTarget(PERSISTENT_VOLUME_CLAIMS, claim),
-              expansion === "external" ? "Normal" : "Warning",
-              "ExternalExpanding",
-              "waiting for an external controller to expand this PVC",
-            );
-            await Promise.resolve();
+            if (claim !== undefined) tell(claim);
+            return Promise.resolve();
           },
           subscribe: (queue) => [
             persistentVolumeClaims.subscribe((change) => {

@@ -17,6 +17,8 @@ import {
   annotations,
   claimKeyOf,
   claimKeysOf,
+  classOfClaim,
+  classOfVolume,
   hasAnnotation,
   type StoredClaim,
   type StoredVolume,
@@ -79,9 +81,10 @@ export class PersistentVolumeBinder implements Controller {
     const { persistentVolumeClaims, persistentVolumes, storageClasses, pods } =
       this.#context.informers;
     const wakeClaim = (key: string): void => queue.add(claimPrefix + key);
-    const wakeUnbound = (): void => {
+    const wakeUnbound = (which: (claim: StoredClaim) => boolean): void => {
       for (const claim of persistentVolumeClaims.values())
-        if (!hasAnnotation(claim, annotations.bindCompleted)) wakeClaim(keyOf(claim));
+        if (!hasAnnotation(claim, annotations.bindCompleted) && which(claim))
+          wakeClaim(keyOf(claim));
     };
     return [
       persistentVolumeClaims.subscribe((change) => {
@@ -101,10 +104,15 @@ export class PersistentVolumeBinder implements Controller {
         if (change.kind === "deleted") this.#said.delete(volume.metadata.uid);
         const ref = volume.spec?.claimRef;
         if (ref !== undefined) wakeClaim(claimKeyOf(ref));
-        // A volume that became free may be what somebody waits for, and one that a claim names may have come.
-        if (ref === undefined || change.kind === "added") wakeUnbound();
+        if (change.kind === "deleted") return;
+        // It may be what somebody waits for: by name, or, when nobody has it, by its class.
+        const className = ref === undefined ? classOfVolume(volume) : undefined;
+        wakeUnbound(
+          (claim) =>
+            claim.spec?.volumeName === volume.metadata.name || classOfClaim(claim) === className,
+        );
       }),
-      storageClasses.subscribe(wakeUnbound),
+      storageClasses.subscribe(() => wakeUnbound(() => true)),
       pods.subscribe((change) => {
         const pod = change.kind === "deleted" ? change.previous : change.object;
         if ((pod.spec?.nodeName ?? "") !== "") return;
