@@ -28,6 +28,20 @@ async function payloadOf(
   return volumePayload(pod, volume, sources, signal);
 }
 
+/** The directory to write to, in memory where it has to be. */
+async function makeRoot(
+  deps: PluginDeps,
+  { mounts, path, signal }: SetUpContext,
+  inMemory: boolean,
+): Promise<void> {
+  const fresh = (await mkdir(path, { recursive: true, mode: 0o755 })) !== undefined;
+  if (!inMemory) return;
+  const table = fresh ? undefined : (mounts?.() ?? deps.mounter.table());
+  if (table?.at(path) !== undefined) return;
+  await deps.step("mountVolume");
+  await deps.mounter.mountTmpfs(path, ["mode=1777"], signal);
+}
+
 /** A plug-in for one of these kinds. Such volumes are read-only for containers, and swap all their files in one step. */
 export function payloadPlugin(kind: PayloadKind, deps: PluginDeps): VolumePlugin {
   // Secrets must not reach a disk.
@@ -36,14 +50,15 @@ export function payloadPlugin(kind: PayloadKind, deps: PluginDeps): VolumePlugin
     directory: pluginDirectories[kind],
     supports: ({ volume, persistent }) => persistent === undefined && volume[kind] !== undefined,
     async setUp(spec, context) {
-      const { mounts, path, pod, signal } = context;
-      const payload = await payloadOf(deps, spec, context);
-      const fresh = (await mkdir(path, { recursive: true, mode: 0o755 })) !== undefined;
-      const table = fresh || !inMemory ? undefined : (mounts?.() ?? deps.mounter.table());
-      if (inMemory && table?.at(path) === undefined) {
-        await deps.step("mountVolume");
-        await deps.mounter.mountTmpfs(path, ["mode=1777"], signal);
-      }
+      const { path, pod, signal } = context;
+      // Objects and tokens are asked for while mount(8) runs; a mount that was begun is waited for.
+      const [content, root] = await Promise.allSettled([
+        payloadOf(deps, spec, context),
+        makeRoot(deps, context, inMemory),
+      ]);
+      if (root.status === "rejected") throw root.reason;
+      if (content.status === "rejected") throw content.reason;
+      const payload = content.value;
       const fsGroup = pod.spec?.securityContext?.fsGroup;
       await deps.step("writeVolume");
       const suffix = String(Math.floor(deps.random() * 1e9)).padStart(9, "0");
