@@ -4,7 +4,7 @@ import { isIPv6 } from "node:net";
 import type { NFSVolumeSource } from "../../../api/types.gen.ts";
 import { isBlock } from "../claims.ts";
 import { type DiskPluginDeps, volumeOptions } from "../disk-plugin.ts";
-import { missingProgram } from "../host-programs.ts";
+import { missingProgram, MissingProgramError } from "../host-programs.ts";
 import { joinMountOptions } from "../mount-options.ts";
 import { VolumeError } from "../payload.ts";
 import type { VolumePlugin, VolumeSpec } from "../plugin.ts";
@@ -21,8 +21,9 @@ function nfsSource({ persistent, volume }: VolumeSpec): NFSVolumeSource | undefi
   return persistent === undefined ? volume.nfs : persistent.volume.spec?.nfs;
 }
 
-/** Words of mount(8) when there is no mount.nfs. */
-const noHelper = /might need a \/sbin\/mount\.|mount program (not found|didn't)/;
+/** Words of mount(8) when it found no mount.nfs, and the kernel alone could not do it. */
+const noHelper = /might need a \/sbin\/mount\.|unknown filesystem type|wrong fs type/;
+const askMs = 10_000;
 
 /**
  * `nfs`, inline or behind a PersistentVolume: mounted for each pod by itself, by the host's mount.nfs in a process that
@@ -49,7 +50,11 @@ export function nfsPlugin(deps: DiskPluginDeps): VolumePlugin {
       throw new VolumeError(`${server} did not answer within ${mountSeconds} s`);
     }
     const said = `${stdout}${stderr}`;
-    if (noHelper.test(said)) throw missingProgram("mount.nfs");
+    if (noHelper.test(said)) {
+      await programs.run(["mount.nfs", "-V"], askMs, signal).catch((error: unknown) => {
+        throw error instanceof MissingProgramError ? missingProgram("mount.nfs") : error;
+      });
+    }
     const shown = args.filter((arg) => arg !== "--").join(" ");
     throw new VolumeError(
       `mount failed: exit status ${exitCode ?? "unknown"}\nMounting command: mount\nMounting arguments: ${shown}\nOutput: ${said}`,
