@@ -56,7 +56,8 @@ export interface World {
   readonly rootDir: string;
   readonly mounter: FakeMounter;
   readonly events: SeenEvent[];
-  start(options?: { readonly clock?: Clock }): Run;
+  /** `step` is called before every mutating step; one that throws stands for a crash. */
+  start(options?: { readonly clock?: Clock; readonly step?: () => void }): Run;
   /** Made of the world's root; its mounts show in the fake mount table. */
   driver(options?: Omit<FakeCsiDriverOptions, "rootDir">): FakeCsiDriver;
   csiDriver(name: string, spec: CSIDriverSpec): void;
@@ -102,8 +103,8 @@ export async function startWorld(): Promise<World> {
     events,
     until,
     node,
-    start: ({ clock = systemClock } = {}) => {
-      const run = startRun({ api, rootDir, mounter, events, node, clock });
+    start: ({ clock = systemClock, step = () => undefined } = {}) => {
+      const run = startRun({ api, rootDir, mounter, events, node, clock, step });
       runs.push(run);
       return run;
     },
@@ -190,8 +191,9 @@ function startRun(given: {
   readonly events: SeenEvent[];
   readonly node: () => Stored<Node>;
   readonly clock: Clock;
+  readonly step: () => void;
 }): Run {
-  const { api, clock, events, mounter, rootDir } = given;
+  const { api, clock, events, mounter, rootDir, step } = given;
   const { client } = api;
   const stop = new AbortController();
   const inUse = new VolumesInUse();
@@ -220,7 +222,7 @@ function startRun(given: {
     }
   })();
   const config = { nodeName, rootDir };
-  const shared = { clock, logger: silentLogger, random: () => 0.5, step: () => undefined, mounter };
+  const shared = { clock, logger: silentLogger, random: () => 0.5, step, mounter };
   const csi = createCsi({ ...shared, config, client, node: view, inUse });
   const running = csi.run(stop.signal);
   const deps = {
