@@ -5,6 +5,7 @@ import type { Logger } from "../../lib/log.ts";
 import { podTarget } from "../pods/event-target.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
+import { FilesystemMismatchError } from "./disk-mount.ts";
 import type { HostPrograms } from "./host-programs.ts";
 import type { KernelPaths } from "./kernel-devices.ts";
 import { missingFlags, mountOptions } from "./mount-options.ts";
@@ -34,6 +35,29 @@ export function volumeOptions(spec: VolumeSpec, readOnly: boolean): readonly str
 export function checkNoBacksteps(path: string): void {
   if (path.split("/").includes("..")) {
     throw new VolumeError(`invalid path: ${path} must not contain '..'`);
+  }
+}
+
+/** Tells the PersistentVolume when its disk holds something else than it says; passes all errors on. */
+export async function tellingMismatch<T>(
+  { events }: Pick<DiskPluginDeps, "events">,
+  { persistent }: VolumeSpec,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const { metadata } = persistent?.volume ?? {};
+    if (error instanceof FilesystemMismatchError && metadata?.name !== undefined) {
+      const { name, uid = "" } = metadata;
+      events?.event(
+        { apiVersion: "v1", kind: "PersistentVolume", namespace: "", name, uid },
+        "Warning",
+        "FailedMountOnFilesystemMismatch",
+        `MountVolume failed for volume "${name}" ${error.message}`,
+      );
+    }
+    throw error;
   }
 }
 

@@ -186,6 +186,25 @@ describe("a local volume on a disk", () => {
     });
   });
 
+  test("that holds another file system than it should is told on its PersistentVolume", async () => {
+    await inPlace(async (place) => {
+      const device = addDisk(place, "sdb");
+      place.disks.held.set(device, "TYPE=xfs");
+      place.mounts.mount = async () => {
+        throw new Error("wrong fs type");
+      };
+      const spec = persistent("pv-1", { local: { path: device, fsType: "ext4" } });
+      const message = `wrong fs type: the disk ${device} holds xfs, not ext4`;
+      await assert.rejects(setUp(place, localPlugin(place.deps), spec), { message });
+      assert.deepEqual(place.events, [
+        {
+          reason: "FailedMountOnFilesystemMismatch",
+          message: `MountVolume failed for volume "pv-1" ${message}`,
+        },
+      ]);
+    });
+  });
+
   test("refuses a file system whose name leads elsewhere", async () => {
     await inPlace(async (place) => {
       const device = addDisk(place, "sdb");

@@ -5,7 +5,7 @@ import { errorMessage } from "../../../lib/errors.ts";
 import { isRecord } from "../../../lib/guard.ts";
 import { isDevicePath, mapDevice, mappedDevice, unmapDevice } from "../block-map.ts";
 import { isBlock } from "../claims.ts";
-import { type DiskPluginDeps, volumeOptions } from "../disk-plugin.ts";
+import { type DiskPluginDeps, tellingMismatch, volumeOptions } from "../disk-plugin.ts";
 import { DiskRecords } from "../disk-records.ts";
 import { runChecked } from "../host-programs.ts";
 import {
@@ -153,7 +153,9 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     if (!known) {
       const device = await findDevice(source, signal);
       const { fsType = "" } = source;
-      await mountShared(deps, { device, target, fsType, options, readOnly }, signal);
+      await tellingMismatch(deps, spec, async () =>
+        mountShared(deps, { device, target, fsType, options, readOnly }, signal),
+      );
     }
     await bindVolume(deps, { source: target, path, options }, signal);
     const shared = readOnly || (await isUsedElsewhere(disk, path));

@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { errorMessage } from "../../../lib/errors.ts";
 import { isDevicePath, mapDevice, mappedDevice, unmapDevice } from "../block-map.ts";
 import { isBlock } from "../claims.ts";
-import { type DiskPluginDeps, volumeOptions } from "../disk-plugin.ts";
+import { type DiskPluginDeps, tellingMismatch, volumeOptions } from "../disk-plugin.ts";
 import { DiskRecords } from "../disk-records.ts";
 import {
   formatRecord,
@@ -145,7 +145,9 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
       return { hostPath, readOnly, ownership: "done" };
     }
     const { fsType } = access;
-    await mountShared(deps, { device, target: shared, fsType, options, readOnly }, signal);
+    await tellingMismatch(deps, spec, async () =>
+      mountShared(deps, { device, target: shared, fsType, options, readOnly }, signal),
+    );
     await bindVolume(deps, { source: shared, path, options }, signal);
     const owned = readOnly || (await isUsedElsewhere(disk, path));
     return { ...prepared, ownership: owned ? "done" : "tree" };

@@ -3,7 +3,13 @@ import { join } from "node:path";
 import type { PersistentVolume } from "../../../api/types.gen.ts";
 import { isDevicePath, mapDevice, unmapDevice } from "../block-map.ts";
 import { isBlock } from "../claims.ts";
-import { checkNoBacksteps, type DiskPluginDeps, volumeOptions, warnPod } from "../disk-plugin.ts";
+import {
+  checkNoBacksteps,
+  type DiskPluginDeps,
+  tellingMismatch,
+  volumeOptions,
+  warnPod,
+} from "../disk-plugin.ts";
 import { type FileStatus, fileStatus } from "../file-status.ts";
 import { KeyedLock } from "../keyed-lock.ts";
 import { volumeName } from "../mount-options.ts";
@@ -45,7 +51,7 @@ export function localPlugin(deps: DiskPluginDeps): VolumePlugin {
         shown = sharedPath(config.rootDir, volumeName(spec));
         const { fsType = "" } = source;
         const disk = { device: source.path, target: shown, fsType, options, readOnly };
-        await mountShared(deps, disk, signal);
+        await tellingMismatch(deps, spec, async () => mountShared(deps, disk, signal));
       } else if (status.kind !== "directory") {
         throw new VolumeError("only directory and block device are supported");
       }
