@@ -56,12 +56,22 @@ const required = [
   "EnvFromSource",
   "VolumeMount",
   "VolumeDevice",
+  "PersistentVolumeSpec",
+  "PersistentVolumeClaimVolumeSource",
 ];
 
 const testFolders: Readonly<Record<string, readonly string[]>> = {
   unit: ["test/unit/kubelet-pods", "test/unit/kubelet-volumes-local"],
-  component: ["test/component/kubelet-pods", "test/component/kubelet-volumes-local"],
-  docker: ["test/docker/runtime", "test/docker/kubelet-volumes-local"],
+  component: [
+    "test/component/kubelet-pods",
+    "test/component/kubelet-volumes-local",
+    "test/component/kubelet-claims",
+  ],
+  docker: [
+    "test/docker/runtime",
+    "test/docker/kubelet-volumes-local",
+    "test/docker/kubelet-claims",
+  ],
   e2e: ["test/e2e"],
 };
 
