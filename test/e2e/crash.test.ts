@@ -17,7 +17,10 @@ const manifest = JSON.stringify({
       name,
       image: "docker.io/library/busybox:1.36",
       command: ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"],
-      volumeMounts: [{ name: "scratch", mountPath: "/scratch" }],
+      volumeMounts: [
+        { name: "scratch", mountPath: "/scratch" },
+        { name: "scratch", mountPath: "/part", subPath: `part/${name}` },
+      ],
     })),
     volumes: [{ name: "scratch", emptyDir: {} }],
   },
@@ -30,12 +33,18 @@ const deletionSteps: readonly StepName[] = [
   "removeContainer",
   "removePodSandbox",
   "tearDownVolume",
+  "unmountVolume",
+  "removeVolume",
   "removePodDirectories",
   "deletePodObject",
 ];
-/** Image pulls need an image that is absent, updates a resize; component tests with the fake runtime crash there. */
+/**
+ * Image pulls need an image that is absent, updates a resize, ownership a claim and a group; component tests with the
+ * fake runtime crash there.
+ */
+const elsewhere: readonly StepName[] = ["pullImage", "updateContainer", "applyOwnership"];
 const startSteps = STEP_NAMES.filter(
-  (name) => !deletionSteps.includes(name) && name !== "pullImage" && name !== "updateContainer",
+  (name) => !deletionSteps.includes(name) && !elsewhere.includes(name),
 );
 
 async function podIsRight(machine: Machine): Promise<true | undefined> {
