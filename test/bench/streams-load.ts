@@ -1,8 +1,11 @@
 // What test/bench/streams.ts runs on its machine: exec and port-forward straight to 10250, in turns with the engine
 // alone and with socat. Arguments: kubeconfig, engine socket, options as JSON. Progress goes to stderr, one JSON object
 // to stdout.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 
 import { EngineExec } from "./baseline/engine-exec.ts";
 import { socatCommand, startSocat } from "./baseline/socat.ts";
@@ -57,23 +60,36 @@ function say(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-function manifest(streamMB: number): object {
-  const dd = (more: string): string => `dd ${more} bs=65536 2>/dev/null`;
-  const give = (megabytes: number): string => `if=/dev/zero count=${megabytes * 16}`;
-  const serve = (port: number, command: string): string =>
-    `nc -ll -p ${port} -e sh -c '${command}' & `;
-  const script =
-    serve(source, dd(give(streamMB))) +
-    serve(sink, dd("of=/dev/null")) +
-    serve(smallSource, dd(give(Math.ceil(streamMB / connections)))) +
-    "wait";
-  const container = { name: "main", image: "busybox:1.36", command: ["sh", "-c", script] };
-  return {
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: { name: "streams" },
-    spec: { containers: [container] },
-  };
+const manifest = {
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name: "streams" },
+  spec: {
+    containers: [{ name: "main", image: "busybox:1.36", command: ["sleep", "2147483"] }],
+  },
+};
+
+/** Starts what the pod's ports are served by, in its network namespace; returns when they are open. */
+async function startPorts(podPid: number, streamMB: number): Promise<ChildProcess> {
+  const million = 1024 * 1024;
+  const program = fileURLToPath(new URL("streams-pod.ts", import.meta.url));
+  const args = [
+    "-t",
+    String(podPid),
+    "-n",
+    process.execPath,
+    program,
+    String(sink),
+    `${source}=${streamMB * million}`,
+    `${smallSource}=${Math.ceil(streamMB / connections) * million}`,
+  ];
+  const child = spawn("nsenter", args, { stdio: ["pipe", "pipe", "inherit"] });
+  const failed = once(child, "close").then(() => {
+    throw new Error("the pod's ports are not served");
+  });
+  failed.catch(() => undefined);
+  await Promise.race([once(child.stdout, "data"), failed]);
+  return child;
 }
 
 async function ready(api: Api): Promise<string> {
@@ -305,11 +321,12 @@ class Load {
 const [kubeconfig = "", socketPath = "", text = "{}"] = process.argv.slice(2);
 const options = JSON.parse(text) as StreamsOptions;
 const api = await Api.fromKubeconfig(kubeconfig);
-await api.call("POST", pods, manifest(options.streamMB));
+await api.call("POST", pods, manifest);
 const podIP = await ready(api);
 const engine = new EngineExec(socketPath);
 const [container = ""] = await engine.containers("io.kubernetes.container.name=main");
 const podPid = await engine.pid(container);
+const ports = await startPorts(podPid, options.streamMB);
 const load = new Load(options, await credentialsOf(kubeconfig), {
   engine,
   container,
@@ -324,5 +341,6 @@ const result: StreamsResult = {
 };
 await api.call("DELETE", `${pods}/streams?gracePeriodSeconds=0`);
 process.stdout.write(`${JSON.stringify(result)}\n`);
+ports.stdin?.end();
 api.close();
 engine.close();

@@ -64,7 +64,7 @@ function report(result: StreamsResult, { streamMB, relayMB }: Plan): Record<stri
     portforward16_up_ratio: ratio("up16"),
     relay_growth_mb: round(Math.max(...Object.values(result.relayGrowthMB)), 1),
     execs: result.manyExecs,
-    exec_growth_mb: round(after - before, 1),
+    exec10k_growth_mb: round(after - before, 1),
   };
 }
 
