@@ -26,7 +26,8 @@ export interface Field<T> {
   read(reader: ProtobufReader, before: T): T;
 }
 
-const utf8 = new TextDecoder();
+// Without this option it would take a leading U+FEFF away.
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 export function text(number: number): Field<string> {
   return {

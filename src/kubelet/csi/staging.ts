@@ -219,9 +219,10 @@ export class Staging {
       for (const staged of await this.#onDisk()) {
         if (uniqueVolumeName(staged.volume) === name) await this.#unstage(staged, signal);
       }
-      this.#users.delete(name);
       this.#failures.delete(name);
       this.#options.inUse.drop(name);
+      // A pod may want it again by now.
+      if (this.#users.get(name)?.size === 0) this.#users.delete(name);
     });
   }
 

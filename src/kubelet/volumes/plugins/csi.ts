@@ -2,7 +2,7 @@ import { mkdir, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { CSIDriverSpec } from "../../../api/types.gen.ts";
-import { errorCode, errorMessage } from "../../../lib/errors.ts";
+import { errorCode } from "../../../lib/errors.ts";
 import { callSecrets, publishContext } from "../../csi/call-context.ts";
 import { AttachError } from "../../csi/attachments.ts";
 import type { Csi } from "../../csi/csi.ts";
@@ -407,11 +407,9 @@ function stageStep(volume: CsiVolume): string {
 }
 
 function failed(volume: CsiVolume, step: string, cause: unknown): SetUpError {
-  const shown =
-    cause instanceof VolumeError ? cause : new VolumeError(errorMessage(cause), { cause });
   return volume.block
-    ? new SetUpError("FailedMapVolume", `MapVolume.${step}`, volume.name, shown)
-    : new SetUpError("FailedMount", `MountVolume.${step}`, volume.name, shown);
+    ? new SetUpError("FailedMapVolume", `MapVolume.${step}`, volume.name, cause)
+    : new SetUpError("FailedMount", `MountVolume.${step}`, volume.name, cause);
 }
 
 /** Not there is success; what is in use, or holds something, is left to the removal of the pod. */
