@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 
 import { within } from "../../lib/clock.ts";
-import { exec, execResult } from "../../lib/exec.ts";
+import { type ExecOptions, type ExecResult, execResult } from "../../lib/exec.ts";
 import { ExecError, isAbort } from "../../lib/errors.ts";
 import { type MountEntry, MountTable } from "./mount-table.ts";
 import { swaplessOptions } from "./swapless.ts";
@@ -48,87 +48,130 @@ export interface Mounter {
 const mountMs = 120_000;
 const unmountMs = 30_000;
 const lastResortMs = 10_000;
-const answerMs = 10_000;
+const answerMs = 5_000;
 
 /** File systems whose every call may wait for another machine, or for a process. */
 export function mayHang({ type }: Pick<MountEntry, "type">): boolean {
-  return /^(nfs|cifs|smb3?|ceph|9p|afs|lustre|gpfs|glusterfs|fuse)/.test(type);
+  return /^(nfs4?|cifs|smb3?|ceph|9p|afs|lustre|gpfs|glusterfs|fuse(blk)?(\..*)?)$/.test(type);
 }
 
-async function unmountOnce(
-  flags: readonly string[],
-  path: string,
-  ms: number,
-  signal: AbortSignal,
-): Promise<void> {
-  const argv = ["umount", "--no-canonicalize", ...flags, path] as const;
-  await within(signal, ms, async (limited) => {
-    const result = await execResult(argv, { signal: limited });
-    if (result.exitCode === 0 || /not mounted|no mount point/.test(result.stderr)) return;
-    throw new ExecError(argv, result.exitCode, result.stderr);
-  });
+/** What a mounter needs of the machine. */
+export interface MounterHost {
+  /** Runs a program to its end, as `execResult`. */
+  run(argv: readonly [string, ...string[]], options: ExecOptions): Promise<ExecResult>;
+  /** Text of /proc/self/mountinfo; procfs waits for no disk. */
+  mountinfo(): string;
+  /** Text of /proc/sys/kernel/osrelease. */
+  kernelRelease(): string;
 }
 
-/** The machine's own mounter: mount(8) and umount(8). */
-export const systemMounter: Mounter = {
-  async mount({ cwd, options, source, target, type }, signal) {
+const machine: MounterHost = {
+  run: execResult,
+  mountinfo: () => readFileSync("/proc/self/mountinfo", "utf8"),
+  kernelRelease: () => readFileSync("/proc/sys/kernel/osrelease", "utf8"),
+};
+
+const unmounted = /not mounted|no mount point/;
+
+class ProgramMounter implements Mounter {
+  readonly #host: MounterHost;
+
+  constructor(host: MounterHost) {
+    this.#host = host;
+  }
+
+  async mount(
+    { cwd, options, source, target, type }: MountRequest,
+    signal: AbortSignal,
+  ): Promise<void> {
     const flags = options.length === 0 ? [] : ["-o", options.join(",")];
-    await within(signal, mountMs, (limited) =>
-      exec(["mount", "-t", type, ...flags, source, target], {
-        signal: limited,
-        // Through the newer calls no option may be longer than 256 bytes.
-        ...(type === "overlay" ? { env: { LIBMOUNT_FORCE_MOUNT2: "always" } } : {}),
-        ...(cwd === undefined ? {} : { cwd }),
-      }),
-    );
-  },
-  async mountTmpfs(path, options, signal) {
-    const swapless = swaplessOptions(readFileSync("/proc/sys/kernel/osrelease", "utf8"));
-    const mount = async (more: readonly string[]): Promise<void> => {
-      const request = { source: "tmpfs", target: path, type: "tmpfs" };
-      await systemMounter.mount({ ...request, options: [...options, ...more] }, signal);
-    };
+    await this.#run(["mount", "-t", type, ...flags, source, target], mountMs, signal, {
+      // Through the newer calls no option may be longer than 256 bytes.
+      ...(type === "overlay" ? { env: { LIBMOUNT_FORCE_MOUNT2: "always" } } : {}),
+      ...(cwd === undefined ? {} : { cwd }),
+    });
+  }
+
+  async mountTmpfs(path: string, options: readonly string[], signal: AbortSignal): Promise<void> {
+    const swapless = swaplessOptions(this.#host.kernelRelease());
+    const request = { source: "tmpfs", target: path, type: "tmpfs" };
     try {
-      await mount(swapless);
+      await this.mount({ ...request, options: [...options, ...swapless] }, signal);
     } catch (error) {
       // Not everybody may decide about swap: a machine inside another's user namespace may not.
       if (!(error instanceof ExecError) || swapless.length === 0) throw error;
-      await mount([]);
+      await this.mount({ ...request, options }, signal);
     }
-  },
-  async bind(source, target, signal) {
-    await within(signal, mountMs, (limited) =>
-      exec(["mount", "--no-canonicalize", "--bind", source, target], { signal: limited }),
-    );
-  },
-  async unmount(path, signal) {
+  }
+
+  async bind(source: string, target: string, signal: AbortSignal): Promise<void> {
+    await this.#run(["mount", "--no-canonicalize", "--bind", source, target], mountMs, signal);
+  }
+
+  async unmount(path: string, signal: AbortSignal): Promise<"unmounted" | "detached"> {
     try {
-      await unmountOnce([], path, unmountMs, signal);
+      await this.#unmount([], path, unmountMs, signal);
       return "unmounted";
     } catch (error) {
       signal.throwIfAborted();
-      const entry = systemMounter.table().at(path);
+      const entry = this.table().at(path);
       if (entry === undefined) return "unmounted";
       if (!mayHang(entry) && !isAbort(error)) throw error;
       // It means something to network file systems: calls that wait for the server fail.
-      await unmountOnce(["-f"], path, lastResortMs, signal).catch(() => undefined);
+      await this.#unmount(["-f"], path, lastResortMs, signal).catch(() => undefined);
       signal.throwIfAborted();
-      if (systemMounter.table().at(path)?.id !== entry.id) return "unmounted";
-      await unmountOnce(["-l"], path, lastResortMs, signal);
+      if (this.table().at(path)?.id !== entry.id) return "unmounted";
+      await this.#unmount(["-l"], path, lastResortMs, signal);
       return "detached";
     }
-  },
-  mountPoints: (directory) =>
-    Promise.resolve(
-      systemMounter
-        .table()
+  }
+
+  async mountPoints(directory: string): Promise<readonly string[]> {
+    return Promise.resolve(
+      this.table()
         .below(directory)
         .map(({ path }) => path),
-    ),
-  table: () => new MountTable(readFileSync("/proc/self/mountinfo", "utf8")),
-  async answers(path, signal) {
-    await within(signal, answerMs, (limited) =>
-      exec(["stat", "--format=%d", "--", path], { signal: limited }),
     );
-  },
-};
+  }
+
+  table(): MountTable {
+    return new MountTable(this.#host.mountinfo());
+  }
+
+  async answers(path: string, signal: AbortSignal): Promise<void> {
+    await this.#run(["stat", "--format=%d", "--", path], answerMs, signal);
+  }
+
+  async #unmount(
+    flags: readonly string[],
+    path: string,
+    ms: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    try {
+      await this.#run(["umount", "--no-canonicalize", ...flags, path], ms, signal);
+    } catch (error) {
+      if (!(error instanceof ExecError) || !unmounted.test(error.stderr)) throw error;
+    }
+  }
+
+  async #run(
+    argv: readonly [string, ...string[]],
+    ms: number,
+    signal: AbortSignal,
+    more: Omit<ExecOptions, "signal"> = {},
+  ): Promise<void> {
+    await within(signal, ms, async (limited) => {
+      const result = await this.#host.run(argv, { ...more, signal: limited });
+      if (result.exitCode !== 0) throw new ExecError(argv, result.exitCode, result.stderr);
+    });
+  }
+}
+
+/** A mounter by mount(8) and umount(8). */
+export function createMounter(host: MounterHost): Mounter {
+  return new ProgramMounter(host);
+}
+
+/** The machine's own. */
+export const systemMounter: Mounter = createMounter(machine);
