@@ -16,6 +16,8 @@ export const localVolumes = {
   /** On a Node: `enforced`, or why the capacity of its volumes is not. */
   capacityAnnotation: "remora.io/local-volumes-capacity",
   capacityEnforced: "enforced",
+  /** On a claim: `NODE:PATH` of its data, for people. */
+  dataAnnotation: "remora.io/local-volume",
 } as const;
 
 const provisionedBy = "pv.kubernetes.io/provisioned-by";

@@ -76,6 +76,7 @@ describe("claims, with stock kubectl", { skip: skip ?? false, concurrency: false
     const described = (await machine.kubectl(["describe", "pvc", "notes"])).stdout;
     const [, path = ""] = /its data is in (\S+) on node node1$/m.exec(described) ?? [];
     assert.match(path, /^\/var\/lib\/remora\/volumes\/pvc-\S+_default_notes$/, described);
+    assert.ok(described.includes(`remora.io/local-volume: node1:${path}`), described);
     assert.match(described, /CapacityNotEnforced +\S+ +\S+ +capacity is not enforced: /);
     const file = join(machine.path(path), "index.html");
     assert.match(readFileSync(file, "utf8"), new RegExp(`^[^\n]* written by ${first}\n$`));

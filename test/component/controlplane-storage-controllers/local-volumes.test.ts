@@ -109,6 +109,7 @@ test("a claim gets a directory of the chosen node, is told where, and takes it a
   assert.equal((await stat(path)).mode & 0o7777, 0o777);
   const [told] = await eventsOf(world, "data", "ProvisioningSucceeded");
   assert.match(told ?? "", new RegExp(`its data is in ${path} on node n1$`));
+  assert.equal(claim.metadata.annotations?.["remora.io/local-volume"], `n1:${path}`);
   const [enforced] = await eventsOf(world, "data", "CapacityNotEnforced");
   assert.match(enforced ?? "", /^capacity is not enforced: /);
 

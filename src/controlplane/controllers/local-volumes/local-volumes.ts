@@ -160,6 +160,7 @@ export class LocalVolumesController implements Controller {
       return;
     }
     const { volume, node, path, notEnforced } = step;
+    await this.#noteData(claim, `${node}:${path}`, signal);
     try {
       await createObject(client, VOLUMES, volume, { signal });
     } catch (error) {
@@ -191,6 +192,20 @@ export class LocalVolumesController implements Controller {
         "CapacityNotEnforced",
         `capacity is not enforced: ${notEnforced}`,
       );
+  }
+
+  /** Says on the claim where its data is: events are gone after an hour. */
+  async #noteData(claim: StoredClaim, where: string, signal: AbortSignal): Promise<void> {
+    const { metadata } = claim;
+    const { dataAnnotation } = localVolumes;
+    if (metadata.annotations?.[dataAnnotation] === where) return;
+    const noted = { ...metadata.annotations, [dataAnnotation]: where };
+    await replaceObject(
+      this.#context.client,
+      { resource: CLAIMS, ...metadata },
+      { ...claim, metadata: { ...metadata, annotations: noted } },
+      signal,
+    );
   }
 
   /** Without the annotation the scheduler chooses again. */
