@@ -14,6 +14,7 @@ import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { DownFlags } from "../flags.ts";
 import { credentialPaths, joinedFiles } from "../join/credential-files.ts";
 import { lockHolder, machineLockHolder } from "../instance-lock.ts";
+import { ownLoopDevices, ownSessions } from "../own-disks.ts";
 import {
   ownCgroups,
   ownContainers,
@@ -199,7 +200,9 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
       ownNetworkRules(network, cleanUpProxy),
       ownRoutes(),
       ownInterfaces(bridge),
+      ownLoopDevices(rootDir),
       ownMounts(rootDir),
+      ownSessions(rootDir, logger),
       ownCgroups(cgroupRoot),
       ownLogs({
         podLogsDir,

@@ -30,17 +30,14 @@ export function mappedDevice(path: string): string {
   return join(path, "device");
 }
 
-/** Loop devices that hold `file` open, by the kernel's own list. */
-function loopDevices({ sys = "/sys" }: KernelPaths, file: string): readonly string[] {
-  const found: string[] = [];
-  for (const name of namesIn(join(sys, "block"))) {
-    if (!name.startsWith("loop")) continue;
-    const backing = readIfThere(join(sys, "block", name, "loop/backing_file"));
-    if (backing?.replace(/\n$/, "").replace(/ \(deleted\)$/, "") === file) {
-      found.push(`/dev/${name}`);
-    }
-  }
-  return found;
+/** Loop devices that hold a file at or below `path` open, by the kernel's own list. */
+export function loopDevices(path: string, { sys = "/sys" }: KernelPaths = {}): readonly string[] {
+  return namesIn(join(sys, "block")).flatMap((name) => {
+    if (!name.startsWith("loop")) return [];
+    const text = readIfThere(join(sys, "block", name, "loop/backing_file")) ?? "";
+    const file = text.replace(/\n$/, "").replace(/ \(deleted\)$/, "");
+    return file === path || file.startsWith(`${path}/`) ? [`/dev/${name}`] : [];
+  });
 }
 
 /** Of a loop device that is free there is none. */
@@ -83,7 +80,7 @@ export async function mapDevice(
       `${device} is device ${wanted.device} now, but the pod has ${present.device}`,
     );
   }
-  if (loopDevices(kernel, node).length === 0) {
+  if (loopDevices(node, kernel).length === 0) {
     await step("mountVolume");
     const flags = readOnly ? ["--read-only"] : [];
     await runChecked(programs, ["losetup", ...flags, "-f", node], losetupMs, signal);
@@ -102,7 +99,7 @@ export async function unmapDevice(
     throw new VolumeError(`${path} is not the directory of a raw block volume`);
   }
   const node = mappedDevice(path);
-  for (const loop of loopDevices(kernel, node)) {
+  for (const loop of loopDevices(node, kernel)) {
     await step("unmountVolume");
     await runChecked(programs, ["losetup", "-d", loop], losetupMs, signal);
   }
