@@ -1,4 +1,5 @@
 import { type Clock, notNeeded } from "../../lib/clock.ts";
+import { Patience } from "./patience.ts";
 
 /** One piece of work, begun and ended by itself: it must be safe to repeat. */
 export type Work<T> = (signal: AbortSignal) => Promise<T>;
@@ -30,6 +31,8 @@ interface Operation<T> {
 interface Group<T> {
   readonly operations: Map<string, Operation<T>>;
   stop: AbortController;
+  /** Aborts with it, or with everything. */
+  signal: AbortSignal;
   /** Rounds that wait for some of it. */
   waiting: number;
 }
@@ -56,9 +59,11 @@ const maxAtOnce = 8;
 export class Operations<T> {
   readonly #options: OperationsOptions;
   readonly #groups = new Map<string, Group<T>>();
+  readonly #patience: Patience;
 
   constructor(options: OperationsOptions) {
     this.#options = options;
+    this.#patience = new Patience({ ...options, ms: patienceMs });
   }
 
   /**
@@ -74,8 +79,7 @@ export class Operations<T> {
   ): Promise<ReadonlyMap<string, Standing<T>>> {
     signal.throwIfAborted();
     const state = this.#group(group);
-    const over = new AbortController();
-    const tired = this.#tired(AbortSignal.any([signal, over.signal]));
+    const { cancel, tired } = this.#patience.wait(signal);
     state.waiting += 1;
     try {
       const active = new Set<Promise<void>>();
@@ -90,7 +94,7 @@ export class Operations<T> {
       await Promise.race([tired, Promise.all(active)]);
     } finally {
       state.waiting -= 1;
-      over.abort(notNeeded);
+      cancel();
     }
     signal.throwIfAborted();
     return new Map([...works.keys()].map((key) => [key, standing(state.operations.get(key))]));
@@ -115,10 +119,9 @@ export class Operations<T> {
     state.stop.abort(notNeeded);
     const ending = running(state);
     if (ending.length > 0) {
-      const over = new AbortController();
-      const tired = this.#tired(AbortSignal.any([signal, over.signal]));
+      const { cancel, tired } = this.#patience.wait(signal);
       await Promise.race([Promise.all(ending), tired]);
-      over.abort(notNeeded);
+      cancel();
     }
     const left = [...state.operations].filter(([, operation]) => operation.running !== undefined);
     if (left.length === 0) this.#groups.delete(group);
@@ -127,26 +130,18 @@ export class Operations<T> {
 
   /** Resolves when nothing runs any more. Call after the signal has aborted. */
   async idle(): Promise<void> {
-    await Promise.all([...this.#groups.values()].flatMap(running));
+    await Promise.all([...[...this.#groups.values()].flatMap(running), this.#patience.idle()]);
   }
 
   #group(name: string): Group<T> {
     const known = this.#groups.get(name);
-    if (known !== undefined) {
-      if (known.stop.signal.aborted) known.stop = new AbortController();
-      return known;
-    }
-    const made = { operations: new Map(), stop: new AbortController(), waiting: 0 };
+    if (known !== undefined && !known.stop.signal.aborted) return known;
+    const stop = new AbortController();
+    const signal = AbortSignal.any([this.#options.signal, stop.signal]);
+    if (known !== undefined) return Object.assign(known, { stop, signal });
+    const made = { operations: new Map<string, Operation<T>>(), stop, signal, waiting: 0 };
     this.#groups.set(name, made);
     return made;
-  }
-
-  async #tired(signal: AbortSignal): Promise<void> {
-    try {
-      await this.#options.clock.sleep(patienceMs, signal);
-    } catch {
-      // Over, or not wanted any more: the caller looks at its own signal.
-    }
   }
 
   /** Undefined when there is nothing to wait for. Never rejects. */
@@ -181,7 +176,7 @@ export class Operations<T> {
     const { clock, onSettled, signal } = this.#options;
     const state = this.#group(group);
     try {
-      const value = await work(AbortSignal.any([signal, state.stop.signal]));
+      const value = await work(state.signal);
       operation.outcome = { value };
       operation.failures = 0;
       operation.notBefore = 0;

@@ -42,15 +42,18 @@ export interface RemovalFiles {
 
 const names = { encoding: "latin1", bufferSize: 256 } as const;
 
+const openAsync = promisify(open);
+const rmdirAsync = promisify(rmdir);
+
 /** Other threads wait for the disk. */
 export const asyncRemoval: RemovalFiles = {
-  open: async (path, flags) => promisify(open)(path, flags),
+  open: async (path, flags) => openAsync(path, flags),
   close: promisify(close),
   openNames: async (directory) => opendir(directory, names),
   nextName: async (directory) => directory.read(),
   closeNames: async (directory) => directory.close(),
   unlink: promisify(unlink),
-  rmdir: async (path) => promisify(rmdir)(path),
+  rmdir: async (path) => rmdirAsync(path),
   rename: promisify(rename),
 };
 

@@ -12,6 +12,7 @@ import { VolumeError } from "./payload.ts";
 import type { VolumePlugin } from "./plugin.ts";
 import type { PodPaths } from "./pod-paths.ts";
 import type { RemoveTree } from "./remove-tree.ts";
+import { removeEmpty } from "./volume-bind.ts";
 
 export interface TakeDownOptions {
   readonly clock: Clock;
@@ -83,7 +84,7 @@ export class TakeDown {
     await this.#round(uid, works, signal);
     // Only empty directories are left, unless somebody has mounted or put something between them.
     const rest = roots.filter((root) => root !== paths.subPaths);
-    const removals = rest.map((root) => [root, this.#removal(root)] as const);
+    const removals = rest.map((root) => [root, this.#removal(root, true)] as const);
     await this.#round(uid, new Map(removals), signal);
     this.#slow.delete(uid);
     await this.#operations.stop(uid, signal);
@@ -95,18 +96,7 @@ export class TakeDown {
    * @throws {VolumeError} with the exact path that does not go.
    */
   async remove(path: string, signal: AbortSignal): Promise<void> {
-    const { mounter, removeTree, step } = this.#options;
-    let left = mounter.table().below(path);
-    if (left.length > 0) {
-      for (const mount of left) await this.#unmount(path, mount, signal);
-      // A removal must never reach into something that is still mounted: that would be other people's data.
-      left = mounter.table().below(path);
-      if (left.length > 0) {
-        throw new VolumeError(`still mounted: ${left.map((mount) => mount.path).join(", ")}`);
-      }
-    }
-    await step("removeVolume");
-    await removeTree(path, signal);
+    await this.#remove(path, false, signal);
   }
 
   /** Resolves when nothing goes on any more. Call after the signal has aborted. */
@@ -114,8 +104,36 @@ export class TakeDown {
     await this.#operations.idle();
   }
 
-  #removal(path: string): Work<void> {
-    return async (signal) => this.remove(path, signal);
+  /** Whether a pod has taken so long to go that it is told; true once. */
+  isSlow(uid: string): boolean {
+    const now = this.#options.clock.monotonic();
+    const slow = this.#slow.get(uid) ?? { since: now, told: false };
+    this.#slow.set(uid, slow);
+    if (slow.told || now - slow.since < slowMs) return false;
+    slow.told = true;
+    return true;
+  }
+
+  #removal(path: string, maybeEmpty = false): Work<void> {
+    return async (signal) => this.#remove(path, maybeEmpty, signal);
+  }
+
+  async #remove(path: string, maybeEmpty: boolean, signal: AbortSignal): Promise<void> {
+    const { mounter, removeTree, step } = this.#options;
+    const mounts = maybeEmpty ? [] : mounter.table().below(path);
+    if (mounts.length > 0) {
+      for (const mount of mounts) await this.#unmount(path, mount, signal);
+      // A removal must never reach into something that is still mounted: that would be other people's data.
+      const left = mounter.table().below(path);
+      if (left.length > 0) {
+        throw new VolumeError(`still mounted: ${left.map((mount) => mount.path).join(", ")}`);
+      }
+    }
+    await step("removeVolume");
+    // What was a mount point rarely holds anything itself.
+    if ((maybeEmpty || mounts.length > 0) && (await removeEmpty(path))) return;
+    if (maybeEmpty) await this.#remove(path, false, signal);
+    else await removeTree(path, signal);
   }
 
   async #volume(podUID: string, path: string, signal: AbortSignal): Promise<void> {
@@ -123,6 +141,8 @@ export class TakeDown {
     const plugin = this.#options.plugins.find((each) => each.directory === directory);
     await plugin?.tearDown?.({ podUID, name: basename(path), path }, signal);
     await this.remove(path, signal);
+    // The last of its kind.
+    await removeEmpty(dirname(path));
   }
 
   async #unmount(volume: string, mount: MountEntry, signal: AbortSignal): Promise<void> {
@@ -160,20 +180,11 @@ export class TakeDown {
     );
     const running = open.some(([, { kind }]) => kind === "running");
     const news =
-      (running && this.#isSlow(uid, now)) ||
+      (running && this.isSlow(uid)) ||
       open.some(([, standing]) => standing.kind === "failed" && standing.news);
     const texts = open.map(([path, standing]) => problem(path, standing));
     const retryInMs = Math.max(Math.min(...times, slowMs), 0);
     throw new TearDownError(texts.join("; "), { news, retryInMs });
-  }
-
-  /** True once. */
-  #isSlow(uid: string, now: number): boolean {
-    const slow = this.#slow.get(uid) ?? { since: now, told: false };
-    this.#slow.set(uid, slow);
-    if (slow.told || now - slow.since < slowMs) return false;
-    slow.told = true;
-    return true;
   }
 }
 

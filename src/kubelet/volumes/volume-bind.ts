@@ -64,11 +64,18 @@ export async function unmountAll(
   }
 }
 
-/** Removes a directory if it is empty and there. Never more than that: what is inside may be somebody's data. */
-export async function removeEmpty(path: string): Promise<void> {
+/**
+ * Removes a directory if it is empty and there. Never more than that: what is inside may be somebody's data.
+ *
+ * @returns Whether it is gone.
+ */
+export async function removeEmpty(path: string): Promise<boolean> {
   try {
     await rmdir(path);
+    return true;
   } catch (error) {
-    if (!["ENOENT", "ENOTEMPTY", "EBUSY"].includes(errorCode(error) ?? "")) throw error;
+    const code = errorCode(error) ?? "";
+    if (!["ENOENT", "ENOTDIR", "ENOTEMPTY", "EBUSY"].includes(code)) throw error;
+    return code === "ENOENT";
   }
 }

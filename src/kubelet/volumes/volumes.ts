@@ -256,7 +256,8 @@ export class Volumes {
     const busy = await this.#setUps.stop(uid, signal);
     if (busy.length > 0) {
       const message = `still being set up: volumes=[${busy.toSorted().join(" ")}]`;
-      throw new TearDownError(message, { news: false, retryInMs: busyMs });
+      const news = this.#takeDown.isSlow(uid);
+      throw new TearDownError(message, { news, retryInMs: busyMs });
     }
     await this.#takeDown.pod(uid, this.paths(uid), signal);
     this.#options.tokens.forget(uid);
