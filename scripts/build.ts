@@ -1,5 +1,5 @@
 // npm run build [-- --outdir DIR]: remora.cjs (agent and command line), control-plane-worker.cjs, dns-worker.cjs,
-// hardware-child.cjs, ownership-child.cjs and removal-child.cjs, in dist/ unless told otherwise.
+// hardware-child.cjs, ownership-child.cjs, removal-child.cjs and grpc.cjs, in dist/ unless told otherwise.
 import { readFile, rm } from "node:fs/promises";
 import { build, type Plugin } from "esbuild";
 
@@ -14,6 +14,16 @@ const parsedJson: Plugin = {
   },
 };
 
+/** A file of its own: the text of what most nodes never load would cost each of them a megabyte. */
+const lazyGrpc: Plugin = {
+  name: "lazy-grpc",
+  setup(bundler) {
+    bundler.onResolve({ filter: /^@grpc\/grpc-js$/ }, ({ kind }) =>
+      kind === "dynamic-import" ? { path: "./grpc.cjs", external: true } : undefined,
+    );
+  },
+};
+
 const at = process.argv.indexOf("--outdir");
 const outdir = at < 0 ? "dist" : (process.argv[at + 1] ?? "dist");
 await rm(outdir, { recursive: true, force: true });
@@ -24,6 +34,7 @@ const result = await build({
     "dns-worker": "src/agent/dns-worker.ts",
     "hardware-child": "src/kubelet/node/hardware-child.ts",
     "ownership-child": "src/kubelet/volumes/ownership-child.ts",
+    grpc: "@grpc/grpc-js",
     "removal-child": "src/kubelet/volumes/removal-child.ts",
   },
   outdir,
@@ -36,7 +47,7 @@ const result = await build({
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: "none",
-  plugins: [parsedJson],
+  plugins: [parsedJson, lazyGrpc],
   // CommonJS has no import.meta.
   define: { "import.meta.url": "moduleUrl" },
   banner: { js: 'const moduleUrl = require("node:url").pathToFileURL(__filename).href;' },
