@@ -1,7 +1,10 @@
+import { readdir } from "node:fs/promises";
+
 import type { ApiClient } from "../../api/client.ts";
 import { isConflict, isNotFound } from "../../api/errors.ts";
 import type { EventRecorder, EventTarget } from "../../api/event-types.ts";
 import { createInformer } from "../../api/informer.ts";
+import type { Informer } from "../../api/informer-types.ts";
 import { isLocalVolume, localVolumes } from "../../api/local-volumes.ts";
 import { parseStored, type Stored } from "../../api/object.ts";
 import { patchObject } from "../../api/objects.ts";
@@ -9,7 +12,7 @@ import { NODES, PERSISTENT_VOLUMES } from "../../api/resources.ts";
 import type { PersistentVolume } from "../../api/types.gen.ts";
 import { jitteredBackoffMs } from "../../lib/backoff.ts";
 import { type Clock, within } from "../../lib/clock.ts";
-import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -168,10 +171,38 @@ export class LocalVolumes {
       else if (change.object !== notOurs) queue.add(change.key);
     });
     wake();
+    const told = this.#tellLeftovers(volumes, signal);
     await volumes.run(signal);
+    await told;
     endNode();
     endVolumes();
     await queue.idle();
+  }
+
+  /** Data of claims of a former cluster, or of volumes that were let go: nobody's to remove but people's. */
+  async #tellLeftovers(
+    volumes: Pick<Informer<Seen>, "get" | "whenSynced">,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { directory } = this.#options;
+    try {
+      await volumes.whenSynced(signal);
+      const names = (await readdir(directory)).filter(
+        (name) => !name.startsWith(".") && volumes.get(name.split("_", 1)[0] ?? "") === undefined,
+      );
+      if (names.length === 0) return;
+      this.#logger.log("info", "directories of volumes that the cluster does not have are kept", {
+        directory,
+        count: names.length,
+        names: names.slice(0, 10).join(" "),
+      });
+    } catch (error) {
+      if (signal.aborted || errorCode(error) === "ENOENT") return;
+      this.#logger.log("warn", "the directory of volumes cannot be read", {
+        directory,
+        error: errorMessage(error),
+      });
+    }
   }
 
   /** Tells the provisioner where this node keeps volumes, and whether it holds them to their size. */
