@@ -4,7 +4,7 @@ import type { Clock } from "../../../lib/clock.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import type { ExecResult } from "../../../lib/exec.ts";
 import type { Logger } from "../../../lib/log.ts";
-import { type HostPrograms, runChecked } from "../host-programs.ts";
+import { type HostPrograms, MissingProgramError, runChecked } from "../host-programs.ts";
 import { writeKernelFile } from "../kernel-write.ts";
 import { VolumeError } from "../payload.ts";
 import {
@@ -118,6 +118,17 @@ export class IscsiSessions {
   async detach(disk: IscsiDisk, lastOfTarget: boolean, signal: AbortSignal): Promise<void> {
     await this.#removeDevices(disk, signal);
     if (!lastOfTarget) return;
+    try {
+      await this.#logout(disk, signal);
+    } catch (error) {
+      const hosts = portalHosts(disk.iqn, this.#deps.kernel ?? {});
+      // After open-iscsi was removed from the machine there may be nothing left to log out of.
+      const done = !disk.portals.some((portal) => hosts.has(portal));
+      if (!(error instanceof MissingProgramError && done)) throw error;
+    }
+  }
+
+  async #logout(disk: IscsiDisk, signal: AbortSignal): Promise<void> {
     for (const portal of disk.portals) {
       const node = ["-m", "node", "-p", portal, "-T", disk.iqn, "-I", disk.iface];
       await this.#checked([...node, "--logout"], signal, notThere);
