@@ -1,6 +1,7 @@
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { type HostPrograms, MissingProgramError } from "./host-programs.ts";
+import { joinMountOptions } from "./mount-options.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
 
@@ -150,7 +151,7 @@ export async function formatAndMount(
   } else if (!readOnly) {
     await check(deps, device, signal);
   }
-  const all = [...(readOnly ? ["ro"] : []), ...options, "defaults"];
+  const all = joinMountOptions(options, readOnly ? ["ro"] : []);
   try {
     await deps.mounter.mount({ source: device, target, type: fsType, options: all }, signal);
   } catch (error) {
