@@ -2,11 +2,8 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { describe, test } from "node:test";
 
-import { fibreChannelPlugin } from "../../../src/kubelet/volumes/plugins/fc.ts";
 import { nfsPlugin } from "../../../src/kubelet/volumes/plugins/nfs.ts";
-import { refusedPlugin } from "../../../src/kubelet/volumes/plugins/refused.ts";
 import {
-  addDisk,
   inline,
   inPlace,
   persistent,
@@ -102,74 +99,5 @@ describe("an NFS volume", () => {
       await assert.rejects(setUp(place, nfsPlugin(place.deps), spec), /did not answer/);
       assert.deepEqual(place.mounts.entries, []);
     });
-  });
-});
-
-describe("a Fibre Channel volume", () => {
-  test("is found by its world-wide name, mounted once, and forgotten with the last pod", async () => {
-    await inPlace(async (place) => {
-      const device = addDisk(place, "sdb", "disk/by-path/pci-0000:03:00.0-fc-0x500a0982-lun-3");
-      const plugin = fibreChannelPlugin(place.deps);
-      place.disks.scripts.push((argv) => (argv[0] === "sh" ? result(0) : undefined));
-      const spec = inline({ name: "data", fc: { targetWWNs: ["500a0982"], lun: 3 } });
-      await setUp(place, plugin, spec, pod("a"));
-      await setUp(place, plugin, spec, pod("b"));
-      assert.equal(place.mounts.entries.length, 3);
-      await tearDown(place, plugin, spec, "a");
-      assert.equal(place.mounts.entries.length, 2);
-      assert.deepEqual(place.disks.named("blockdev"), []);
-      await tearDown(place, plugin, spec, "b");
-      assert.deepEqual(place.mounts.entries, []);
-      assert.deepEqual(place.disks.named("blockdev"), [`blockdev --flushbufs ${device}`]);
-      const removal = place.disks.runs.filter(([name]) => name === "sh").at(-1);
-      assert.deepEqual(removal?.slice(-2), ["1", `${place.sys}/block/sdb/device/delete`]);
-    });
-  });
-
-  test("is found by its identifier, and refused when it is not there or its name leads elsewhere", async () => {
-    await inPlace(async (place) => {
-      addDisk(place, "sdb", "disk/by-id/scsi-VENDOR_1234");
-      const plugin = fibreChannelPlugin(place.deps);
-      await setUp(place, plugin, inline({ name: "data", fc: { wwids: ["VENDOR 1234"] } }));
-      assert.equal(place.mounts.entries.length, 2);
-      const gone = inline({ name: "gone", fc: { targetWWNs: ["50"], lun: 0 } });
-      await assert.rejects(setUp(place, plugin, gone), { message: "no fc disk found" });
-      const climbing = inline({ name: "bad", fc: { targetWWNs: ["../../x"], lun: 0 } });
-      await assert.rejects(setUp(place, plugin, climbing), /fc: invalid identifier/);
-    });
-  });
-});
-
-test("types that no node mounts any more are refused, each with its reason", async () => {
-  await inPlace(async (place) => {
-    const plugin = refusedPlugin();
-    const cases = [
-      [
-        inline({ name: "x", awsElasticBlockStore: { volumeID: "v" } }),
-        "no volume plugin matched: awsElasticBlockStore has moved to the CSI driver ebs.csi.aws.com, use a PersistentVolume of that driver",
-      ],
-      [
-        persistent("pv-1", { rbd: { image: "i", monitors: [] } }),
-        "no volume plugin matched: rbd was removed from Kubernetes",
-      ],
-      [
-        inline({ name: "x", gitRepo: { repository: "r" } }),
-        /git-repo volume plugin has been disabled/,
-      ],
-      [persistent("pv-1", { flexVolume: { driver: "d" } }), /flexVolume drivers are not run/],
-    ] as const;
-    for (const [spec, message] of cases) {
-      assert(plugin.supports(spec));
-      await assert.rejects(
-        setUp(place, plugin, spec),
-        typeof message === "string" ? { message } : message,
-      );
-    }
-    for (const spec of [
-      inline({ name: "x", emptyDir: {} }),
-      persistent("pv-1", { nfs, capacity: { storage: "1Gi" } }),
-    ]) {
-      assert(!plugin.supports(spec));
-    }
   });
 });
