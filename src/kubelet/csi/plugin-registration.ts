@@ -49,6 +49,7 @@ export class PluginRegistration {
   readonly #registered = new Map<string, Registered>();
   readonly #failures = new Map<string, number>();
   #wanted: Sockets = new Map();
+  #queue: KeyedQueue | undefined;
 
   constructor(options: PluginRegistrationOptions) {
     this.#options = options;
@@ -74,6 +75,7 @@ export class PluginRegistration {
       clock,
       signal,
     });
+    this.#queue = queue;
     const sockets = new SocketDirectory({
       path: directory,
       clock,
@@ -123,6 +125,10 @@ export class PluginRegistration {
         error: errorMessage(error),
       });
     }
+    // One of the same name may have been refused because of it.
+    for (const other of this.#wanted.keys()) {
+      if (other !== path && !this.#registered.has(other)) this.#queue?.add(other);
+    }
   }
 
   /** Returns the driver's name; undefined when it was refused for good. */
@@ -163,7 +169,9 @@ export class PluginRegistration {
     try {
       await this.#notify(channel, "", signal);
     } catch (error) {
+      signal.throwIfAborted();
       drivers.delete(info.name);
+      await host.uninstall(info.name, signal).catch(() => undefined);
       throw new RegistrationError(
         `RegisterPlugin error -- failed to send registration status at socket ${path}, err: ${errorMessage(error)}`,
         { cause: error },

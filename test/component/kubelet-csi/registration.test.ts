@@ -164,6 +164,22 @@ describe("a driver", () => {
   });
 });
 
+it("a second driver of a name has to wait until the first one has gone", async () => {
+  world.start();
+  const first = world.driver({ registrationSocket: "first.sock" });
+  await first.start();
+  await world.until("registration", () => first.registrations.length === 1);
+  const second = world.driver({ registrationSocket: "second.sock" });
+  await second.startRegistration();
+  await world.until("answer", () => second.registrations.length === 1);
+  assert.match(
+    second.registrations[0]?.error ?? "",
+    /Another driver with the same name is already registered with a higher supported version: "1\.0\.0"$/,
+  );
+  await first.stopRegistration();
+  await world.until("registration", () => second.registrations.at(-1)?.pluginRegistered);
+});
+
 it("a plug-in of another type is refused once", async () => {
   world.start();
   const driver = world.driver({ type: "DevicePlugin" });
