@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { statfs } from "node:fs/promises";
 
 import { within } from "../../lib/clock.ts";
 import { type ExecOptions, type ExecResult, execResult } from "../../lib/exec.ts";
@@ -37,6 +38,11 @@ export interface Mounter {
   /** The table as it is now. procfs waits for no disk. */
   table(): MountTable;
   /**
+   * Whether what is written to a directory of this machine's own stays in its memory. The table would tell too, but it has
+   * a line for each volume of each pod, and the kernel takes milliseconds to write it. Absent: only the table tells.
+   */
+  isInMemory?(path: string): Promise<boolean>;
+  /**
    * Whether a path inside a file system that may hang can be looked at. The question is asked by another process, so
    * that no thread of this one is lost to a server that does not answer.
    *
@@ -71,6 +77,8 @@ const machine: MounterHost = {
   kernelRelease: () => readFileSync("/proc/sys/kernel/osrelease", "utf8"),
 };
 
+/** TMPFS_MAGIC of statfs(2). */
+const tmpfsMagic = 0x01021994;
 const unmounted = /not mounted|no mount point/;
 
 class ProgramMounter implements Mounter {
@@ -136,6 +144,10 @@ class ProgramMounter implements Mounter {
 
   table(): MountTable {
     return new MountTable(this.#host.mountinfo());
+  }
+
+  async isInMemory(path: string): Promise<boolean> {
+    return (await statfs(path)).type === tmpfsMagic;
   }
 
   async answers(path: string, signal: AbortSignal): Promise<void> {

@@ -169,3 +169,21 @@ test("of five volumes only those are written that show what has changed", async 
     assert.deepEqual((await readdir(path(world, "web", "configmap", "two"))).toSorted(), before);
   });
 });
+
+test("a volume in memory that somebody has unmounted is mounted again before it is written", async () => {
+  await inWorld(async (world) => {
+    const put = (text: string): void => {
+      const data = { key: Buffer.from(text).toString("base64") };
+      world.api.put<Secret>(SECRETS, { metadata: { name: "s", namespace: "default" }, data });
+    };
+    put("1");
+    world.api.put(PODS, showing("web", [{ name: "v", secret: { secretName: "s" } }]));
+    await world.until("ready", () => ready(world, "web"));
+    const volume = path(world, "web", "secret", "v");
+    assert.deepEqual([...world.mounter.mounted.keys()], [volume]);
+    world.mounter.mounted.clear();
+    put("2");
+    await untilText(join(volume, "key"), "2");
+    assert.deepEqual([...world.mounter.mounted.keys()], [volume]);
+  });
+});

@@ -37,6 +37,13 @@ async function withTmpfs(work: (path: string) => Promise<void>): Promise<void> {
   }
 }
 
+test("what is in memory is known without the mount table", { skip }, async () => {
+  await withTmpfs(async (path) => {
+    assert.equal(await systemMounter.isInMemory?.(path), true);
+    assert.equal(await systemMounter.isInMemory?.("/proc"), false);
+  });
+});
+
 test("a full volume keeps the old content whole, and takes what fits", { skip }, async () => {
   await withTmpfs(async (path) => {
     await write(path, payload(4096, "one"));

@@ -28,16 +28,19 @@ async function payloadOf(
   return volumePayload(pod, volume, sources, signal);
 }
 
+async function isInMemory(
+  { mounter }: PluginDeps,
+  { mounts, path }: SetUpContext,
+): Promise<boolean> {
+  if (mounter.isInMemory !== undefined) return mounter.isInMemory(path);
+  return (mounts?.() ?? mounter.table()).at(path) !== undefined;
+}
+
 /** The directory to write to, in memory where it has to be. */
-async function makeRoot(
-  deps: PluginDeps,
-  { mounts, path, signal }: SetUpContext,
-  inMemory: boolean,
-): Promise<void> {
+async function makeRoot(deps: PluginDeps, context: SetUpContext, inMemory: boolean): Promise<void> {
+  const { path, signal } = context;
   const fresh = (await mkdir(path, { recursive: true, mode: 0o755 })) !== undefined;
-  if (!inMemory) return;
-  const table = fresh ? undefined : (mounts?.() ?? deps.mounter.table());
-  if (table?.at(path) !== undefined) return;
+  if (!inMemory || (!fresh && (await isInMemory(deps, context)))) return;
   await deps.step("mountVolume");
   await deps.mounter.mountTmpfs(path, ["mode=1777"], signal);
 }
