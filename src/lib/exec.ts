@@ -6,6 +6,7 @@ import type { Readable, Writable } from "node:stream";
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 
+import { systemClock, within } from "./clock.ts";
 import { ExecError } from "./errors.ts";
 import { fitsLane, type LaneCommand, ShellLane } from "./shell-lane.ts";
 
@@ -38,17 +39,70 @@ async function collect(stream: Readable): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** Programs that run at the same time beyond this many are started by this process itself. */
-const maxLanes = 4;
-const lanes: { readonly lane: ShellLane; busy: boolean }[] = [];
+/** A program that runs as long as this keeps its lane from nobody: another one is opened. */
+const slowMs = 500;
+const lanesAtOnce = 4;
+/** Slow programs included. What finds no lane is started by this process itself in the end. */
+const maxLanes = 16;
+const maxTries = 4;
 
-function freeLane(): { readonly lane: ShellLane; busy: boolean } | undefined {
-  for (let at = lanes.length - 1; at >= 0; at -= 1) if (lanes[at]?.lane.dead) lanes.splice(at, 1);
-  const free = lanes.find(({ busy }) => !busy);
-  if (free !== undefined || lanes.length >= maxLanes) return free;
-  const fresh = { lane: new ShellLane(childEnv({})), busy: false };
-  lanes.push(fresh);
-  return fresh;
+interface Place {
+  readonly lane: ShellLane;
+  /** Monotonic time since when; undefined while free. */
+  busySince: number | undefined;
+}
+
+const lanes = new Set<Place>();
+const waiting: ((place: Place | undefined) => void)[] = [];
+
+function freeLane(): Place | undefined {
+  for (const place of lanes) if (place.lane.dead) lanes.delete(place);
+  const now = systemClock.monotonic();
+  const free = [...lanes].find(({ busySince }) => busySince === undefined);
+  const quick = [...lanes].filter(({ busySince = now }) => now - busySince < slowMs).length;
+  if (free === undefined && (quick >= lanesAtOnce || lanes.size >= maxLanes)) return undefined;
+  const place = free ?? { lane: new ShellLane(childEnv({})), busySince: now };
+  place.busySince = now;
+  lanes.add(place);
+  return place;
+}
+
+/** A lane that gets free within `ms`. */
+async function nextLane(ms: number, signal: AbortSignal): Promise<Place | undefined> {
+  const { promise, resolve } = Promise.withResolvers<Place | undefined>();
+  waiting.push(resolve);
+  return within(signal, ms, async (limited) => {
+    const leave = (): void => {
+      const at = waiting.indexOf(resolve);
+      if (at >= 0) waiting.splice(at, 1);
+      resolve(undefined);
+    };
+    limited.addEventListener("abort", leave, { once: true });
+    return promise;
+  });
+}
+
+/** To start a program from here stops the event loop for longer than most programs run. */
+async function awaitLane(signal: AbortSignal): Promise<Place | undefined> {
+  let place = freeLane();
+  // What was quick when the wait began may be slow by its end.
+  for (let tries = 0; place === undefined && tries < maxTries; tries += 1) {
+    place = (await nextLane(slowMs, signal)) ?? freeLane();
+  }
+  return place;
+}
+
+function leaveLane(place: Place): void {
+  place.busySince = undefined;
+  if (lanes.size > lanesAtOnce && waiting.length === 0) {
+    lanes.delete(place);
+    place.lane.end();
+  }
+  while (waiting.length > 0) {
+    const next = freeLane();
+    if (next === undefined) return;
+    waiting.shift()?.(next);
+  }
 }
 
 async function isProgram(file: string): Promise<boolean> {
@@ -64,14 +118,15 @@ async function isProgram(file: string): Promise<boolean> {
   return found.includes(true);
 }
 
-/** Undefined when no lane is free: one that is stuck must not hold up others. */
+/** Undefined when no lane gets free: those that are stuck must not hold up others. */
 async function runInLane(
   command: LaneCommand,
   signal: AbortSignal,
 ): Promise<ExecResult | undefined> {
-  const place = freeLane();
+  const place = await awaitLane(signal);
+  if (place !== undefined && signal.aborted) leaveLane(place);
+  signal.throwIfAborted();
   if (place === undefined) return undefined;
-  place.busy = true;
   let pid = 0;
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const abort = (): void => {
@@ -84,7 +139,7 @@ async function runInLane(
     if (signal.aborted) kill(pid);
   });
   // The lane is free when the program has ended, also one that was told to.
-  const free = (): void => void (place.busy = false);
+  const free = (): void => leaveLane(place);
   running.then(free, free);
   signal.addEventListener("abort", abort, { once: true });
   try {

@@ -119,6 +119,12 @@ export class ShellLane {
     this.#hold(false);
   }
 
+  /** Ends the shell once it has nothing to run. */
+  end(): void {
+    this.dead = true;
+    this.#stdin.end();
+  }
+
   /** An idle lane does not keep the process from ending. */
   #hold(busy: boolean): void {
     for (const target of [this.#shell, ...this.#pipes]) {

@@ -78,4 +78,36 @@ describe("programs that are run to their end", () => {
     assert.equal(outcome, "the shell that starts programs has ended");
     assert.equal(await exec(["echo", "again"], { signal: never }), "again\n");
   });
+
+  test("wait for each other in a crowd, and never have this process start them", async () => {
+    const starters = await Promise.all(
+      Array.from({ length: 40 }, async () => exec(["sh", "-c", "echo $PPID"], { signal: never })),
+    );
+    assert.equal(starters.includes(`${process.pid}\n`), false);
+    assert.ok(new Set(starters).size <= 4, starters.join(""));
+  });
+
+  test("that do not end hold up no others", async () => {
+    const stop = new AbortController();
+    const stuck = Array.from({ length: 6 }, async () =>
+      execResult(["sleep", "60"], { signal: stop.signal }),
+    );
+    const starter = await exec(["sh", "-c", "echo $PPID"], { signal: AbortSignal.timeout(30_000) });
+    assert.notEqual(starter, "");
+    stop.abort();
+    const ends = await Promise.allSettled(stuck);
+    assert.deepEqual(new Set(ends.map(({ status }) => status)), new Set(["rejected"]));
+    assert.equal(await exec(["echo", "after"], { signal: never }), "after\n");
+  });
+
+  test("that nobody waits for any more leave the crowd", async () => {
+    const stop = new AbortController();
+    const crowd = Array.from({ length: 12 }, async () =>
+      execResult(["sleep", "0.05"], { signal: stop.signal }),
+    );
+    stop.abort();
+    const ends = await Promise.allSettled(crowd);
+    assert.deepEqual(new Set(ends.map(({ status }) => status)), new Set(["rejected"]));
+    assert.equal(await exec(["echo", "after"], { signal: never }), "after\n");
+  });
 });
