@@ -21,6 +21,10 @@ export type Standing<T> =
 interface Operation<T> {
   running: Promise<void> | undefined;
   startedAt: number;
+  /** What it had to go by; undefined when that is known to have changed since. */
+  basis: string | undefined;
+  /** It succeeded, and no round has taken notice yet. */
+  unseen: boolean;
   outcome: { readonly value: T } | { readonly error: unknown; news: boolean } | undefined;
   failures: number;
   /** Monotonic milliseconds. */
@@ -67,14 +71,16 @@ export class Operations<T> {
   }
 
   /**
-   * Does all the work once, unless it has failed lately, and tells how it stands. What an earlier round began and is
-   * still at is done anew when it is through: what it had to go by may have changed.
+   * Does all the work once, unless it has failed lately, and tells how it stands. What an earlier round began counts when
+   * it is through, unless what it had to go by has changed: then it is done anew.
    *
+   * @param basis What the work goes by; work with another is other work.
    * @throws The signal's reason.
    */
   async round(
     group: string,
     works: ReadonlyMap<string, Work<T>>,
+    basis: string,
     signal: AbortSignal,
   ): Promise<ReadonlyMap<string, Standing<T>>> {
     signal.throwIfAborted();
@@ -86,7 +92,7 @@ export class Operations<T> {
       for (const [key, work] of works) {
         if (active.size >= maxAtOnce) await Promise.race([tired, ...active]);
         if (signal.aborted) break;
-        const attempt = this.#attempt(group, key, work);
+        const attempt = this.#attempt(group, key, { work, basis });
         if (attempt === undefined) continue;
         const tracked = attempt.finally(() => active.delete(tracked));
         active.add(tracked);
@@ -100,11 +106,12 @@ export class Operations<T> {
     return new Map([...works.keys()].map((key) => [key, standing(state.operations.get(key))]));
   }
 
-  /** Whatever has failed is tried again at once: something has changed. */
-  retryNow(group: string): void {
+  /** What the work goes by has changed: what has failed is tried again at once, and what is under way is done anew. */
+  changed(group: string): void {
     for (const operation of this.#groups.get(group)?.operations.values() ?? []) {
       operation.failures = 0;
       operation.notBefore = 0;
+      operation.basis = undefined;
     }
   }
 
@@ -145,29 +152,27 @@ export class Operations<T> {
   }
 
   /** Undefined when there is nothing to wait for. Never rejects. */
-  #attempt(group: string, key: string, work: Work<T>): Promise<void> | undefined {
-    const { clock } = this.#options;
+  #attempt(
+    group: string,
+    key: string,
+    wanted: { readonly work: Work<T>; readonly basis: string },
+  ): Promise<void> | undefined {
+    const now = this.#options.clock.monotonic();
     const state = this.#group(group);
     const operation = state.operations.get(key) ?? newOperation<T>();
     state.operations.set(key, operation);
-    if (operation.running === undefined) {
-      return clock.monotonic() < operation.notBefore
-        ? undefined
-        : this.#start(group, operation, work);
+    if (operation.running !== undefined) {
+      // Whoever has waited for it once does not do so again.
+      if (now - operation.startedAt >= patienceMs) return undefined;
+      return operation.running.then(() => this.#attempt(group, key, wanted));
     }
-    // Whoever has waited for it once does not do so again.
-    if (clock.monotonic() - operation.startedAt >= patienceMs) return undefined;
-    return operation.running.then(() =>
-      operation.running === undefined && clock.monotonic() >= operation.notBefore
-        ? this.#start(group, operation, work)
-        : undefined,
-    );
-  }
-
-  #start(group: string, operation: Operation<T>, work: Work<T>): Promise<void> {
-    operation.startedAt = this.#options.clock.monotonic();
+    if (operation.unseen && operation.basis === wanted.basis) return undefined;
+    if (now < operation.notBefore) return undefined;
+    operation.startedAt = now;
+    operation.basis = wanted.basis;
+    operation.unseen = false;
     operation.outcome = undefined;
-    const running = this.#run(group, operation, work);
+    const running = this.#run(group, operation, wanted.work);
     operation.running = running;
     return running;
   }
@@ -178,6 +183,7 @@ export class Operations<T> {
     try {
       const value = await work(state.signal);
       operation.outcome = { value };
+      operation.unseen = true;
       operation.failures = 0;
       operation.notBefore = 0;
     } catch (error) {
@@ -195,6 +201,8 @@ function newOperation<T>(): Operation<T> {
   return {
     running: undefined,
     startedAt: 0,
+    basis: undefined,
+    unseen: false,
     outcome: undefined,
     failures: 0,
     notBefore: 0,
@@ -210,7 +218,10 @@ function standing<T>(operation: Operation<T> | undefined): Standing<T> {
   if (operation === undefined || operation.running !== undefined || outcome === undefined) {
     return { kind: "running" };
   }
-  if ("value" in outcome) return { kind: "done", value: outcome.value };
+  if ("value" in outcome) {
+    operation.unseen = false;
+    return { kind: "done", value: outcome.value };
+  }
   const { error, news } = outcome;
   outcome.news = false;
   return { kind: "failed", error, news, retryAt: operation.notBefore };

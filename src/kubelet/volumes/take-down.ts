@@ -172,7 +172,7 @@ export class TakeDown {
   ): Promise<void> {
     if (works.size === 0) return;
     const now = this.#options.clock.monotonic();
-    const standings = await this.#operations.round(uid, works, signal);
+    const standings = await this.#operations.round(uid, works, "", signal);
     const open = [...standings].filter(([, { kind }]) => kind !== "done");
     if (open.length === 0) return;
     const times = open.flatMap(([, standing]) =>

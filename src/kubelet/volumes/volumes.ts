@@ -109,9 +109,9 @@ export class Volumes {
     }
   }
 
-  /** Something that the pod's volumes are made of has changed: what has failed is tried again at once. */
+  /** Something that the pod's volumes are made of has changed. */
   contentChanged(uid: string): void {
-    this.#setUps.retryNow(uid);
+    this.#setUps.changed(uid);
   }
 
   /**
@@ -137,7 +137,7 @@ export class Volumes {
         async (stop) => this.#setUpOne(volume, { pod, addresses, signal: stop, mounts }),
       ]),
     );
-    const standings = await this.#setUps.round(uid, works, signal);
+    const standings = await this.#setUps.round(uid, works, basisOf(pod, addresses), signal);
     const prepared = this.#prepared.get(uid) ?? new Map<string, SetUp>();
     this.#prepared.set(uid, prepared);
     for (const [name, standing] of standings) {
@@ -354,6 +354,12 @@ export class Volumes {
     await step("applyOwnership");
     await applyOwnership({ pod, spec, prepared }, signal);
   }
+}
+
+/** What volumes show of the pod itself. */
+function basisOf({ metadata }: AssignedPod, addresses: PodAddresses): string {
+  const { annotations, generation, labels } = metadata;
+  return JSON.stringify([generation, labels, annotations, addresses]);
 }
 
 function unsupported({ persistent, volume }: VolumeSpec): VolumeError {

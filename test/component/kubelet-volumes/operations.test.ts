@@ -35,7 +35,7 @@ async function roundAt(
   works: Readonly<Record<string, (stop: AbortSignal) => Promise<string>>>,
   ms: number,
 ): Promise<ReadonlyMap<string, Standing<string>>> {
-  const round = operations.round("pod", new Map(Object.entries(works)), signal);
+  const round = operations.round("pod", new Map(Object.entries(works)), "", signal);
   await settle();
   clock.advance(ms);
   await settle();
@@ -79,7 +79,7 @@ describe("work on volumes", () => {
     const at = stage();
     const never = new Promise<string>(() => undefined);
     await roundAt(at, { hangs: async () => never }, 1000);
-    const again = at.operations.round("pod", new Map([["hangs", async () => never]]), signal);
+    const again = at.operations.round("pod", new Map([["hangs", async () => never]]), "", signal);
     assert.deepEqual(kinds(await again), { hangs: "running" });
   });
 
@@ -116,29 +116,64 @@ describe("work on volumes", () => {
     await roundAt(at, { work }, 0);
     there = true;
     assert.equal((await roundAt(at, { work }, 0)).get("work")?.kind, "failed");
-    at.operations.retryNow("pod");
+    at.operations.changed("pod");
     assert.deepEqual((await roundAt(at, { work }, 0)).get("work"), {
       kind: "done",
       value: "found",
     });
   });
 
-  it("that an interrupted look began is done anew for the next one, which knows more", async () => {
+  for (const what of [
+    "is taken as it is",
+    "with another basis is done anew",
+    "that is stale is done anew",
+  ]) {
+    it(`that an interrupted look began ${what} by the next one`, async () => {
+      const at = stage();
+      const first = Promise.withResolvers<string>();
+      const interrupt = new AbortController();
+      const before = at.operations.round(
+        "pod",
+        new Map([["work", async () => first.promise]]),
+        "1",
+        interrupt.signal,
+      );
+      await settle();
+      interrupt.abort();
+      await assert.rejects(before, { name: "AbortError" });
+      const basis = what.startsWith("with another") ? "2" : "1";
+      if (what.startsWith("that is stale")) at.operations.changed("pod");
+      const next = new Map([["work", async () => "new"]]);
+      const after = at.operations.round("pod", next, basis, signal);
+      await settle();
+      first.resolve("old");
+      const value = what.startsWith("is taken") ? "old" : "new";
+      assert.deepEqual((await after).get("work"), { kind: "done", value });
+    });
+  }
+
+  it("that always takes longer than a look waits is done once for each, not for ever", async () => {
     const at = stage();
-    const first = Promise.withResolvers<string>();
-    const interrupt = new AbortController();
-    const before = at.operations.round(
-      "pod",
-      new Map([["work", async () => first.promise]]),
-      interrupt.signal,
-    );
-    await settle();
-    interrupt.abort();
-    await assert.rejects(before, { name: "AbortError" });
-    const after = at.operations.round("pod", new Map([["work", async () => "new"]]), signal);
-    await settle();
-    first.resolve("old");
-    assert.deepEqual((await after).get("work"), { kind: "done", value: "new" });
+    let begun = 0;
+    let finish = (): void => undefined;
+    const slow = async (): Promise<string> => {
+      begun += 1;
+      await new Promise<void>((resolve) => {
+        finish = resolve;
+      });
+      return `${begun}`;
+    };
+    for (const turn of [1, 2]) {
+      assert.equal((await roundAt(at, { slow }, 1000)).get("slow")?.kind, "running");
+      finish();
+      await settle();
+      assert.equal(at.settled.length, turn);
+      assert.deepEqual((await roundAt(at, { slow }, 0)).get("slow"), {
+        kind: "done",
+        value: `${turn}`,
+      });
+      assert.equal(begun, turn);
+    }
   });
 
   it("ends when it is told to; what does not is named, and waited for until it has", async () => {

@@ -242,6 +242,39 @@ describe("setting up the volumes of a pod", () => {
     );
   });
 
+  it("a large tree is given to the group once, however long that takes", async () => {
+    const walk = Promise.withResolvers<void>();
+    let walks = 0;
+    const tree = plugin("tree", {
+      setUp: async (_, { path }) => prepared(path, { ownership: "tree" }),
+    });
+    const applyOwnership: VolumesOptions["applyOwnership"] = async () => {
+      walks += 1;
+      await walk.promise;
+    };
+    await withStage(
+      [tree],
+      async ({ clock, volumes, woken }) => {
+        const base = podWith("tree");
+        const { containers = [] } = base.spec ?? {};
+        const one = {
+          ...base,
+          spec: { ...base.spec, containers, securityContext: { fsGroup: 7 } },
+        };
+        const first = volumes.setUp(one, addresses, signal);
+        await tire(clock);
+        assert.equal((await first).ready, false);
+        clock.advance(60_000);
+        assert.equal((await volumes.setUp(one, addresses, signal)).ready, false);
+        walk.resolve();
+        await until(() => woken.length > 0, "woken");
+        const { current, ready } = await volumes.setUp(one, addresses, signal);
+        assert.deepEqual([ready, current, walks], [true, true, 1]);
+      },
+      { applyOwnership },
+    );
+  });
+
   it("a volume behind a claim is called by its PersistentVolume; a raw one is a device", async () => {
     const seen: string[] = [];
     const raw: VolumePlugin = {
