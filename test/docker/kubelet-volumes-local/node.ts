@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { NODES, PODS } from "../../../src/api/resources.ts";
 import type { Stored } from "../../../src/api/object.ts";
 import type { Node as ApiNode, Pod, PodSpec } from "../../../src/api/types.gen.ts";
-import { createPods, type Pods } from "../../../src/kubelet/pods/pods.ts";
+import { createPods, type Pods, type PodsOptions } from "../../../src/kubelet/pods/pods.ts";
 import { systemMounter } from "../../../src/kubelet/volumes/mounter.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
@@ -51,7 +51,13 @@ export const sleeper = [
   "trap 'exit 0' TERM; while :; do busybox sleep 0.1; done",
 ];
 
-export async function makeNode(): Promise<Node> {
+/** @param more Is asked at each start of the agent: what its pod half gets beside the rest. */
+export async function makeNode(
+  more: (
+    given: Pick<PodsOptions, "client" | "config" | "node">,
+    stop: AbortSignal,
+  ) => Partial<PodsOptions> = () => ({}),
+): Promise<Node> {
   const fixture = await createFixture();
   const api = await startFakeApiServer();
   const rootDir = await mkdtemp(join(tmpdir(), "volumes-"));
@@ -61,7 +67,13 @@ export async function makeNode(): Promise<Node> {
   const known = api.put<ApiNode>(NODES, {
     metadata: { name: nodeName, labels: { "kubernetes.io/os": "linux" } },
     status: {
-      allocatable: { cpu: "4", memory: "8Gi", pods: "110", "ephemeral-storage": "10Gi" },
+      allocatable: {
+        cpu: "4",
+        memory: "8Gi",
+        pods: "110",
+        "ephemeral-storage": "10Gi",
+        "hugepages-2Mi": "64Mi",
+      },
       capacity: { cpu: "4", memory: "8Gi", pods: "110" },
     },
   });
@@ -71,13 +83,16 @@ export async function makeNode(): Promise<Node> {
   const start = (): void => {
     stop = new AbortController();
     network.forget();
-    pods = createPods({
+    const given = {
       config: { ...config, podLogsDir: fixture.podLogsDir },
       client: api.client,
+      node: { node: () => known, hostIPs: () => ["192.0.2.10"], subscribe: () => () => undefined },
+    };
+    pods = createPods({
+      ...given,
       runtime: fixture.runtime,
       images: fixture.runtime,
       network,
-      node: { node: () => known, hostIPs: () => ["192.0.2.10"], subscribe: () => () => undefined },
       events: {
         event: (_, type, reason, message) => void events.push(`${type} ${reason} ${message}`),
       },
@@ -91,6 +106,7 @@ export async function makeNode(): Promise<Node> {
         memoryUsage: async () => undefined,
         remove: async () => undefined,
       },
+      ...more(given, stop.signal),
     });
     running = pods.run(stop.signal);
   };
