@@ -71,9 +71,13 @@ export class AttachDetachController implements Controller {
 
   /** Most clusters never have such a volume, and pods change all the time. */
   #isNeeded(): boolean {
-    const { persistentVolumes, volumeAttachments } = this.#context.informers;
+    const { nodes, persistentVolumes, volumeAttachments } = this.#context.informers;
     if (volumeAttachments.size > 0) return true;
-    for (const { spec } of persistentVolumes.values()) if (spec?.csi !== undefined) return true;
+    for (const { spec } of persistentVolumes.values()) {
+      if ((spec?.csi ?? spec?.iscsi ?? spec?.fc) !== undefined) return true;
+    }
+    // What is left when the last volume has gone.
+    for (const { status } of nodes.values()) if (status?.volumesAttached?.length) return true;
     return false;
   }
 

@@ -9,6 +9,14 @@ import {
   type StoredVolume,
 } from "../persistent-volume-binder/claims.ts";
 import { isPodTerminal } from "../shared/pod-state.ts";
+import {
+  diskKey,
+  type DiskPlan,
+  isNetworkDisk,
+  networkDiskName,
+  planDisks,
+  type WantedDisk,
+} from "./network-disks.ts";
 
 export type StoredAttachment = Stored<VolumeAttachment>;
 export type StoredNode = Stored<Node>;
@@ -90,6 +98,29 @@ function volumesOf(pod: Stored<Pod>, view: AttachView): StoredVolume[] {
     if (claim?.status?.phase !== "Bound" || volume === undefined) return [];
     return isBoundTo(volume, claim) ? [volume] : [];
   });
+}
+
+/** Disks that pods of managed nodes want. */
+function wantedDisks(view: AttachView): WantedDisk[] {
+  const wanted = new Map<string, WantedDisk>();
+  for (const pod of view.pods) {
+    const node = pod.spec?.nodeName ?? "";
+    if (node === "" || isPodTerminal(pod) || (pod.spec?.volumes ?? []).length === 0) continue;
+    if (view.nodes.get(node)?.metadata.annotations?.[managedAnnotation] !== "true") continue;
+    for (const volume of volumesOf(pod, view)) {
+      const uniqueName = networkDiskName(volume);
+      if (uniqueName === undefined) continue;
+      const key = diskKey(uniqueName, node);
+      const pods = [...(wanted.get(key)?.pods ?? []), pod];
+      wanted.set(key, { uniqueName, volume, node, pods });
+    }
+  }
+  return [...wanted.values()];
+}
+
+/** As those of drivers, for what is told to pods. */
+function diskPlacement({ node, pods, uniqueName, volume }: WantedDisk): Placement {
+  return { attachment: diskKey(uniqueName, node), volume, driver: "", node, pods };
 }
 
 /** By name of the VolumeAttachment. */
@@ -183,15 +214,35 @@ export function planAttachments(view: AttachView): AttachPlan {
       shown.set(node, [...(shown.get(node) ?? []), uniqueName]);
   }
   const { attach, refused } = planNew(wanted, existing, attachments);
+  const disks = planDisksOf(view);
+  const waits = [recheckMs, disks.recheckMs].filter((ms) => ms !== undefined);
   return {
     attach,
-    refused,
+    refused: [...refused, ...disks.refused],
     detach,
-    unwanted,
-    report: reports(view.nodes.values(), shown),
+    unwanted: [...unwanted, ...disks.unwanted],
+    report: reports(view.nodes.values(), [shown, disks.attached]),
     wanted: [...wanted.values()],
-    recheckMs,
+    recheckMs: waits.length === 0 ? undefined : Math.min(...waits),
   };
+}
+
+function planDisksOf(view: AttachView): Omit<DiskPlan, "refused"> & Pick<AttachPlan, "refused"> {
+  const wanted = wantedDisks(view);
+  const plan = planDisks(view.nodes.values(), wanted, {
+    leaves: (node, uniqueName) => {
+      const since = view.unwantedSince(diskKey(uniqueName, node.metadata.name)) ?? view.now;
+      const verdict = judge(node, uniqueName, view.now - since);
+      return verdict.kind === "detach" ? undefined : verdict.ms;
+    },
+    isExclusive: (volume) => !allowsSeveralNodes(volume),
+  });
+  const placements = wanted.map(diskPlacement);
+  const refused = plan.refused.map((disk) => {
+    const placement = diskPlacement(disk);
+    return { placement, messages: multiAttachMessages(placement, placements) };
+  });
+  return { ...plan, refused };
 }
 
 function planNew(
@@ -250,14 +301,14 @@ function whoHasIt(local: readonly Stored<Pod>[], others: number): string {
 /** Other plug-ins' volumes in a node's status are left as they are. */
 function reports(
   nodes: Iterable<StoredNode>,
-  shown: ReadonlyMap<string, readonly string[]>,
+  shown: readonly ReadonlyMap<string, readonly string[]>[],
 ): AttachPlan["report"] {
   return [...nodes].flatMap((node) => {
     const { name } = node.metadata;
     const says = (node.status?.volumesAttached ?? []).map((each) => each.name);
     const wanted = [
-      ...says.filter((each) => !each.startsWith(uniquePrefix)),
-      ...(shown.get(name) ?? []),
+      ...says.filter((each) => !each.startsWith(uniquePrefix) && !isNetworkDisk(each)),
+      ...shown.flatMap((names) => names.get(name) ?? []),
     ];
     const same = JSON.stringify(says.toSorted()) === JSON.stringify(wanted.toSorted());
     return same ? [] : [{ node: name, names: wanted }];
