@@ -1,5 +1,5 @@
 // A node whose only process this is, so that its memory can be measured: test/docker/kubelet-streams/memory.test.ts starts
-// it with the port of a pod. Its port goes to stdout; it ends with its stdin.
+// it with the port of a pod. Its port goes to stdout, and what it holds for each byte of stdin; it ends with that.
 import type { StreamSession } from "../../../src/runtime/types.ts";
 import { dialHere, TestNode } from "../../component/kubelet-streams/node.ts";
 
@@ -43,7 +43,13 @@ const node = await TestNode.start({
   dial: async () => dialHere(podPort),
 });
 process.stdout.write(`${node.port}\n`);
-process.stdin.resume();
+process.stdin.on("data", () => {
+  // Else it would be measured how long garbage lies about. Buffers are freed behind a collection, and at the latest
+  // before the next one.
+  globalThis.gc?.();
+  globalThis.gc?.();
+  process.stdout.write(`${JSON.stringify(process.memoryUsage())}\n`);
+});
 process.stdin.once("end", () => {
   void node[Symbol.asyncDispose]();
 });
