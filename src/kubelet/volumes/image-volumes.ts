@@ -107,17 +107,16 @@ export class ImageVolumes {
         "the container engine keeps no layers of images that could be mounted (its storage driver overlay2 does)",
       );
     }
-    if (layers.length > 1) {
-      await mkdir(path, { recursive: true, mode: 0o750 });
-      const request = await overlayOf(layers, path);
-      await step("mountVolume");
-      await mounter.mount(request, signal);
-    } else {
-      // Nothing to stack: the one layer, or an image without content.
-      const [source = path] = layers;
-      await mkdir(path, { recursive: true, mode: 0o755 });
-      await bindVolume({ mounter, step }, { source, path, options: imageOptions }, signal);
+    await mkdir(path, { recursive: true, mode: 0o755 });
+    if (layers.length === 0) {
+      const empty = { source: path, path, options: imageOptions };
+      await bindVolume({ mounter, step }, empty, signal);
+      return path;
     }
+    // One layer is stacked on the empty directory: a mere bind of it could be made writable by whoever may mount.
+    const request = await overlayOf(layers.length === 1 ? [...layers, path] : layers, path);
+    await step("mountVolume");
+    await mounter.mount(request, signal);
     return path;
   }
 }

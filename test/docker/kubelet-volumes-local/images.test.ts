@@ -100,6 +100,9 @@ test("an image of one layer is shown too, also to containers that are started an
     const part = await node.run("web", "cat /a/file /file; echo x > /a/new", "part");
     assert.match(part.text, /^texttext/);
     assert.match(part.text, /Read-only file system/);
+    // Not even who may mount makes it writable: it is no part of the engine's own directory.
+    const [shown] = systemMounter.table().below(join(node.volumes("web"), "kubernetes.io~image"));
+    assert.deepEqual([shown?.type, shown?.superOptions.includes("ro")], ["overlay", true]);
     await node.restart();
     const { runtime } = node.fixture;
     const record = await runtime.podRecord(node.pod("web")?.metadata.uid ?? "", testSignal());
