@@ -3,16 +3,19 @@ import { stat } from "node:fs/promises";
 import { addAbortSignal } from "node:stream";
 
 import type { EventRecorder } from "../../api/event-types.ts";
+import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { spawnStreaming } from "../../lib/exec.ts";
 import type { Logger } from "../../lib/log.ts";
 import { podTarget } from "../pods/event-target.ts";
 import type { AssignedPod } from "../types.ts";
+import { namesIn } from "./names-in.ts";
 import { type OwnershipOrder, parseOwnershipReport } from "./ownership-report.ts";
 import { asyncTree, giveToGroup, rootMatches, type WalkResult } from "./ownership-walk.ts";
 import { VolumeError } from "./payload.ts";
 import type { ApplyOwnership } from "./plugin.ts";
+import { podPaths } from "./pod-paths.ts";
 
 export interface OwnershipDeps {
   readonly events: EventRecorder;
@@ -167,10 +170,21 @@ export async function applyOwnership(
   }
 }
 
-/** {@link applyOwnership} for the volumes of pods, as they were prepared. */
-export function fsGroupApplier(deps: OwnershipDeps): ApplyOwnership {
+/** Whether some container of the pod was ever started, by what each start leaves in the pod's directory. */
+async function hasStarted(rootDir: string, { metadata: { uid } }: AssignedPod): Promise<boolean> {
+  return (await namesIn(podPaths(rootDir, uid).containers)).length > 0;
+}
+
+/**
+ * {@link applyOwnership} for the volumes of pods, as they were prepared. No container is started before all of them are
+ * done, so that an agent that finds one leaves what containers have made of their files as it is.
+ */
+export function fsGroupApplier(
+  deps: OwnershipDeps & { readonly config: Pick<AgentConfig, "rootDir"> },
+): ApplyOwnership {
   return async ({ pod, prepared: { hostPath: path, readOnly } }, signal) => {
     const fsGroup = pod.spec?.securityContext?.fsGroup;
-    if (fsGroup !== undefined) await applyOwnership(deps, pod, { path, fsGroup, readOnly }, signal);
+    if (fsGroup === undefined || (await hasStarted(deps.config.rootDir, pod))) return;
+    await applyOwnership(deps, pod, { path, fsGroup, readOnly }, signal);
   };
 }

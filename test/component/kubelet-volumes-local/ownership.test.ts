@@ -17,7 +17,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { applyOwnership, type OwnershipDeps } from "../../../src/kubelet/volumes/ownership.ts";
+import {
+  applyOwnership,
+  fsGroupApplier,
+  type OwnershipDeps,
+} from "../../../src/kubelet/volumes/ownership.ts";
 import {
   asyncTree,
   giveToGroup,
@@ -334,5 +338,27 @@ test("a walk that is given up ends its process", async () => {
     await systemClock.sleep(20, signal);
     stop.abort();
     await assert.rejects(work, { name: "AbortError" });
+  });
+});
+
+test("an agent that finds containers of the pod leaves their files as they have made them", async () => {
+  await inTemporary(async (rootDir) => {
+    const path = join(rootDir, "data");
+    await mkdir(path);
+    await writeFile(join(path, "file"), "", { mode: 0o600 });
+    const apply = fsGroupApplier({ ...deps(), config: { rootDir } });
+    const volume = { name: "data" };
+    const request = {
+      pod: podWith("Always"),
+      spec: { name: "data", volume, readOnly: false },
+      prepared: { hostPath: path, readOnly: false, ownership: "tree" as const },
+    };
+    await apply(request, signal);
+    assert.equal(await look(join(path, "file")), `0:${gid} 660`);
+    await chmod(join(path, "file"), 0o600);
+    // What the pod's directory has as soon as a container was started.
+    await mkdir(join(rootDir, "pods/uid-1/containers/web"), { recursive: true });
+    await apply(request, signal);
+    assert.equal(await look(join(path, "file")), `0:${gid} 600`);
   });
 });
