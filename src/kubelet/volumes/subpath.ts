@@ -7,7 +7,9 @@ import {
   open,
   readlink,
   realpath,
+  rmdir,
   stat,
+  unlink,
   writeFile,
 } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
@@ -132,20 +134,44 @@ async function isSameFile(handle: FileHandle, path: string): Promise<boolean> {
   return wanted.dev === found.dev && wanted.ino === found.ino;
 }
 
+/** What is bound over; false when there is something already. */
+async function makePlaceholder(target: string, isDirectory: boolean): Promise<boolean> {
+  try {
+    if (isDirectory) await mkdir(target, { mode: 0o750 });
+    else await writeFile(target, "", { flag: "wx", mode: 0o640 });
+    return true;
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error;
+    return false;
+  }
+}
+
+async function removePlaceholder(target: string): Promise<void> {
+  try {
+    await rmdir(target);
+  } catch (error) {
+    if (errorCode(error) !== "ENOTDIR") throw error;
+    await unlink(target);
+  }
+}
+
 async function bindOpened(
   handle: FileHandle,
   target: string,
   mounter: Mounter,
   signal: AbortSignal,
 ): Promise<void> {
-  const stats = await handle.stat();
+  const isDirectory = (await handle.stat()).isDirectory();
   await mkdir(dirname(target), { recursive: true, mode: 0o750 });
-  if (stats.isDirectory()) await mkdir(target, { recursive: true, mode: 0o750 });
-  else await writeFile(target, "", { flag: "a", mode: 0o640 });
-  if (mounter.table().at(target) !== undefined) {
-    if (await isSameFile(handle, target)) return;
-    // What a container of before was shown has been replaced: one that starts now gets what is there now.
-    await mounter.unmount(target, signal);
+  if (!(await makePlaceholder(target, isDirectory))) {
+    if (mounter.table().at(target) !== undefined) {
+      if (await isSameFile(handle, target)) return;
+      // What a container of before was shown has been replaced: one that starts now gets what is there now.
+      await mounter.unmount(target, signal);
+    }
+    // It may have been a file and be a directory now.
+    await removePlaceholder(target);
+    await makePlaceholder(target, isDirectory);
   }
   // mount(8) is another process: it reaches our descriptor by our process id.
   const self = await readlink("/proc/self");

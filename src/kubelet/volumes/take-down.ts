@@ -4,7 +4,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { StepHook } from "../steps.ts";
-import type { MountEntry } from "./mount-table.ts";
+import type { MountEntry, MountTable } from "./mount-table.ts";
 import type { Mounter } from "./mounter.ts";
 import { namesIn } from "./names-in.ts";
 import { Operations, type Standing, type Work } from "./operations.ts";
@@ -64,28 +64,40 @@ export class TakeDown {
    */
   async pod(uid: string, paths: PodPaths, signal: AbortSignal): Promise<void> {
     const there = new Set(await namesIn(paths.root));
-    const roots = [paths.subPaths, paths.volumes, paths.volumeDevices].filter((directory) =>
-      there.has(basename(directory)),
-    );
-    if (roots.includes(paths.subPaths)) {
+    // Read once: with a hundred pods the kernel takes milliseconds to write it.
+    let table: MountTable | undefined;
+    const mounts = (path: string): readonly MountEntry[] =>
+      (table ??= this.#options.mounter.table()).below(path);
+    const { subPaths } = paths;
+    if (there.has(basename(subPaths))) {
       // They show what is in volumes, which are in use for as long.
-      await this.#round(uid, new Map([[paths.subPaths, this.#removal(paths.subPaths)]]), signal);
+      const removal: Work<void> = async (stop) => this.#remove(subPaths, mounts(subPaths), stop);
+      await this.#round(uid, new Map([[subPaths, removal]]), signal);
     }
     const works = new Map<string, Work<void>>();
+    const roots = [paths.volumes, paths.volumeDevices].filter((root) => there.has(basename(root)));
     for (const root of roots) {
-      if (root === paths.subPaths) continue;
       for (const plugin of await namesIn(root)) {
         for (const name of await namesIn(join(root, plugin))) {
           const path = join(root, plugin, name);
-          works.set(path, async (stop) => this.#volume(uid, path, stop));
+          works.set(path, async (stop) => {
+            await this.#askPlugin(uid, path, stop);
+            await this.#remove(path, mounts(path), stop);
+            // The last of its kind.
+            await removeEmpty(dirname(path));
+          });
         }
       }
     }
     await this.#round(uid, works, signal);
     // Only empty directories are left, unless somebody has mounted or put something between them.
-    const rest = roots.filter((root) => root !== paths.subPaths);
-    const removals = rest.map((root) => [root, this.#removal(root, true)] as const);
-    await this.#round(uid, new Map(removals), signal);
+    const rest = roots.map((root): [string, Work<void>] => [
+      root,
+      async (stop) => {
+        if (!(await this.#removeIfEmpty(root))) await this.remove(root, stop);
+      },
+    ]);
+    await this.#round(uid, new Map(rest), signal);
     this.#slow.delete(uid);
     await this.#operations.stop(uid, signal);
   }
@@ -96,7 +108,7 @@ export class TakeDown {
    * @throws {VolumeError} with the exact path that does not go.
    */
   async remove(path: string, signal: AbortSignal): Promise<void> {
-    await this.#remove(path, false, signal);
+    await this.#remove(path, this.#options.mounter.table().below(path), signal);
   }
 
   /** Resolves when nothing goes on any more. Call after the signal has aborted. */
@@ -114,35 +126,31 @@ export class TakeDown {
     return true;
   }
 
-  #removal(path: string, maybeEmpty = false): Work<void> {
-    return async (signal) => this.#remove(path, maybeEmpty, signal);
+  async #askPlugin(podUID: string, path: string, signal: AbortSignal): Promise<void> {
+    const directory = basename(dirname(path));
+    const plugin = this.#options.plugins.find((each) => each.directory === directory);
+    await plugin?.tearDown?.({ podUID, name: basename(path), path }, signal);
   }
 
-  async #remove(path: string, maybeEmpty: boolean, signal: AbortSignal): Promise<void> {
+  /** @param mounts What is to be unmounted first. What is mounted besides ends the removal. */
+  async #remove(path: string, mounts: readonly MountEntry[], signal: AbortSignal): Promise<void> {
     const { mounter, removeTree, step } = this.#options;
-    const mounts = maybeEmpty ? [] : mounter.table().below(path);
+    for (const mount of mounts) await this.#unmount(path, mount, signal);
     if (mounts.length > 0) {
-      for (const mount of mounts) await this.#unmount(path, mount, signal);
-      // A removal must never reach into something that is still mounted: that would be other people's data.
+      // What was a mount point rarely holds anything itself.
+      if (await this.#removeIfEmpty(path)) return;
       const left = mounter.table().below(path);
       if (left.length > 0) {
         throw new VolumeError(`still mounted: ${left.map((mount) => mount.path).join(", ")}`);
       }
     }
     await step("removeVolume");
-    // What was a mount point rarely holds anything itself.
-    if ((maybeEmpty || mounts.length > 0) && (await removeEmpty(path))) return;
-    if (maybeEmpty) await this.#remove(path, false, signal);
-    else await removeTree(path, signal);
+    await removeTree(path, signal);
   }
 
-  async #volume(podUID: string, path: string, signal: AbortSignal): Promise<void> {
-    const directory = basename(dirname(path));
-    const plugin = this.#options.plugins.find((each) => each.directory === directory);
-    await plugin?.tearDown?.({ podUID, name: basename(path), path }, signal);
-    await this.remove(path, signal);
-    // The last of its kind.
-    await removeEmpty(dirname(path));
+  async #removeIfEmpty(path: string): Promise<boolean> {
+    await this.#options.step("removeVolume");
+    return removeEmpty(path);
   }
 
   async #unmount(volume: string, mount: MountEntry, signal: AbortSignal): Promise<void> {

@@ -184,7 +184,8 @@ export class Volumes {
         // Of each image that a volume has had, its own.
         const shown = image === undefined ? mount.name : `${mount.name}@${basename(image)}`;
         hostPath = this.paths(pod.metadata.uid).subPath(shown, container.name, index);
-        await this.#bind(source.hostPath, subPath, hostPath, signal).catch((error: unknown) => {
+        const binding = { source: source.hostPath, subPath, target: hostPath };
+        await this.#bind(pod, mount.name, binding, signal).catch((error: unknown) => {
           if (!(error instanceof VolumeError)) throw error;
           const problem = subPathError(mount, container.name, error);
           throw image === undefined
@@ -284,11 +285,18 @@ export class Volumes {
     return this.#prepared.get(pod.metadata.uid)?.get(name)?.prepared;
   }
 
-  async #bind(source: string, subPath: string, target: string, signal: AbortSignal): Promise<void> {
+  async #bind(
+    pod: AssignedPod,
+    volume: string,
+    { source, subPath, target }: Record<"source" | "subPath" | "target", string>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { mounter, step } = this.#options;
     // Nothing of a file system that may hang is looked at by our own threads before it has answered another process.
-    const mount = mounter.table().containing(source);
-    if (mount !== undefined && mayHang(mount)) await mounter.answers(source, signal);
+    if (!isOfThisNode(pod.spec?.volumes?.find(({ name }) => name === volume))) {
+      const mount = mounter.table().containing(source);
+      if (mount !== undefined && mayHang(mount)) await mounter.answers(source, signal);
+    }
     await step("bindSubPath");
     await bindSubPath(source, subPath, target, mounter, signal);
   }
@@ -354,6 +362,12 @@ export class Volumes {
     await step("applyOwnership");
     await applyOwnership({ pod, spec, prepared }, signal);
   }
+}
+
+/** Whether the agent itself has made what is in a volume, on this node. */
+function isOfThisNode(volume: Volume | undefined): boolean {
+  const { configMap, downwardAPI, emptyDir, image, projected, secret } = volume ?? {};
+  return (configMap ?? downwardAPI ?? emptyDir ?? image ?? projected ?? secret) !== undefined;
 }
 
 /** What volumes show of the pod itself. */

@@ -201,6 +201,16 @@ describe("a subPath", () => {
       await bind();
       assert.equal(await readFile(target, "utf8"), "new");
       assert.equal(systemMounter.table().below(target).length, 1);
+      // And if it has become something else altogether.
+      await rm(join(volume, "file"));
+      await mkdir(join(volume, "file/inside"), { recursive: true });
+      await bind();
+      assert.deepEqual(await readdir(target), ["inside"]);
+      await rm(join(volume, "file"), { recursive: true });
+      await writeFile(join(volume, "file"), "a file again");
+      await bind();
+      assert.equal(await readFile(target, "utf8"), "a file again");
+      assert.equal(systemMounter.table().below(target).length, 1);
     });
   });
 
