@@ -49,9 +49,42 @@ export class Attachments {
    * @throws {AttachError} when it takes long because it failed; {@link VolumeError} naming what is missing otherwise.
    */
   async wait(volume: VolumeID, signal: AbortSignal): Promise<void> {
+    const missing = await this.#wait(uniqueVolumeName(volume), signal);
+    if (missing === undefined) return;
+    await this.#refusal(volume, signal);
+    throw new VolumeError(missing);
+  }
+
+  /** A pod is to have a volume without a driver, named as the node's status names it. */
+  hold(name: string, podUID: string): void {
+    this.#options.inUse.add(name, podUID);
+  }
+
+  /**
+   * As {@link wait}, for such a volume.
+   *
+   * @throws {VolumeError} naming what is missing.
+   */
+  async waitFor(name: string, signal: AbortSignal): Promise<void> {
+    const missing = await this.#wait(name, signal);
+    if (missing !== undefined) throw new VolumeError(missing);
+  }
+
+  /** The pod has such a volume no more. @param gone Nothing of it is left on this node. */
+  letGo(name: string, podUID: string, gone: boolean): void {
+    this.#options.inUse.release(name, podUID);
+    if (gone) this.#options.inUse.drop(name);
+  }
+
+  /** Tells of volumes of a former run that are still on this node. */
+  keepWhile(onDisk: (name: string) => boolean): void {
+    this.#options.inUse.keepWhile(onDisk);
+  }
+
+  /** What is still missing after that time; undefined when the volume is attached. */
+  async #wait(name: string, signal: AbortSignal): Promise<string | undefined> {
     const { clock, node } = this.#options;
-    const name = uniqueVolumeName(volume);
-    if (this.#missing(name) === undefined) return;
+    if (this.#missing(name) === undefined) return undefined;
     const { promise: attached, resolve } = Promise.withResolvers<void>();
     const unsubscribe = node.subscribe(() => {
       if (this.#missing(name) === undefined) resolve();
@@ -65,10 +98,7 @@ export class Attachments {
       unsubscribe();
     }
     signal.throwIfAborted();
-    const missing = this.#missing(name);
-    if (missing === undefined) return;
-    await this.#refusal(volume, signal);
-    throw new VolumeError(missing);
+    return this.#missing(name);
   }
 
   /**

@@ -13,6 +13,18 @@ import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
 import type { VolumeSpec } from "./plugin.ts";
 
+/** How controllers keep a disk from being on two nodes at once: by names in the status of nodes. */
+export interface DiskAttachments {
+  /** The node's status names the volume from now on, for this pod. */
+  hold(name: string, podUID: string): void;
+  /** @throws {VolumeError} while the controllers have not given the volume to this node. */
+  waitFor(name: string, signal: AbortSignal): Promise<void>;
+  /** The pod has it no more. @param gone Nothing of it is left on this node. */
+  letGo(name: string, podUID: string, gone: boolean): void;
+  /** A name that the status had before this process began stays while `onDisk` says so. */
+  keepWhile(onDisk: (name: string) => boolean): void;
+}
+
 /** What plug-ins of disks and of network file systems work with. */
 export interface DiskPluginDeps {
   readonly config: Pick<AgentConfig, "rootDir">;
@@ -23,6 +35,14 @@ export interface DiskPluginDeps {
   readonly programs: HostPrograms;
   readonly step: StepHook;
   readonly kernel?: KernelPaths;
+  /** Default: nobody but this node has its disks. */
+  readonly attachments?: DiskAttachments;
+}
+
+/** Whether only one node at a time may have the volume: its modes allow no other. */
+export function isExclusive({ persistent }: VolumeSpec): boolean {
+  const modes = persistent?.volume.spec?.accessModes ?? [];
+  return modes.length > 0 && !modes.includes("ReadWriteMany") && !modes.includes("ReadOnlyMany");
 }
 
 /** What mount(8) is given for a volume: the PersistentVolume's own, and `ro` where nobody may write. */

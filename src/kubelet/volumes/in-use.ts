@@ -8,6 +8,7 @@ export class VolumesInUse {
   readonly #listeners = new Set<() => void>();
   /** Of a former run of the agent: undefined until what it left on disk was looked at. */
   #left: ReadonlySet<string> | undefined;
+  readonly #onDisk: ((volume: string) => boolean)[] = [];
 
   /** A pod is to have the volume. */
   add(volume: string, user: string): void {
@@ -44,6 +45,11 @@ export class VolumesInUse {
     this.#tell();
   }
 
+  /** For volumes that lie on disk under a name of their own: whether one that was reported before is still there. */
+  keepWhile(onDisk: (volume: string) => boolean): void {
+    this.#onDisk.push(onDisk);
+  }
+
   /**
    * The list as it should be.
    *
@@ -52,7 +58,10 @@ export class VolumesInUse {
    */
   list(reported: readonly string[] | undefined): string[] | undefined {
     const left = this.#left;
-    const before = (reported ?? []).filter((volume) => left === undefined || left.has(volume));
+    const before = (reported ?? []).filter(
+      (volume) =>
+        left === undefined || left.has(volume) || this.#onDisk.some((onDisk) => onDisk(volume)),
+    );
     const now = [...new Set([...before, ...this.#users.keys()])].toSorted();
     return now.length === 0 && reported === undefined ? undefined : now;
   }

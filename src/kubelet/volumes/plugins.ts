@@ -52,7 +52,11 @@ export interface PluginDeps {
 
 /** All types of volume that this node knows. The first that supports a volume has it. */
 export function volumePlugins(deps: PluginDeps): readonly VolumePlugin[] {
-  const forDisks = { ...deps, programs: deps.programs ?? systemPrograms };
+  const forDisks = {
+    ...deps,
+    programs: deps.programs ?? systemPrograms,
+    ...(deps.csi === undefined ? {} : { attachments: deps.csi.attachments }),
+  };
   return [
     emptyDirPlugin(deps),
     hostPathPlugin(deps),

@@ -16,6 +16,8 @@ export interface IscsiDisk {
   /** The one that is used: a copy with a name of its own where the volume has an initiator name. */
   readonly iface: string;
   readonly initiatorName: string;
+  /** Of a PersistentVolume: what the status of nodes calls it. */
+  readonly uniqueName?: string;
 }
 
 /** How a volume logs in and what it holds, beside {@link IscsiDisk}. */
@@ -28,6 +30,7 @@ export interface IscsiAccess {
 }
 
 const defaultPort = 3260;
+const uniquePrefix = "kubernetes.io/iscsi/";
 
 function withPort(portal: string): string {
   return portal.includes(":") && !portal.endsWith("]") ? portal : `${portal}:${defaultPort}`;
@@ -80,6 +83,9 @@ export function iscsiDisk(
       initialIface,
       iface: initiatorName === "" ? initialIface : `${first}:${name}`,
       initiatorName,
+      ...(persistent === undefined
+        ? {}
+        : { uniqueName: `${uniquePrefix}${source.targetPortal}:${source.iqn}:${source.lun}` }),
     },
     access: {
       fsType: source.fsType ?? "",
@@ -101,6 +107,7 @@ export function formatRecord(disk: IscsiDisk): string {
     InitIface: disk.initialIface,
     Iface: disk.iface,
     InitiatorName: disk.initiatorName,
+    ...(disk.uniqueName === undefined ? {} : { UniqueName: disk.uniqueName }),
   });
 }
 
@@ -131,12 +138,21 @@ export function parseRecord(text: string): IscsiDisk | undefined {
     initialIface: word("InitIface"),
     iface: word("Iface"),
     initiatorName: word("InitiatorName"),
+    ...(word("UniqueName") === "" ? {} : { uniqueName: word("UniqueName") }),
   };
 }
 
 /** Directory of the target at its first portal; what follows is the LUN. */
 export function targetPrefix({ iqn, portals: [portal = ""] }: IscsiDisk): string {
   return `${portal}-${iqn}-lun-`;
+}
+
+/** Last part of {@link sharedName} of the disk that a node's status names; undefined for other volumes. */
+export function sharedNameOf(uniqueName: string): string | undefined {
+  const found = /^kubernetes\.io\/iscsi\/(.+):((?:iqn|eui|naa)\..+):(\d+)$/.exec(uniqueName);
+  if (found === null) return undefined;
+  const [, portal = "", iqn = "", lun = ""] = found;
+  return `${withPort(portal)}-${iqn}-lun-${lun}`;
 }
 
 /** Below the plug-in's directory: where the disk is mounted for all pods, or is known as a device. */

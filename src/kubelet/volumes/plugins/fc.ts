@@ -1,3 +1,4 @@
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { FCVolumeSource } from "../../../api/types.gen.ts";
@@ -5,7 +6,12 @@ import { errorMessage } from "../../../lib/errors.ts";
 import { isRecord } from "../../../lib/guard.ts";
 import { isDevicePath, mapDevice, mappedDevice, unmapDevice } from "../block-map.ts";
 import { isBlock } from "../claims.ts";
-import { type DiskPluginDeps, tellingMismatch, volumeOptions } from "../disk-plugin.ts";
+import {
+  type DiskPluginDeps,
+  isExclusive,
+  tellingMismatch,
+  volumeOptions,
+} from "../disk-plugin.ts";
 import { DiskRecords } from "../disk-records.ts";
 import { runChecked } from "../host-programs.ts";
 import {
@@ -21,7 +27,7 @@ import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
 import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
-import { bindVolume, unmountAll } from "../volume-bind.ts";
+import { bindVolume, removeEmpty, unmountAll } from "../volume-bind.ts";
 
 const directory = "kubernetes.io~fc";
 const programMs = 30_000;
@@ -67,6 +73,26 @@ interface FibreChannelDisk {
   /** Below the plug-in's directory. */
   readonly name: string;
   readonly source: Pick<FCVolumeSource, "lun" | "targetWWNs" | "wwids">;
+  /** Of a PersistentVolume: what the status of nodes calls it. */
+  readonly uniqueName?: string;
+}
+
+const uniquePrefix = "kubernetes.io/fc/";
+
+/** As Go prints lists. */
+function uniqueNameOf({ lun, targetWWNs = [], wwids = [] }: FibreChannelDisk["source"]): string {
+  return targetWWNs.length > 0 && lun !== undefined
+    ? `${uniquePrefix}[${targetWWNs.join(" ")}]:${lun}`
+    : `${uniquePrefix}[${wwids.join(" ")}]`;
+}
+
+/** Below the plug-in's directory, of a disk that a node's status names. */
+function sharedNameOf(uniqueName: string): string | undefined {
+  const found = /^kubernetes\.io\/fc\/\[([^\]]*)\](?::(\d+))?$/.exec(uniqueName);
+  if (found === null) return undefined;
+  const [, words = "", lun] = found;
+  const name = words.replaceAll(" ", "-");
+  return lun === undefined ? name : `${name}-lun-${lun}`;
 }
 
 function parseDisk(text: string): FibreChannelDisk | undefined {
@@ -81,7 +107,12 @@ function parseDisk(text: string): FibreChannelDisk | undefined {
       wwids: words(wwids),
       ...(typeof lun === "number" ? { lun } : {}),
     };
-    return { name: diskNames(source).name, source };
+    const { uniqueName } = value;
+    return {
+      name: diskNames(source).name,
+      source,
+      ...(typeof uniqueName === "string" ? { uniqueName } : {}),
+    };
   } catch {
     // Damaged: nothing can be told from it.
     return undefined;
@@ -126,8 +157,36 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     return multipathDevice(link, kernel) ?? link;
   }
 
-  function sharedPath(name: string): string {
-    return join(config.rootDir, "plugins/kubernetes.io/fc", name);
+  function sharedPath(name: string, block: boolean): string {
+    const root = join(config.rootDir, "plugins/kubernetes.io/fc");
+    return block ? join(root, "volumeDevices", name) : join(root, name);
+  }
+
+  function isKnown(spec: VolumeSpec, path: string): boolean {
+    return mounter.table().at(isBlock(spec) ? mappedDevice(path) : path) !== undefined;
+  }
+
+  function diskOf(spec: VolumeSpec, source: FCVolumeSource): FibreChannelDisk {
+    const own = spec.persistent === undefined ? {} : { uniqueName: uniqueNameOf(source) };
+    return { name: diskNames(source).name, source, ...own };
+  }
+
+  /** Waits, if it has to, until no other node may have the disk. From here on the pod's directory has to be taken down. */
+  async function claim(
+    spec: VolumeSpec,
+    source: FCVolumeSource,
+    { path, pod, signal }: SetUpContext,
+  ): Promise<void> {
+    const disk = diskOf(spec, source);
+    const known = isKnown(spec, path);
+    if (!known) {
+      await step("mountVolume");
+      await records.write(path, disk);
+    }
+    const { attachments } = deps;
+    if (attachments === undefined || disk.uniqueName === undefined) return;
+    attachments.hold(disk.uniqueName, pod.metadata.uid);
+    if (!known && isExclusive(spec)) await attachments.waitFor(disk.uniqueName, signal);
   }
 
   async function setUpDisk(
@@ -136,20 +195,18 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     { path, signal }: SetUpContext,
   ): Promise<PreparedVolume> {
     const readOnly = spec.readOnly || (source.readOnly ?? false);
-    const disk = { name: diskNames(source).name, source };
+    const disk = diskOf(spec, source);
     const block = isBlock(spec);
-    const known = mounter.table().at(block ? mappedDevice(path) : path) !== undefined;
-    if (!known) {
-      await step("mountVolume");
-      await records.write(path, disk);
-    }
+    const known = isKnown(spec, path);
     if (block) {
+      // Nothing but the sign that the disk is on this node.
+      await mkdir(sharedPath(disk.name, true), { recursive: true, mode: 0o750 });
       const device = known ? mappedDevice(path) : await findDevice(source, signal);
       const hostPath = await mapDevice(deps, { device, path, readOnly }, signal);
       return { hostPath, readOnly, ownership: "done" };
     }
     const options = volumeOptions(spec, readOnly);
-    const target = sharedPath(disk.name);
+    const target = sharedPath(disk.name, false);
     if (!known) {
       const device = await findDevice(source, signal);
       const { fsType = "" } = source;
@@ -168,7 +225,7 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     const name = link === undefined ? undefined : deviceName(link);
     const own = name === undefined ? undefined : join(dev, name);
     const above = own === undefined ? undefined : multipathDevice(own, kernel);
-    const sources = [mounter.table().at(sharedPath(disk.name))?.source, own, above];
+    const sources = [mounter.table().at(sharedPath(disk.name, false))?.source, own, above];
     for (const other of records.others(path)) {
       const mounted = mounter.table().at(other);
       const same =
@@ -202,15 +259,31 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     }
   }
 
-  async function release(disk: FibreChannelDisk, path: string, signal: AbortSignal): Promise<void> {
+  /** @returns Whether nothing of the disk is in use on this node. */
+  async function release(
+    disk: FibreChannelDisk,
+    path: string,
+    signal: AbortSignal,
+  ): Promise<boolean> {
     if (isDevicePath(path)) await unmapDevice(deps, path, signal);
-    if (await isUsedElsewhere(disk, path)) return;
+    if (await isUsedElsewhere(disk, path)) return false;
     const device = findLink(disk.source);
-    if (!isDevicePath(path)) await unmountShared(deps, sharedPath(disk.name), signal);
-    if (device === undefined) return;
+    if (isDevicePath(path)) await removeEmpty(sharedPath(disk.name, true));
+    else await unmountShared(deps, sharedPath(disk.name, false), signal);
+    if (device === undefined) return true;
     await step("unmountVolume");
     await removeDevice(device, signal);
+    return true;
   }
+
+  /** By the directory of its shared mount, or by its sign as a device. */
+  function isOnNode(uniqueName: string): boolean {
+    const name = sharedNameOf(uniqueName);
+    if (name === undefined) return false;
+    return [false, true].some((block) => namesIn(sharedPath("", block)).includes(name));
+  }
+
+  deps.attachments?.keepWhile(isOnNode);
 
   return {
     directory,
@@ -219,17 +292,21 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     async setUp(spec, context) {
       const source = fcSource(spec);
       if (source === undefined) throw new VolumeError(notFound);
+      await claim(spec, source, context);
       return locks.hold(diskNames(source).name, async () => setUpDisk(spec, source, context));
     },
 
-    async tearDown({ path }, signal) {
+    async tearDown({ path, podUID }, signal) {
       if (!isDevicePath(path)) await unmountAll(mounter, path, signal);
       const disk = await records.read(path);
       // Without a record nothing was begun.
       if (disk === undefined) return;
       await locks.hold(disk.name, async () => {
-        await release(disk, path, signal);
+        const gone = await release(disk, path, signal);
         await records.remove(path);
+        if (disk.uniqueName !== undefined) {
+          deps.attachments?.letGo(disk.uniqueName, podUID, gone);
+        }
       });
     },
 

@@ -3,7 +3,12 @@ import { dirname, join } from "node:path";
 import { errorMessage } from "../../../lib/errors.ts";
 import { isDevicePath, mapDevice, mappedDevice, unmapDevice } from "../block-map.ts";
 import { isBlock } from "../claims.ts";
-import { type DiskPluginDeps, tellingMismatch, volumeOptions } from "../disk-plugin.ts";
+import {
+  type DiskPluginDeps,
+  isExclusive,
+  tellingMismatch,
+  volumeOptions,
+} from "../disk-plugin.ts";
 import { DiskRecords } from "../disk-records.ts";
 import {
   formatRecord,
@@ -12,6 +17,7 @@ import {
   type IscsiDisk,
   parseRecord,
   sharedName,
+  sharedNameOf,
   targetPrefix,
 } from "../iscsi/disk.ts";
 import { lunDevices, multipathDevice, namesIn } from "../kernel-devices.ts";
@@ -134,9 +140,6 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
       return { hostPath, readOnly, ownership: "done" };
     }
     const login = await credentials(access, signal);
-    // From here on the pod's directory tells what has to be undone.
-    await step("mountVolume");
-    await records.write(path, disk);
     if (mounter.table().at(shared) === undefined) await records.write(shared, disk);
     await step("mountVolume");
     const device = await sessions.attach(disk, login, signal);
@@ -153,10 +156,11 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
     return { ...prepared, ownership: owned ? "done" : "tree" };
   }
 
-  async function release(disk: IscsiDisk, path: string, signal: AbortSignal): Promise<void> {
+  /** @returns Whether nothing of the disk is left on this node. */
+  async function release(disk: IscsiDisk, path: string, signal: AbortSignal): Promise<boolean> {
     const block = isDevicePath(path);
     if (block) await unmapDevice(deps, path, signal);
-    if (await isUsedElsewhere(disk, path)) return;
+    if (await isUsedElsewhere(disk, path)) return false;
     const shared = sharedPath(disk, block);
     if (!block) await unmountShared(deps, shared, signal);
     await records.remove(shared);
@@ -164,8 +168,38 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
     await removeEmpty(dirname(shared));
     await step("unmountVolume");
     await sessions.detach(disk, !targetIsBusy(disk), signal);
+    return true;
   }
 
+  function isOnNode(uniqueName: string): boolean {
+    const name = sharedNameOf(uniqueName);
+    if (name === undefined) return false;
+    return [root, join(root, "volumeDevices")].some((parent) =>
+      namesIn(parent)
+        .filter((each) => each.startsWith("iface-"))
+        .some((iface) => namesIn(join(parent, iface)).includes(name)),
+    );
+  }
+
+  /** Waits, if it has to, until no other node may have the disk. From here on the pod's directory has to be taken down. */
+  async function claim(
+    spec: VolumeSpec,
+    disk: IscsiDisk,
+    { path, pod, signal }: SetUpContext,
+  ): Promise<void> {
+    const { attachments } = deps;
+    const known = isBlock(spec) ? mappedDevice(path) : path;
+    const mounted = mounter.table().at(known) !== undefined;
+    if (!mounted) {
+      await step("mountVolume");
+      await records.write(path, disk);
+    }
+    if (attachments === undefined || disk.uniqueName === undefined) return;
+    attachments.hold(disk.uniqueName, pod.metadata.uid);
+    if (!mounted && isExclusive(spec)) await attachments.waitFor(disk.uniqueName, signal);
+  }
+
+  deps.attachments?.keepWhile(isOnNode);
   return {
     directory,
     supports: ({ persistent, volume }) =>
@@ -176,17 +210,21 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
       if (found === undefined) {
         throw new VolumeError("Spec does not reference an ISCSI volume type");
       }
+      await claim(spec, found.disk, context);
       return locks.hold(found.disk.iqn, async () => setUpDisk(spec, found, context));
     },
 
-    async tearDown({ path }: VolumeOnDisk, signal) {
+    async tearDown({ path, podUID }: VolumeOnDisk, signal) {
       if (!isDevicePath(path)) await unmountAll(mounter, path, signal);
       const disk = await records.read(path);
       // Without a record nothing was begun.
       if (disk === undefined) return;
       await locks.hold(disk.iqn, async () => {
-        await release(disk, path, signal);
+        const gone = await release(disk, path, signal);
         await records.remove(path);
+        if (disk.uniqueName !== undefined) {
+          deps.attachments?.letGo(disk.uniqueName, podUID, gone);
+        }
       });
     },
 
