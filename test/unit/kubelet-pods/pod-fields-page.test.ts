@@ -58,12 +58,25 @@ const required = [
   "VolumeDevice",
   "PersistentVolumeSpec",
   "PersistentVolumeClaimVolumeSource",
+  "ConfigMapVolumeSource",
+  "SecretVolumeSource",
+  "KeyToPath",
+  "DownwardAPIVolumeSource",
+  "DownwardAPIVolumeFile",
+  "ProjectedVolumeSource",
+  "VolumeProjection",
+  "ConfigMapProjection",
+  "SecretProjection",
+  "DownwardAPIProjection",
+  "ServiceAccountTokenProjection",
+  "ClusterTrustBundleProjection",
 ];
 
 const testFolders: Readonly<Record<string, readonly string[]>> = {
   unit: ["test/unit/kubelet-pods", "test/unit/kubelet-volumes-local"],
   component: [
     "test/component/kubelet-pods",
+    "test/component/kubelet-objects",
     "test/component/kubelet-volumes-local",
     "test/component/kubelet-claims",
   ],
