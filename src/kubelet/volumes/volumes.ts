@@ -101,12 +101,9 @@ export class Volumes {
     return names.filter((name) => podUID.test(name));
   }
 
-  /** Makes the pod's own directories. */
+  /** Makes the pod's own directories; those of its volumes come with them. */
   async makeDirectories(uid: string): Promise<void> {
-    const paths = this.paths(uid);
-    for (const directory of [paths.volumes, paths.containers]) {
-      await mkdir(directory, { recursive: true, mode: 0o750 });
-    }
+    await mkdir(this.paths(uid).containers, { recursive: true, mode: 0o750 });
   }
 
   /** Something that the pod's volumes are made of has changed. */
