@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdir, writeFile } from "node:fs/promises";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdir, readlink, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -125,6 +126,32 @@ test("a pod that waits for its volumes says so after two minutes, with their nam
     // It comes without waiting for the next try.
     world.api.put(CONFIG_MAPS, { metadata: { name: "never", namespace: "default" }, data: {} });
     await world.until("ready", () => isReady(world, "web"));
+  });
+});
+
+test("a volume that somebody has unmounted or emptied is made again at the next look", async () => {
+  await withWorld(async (world, clock) => {
+    world.api.put(CONFIG_MAPS, {
+      metadata: { name: "c", namespace: "default" },
+      data: { key: "word" },
+    });
+    world.start();
+    const { metadata } = world.api.put<Pod>(
+      PODS,
+      podWith("web", [{ name: "c", configMap: { name: "c" } }]),
+    );
+    await world.until("ready", () => isReady(world, "web"));
+    const volumes = join(world.rootDir, "pods", metadata.uid, "volumes");
+    const memory = join(volumes, "kubernetes.io~empty-dir/memory");
+    const config = join(volumes, "kubernetes.io~configmap/c");
+    assert(world.mounter.mounted.delete(memory));
+    await rm(join(config, "key"));
+    await writeFile(join(config, await readlink(join(config, "..data")), "key"), "forged");
+    clock.ahead(90_000);
+    await world.until("mounted again", () => world.mounter.mounted.has(memory));
+    await world.until("looked at", () => existsSync(join(config, "key")));
+    await world.until("written again", () => readFileSync(join(config, "key"), "utf8") === "word");
+    assert.equal(world.runtime.starts.get("web"), 1, "nothing was restarted for it");
   });
 });
 
