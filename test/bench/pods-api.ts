@@ -55,6 +55,10 @@ export class Api {
     return new Api(cluster.cluster.server, agent);
   }
 
+  get port(): number {
+    return Number(new URL(this.#server).port);
+  }
+
   async #open(method: string, path: string, body: string): Promise<IncomingMessage> {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const type = method === "PATCH" ? "application/merge-patch+json" : "application/json";

@@ -1,6 +1,6 @@
 // What test/bench/volumes.ts runs on its machine. Arguments: kubeconfig, the kubelet's root directory, process id of the
 // agent, options as JSON. Progress goes to stderr, one JSON object to stdout.
-import { type FSWatcher, readFileSync, watch } from "node:fs";
+import { type FSWatcher, readdirSync, readFileSync, readlinkSync, watch } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -32,6 +32,8 @@ export interface VolumesResult {
   readonly watches: number;
   /** ConfigMaps and Secrets that the pods refer to. */
   readonly objects: number;
+  /** Connections of the agent to its API server, its two identities and the lease together. */
+  readonly sockets: number;
 }
 
 const pods = "/api/v1/namespaces/default/pods";
@@ -76,6 +78,27 @@ function cpuMs(pid: number): number {
   // The command's name may hold spaces.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return ((Number(fields[11]) + Number(fields[12])) / ticksPerSecond) * 1000;
+}
+
+/** TCP connections that a process has made to a port. */
+function connectionsTo(pid: number, port: number): number {
+  const own = new Set<string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    try {
+      own.add(readlinkSync(`/proc/${pid}/fd/${fd}`));
+    } catch {
+      // It was closed meanwhile.
+    }
+  }
+  const wanted = port.toString(16).toUpperCase().padStart(4, "0");
+  const lines = ["tcp", "tcp6"].flatMap((name) =>
+    readFileSync(`/proc/${pid}/net/${name}`, "utf8").split("\n").slice(1),
+  );
+  return lines.filter((line) => {
+    const fields = line.trim().split(/\s+/);
+    const established = fields[3] === "01";
+    return established && fields[2]?.split(":")[1] === wanted && own.has(`socket:[${fields[9]}]`);
+  }).length;
 }
 
 /** Tells when files show another text: the kernel says that a volume was swapped, and only then is its file read. */
@@ -224,6 +247,7 @@ class Load {
     }
     say(`${made.length} pods are ready`);
     const watches = (await this.#watches()) - watchesBefore;
+    const sockets = connectionsTo(this.#pid, this.#api.port);
     const shown = new Shown();
     for (const name of made) {
       const { metadata } = (await this.#api.call("GET", `${pods}/${name}`)) as Seen;
@@ -246,6 +270,7 @@ class Load {
       watches,
       // The one that is shared, and kube-root-ca.crt beside every token.
       objects: 2,
+      sockets,
     };
   }
 }

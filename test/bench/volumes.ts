@@ -39,6 +39,7 @@ function report({ pods, volumes }: VolumesOptions, result: VolumesResult): void 
     pod_5vol_over_plain_paired_ms: round(median(over), 1),
     watches: result.watches,
     objects: result.objects,
+    sockets: result.sockets,
     pods,
   };
   process.stdout.write(`${JSON.stringify(json)}\n`);

@@ -144,7 +144,7 @@ test("whatever is killed where, readers see one whole content, and the next writ
         }
       });
     }),
-    { numRuns: 150, verbose: 1 },
+    { numRuns: 80, verbose: 1 },
   );
 });
 
