@@ -213,6 +213,22 @@ describe("a local volume on a disk", () => {
     });
   });
 
+  test("is not taken for another disk that a volume of the same name had before", async () => {
+    await inPlace(async (place) => {
+      const plugin = localPlugin(place.deps);
+      const [before, now] = ["sdb", "sdc"].map((name) => addDisk(place, name));
+      await setUp(place, plugin, persistent("pv-1", { local: { path: before ?? "" } }), pod("a"));
+      const anew = persistent("pv-1", { local: { path: now ?? "" } });
+      await assert.rejects(
+        setUp(place, plugin, anew, pod("b")),
+        /another disk, .*sdb, is still mounted at/,
+      );
+      await tearDown(place, plugin, anew, "a");
+      await setUp(place, plugin, anew, pod("b"));
+      assert.equal(place.mounts.entries.at(-1)?.source, now);
+    });
+  });
+
   test("that a reader mounted first can be written to by a writer", async () => {
     await inPlace(async (place) => {
       const device = addDisk(place, "sdb");

@@ -50,6 +50,7 @@ export function localPlugin(deps: DiskPluginDeps): VolumePlugin {
       if (status.kind === "blockDevice") {
         shown = sharedPath(config.rootDir, volumeName(spec));
         const { fsType = "" } = source;
+        await checkSame(shown, status, signal);
         const disk = { device: source.path, target: shown, fsType, options, readOnly };
         await tellingMismatch(deps, spec, async () => mountShared(deps, disk, signal));
       } else if (status.kind !== "directory") {
@@ -61,6 +62,19 @@ export function localPlugin(deps: DiskPluginDeps): VolumePlugin {
     }
     // The group of a volume that others use already is theirs to choose.
     return { hostPath: path, readOnly, ownership: readOnly || others.length > 0 ? "done" : "tree" };
+  }
+
+  /** A volume that was made anew on another disk has the same place until the pods of the former one are gone. */
+  async function checkSame(
+    shared: string,
+    { device }: FileStatus,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const mounted = mounter.table().at(shared);
+    if (mounted === undefined) return;
+    const present = await fileStatus(programs, mounted.source, signal);
+    if (present.device === device) return;
+    throw new VolumeError(`another disk, ${mounted.source}, is still mounted at ${shared}`);
   }
 
   function warnOfGroup(
