@@ -1,4 +1,4 @@
-import { lstat, readdir, readFile, readlink, rm, rmdir } from "node:fs/promises";
+import { lstat, readFile, readdir, readlink, realpath, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 
 import { stopSlice } from "../kubelet/cgroups/systemd-slices.ts";
@@ -69,8 +69,9 @@ async function mountPoints(): Promise<string[]> {
   return text.split("\n").map((line) => unescape(line.split(" ")[4] ?? ""));
 }
 
-/** Mount points below `directory`, innermost first. */
-async function mountsBelow(directory: string): Promise<string[]> {
+/** Mount points below `directory`, innermost first. The table knows them by their real paths. */
+async function mountsBelow(linked: string): Promise<string[]> {
+  const directory = await realpath(linked).catch(() => linked);
   return (await mountPoints()).filter((path) => path.startsWith(`${directory}/`)).toReversed();
 }
 

@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, realpath } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { ApiClient } from "../api/client.ts";
@@ -88,6 +88,12 @@ async function credentialProviders({
   return path === "" ? [] : loadCredentialProviders(path, binDir);
 }
 
+/** By the path that the mount table knows it by: it may be a link to where there is more room. */
+async function madeRootDir({ rootDir }: Pick<AgentConfig, "rootDir">): Promise<string> {
+  await mkdir(rootDir, { recursive: true, mode: 0o750 });
+  return realpath(rootDir);
+}
+
 /**
  * The node agent: `remora run`, and the agent half of `remora up`. Ends when `signal` aborts; pods keep running.
  *
@@ -96,7 +102,8 @@ async function credentialProviders({
 export async function runAgent(options: RunAgentOptions, signal: AbortSignal): Promise<void> {
   const { clock, logger, step } = options;
   const resolvConf = await hostResolvConf(options.config.resolvConf);
-  const config: AgentConfig = { ...options.config, resolvConf };
+  const rootDir = await madeRootDir(options.config);
+  const config: AgentConfig = { ...options.config, resolvConf, rootDir };
   const providers = await credentialProviders(config);
   const userAgent = `remora/${remoraVersion}`;
   const [nodeKubeconfig, proxyKubeconfig] = await Promise.all([
@@ -108,7 +115,6 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   // The heartbeat must not wait behind anything else, so it has a connection of its own.
   const leaseClient = createHttpClient({ kubeconfig: nodeKubeconfig, ...shared });
   const proxyClient = createHttpClient({ kubeconfig: proxyKubeconfig, ...shared });
-  await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
   checkReservations(await systemHost().capacity(config.rootDir, config.maxPods), config);
   const clientCA =
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
