@@ -311,6 +311,19 @@ describe("node status", () => {
     assert.deepEqual(status.capacity, { "example.com/gpu": "4", cpu: "2" });
   });
 
+  test("volumes in use are told, and which are attached is left to others", () => {
+    const attached = { volumesAttached: [{ name: "a", devicePath: "" }] };
+    const before = computeNodeStatus(facts, attached);
+    assert.equal("volumesInUse" in before, false, "nobody knows of any");
+    const after = computeNodeStatus({ ...facts, volumesInUse: ["a"] }, before);
+    assert.deepEqual(statusPatch(before, after), {
+      status: { conditions: [], volumesInUse: ["a"] },
+    });
+    assert.deepEqual(after.volumesAttached, attached.volumesAttached);
+    const none = computeNodeStatus({ ...facts, volumesInUse: [] }, after);
+    assert.deepEqual(statusPatch(after, none), { status: { conditions: [], volumesInUse: [] } });
+  });
+
   test("handlers are sorted and features are only what is true", () => {
     const status = computeNodeStatus(facts, {});
     assert.deepEqual(
