@@ -56,6 +56,16 @@ describe("an NFS volume", () => {
     });
   });
 
+  test("that a pod has under two names is mounted once", async () => {
+    await inPlace(async (place) => {
+      serve(place, () => result(0));
+      const plugin = nfsPlugin(place.deps);
+      const spec = persistent("pv-1", { nfs });
+      await Promise.all([setUp(place, plugin, spec), setUp(place, plugin, spec)]);
+      assert.equal(place.mounts.entries.length, 1);
+    });
+  });
+
   test("names the package when the machine has no mount.nfs", async () => {
     await inPlace(async (place) => {
       const said =

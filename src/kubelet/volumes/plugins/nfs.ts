@@ -5,6 +5,7 @@ import type { NFSVolumeSource } from "../../../api/types.gen.ts";
 import { isBlock } from "../claims.ts";
 import { type DiskPluginDeps, volumeOptions } from "../disk-plugin.ts";
 import { missingProgram, MissingProgramError } from "../host-programs.ts";
+import { KeyedLock } from "../keyed-lock.ts";
 import { joinMountOptions } from "../mount-options.ts";
 import { VolumeError } from "../payload.ts";
 import type { VolumePlugin, VolumeSpec } from "../plugin.ts";
@@ -31,6 +32,7 @@ const askMs = 10_000;
  */
 export function nfsPlugin(deps: DiskPluginDeps): VolumePlugin {
   const { mounter, programs, step } = deps;
+  const locks = new KeyedLock();
 
   async function mountExport(
     { path: exported, server }: NFSVolumeSource,
@@ -61,6 +63,27 @@ export function nfsPlugin(deps: DiskPluginDeps): VolumePlugin {
     );
   }
 
+  /** Mounted already is success. */
+  async function mountOnce(
+    source: NFSVolumeSource,
+    at: { readonly options: readonly string[]; readonly target: string },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { target } = at;
+    if (mounter.table().at(target) !== undefined) return;
+    await mkdir(target, { recursive: true, mode: 0o750 });
+    await step("mountVolume");
+    try {
+      await mountExport(source, at, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // A mount that was given up may have come about at the last moment.
+      await unmountAll(mounter, target, signal);
+      await removeEmpty(target);
+      throw error;
+    }
+  }
+
   return {
     directory: "kubernetes.io~nfs",
     supports: (spec) => nfsSource(spec) !== undefined,
@@ -71,20 +94,12 @@ export function nfsPlugin(deps: DiskPluginDeps): VolumePlugin {
       if (isBlock(spec)) throw new VolumeError("nfs does not support volumeMode Block");
       const readOnly = spec.readOnly || (source.readOnly ?? false);
       const prepared = { hostPath: path, readOnly, ownership: "done" } as const;
-      if (mounter.table().at(path) !== undefined) return prepared;
-      await mkdir(path, { recursive: true, mode: 0o750 });
       const options = joinMountOptions(volumeOptions(spec, readOnly));
-      await step("mountVolume");
-      try {
-        await mountExport(source, { options, target: path }, signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        // A mount that was given up may have come about at the last moment.
-        await unmountAll(mounter, path, signal);
-        await removeEmpty(path);
-        throw error;
-      }
-      return prepared;
+      // Two volumes of a pod may be the same claim.
+      return locks.hold(path, async () => {
+        await mountOnce(source, { options, target: path }, signal);
+        return prepared;
+      });
     },
 
     figures: async (_spec, { hostPath }, signal) => filesystemFigures(deps, hostPath, signal),
