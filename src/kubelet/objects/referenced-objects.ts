@@ -43,8 +43,11 @@ interface Watched {
   awaited: boolean;
 }
 
-// A watch that is not up by then may be one that the server refuses; a plain GET gives the reason.
-const syncPatienceMs = 2_000;
+/**
+ * A watch that is not up by then may be one that the server refuses, for good or because its Node authorizer has not
+ * seen the pod yet, and tries again in a second or so. A plain GET gives the object or the reason.
+ */
+const syncPatienceMs = 250;
 
 /** What a volume shows. */
 export function volumeReferences(

@@ -216,3 +216,17 @@ test("who stops waiting for a shared question does not end it for the others", a
     other.catch(() => undefined);
   });
 });
+
+test("a watch that the server refuses at first delays no pod, and is told of when it is up", async () => {
+  await onStage(async ({ api, get, objects, woken }) => {
+    api.put(CONFIG_MAPS, map("map", { data: { key: "1" } }));
+    const refused = { status: 403, reason: "Forbidden", message: "no relationship found" };
+    api.inject(({ query }) => query.get("watch") === "true", refused);
+    objects.register(uses("a", "map"));
+    const watches = (): number =>
+      api.requests.filter(({ query }) => query.get("watch") === "true").length;
+    assert.equal((await get("map"))?.text["key"], "1");
+    assert.equal(watches(), 1, "before the watch is tried again");
+    await until("the pod was told", () => woken.includes("uid-of-a ConfigMap/map"));
+  });
+});
