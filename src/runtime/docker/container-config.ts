@@ -143,19 +143,29 @@ function readOnlyDepth(mount: Mount): Readonly<Record<string, boolean>> {
     : { ReadOnlyNonRecursive: true };
 }
 
+/**
+ * Private is the engine's default, and has to be left to it: it refuses the word where its own directory lies below the
+ * source (the host's root, for one) and makes the mount a slave there. Only a tree made read-only needs it said.
+ */
+function propagationOf(mount: Mount): Readonly<Record<string, string>> {
+  switch (mount.propagation) {
+    case "hostToContainer":
+      return { Propagation: "rslave" };
+    case "bidirectional":
+      return { Propagation: "rshared" };
+    case "private":
+      return mount.recursiveReadOnly === true ? { Propagation: "rprivate" } : {};
+  }
+}
+
 function bindMount(mount: Mount, host: HostFacts): Readonly<Record<string, unknown>> {
-  const propagation = {
-    private: "rprivate",
-    hostToContainer: "rslave",
-    bidirectional: "rshared",
-  }[mount.propagation];
   return {
     Type: "bind",
     Source: mount.hostPath,
     Target: mount.containerPath,
     ReadOnly: mount.readOnly,
     BindOptions: {
-      Propagation: propagation,
+      ...propagationOf(mount),
       // From 1.44 read-only would otherwise reach into mounts below, which Kubernetes does not mean.
       ...(mount.readOnly && host.api >= 44 ? readOnlyDepth(mount) : {}),
     },

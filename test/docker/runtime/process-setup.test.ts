@@ -122,6 +122,12 @@ describe("what a process finds itself with", () => {
     assert.match(text, /can't create \/b: Read-only file system\n/);
     assert.match(text, /^x$/m);
   });
+  it("the whole host, which holds the engine's own directory", async () => {
+    const text = await output("exec 2>&1; busybox cat /host/proc/1/comm; busybox ls /host", {
+      mounts: [{ hostPath: "/", containerPath: "/host", readOnly: true, propagation: "private" }],
+    });
+    assert.match(text, /^etc$/m);
+  });
   it("masked and read-only files of /proc, or all of it open", async () => {
     const look =
       "exec 2>&1; busybox grep -c ' /proc/' /proc/mounts; echo 0 >/proc/sys/kernel/domainname";

@@ -192,7 +192,7 @@ describe("the create body of a container", () => {
         Source: "/a",
         Target: "/b",
         ReadOnly: true,
-        BindOptions: { Propagation: "rprivate" },
+        BindOptions: {},
       },
       {
         Type: "bind",
@@ -217,7 +217,7 @@ describe("the create body of a container", () => {
       },
     ];
     const newer = JSON.stringify(body({ mounts }, { facts: { ...host, api: 44 } }).hostConfig);
-    assert.match(newer, /"ReadOnlyForceRecursive":true/);
+    assert.match(newer, /"Propagation":"rprivate","ReadOnlyForceRecursive":true/);
     assert.doesNotMatch(newer, /ReadOnlyNonRecursive/);
     assert.throws(
       () => body({ mounts }),
