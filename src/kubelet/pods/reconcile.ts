@@ -327,13 +327,16 @@ async function removeUnknown(look: Look, observed: ObservedPod): Promise<void> {
 
 /** What keeps a pod from going is told on the pod, as long as there is one, and tried again when its time has come. */
 function stuck(look: Look, error: unknown, pod?: AssignedPod): Outcome {
-  if (!(error instanceof TearDownError)) return failure(look, error);
   const { clock, events } = look.deps;
-  if (error.news && pod !== undefined) {
-    const text = `error killing pod: ${error.message}`;
+  const volumes = error instanceof TearDownError ? error : undefined;
+  // An engine that is away is told of for the node, not for each pod.
+  const away = error instanceof RuntimeError && error.retryable;
+  if (pod !== undefined && (volumes?.news ?? !away)) {
+    const text = `error killing pod: ${errorMessage(error)}`;
     events.event(podTarget(pod), "Warning", "FailedKillPod", text);
   }
-  return failure(look, error, clock.now() + error.retryInMs);
+  const dueAt = volumes === undefined ? undefined : clock.now() + volumes.retryInMs;
+  return failure(look, error, dueAt);
 }
 
 async function cleanUp(look: Look, pod: AssignedPod, observed: ObservedPod): Promise<Outcome> {

@@ -70,6 +70,25 @@ test("a pod that cannot go says which volume keeps it, once for each try, and go
   });
 });
 
+test("a pod whose network does not go says so, too", async () => {
+  await withWorld(async (world, clock) => {
+    world.start();
+    world.api.put(PODS, podWith("web"));
+    await world.until("ready", () => isReady(world, "web"));
+    const tearDown = world.network.tearDown.bind(world.network);
+    world.network.tearDown = async () => Promise.reject(new Error("the bridge is stuck"));
+    world.deletePod("web");
+    const [event] = await world.until("told", () => {
+      const seen = told(world, "FailedKillPod");
+      return seen.length > 0 && seen;
+    });
+    assert.equal(event?.message, "error killing pod: the bridge is stuck");
+    world.network.tearDown = tearDown;
+    clock.ahead(20_000);
+    await world.until("gone", () => world.pod("web") === undefined);
+  });
+});
+
 test("mounts that hang hold up nobody else's pod, and no deletion of their own", async () => {
   await withWorld(async (world, clock) => {
     world.start();
