@@ -24,6 +24,9 @@ export type LocalVolumeStep = (typeof LOCAL_VOLUME_STEPS)[number];
 /** The volume's directory was there once and is not any more: its data is lost, or a disk is not mounted. */
 export class DataMissing extends VolumeError {}
 
+/** A pod that was deleted is still being torn down: to be tried again soon. */
+export class DataInUse extends VolumeError {}
+
 export interface DataDirectoriesOptions {
   /** Kubelet root: where pods have their mounts. */
   readonly rootDir: string;
@@ -136,14 +139,14 @@ export class DataDirectories {
   /**
    * Removes the data. Gone already is success.
    *
-   * @throws {VolumeError} a pod still has it, or something in it is mounted; naming where.
+   * @throws {DataInUse} a pod still has it. {VolumeError} something in it is mounted, naming where.
    */
   async remove(volume: DataVolume, signal: AbortSignal): Promise<void> {
     const { rootDir, records, quota, mounts, removeTree, step } = this.#options;
     const user = mounts()
       .below(join(rootDir, "pods"))
       .find(({ path }) => path.endsWith(`/kubernetes.io~local-volume/${volume.name}`));
-    if (user !== undefined) throw new VolumeError(`a pod still has ${user.path}`);
+    if (user !== undefined) throw new DataInUse(`a pod still has ${user.path}`);
     const record = await records.read(volume.name);
     await step("removeDirectory");
     await removeTree(unfinished(volume.path), signal);

@@ -17,7 +17,12 @@ import { isRecord } from "../../lib/guard.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { NodeView } from "../types.ts";
-import { DataDirectories, DataMissing, type LocalVolumeStep } from "./data-directories.ts";
+import {
+  DataDirectories,
+  DataInUse,
+  DataMissing,
+  type LocalVolumeStep,
+} from "./data-directories.ts";
 import { type DataStep, decideData } from "./decide.ts";
 import { probeProjectQuota, type QuotaSupport, type RunProgram } from "./project-quota.ts";
 import { VolumeRecords } from "./records.ts";
@@ -53,6 +58,8 @@ const retryLimits = { baseMs: 500, maxMs: 122_000 };
 /** How long one look at one volume may take; a removal then goes on at the next one. */
 const lookMs = 10 * 60_000;
 const concurrency = 4;
+/** Tries, half a minute in all, after which a pod that does not let go of a deleted volume is spoken of. */
+const patience = 6;
 
 /** What is kept of a volume that is not ours. */
 const notOurs = Symbol("not ours");
@@ -298,6 +305,11 @@ export class LocalVolumes {
       return;
     }
     const { name, deletionTimestamp } = seen.metadata;
+    // A pod deleted by force is gone from the API before its containers are.
+    if (error instanceof DataInUse && count <= patience) {
+      this.#logger.log("debug", "data of a deleted volume is still in use", { volume: name });
+      return;
+    }
     this.#logger.log("warn", "local volume not done, will retry", { volume: name, error: message });
     if (error instanceof DataMissing) this.#tell(seen, "VolumeDataMissing", message);
     else if (deletionTimestamp !== undefined) this.#tell(seen, "VolumeFailedDelete", message);

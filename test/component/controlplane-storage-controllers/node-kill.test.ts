@@ -15,6 +15,7 @@ import {
   type LocalVolumeStep,
 } from "../../../src/kubelet/local-volumes/data-directories.ts";
 import { MountTable } from "../../../src/kubelet/volumes/mount-table.ts";
+import { systemClock } from "../../../src/lib/clock.ts";
 import {
   eventually,
   registerNode,
@@ -26,6 +27,8 @@ import { type NodePart, startNodePart } from "./node-part.ts";
 
 let world: World;
 let directory: string;
+/** Ended with the tests, also those that failed. */
+const parts: NodePart[] = [];
 /** What the programs of project quota were called with. */
 const calls: string[] = [];
 
@@ -43,6 +46,7 @@ before(async () => {
   );
 });
 after(async () => {
+  await Promise.all(parts.map((part) => part.stop()));
   await world.close();
   await rm(directory, { recursive: true, force: true });
 });
@@ -69,13 +73,15 @@ function start(dieAt?: LocalVolumeStep): NodePart & { readonly dead: Promise<voi
       return Promise.resolve({ exitCode: 0, stdout: "", stderr: "" });
     },
   });
-  return {
+  const node = {
     dead,
     stop: async () => {
       stop(new Error("killed"));
       await part.stop();
     },
   };
+  parts.push(node);
+  return node;
 }
 
 async function left(): Promise<readonly string[]> {
@@ -130,6 +136,42 @@ for (const step of LOCAL_VOLUME_STEPS)
     await third.stop();
     assert.deepEqual(await left(), []);
   });
+
+test("data that a pod still has mounted is not removed", async () => {
+  const name = "mounted";
+  const mounts = ["1 0 8:1 / / rw shared:1 - ext4 /dev/sda1 rw"];
+  const node = startNodePart({
+    world,
+    client: world.client,
+    directory,
+    mounter: { table: () => new MountTable(mounts.join("\n")) },
+  });
+  parts.push(node);
+  const wanted = newClaim({ name, storage: "1Mi", className: "now" });
+  await createObject(world.client, CLAIMS, wanted, { signal: world.signal });
+  const claim = await claimIn(world, name, "Bound");
+  const volumeName = claim.spec?.volumeName ?? "";
+  const path = (await volumeNamed(world, volumeName))?.spec?.local?.path ?? "";
+  await eventually("the directory is made", async () =>
+    (await left()).includes(`${volumeName}.json`) ? true : undefined,
+  );
+  const target = `${directory}/kubelet/pods/u/volumes/kubernetes.io~local-volume/${volumeName}`;
+  mounts.push(`2 1 8:1 ${path} ${target} rw shared:1 - ext4 /dev/sda1 rw`);
+  await deleteObject(world.client, CLAIMS, claim.metadata, { signal: world.signal });
+  await eventually("the volume is being deleted", async () =>
+    (await volumeNamed(world, volumeName))?.metadata.deletionTimestamp === undefined
+      ? undefined
+      : true,
+  );
+  await systemClock.sleep(50, world.signal);
+  await stat(path);
+  mounts.pop();
+  await eventually("the volume is gone", async () =>
+    (await volumeNamed(world, volumeName)) === undefined ? true : undefined,
+  );
+  await node.stop();
+  assert.deepEqual(await left(), []);
+});
 
 test("the capacity is a limit of the file system, follows the claim, and is taken back", async () => {
   calls.length = 0;
