@@ -55,6 +55,8 @@ const maxBackoffMs = 122_000;
 /** How long a round waits for work. What takes longer goes on without it: nobody else has to wait for a dead server. */
 const patienceMs = 1_000;
 const maxAtOnce = 8;
+/** How long the end of the agent waits for work that was told to end. */
+const lastMs = 5_000;
 
 /**
  * Work that may hang, apart from the look that wants it: at most one try at a time for each key, each with its own
@@ -135,9 +137,14 @@ export class Operations<T> {
     return left.map(([key]) => key);
   }
 
-  /** Resolves when nothing runs any more. Call after the signal has aborted. */
+  /** Resolves when nothing runs any more but what does not end although it was told to. Call after the signal has aborted. */
   async idle(): Promise<void> {
-    await Promise.all([...[...this.#groups.values()].flatMap(running), this.#patience.idle()]);
+    const over = new AbortController();
+    const late = this.#options.clock.sleep(lastMs, over.signal).catch(() => undefined);
+    const all = [...this.#groups.values()].flatMap(running);
+    await Promise.race([Promise.all([...all, this.#patience.idle()]), late]);
+    over.abort(notNeeded);
+    await late;
   }
 
   #group(name: string): Group<T> {

@@ -193,6 +193,16 @@ describe("work on volumes", () => {
     assert.deepEqual(await at.operations.stop("pod", signal), []);
   });
 
+  it("that does not end does not keep the agent from ending", async () => {
+    const at = stage();
+    await roundAt(at, { hangs: async () => new Promise<string>(() => undefined) }, 1000);
+    at.stop.abort();
+    const idle = at.operations.idle();
+    await settle();
+    at.clock.advance(5000);
+    await idle;
+  });
+
   it("ends with the agent, and is waited for", async () => {
     const at = stage();
     let ended = false;
