@@ -380,7 +380,7 @@ class Handler implements ApiHandler {
     const wanted = { kind, namespace, name, subresource, rest: path.rest, query };
     const target = relayTarget(wanted, registry);
     if (target !== undefined) return { kind: "relay", target };
-    return { kind: "text", status: 200, headers: { "content-type": "text/plain" }, text: "" };
+    return { kind: "text", status: 204, headers: {}, text: "" };
   }
 }
 

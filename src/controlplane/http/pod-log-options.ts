@@ -1,4 +1,4 @@
-import { forbiddenField, invalidValue, notSupported } from "../kinds/field-error.ts";
+import { forbiddenField, invalidValue } from "../kinds/field-error.ts";
 import { badRequest, invalid } from "../status-error.ts";
 import type { FieldError } from "../types.ts";
 
@@ -17,30 +17,36 @@ function integer(query: URLSearchParams, name: string): number | undefined {
   return Number(value);
 }
 
-const rfc3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)$/;
+const rfc3339 = /^\d{4}-(\d\d)-\d\d[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[-+]\d\d:\d\d)$/;
+
+/** Why text of that form is no time, as Go's parser says it. */
+function rangeTrouble(text: string): string | undefined {
+  const [month, hour, minute, second] = (rfc3339.exec(text) ?? []).slice(1, 5).map(Number);
+  if (month === undefined || month < 1 || month > 12) return "month out of range";
+  if ((hour ?? 0) > 23) return "hour out of range";
+  if ((minute ?? 0) > 59) return "minute out of range";
+  if ((second ?? 0) > 59) return "second out of range";
+  // Which days a month has is known to dates only: they would name one of the next month.
+  const date = new Date(`${text.slice(0, 10)}T00:00:00Z`);
+  return Number.isNaN(date.getTime()) || date.getUTCMonth() + 1 !== month
+    ? "day out of range"
+    : undefined;
+}
 
 /** Whether a time was given; an empty one is none in particular, which is one. @throws {StatusError} 400 */
 function hasTime(query: URLSearchParams, name: string): boolean {
   const text = query.get(name);
   if (text === null) return false;
   if (text === "" || text === "null") return true;
-  if (!rfc3339.test(text) || Number.isNaN(Date.parse(text))) {
-    const quoted = JSON.stringify(text);
+  const quoted = JSON.stringify(text);
+  if (!rfc3339.test(text)) {
     throw badRequest(
       `parsing time ${quoted} as "2006-01-02T15:04:05Z07:00": cannot parse ${quoted} as "2006"`,
     );
   }
+  const trouble = rangeTrouble(text);
+  if (trouble !== undefined) throw badRequest(`parsing time ${quoted}: ${trouble}`);
   return true;
-}
-
-const streams = ["All", "Stderr", "Stdout"];
-
-function streamErrors(query: URLSearchParams): readonly FieldError[] {
-  const stream = query.get("stream") ?? "All";
-  if (!streams.includes(stream)) return [notSupported("stream", stream, streams)];
-  return stream !== "All" && query.has("tailLines")
-    ? [forbiddenField("", "`tailLines` and specific `stream` are mutually exclusive for now")]
-    : [];
 }
 
 /**
@@ -63,12 +69,13 @@ export function checkPodLogOptions(name: string, query: URLSearchParams): void {
   }
   if (sinceSeconds !== undefined && sinceTime) {
     errors.push(
-      forbiddenField("", "at most one of `sinceTime` or `sinceSeconds` may be specified"),
+      forbiddenField("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"),
     );
   } else if (sinceSeconds !== undefined && sinceSeconds < 1) {
     errors.push(invalidValue("sinceSeconds", sinceSeconds, "must be greater than 0"));
   }
-  errors.push(...streamErrors(query));
+  // Behind a gate that is off by default (PodLogsQuerySplitStreams, KEP-3288).
+  if (query.has("stream")) errors.push(forbiddenField("stream", "may not be specified"));
   if (errors.length > 0) {
     throw invalid({ plural: "pods", kind: "PodLogOptions", group: "" }, name, errors);
   }

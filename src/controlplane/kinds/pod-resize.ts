@@ -8,6 +8,8 @@ import { canonicalQuantity } from "./quantity.ts";
 /** What pods/resize (KEP-1287, KEP-5419) changes: no other resource can be given to what runs. */
 const resizable = ["cpu", "memory"];
 const lists = ["limits", "requests"];
+/** How the API prints the path of the object itself. */
+const root = "[]";
 
 /** Whether both have the same containers at the same places: what is not so is refused as it was written. */
 function sameNames(after: readonly JsonObject[], before: readonly JsonObject[]): boolean {
@@ -195,10 +197,10 @@ export function validatePodResize(
   const old = record(oldPod["spec"]);
   const status = record(oldPod["status"]);
   if ("kubernetes.io/config.mirror" in record(metadataOf(oldPod)["annotations"])) {
-    return [forbiddenField("", "static pods cannot be resized")];
+    return [forbiddenField(root, "static pods cannot be resized")];
   }
   if (record(old["os"])["name"] === "windows") {
-    return [forbiddenField("", "windows pods cannot be resized")];
+    return [forbiddenField(root, "windows pods cannot be resized")];
   }
   const out = validatePod(pod);
   const before = text(status["qosClass"]) === "" ? qosClass(old) : text(status["qosClass"]);

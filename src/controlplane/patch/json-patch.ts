@@ -92,12 +92,15 @@ class Document {
     return removed;
   }
 
+  /** As the API server's library does it: a member of an object need not have been there. */
   replace(pointer: string, value: unknown): void {
-    this.get(pointer, "replace");
     const slot = this.#slot(pointer, "replace");
     if (slot === undefined) this.root = value;
-    else if (Array.isArray(slot.parent)) slot.parent[Number(slot.token)] = value;
-    else slot.parent[slot.token] = value;
+    else if (Array.isArray(slot.parent)) {
+      const index = arrayIndex(slot.token, slot.parent.length - 1);
+      if (index === undefined) throw missing("replace", pointer);
+      slot.parent[index] = value;
+    } else slot.parent[slot.token] = value;
   }
 }
 

@@ -28,6 +28,8 @@ test("JSON patch follows the examples of RFC 6902", () => {
     [{ "a/b": 1, "m~n": 2 }, [{ op: "test", path: "/a~1b", value: 1 }], { "a/b": 1, "m~n": 2 }],
     [{ "m~n": 2 }, [{ op: "replace", path: "/m~0n", value: 3 }], { "m~n": 3 }],
     [{ a: 1 }, [{ op: "replace", path: "", value: [1] }], [1]],
+    // Not by RFC 6902, but by the API server.
+    [{ a: 1 }, [{ op: "replace", path: "/b", value: 2 }], { a: 1, b: 2 }],
   ];
   for (const [target, patch, result] of cases)
     assert.deepEqual(applyJsonPatch(target, patch), result, JSON.stringify(patch));
@@ -36,7 +38,8 @@ test("JSON patch follows the examples of RFC 6902", () => {
 test("JSON patch refuses what does not fit, with 422, and what is malformed, with 400", () => {
   const refused: readonly (readonly [unknown, number])[] = [
     [[{ op: "remove", path: "/nope" }], 422],
-    [[{ op: "replace", path: "/nope", value: 1 }], 422],
+    [[{ op: "replace", path: "/nope/deeper", value: 1 }], 422],
+    [[{ op: "replace", path: "/a/9", value: 1 }], 422],
     [[{ op: "add", path: "/a/5", value: 1 }], 422],
     [[{ op: "add", path: "/a/01", value: 1 }], 422],
     [[{ op: "test", path: "/b", value: 2 }], 422],

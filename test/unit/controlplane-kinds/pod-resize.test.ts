@@ -263,7 +263,7 @@ describe("pods/resize", () => {
     };
     assert.equal(
       refusal(mirror, give({ requests: { cpu: "1m" } })),
-      '422 Pod "p" is invalid: : Forbidden: static pods cannot be resized',
+      '422 Pod "p" is invalid: []: Forbidden: static pods cannot be resized',
     );
     const state = { running: { startedAt: "2026-01-01T00:00:00Z" } };
     const silent = running(
