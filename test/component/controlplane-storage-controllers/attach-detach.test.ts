@@ -204,6 +204,23 @@ test("a volume for one node is not attached to a second one, whose pod is told w
   await end("second");
 });
 
+test("an attachment that somebody else made is left alone", async () => {
+  await createObject(
+    world.client,
+    ATTACHMENTS,
+    {
+      metadata: { name: "by-hand" },
+      spec: { attacher: driver, nodeName: "n1", source: { persistentVolumeName: "nowhere" } },
+    },
+    { signal: world.signal },
+  );
+  await provide("behind");
+  await run("behind", "n1", "behind");
+  await attachmentComes("behind", "n1");
+  assert.notEqual(await attachmentOf("nowhere", "n1"), undefined);
+  await end("behind");
+});
+
 test("a volume for many nodes is attached to each", async () => {
   await provide("many", "ReadWriteMany");
   await run("one", "n1", "many");

@@ -27,6 +27,8 @@ export const forceDetachMs = 6 * 60_000;
 const managedAnnotation = "volumes.kubernetes.io/controller-managed-attach-detach";
 const outOfServiceTaint = "node.kubernetes.io/out-of-service";
 const uniquePrefix = "kubernetes.io/csi/";
+/** What {@link attachmentNameOf} makes. */
+const ownName = /^csi-[0-9a-f]{64}$/;
 
 /** What the cluster looks like. */
 export interface AttachView {
@@ -194,6 +196,8 @@ export function planAttachments(view: AttachView): AttachPlan {
   let recheckMs: number | undefined;
   for (const attachment of attachments) {
     const { name, deletionTimestamp } = attachment.metadata;
+    // Others may make attachments of their own, under other names.
+    if (!ownName.test(name)) continue;
     const volume = view.volume(attachment.spec.source.persistentVolumeName ?? "");
     const uniqueName = volume === undefined ? undefined : uniqueNameOf(volume);
     const node = attachment.spec.nodeName;
