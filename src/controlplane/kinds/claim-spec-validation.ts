@@ -71,8 +71,8 @@ function dataSourceErrors(
 
 function namesGroup(spec: Readonly<JsonObject> | undefined): boolean {
   return (
-    dig(spec, "dataSource", "apiGroup") !== undefined ||
-    dig(spec, "dataSourceRef", "apiGroup") !== undefined
+    typeof dig(spec, "dataSource", "apiGroup") === "string" ||
+    typeof dig(spec, "dataSourceRef", "apiGroup") === "string"
   );
 }
 
@@ -94,7 +94,8 @@ function dataSourcesErrors(
   const same = ["apiGroup", "kind", "name"].every(
     (key) => text(record(dataSource)[key]) === text(reference[key]),
   );
-  const shown = `${field}.dataSource`;
+  // Upstream shows a path here, which prints as nothing.
+  const shown = {};
   if (text(reference["namespace"]) !== "") {
     const detail = "may not be specified when dataSourceRef.namespace is specified";
     out.push(invalidValue(field, shown, detail));

@@ -147,6 +147,7 @@ export const csiDriverKind: KindDefinition = defineKind({
   strategy: {
     ...defineStrategy({
       hasGeneration: true,
+      generationOfNew: 0,
       allowUnconditionalUpdate: false,
       applyDefaults(driver) {
         const spec = ensureRecord(driver, "spec");
@@ -252,7 +253,16 @@ export const csiNodeKind: KindDefinition = defineKind({
   namespaced: false,
   schema: "io.k8s.api.storage.v1.CSINode",
   strategy: {
-    ...defineStrategy({ validate: csiNodeErrors, allowUnconditionalUpdate: false }),
+    ...defineStrategy({
+      validate: csiNodeErrors,
+      allowUnconditionalUpdate: false,
+      applyDefaults(node) {
+        // The API prints lists that are not there.
+        const spec = ensureRecord(node, "spec");
+        if (list(spec["drivers"]).length === 0) spec["drivers"] = null;
+        for (const driver of records(spec["drivers"])) driver["topologyKeys"] ??= null;
+      },
+    }),
     returnsDeletedObject: true,
   },
   table: {
@@ -286,7 +296,9 @@ function capacityErrors(
     out.push(invalidValue("capacity", formatQuantity(amount), detail));
   }
   if (old === undefined) return out;
-  if (!semanticEqual(nodeTopology, old["nodeTopology"])) {
+  const before = old["nodeTopology"];
+  const isAsGiven = (before === undefined) === (nodeTopology === undefined);
+  if (!isAsGiven || !semanticEqual(nodeTopology, before)) {
     out.push(invalidValue("nodeTopology", nodeTopology, "field is immutable"));
   }
   return [...out, ...immutable("storageClassName", name, text(old["storageClassName"]))];
@@ -312,19 +324,16 @@ export const csiStorageCapacityKind: KindDefinition = defineKind({
   kind: "CSIStorageCapacity",
   plural: "csistoragecapacities",
   schema: "io.k8s.api.storage.v1.CSIStorageCapacity",
-  strategy: {
-    ...defineStrategy({
-      allowUnconditionalUpdate: false,
-      applyDefaults(capacity) {
-        for (const key of ["capacity", "maximumVolumeSize"]) {
-          if (capacity[key] !== undefined) capacity[key] = canonicalQuantity(capacity[key]);
-        }
-      },
-      validate: capacityErrors,
-      warnings: capacityWarnings,
-    }),
-    returnsDeletedObject: true,
-  },
+  strategy: defineStrategy({
+    allowUnconditionalUpdate: false,
+    applyDefaults(capacity) {
+      for (const key of ["capacity", "maximumVolumeSize"]) {
+        if (capacity[key] !== undefined) capacity[key] = canonicalQuantity(capacity[key]);
+      }
+    },
+    validate: capacityErrors,
+    warnings: capacityWarnings,
+  }),
   table: {
     columns: [
       nameColumn,

@@ -18,8 +18,13 @@ const patterns = {
   configKey: /^[-._a-zA-Z0-9]+$/,
 } as const;
 
-/** "must be no more than N bytes", the API's length complaint. */
+/** The API's complaint of a name that is too long: it counts bytes and says characters. */
 export function maxLengthMessage(limit: number): string {
+  return `must be no more than ${limit} characters`;
+}
+
+/** The same of keys and values of labels, where it says what it counts. */
+function maxBytesMessage(limit: number): string {
   return `must be no more than ${limit} bytes`;
 }
 
@@ -89,7 +94,7 @@ export function qualifiedName(value: string): string[] {
   const parts = value.split("/");
   if (parts.length > 2) {
     return [
-      `a qualified name ${regexMessage(
+      `a valid label key ${regexMessage(
         "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
         qualified,
         "MyName",
@@ -101,10 +106,15 @@ export function qualifiedName(value: string): string[] {
   const [prefix, name] = parts.length === 2 ? [parts[0], parts[1] ?? ""] : [undefined, value];
   if (prefix !== undefined) {
     if (prefix === "") messages.push("prefix part must be non-empty");
-    else messages.push(...dns1123Subdomain(prefix).map((message) => `prefix part ${message}`));
+    else {
+      const wrong = dns1123Subdomain(prefix).map((message) =>
+        message === maxLengthMessage(253) ? maxBytesMessage(253) : message,
+      );
+      messages.push(...wrong.map((message) => `prefix part ${message}`));
+    }
   }
   if (name === "") messages.push("name part must be non-empty");
-  else if (bytes(name) > 63) messages.push(`name part ${maxLengthMessage(63)}`);
+  else if (bytes(name) > 63) messages.push(`name part ${maxBytesMessage(63)}`);
   if (!patterns.qualified.test(name)) {
     messages.push(
       `name part ${regexMessage(
@@ -121,7 +131,7 @@ export function qualifiedName(value: string): string[] {
 
 export function labelValueMessages(value: string): string[] {
   const messages: string[] = [];
-  if (bytes(value) > 63) messages.push(maxLengthMessage(63));
+  if (bytes(value) > 63) messages.push(maxBytesMessage(63));
   if (!patterns.labelValue.test(value)) {
     messages.push(
       regexMessage(

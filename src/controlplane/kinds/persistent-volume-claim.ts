@@ -1,9 +1,7 @@
-import { formatQuantity } from "../../api/quantity.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { JsonObject, KindDefinition } from "../types.ts";
 import {
   defaultTo,
-  dig,
   ensureRecord,
   mapOf,
   metadataOf,
@@ -16,7 +14,6 @@ import { defineKind } from "./kind-builder.ts";
 import { validateClaim, validateClaimStatus } from "./persistent-volume-claim-validation.ts";
 import { statusVersionErrors } from "./persistent-volume.ts";
 import { canonicalizeResources, claimSpecDefaults } from "./pod-defaults.ts";
-import { quantityOf } from "./quantity.ts";
 import {
   betaClassAnnotation,
   classOf,
@@ -26,8 +23,7 @@ import {
 } from "./storage-table.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
 import { age, ageColumn, column, nameColumn } from "./table.ts";
-
-const nanosPerUnit = 1_000_000_000n;
+import { claimSizeWarnings } from "./volume-warnings.ts";
 
 function applyDefaults(claim: JsonObject): void {
   claimSpecDefaults(ensureRecord(claim, "spec"));
@@ -67,6 +63,11 @@ function normalizeDataSources(spec: JsonObject, before: Readonly<JsonObject> | u
     const { namespace: _none, ...local } = structuredClone(dataSourceRef);
     spec["dataSource"] = local;
   }
+  // The API prints a group that is not there.
+  for (const key of ["dataSource", "dataSourceRef"]) {
+    const source = spec[key];
+    if (isRecord(source)) source["apiGroup"] ??= null;
+  }
 }
 
 function warnings(claim: Readonly<JsonObject>): string[] {
@@ -76,14 +77,7 @@ function warnings(claim: Readonly<JsonObject>): string[] {
       `metadata.annotations[${betaClassAnnotation}]: deprecated since v1.8; use "storageClassName" attribute instead`,
     );
   }
-  for (const list of ["requests", "limits"]) {
-    const amount = quantityOf(dig(claim, "spec", "resources", list, "storage"));
-    if (amount === undefined || amount.nanos % nanosPerUnit === 0n) continue;
-    out.push(
-      `spec.resources.${list}[storage]: fractional byte value "${formatQuantity(amount)}" is invalid, must be an integer`,
-    );
-  }
-  return out;
+  return [...out, ...claimSizeWarnings(claim["spec"], "spec")];
 }
 
 const strategy = defineStrategy({

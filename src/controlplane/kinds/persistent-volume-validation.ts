@@ -18,20 +18,11 @@ import {
   validateStorageAmount,
   validateVolumeMode,
 } from "./claim-spec-validation.ts";
-import {
-  at,
-  forbiddenField,
-  immutable,
-  invalidAll,
-  invalidValue,
-  notSupported,
-  required,
-} from "./field-error.ts";
+import { forbiddenField, immutable, invalidValue, notSupported, required } from "./field-error.ts";
 import { iscsiPersistentCheck } from "./iscsi-validation.ts";
-import { labelValueMessages } from "./names.ts";
 import { noBacksteps } from "./path-validation.ts";
 import { quantityOf } from "./quantity.ts";
-import { validateNodeSelector } from "./scheduling-validation.ts";
+import { hasWrongValues, validateNodeSelector } from "./scheduling-validation.ts";
 import { unifiedDiff } from "./unified-diff.ts";
 import type { SourceRule } from "./volume-source-members.ts";
 import { persistentSources, validateSourceUnion } from "./volume-source-validation.ts";
@@ -91,7 +82,8 @@ function capacityErrors(capacity: unknown, field: string): FieldError[] {
   const names = Object.keys(amounts);
   const out: FieldError[] = names.length === 0 ? [required(field)] : [];
   if (amounts["storage"] === undefined || names.length > 1) {
-    out.push(notSupported(field, names.length === 0 ? null : amounts, ["storage"]));
+    const sorted = Object.fromEntries(names.toSorted().map((name) => [name, amounts[name]]));
+    out.push(notSupported(field, names.length === 0 ? null : sorted, ["storage"]));
   }
   for (const name of names) {
     const path = `${field}[${name}]`;
@@ -106,28 +98,13 @@ function capacityErrors(capacity: unknown, field: string): FieldError[] {
   return out;
 }
 
-function selectorValueErrors(selector: unknown, field: string): FieldError[] {
-  return records(record(selector)["nodeSelectorTerms"]).flatMap((term, index) =>
-    records(term["matchExpressions"]).flatMap((expression, place) => {
-      const path = `${at(`${at(`${field}.nodeSelectorTerms`, index)}.matchExpressions`, place)}.values`;
-      return strings(expression["values"]).flatMap((value, valueIndex) =>
-        invalidAll(at(path, valueIndex), value, labelValueMessages(value)),
-      );
-    }),
-  );
-}
-
 /** `oldSelector` is stored: when it has label values that are none, so may the new one. */
 function nodeAffinityErrors(affinity: unknown, field: string, oldSelector: unknown): FieldError[] {
   if (affinity === undefined) return [];
   const selector = record(affinity)["required"];
   const path = `${field}.required`;
   if (selector === undefined) return [required(path, "must specify required node constraints")];
-  const storedIsWrong = selectorValueErrors(oldSelector, path).length > 0;
-  return [
-    ...validateNodeSelector(selector, path),
-    ...(storedIsWrong ? [] : selectorValueErrors(selector, path)),
-  ];
+  return validateNodeSelector(selector, path, { checkValues: !hasWrongValues(oldSelector) });
 }
 
 function attributesClassErrors(spec: Readonly<JsonObject>, field: string): FieldError[] {

@@ -38,6 +38,8 @@ export function volumeSourceDefaults(spec: JsonObject): void {
     if (!isRecord(source)) continue;
     for (const [key, value] of Object.entries(volumeFallbacks[name] ?? {})) source[key] ??= value;
   }
+  // The API prints this one although it is not there.
+  if (isRecord(spec["azureFile"])) spec["azureFile"]["secretNamespace"] ??= null;
 }
 
 function applyDefaults(volume: JsonObject): void {

@@ -2,6 +2,7 @@ import type { JsonObject } from "../types.ts";
 import { dig, int, record, records, text } from "./access.ts";
 import { at } from "./field-error.ts";
 import { placementWarnings } from "./placement-warnings.ts";
+import { volumeWarnings } from "./volume-warnings.ts";
 
 interface Placed {
   readonly path: string;
@@ -93,32 +94,6 @@ function repeated(items: readonly JsonObject[], key: string, path: string, what:
     if (!again) return [];
     return [`${at(path, index)}.${key}: duplicate ${what} ${JSON.stringify(value)}`];
   });
-}
-
-const deprecatedVolumes: Readonly<Record<string, string>> = {
-  photonPersistentDisk: "deprecated in v1.11, non-functional in v1.16+",
-  gitRepo: "deprecated in v1.11, and disabled by default in v1.33+",
-  scaleIO: "deprecated in v1.16, non-functional in v1.22+",
-  flocker: "deprecated in v1.22, non-functional in v1.25+",
-  storageos: "deprecated in v1.22, non-functional in v1.25+",
-  quobyte: "deprecated in v1.22, non-functional in v1.25+",
-  glusterfs: "deprecated in v1.25, non-functional in v1.26+",
-  cephfs: "deprecated in v1.28, non-functional in v1.31+",
-  rbd: "deprecated in v1.28, non-functional in v1.31+",
-};
-
-/** How messages spell volume sources whose field has another name. */
-const volumeNames: Readonly<Record<string, string>> = { storageos: "storageOS" };
-
-function volumeWarnings(spec: Readonly<JsonObject>, path: string): string[] {
-  return records(spec["volumes"]).flatMap((volume, index) =>
-    Object.entries(deprecatedVolumes)
-      .filter(([source]) => volume[source] !== undefined)
-      .map(
-        ([source, message]) =>
-          `${at(`${path}.volumes`, index)}.${volumeNames[source] ?? source}: ${message}`,
-      ),
-  );
 }
 
 /** What the API warns of in a valid pod spec; `path` is where the spec is: `spec`, `spec.template.spec`. */

@@ -138,7 +138,29 @@ export function validateTolerations(value: unknown, field: string): FieldError[]
   return out;
 }
 
-function nodeRequirement(item: Readonly<JsonObject>, path: string): FieldError[] {
+interface SelectorRules {
+  /** Whether the values of expressions have to be values that labels can have. */
+  readonly checkValues: boolean;
+}
+
+function valueErrors(item: Readonly<JsonObject>, path: string): FieldError[] {
+  return strings(item["values"]).flatMap((value, index) =>
+    invalidAll(at(`${path}.values`, index), value, labelValueMessages(value)),
+  );
+}
+
+/** Whether a NodeSelector asks for values that no label can have: what is stored so may stay so. */
+export function hasWrongValues(selector: unknown): boolean {
+  return records(record(selector)["nodeSelectorTerms"]).some((term) =>
+    records(term["matchExpressions"]).some((item) => valueErrors(item, "").length > 0),
+  );
+}
+
+function nodeRequirement(
+  item: Readonly<JsonObject>,
+  path: string,
+  { checkValues }: SelectorRules,
+): FieldError[] {
   const out: FieldError[] = [];
   const operator = text(item["operator"]);
   const values = strings(item["values"]);
@@ -165,7 +187,8 @@ function nodeRequirement(item: Readonly<JsonObject>, path: string): FieldError[]
       );
     }
   } else out.push(invalidValue(`${path}.operator`, operator, "not a valid selector operator"));
-  return [...out, ...labelKey(item["key"], `${path}.key`)];
+  out.push(...labelKey(item["key"], `${path}.key`));
+  return checkValues ? [...out, ...valueErrors(item, path)] : out;
 }
 
 function nodeFieldRequirement(item: Readonly<JsonObject>, path: string): FieldError[] {
@@ -191,10 +214,14 @@ function nodeFieldRequirement(item: Readonly<JsonObject>, path: string): FieldEr
   return out;
 }
 
-function nodeTerm(term: Readonly<JsonObject>, path: string): FieldError[] {
+function nodeTerm(
+  term: Readonly<JsonObject>,
+  path: string,
+  rules: SelectorRules = { checkValues: false },
+): FieldError[] {
   return [
     ...records(term["matchExpressions"]).flatMap((item, index) =>
-      nodeRequirement(item, at(`${path}.matchExpressions`, index)),
+      nodeRequirement(item, at(`${path}.matchExpressions`, index), rules),
     ),
     ...records(term["matchFields"]).flatMap((item, index) =>
       nodeFieldRequirement(item, at(`${path}.matchFields`, index)),
@@ -213,11 +240,15 @@ const requiredRules = "requiredDuringSchedulingIgnoredDuringExecution";
 const preferredRules = "preferredDuringSchedulingIgnoredDuringExecution";
 
 /** Rules for a `NodeSelector`. */
-export function validateNodeSelector(value: unknown, field: string): FieldError[] {
+export function validateNodeSelector(
+  value: unknown,
+  field: string,
+  rules: SelectorRules = { checkValues: false },
+): FieldError[] {
   const path = `${field}.nodeSelectorTerms`;
   const terms = records(record(value)["nodeSelectorTerms"]);
   if (terms.length === 0) return [required(path, "must have at least one node selector term")];
-  return terms.flatMap((term, index) => nodeTerm(term, at(path, index)));
+  return terms.flatMap((term, index) => nodeTerm(term, at(path, index), rules));
 }
 
 function nodeAffinity(affinity: Readonly<JsonObject>, field: string): FieldError[] {

@@ -42,6 +42,8 @@ export interface StrategyParts {
   readonly hasStatus?: boolean;
   /** `metadata.generation` starts at 1 and rises with every change outside metadata and status. */
   readonly hasGeneration?: boolean;
+  /** The generation of a new object, when it is not 1; 0 is not shown. */
+  readonly generationOfNew?: 0;
   /** What else raises the generation when it changes, beside everything outside metadata and status. */
   readonly alsoGenerates?: (object: Readonly<JsonObject>) => unknown;
   readonly allowCreateOnUpdate?: boolean;
@@ -66,7 +68,9 @@ function carryGeneration(
   const changed =
     !semanticEqual(specMembers(object), specMembers(old)) ||
     !semanticEqual(alsoGenerates?.(object), alsoGenerates?.(old));
-  ensureRecord(object, "metadata")["generation"] = changed ? before + 1 : before;
+  const metadata = ensureRecord(object, "metadata");
+  if (changed || before > 0) metadata["generation"] = changed ? before + 1 : before;
+  else delete metadata["generation"];
 }
 
 /** Puts `old[key]` back, also when it was absent. */
@@ -95,7 +99,8 @@ export function defineStrategy(parts: StrategyParts): Strategy {
     prepareForCreate(object, context) {
       if (parts.hasStatus === true) delete object["status"];
       const metadata = ensureRecord(object, "metadata");
-      if (parts.hasGeneration === true) metadata["generation"] = 1;
+      if (parts.hasGeneration === true && parts.generationOfNew === undefined)
+        metadata["generation"] = 1;
       else delete metadata["generation"];
       parts.prepareForCreate?.(object, context);
     },

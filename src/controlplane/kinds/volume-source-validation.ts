@@ -128,7 +128,8 @@ const managedURI =
 const blobURI = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
 
 const azureDiskCheck: SourceCheck = (source, field) => {
-  const { cachingMode, kind, diskURI } = source;
+  const { cachingMode, kind } = source;
+  const diskURI = text(source["diskURI"]);
   const out = requireTexts(source, field, "diskName", "diskURI");
   if (cachingMode !== undefined && !cachingModes.includes(text(cachingMode))) {
     out.push(notSupported(`${field}.cachingMode`, cachingMode, cachingModes));
@@ -136,7 +137,7 @@ const azureDiskCheck: SourceCheck = (source, field) => {
   if (kind === undefined) return out;
   if (!diskKinds.includes(text(kind))) out.push(notSupported(`${field}.kind`, kind, diskKinds));
   const managed = kind === "Managed";
-  if (!text(diskURI).startsWith(managed ? "/subscriptions/" : "https://")) {
+  if (!diskURI.startsWith(managed ? "/subscriptions/" : "https://")) {
     out.push(notSupported(`${field}.diskURI`, diskURI, [managed ? managedURI : blobURI]));
   }
   return out;

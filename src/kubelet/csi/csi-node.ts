@@ -126,6 +126,12 @@ export interface CsiNodeOptions {
   readonly logger: Logger;
 }
 
+/** The API server prints an empty list as null. */
+function driversOf(csiNode: CSINode | undefined): readonly CSINodeDriver[] {
+  const drivers: readonly CSINodeDriver[] | null | undefined = csiNode?.spec.drivers;
+  return drivers ?? [];
+}
+
 /** The CSINode object of this node, and what the Node object says about drivers. Written by nobody else. */
 export class CsiNodeObject {
   readonly #options: CsiNodeOptions;
@@ -176,8 +182,9 @@ export class CsiNodeObject {
         "error uninstalling CSI driver from CSINode object",
         async () => {
           const csiNode = await this.#read(signal);
-          const drivers = csiNode?.spec.drivers.filter(({ name }) => name !== driver) ?? [];
-          if (csiNode === undefined || drivers.length === csiNode.spec.drivers.length) return;
+          const before = driversOf(csiNode);
+          const drivers = before.filter(({ name }) => name !== driver);
+          if (csiNode === undefined || drivers.length === before.length) return;
           const changed = { ...csiNode, spec: { ...csiNode.spec, drivers } };
           await updateObject(this.#options.client, CSI_NODES, changed, { signal });
         },
@@ -196,7 +203,7 @@ export class CsiNodeObject {
       "error updating CSINode object with CSI driver node info: error updating CSINode",
       async () => {
         const csiNode = await this.#current(signal);
-        const { drivers } = csiNode.spec;
+        const drivers = driversOf(csiNode);
         const before = drivers.find(({ name }) => name === driver);
         if (before !== undefined && sameDriver(before, entry)) return;
         const others = drivers.filter(({ name }) => name !== driver);
