@@ -151,7 +151,8 @@ class ProgramMounter implements Mounter {
   }
 
   async answers(path: string, signal: AbortSignal): Promise<void> {
-    await this.#run(["stat", "--format=%d", "--", path], answerMs, signal);
+    // Of the file system, which its server has to answer: what a file is may be remembered.
+    await this.#run(["stat", "--file-system", "--format=%t", "--", path], answerMs, signal);
   }
 
   async #unmount(
