@@ -1,5 +1,6 @@
 import { isRecord } from "../../lib/guard.ts";
 import type { JsonObject } from "../types.ts";
+import { podLevelDefaults } from "./pod-level-resources.ts";
 import { canonicalQuantity } from "./quantity.ts";
 import { defaultTo, ensureRecord, int, isEmpty, record, records, text } from "./access.ts";
 
@@ -92,6 +93,8 @@ function downwardItems(source: JsonObject): void {
 }
 
 function projectedDefaults(source: JsonObject): void {
+  // The API prints a list that is not there.
+  if (records(source["sources"]).length === 0) source["sources"] = null;
   for (const entry of records(source["sources"])) {
     if (isRecord(entry["downwardAPI"])) downwardItems(entry["downwardAPI"]);
     const token = entry["serviceAccountToken"];
@@ -158,6 +161,10 @@ export function podSpecDefaults(spec: JsonObject): void {
   }
   for (const volume of records(spec["volumes"])) volumeDefaults(volume);
   canonicalizeResources(spec, "overhead");
+  if (isRecord(spec["resources"])) {
+    canonicalizeResources(spec["resources"], "limits");
+    canonicalizeResources(spec["resources"], "requests");
+  }
 }
 
 function requestsFromLimits(resources: JsonObject): void {
@@ -182,6 +189,7 @@ export function podDefaults(pod: JsonObject): void {
       }
     }
   }
+  podLevelDefaults(spec);
   if (typeof spec["enableServiceLinks"] !== "boolean") spec["enableServiceLinks"] = true;
   // The API always prints these times, null when they are unknown.
   for (const condition of records(record(pod["status"])["conditions"])) {

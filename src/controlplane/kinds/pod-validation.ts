@@ -27,7 +27,14 @@ import {
   validateLabels,
 } from "./names.ts";
 import { validateAnnotations } from "./object-meta.ts";
-import { validateAffinity, validateSpread, validateTolerations } from "./scheduling-validation.ts";
+import { validatePodLevelResources } from "./pod-level-resources.ts";
+import {
+  hasWrongValues,
+  validateAffinity,
+  validateNodeSelector,
+  validateSpread,
+  validateTolerations,
+} from "./scheduling-validation.ts";
 import { validatePodSecurity } from "./security-validation.ts";
 import { validateVolumes } from "./volume-validation.ts";
 
@@ -232,6 +239,7 @@ export function validatePodSpec(
     ...validateContainers(scope, `${field}.containers`),
     ...validateInitContainers(scope, `${field}.initContainers`),
     ...validateEphemeralContainers(scope, `${field}.ephemeralContainers`),
+    ...validatePodLevelResources(spec, field),
     ...hostNetworkPorts(spec, field, isPod),
     ...enumeration(`${field}.restartPolicy`, spec["restartPolicy"], [
       "Always",
@@ -327,10 +335,19 @@ export function validatePod(pod: Readonly<JsonObject>): FieldError[] {
   ];
 }
 
+/** Values of required node affinity; what is stored already may have others. */
+function affinityValueErrors(spec: Readonly<JsonObject>): FieldError[] {
+  const rules = "requiredDuringSchedulingIgnoredDuringExecution";
+  const selector = record(record(record(spec["affinity"])["nodeAffinity"])[rules]);
+  return hasWrongValues(selector)
+    ? validateNodeSelector(selector, `spec.affinity.nodeAffinity.${rules}`, { checkValues: true })
+    : [];
+}
+
 /** Rules for creating a Pod. */
 export function validatePodCreate(pod: Readonly<JsonObject>): FieldError[] {
   const spec = record(pod["spec"]);
-  const out = validatePod(pod);
+  const out = [...validatePod(pod), ...affinityValueErrors(spec)];
   if (records(spec["ephemeralContainers"]).length > 0) {
     out.push(forbiddenField("spec.ephemeralContainers", "cannot be set on create"));
   }

@@ -16,12 +16,13 @@ import { quantityOf } from "./quantity.ts";
 const standardResources = new Set(["cpu", "memory", "ephemeral-storage"]);
 const nanosPerUnit = 1_000_000_000n;
 
-function isHugePages(name: string): boolean {
+/** Whether it is one of the `hugepages-SIZE`. */
+export function isHugePages(name: string): boolean {
   return name.startsWith("hugepages-");
 }
 
 /** cpu, memory and storage may be asked for beyond their limit's equal; devices and huge pages may not. */
-function overcommitAllowed(name: string): boolean {
+export function overcommitAllowed(name: string): boolean {
   const native = !name.includes("/") || name.includes("kubernetes.io/");
   return native && !isHugePages(name);
 }
@@ -59,22 +60,27 @@ export function validateResourceList(value: unknown, field: string): FieldError[
   );
 }
 
-/** Rules of a container's `resources`. */
+/**
+ * Rules of a container's `resources`.
+ *
+ * @param nameErrors What is wrong with the name of a resource; default the rules for containers.
+ */
 export function validateResources(
   resources: Readonly<JsonObject>,
   field: string,
   spec: Readonly<JsonObject>,
+  nameErrors: (name: string, field: string) => FieldError[] = resourceName,
 ): FieldError[] {
   const out: FieldError[] = [];
   const limits = record(resources["limits"]);
   const requests = record(resources["requests"]);
   for (const [name, value] of Object.entries(limits)) {
     const path = `${field}.limits[${name}]`;
-    out.push(...resourceName(name, path), ...amount(name, value, path));
+    out.push(...nameErrors(name, path), ...amount(name, value, path));
   }
   for (const [name, value] of Object.entries(requests)) {
     const path = `${field}.requests[${name}]`;
-    out.push(...resourceName(name, path), ...amount(name, value, path));
+    out.push(...nameErrors(name, path), ...amount(name, value, path));
     const request = quantityOf(value);
     const limit = quantityOf(limits[name]);
     if (limit === undefined) {
