@@ -292,7 +292,12 @@ export class Volumes {
     // Nothing of a file system that may hang is looked at by our own threads before it has answered another process.
     if (!isOfThisNode(pod.spec?.volumes?.find(({ name }) => name === volume))) {
       const mount = mounter.table().containing(source);
-      if (mount !== undefined && mayHang(mount)) await mounter.answers(source, signal);
+      if (mount !== undefined && mayHang(mount)) {
+        await mounter.answers(source, signal).catch((cause: unknown) => {
+          signal.throwIfAborted();
+          throw new VolumeError(`${mount.source} on ${mount.path} does not answer`, { cause });
+        });
+      }
     }
     await step("bindSubPath");
     await bindSubPath(source, subPath, target, mounter, signal);

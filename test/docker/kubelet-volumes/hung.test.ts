@@ -127,7 +127,11 @@ describe("a server that does not answer", { skip }, () => {
         const mounts = volumes.mounts(one, entry, given, signal);
         mounts.catch(() => undefined);
         await assertThreadsFree();
-        await assert.rejects(mounts);
+        await assert.rejects(mounts, (error: Error) => {
+          assert.match(error.message, /^failed to prepare subPath for volumeMount "data"/);
+          assert.match(String(error.cause), /server:\/x on .*\/dead does not answer/);
+          return true;
+        });
         await assertThreadsFree();
       });
     });
