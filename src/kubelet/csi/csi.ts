@@ -51,6 +51,8 @@ export interface Csi {
   recount(driver: string, signal: AbortSignal): Promise<boolean>;
   /** Notes that a pod cannot go on without this driver. */
   waitForDriver(driver: string, podUID: string): void;
+  /** The pod waits for no driver any more. */
+  forget(podUID: string): void;
   /** Calls `listener` with each pod that waited for a driver that has registered. Returns the function that ends it. */
   onDriver(listener: (podUID: string) => void): () => void;
 }
@@ -128,6 +130,10 @@ class CsiHalf implements Csi {
     const waiting = this.#waiting.get(driver) ?? new Set<string>();
     waiting.add(podUID);
     this.#waiting.set(driver, waiting);
+  }
+
+  forget(podUID: string): void {
+    for (const waiting of this.#waiting.values()) waiting.delete(podUID);
   }
 
   onDriver(listener: (podUID: string) => void): () => void {

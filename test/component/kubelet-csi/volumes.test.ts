@@ -229,7 +229,11 @@ describe("a driver that is not there", () => {
     const spec = world.claimed("data");
     world.csiDriver("csi.example.test", {});
     await message(run.setUp(spec, pod));
+    const woken: string[] = [];
+    run.csi.onDriver((uid) => woken.push(uid));
     await run.tearDown(spec, pod);
+    await registered();
+    assert.deepEqual(woken, []);
   });
 
   it("keeps a pod whose volume it has published", async () => {

@@ -134,6 +134,7 @@ class CsiPlugin implements VolumePlugin {
     this.#published.delete(at.path);
     this.#wanted.delete(at.path);
     this.#sizes.delete(at.path);
+    this.#csi.forget(at.podUID);
     if (volume !== undefined) this.#csi.staging.release(volume, at.podUID);
   }
 
