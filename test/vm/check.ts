@@ -4,7 +4,10 @@ import type { Node } from "./lib/node.ts";
 export interface Manifest {
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>> };
-  readonly spec: object;
+  readonly spec?: object;
+  /** Of a Secret. */
+  readonly type?: string;
+  readonly stringData?: Readonly<Record<string, string>>;
 }
 
 /** One thing to look at on a real machine. Checks run in the order of their list, on one machine. */

@@ -12,6 +12,8 @@ rootfs=$directory/rootfs
 packages=systemd,systemd-sysv,dbus,udev,kmod,util-linux,procps,iproute2,nftables,iptables,conntrack
 packages=$packages,docker.io,apparmor,ca-certificates,libatomic1,libstdc++6,busybox-static,qemu-guest-agent
 packages=$packages,linux-image-cloud-amd64
+# Servers and clients of volumes; started by the check that needs them.
+packages=$packages,nfs-kernel-server,nfs-common,tgt,open-iscsi
 
 debootstrap --variant=minbase --include="$packages" bookworm "$rootfs" ${mirror:+"$mirror"}
 
@@ -37,6 +39,10 @@ for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.tim
   systemd-tmpfiles-clean.timer e2scrub_reap.service systemd-pstore.service systemd-networkd-wait-online.service \
   systemd-timesyncd.service systemd-random-seed.service; do
   ln -sf /dev/null "$rootfs/etc/systemd/system/$unit"
+done
+for unit in nfs-server.service nfs-client.target nfs-blkmap.service rpcbind.socket rpcbind.service rpc-statd.service \
+  tgt.service open-iscsi.service iscsid.service iscsid.socket; do
+  chroot "$rootfs" systemctl disable "$unit" || true
 done
 rm -rf "$rootfs"/var/cache/apt/archives/*.deb "$rootfs"/var/lib/apt/lists/* "$rootfs"/var/log/*.log \
   "$rootfs"/usr/share/doc/* "$rootfs"/usr/share/man/* "$rootfs"/usr/share/locale/* "$rootfs"/boot/initrd.img-*

@@ -19,6 +19,7 @@ const patienceMs = 10 * 60_000;
 const collections: Readonly<Record<string, string>> = {
   Pod: pods,
   Service: "/api/v1/namespaces/default/services",
+  Secret: "/api/v1/namespaces/default/secrets",
 };
 
 type Options = Pick<VirtualMachineOptions, "image" | "disks">;
@@ -111,6 +112,11 @@ export class Node implements AsyncDisposable {
 
   async pods(): Promise<readonly Pod[]> {
     return (await this.get<{ readonly items: readonly Pod[] }>(pods)).items;
+  }
+
+  /** Asks for its deletion, and does not wait for it. */
+  async deletePod(name: string): Promise<void> {
+    await this.#request("DELETE", `${pods}/${name}`);
   }
 
   async deletePods(): Promise<void> {
