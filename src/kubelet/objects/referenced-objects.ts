@@ -12,7 +12,7 @@ import { environmentReferences } from "../spec/env.ts";
 import { allContainers } from "../spec/containers.ts";
 import { projections, type ReferencedKind, type ReferencedObject } from "./keyed-object.ts";
 
-/** One of them, by name. */
+/** A ConfigMap or Secret, by name. */
 export interface Reference {
   readonly kind: ReferencedKind;
   readonly namespace: string;
@@ -214,7 +214,7 @@ export class ReferencedObjects {
       if (isNews(watched, change)) {
         for (const user of watched.users) this.#options.wake(user, reference);
       }
-      // Whoever deletes it and makes another one of its name gets no word of it to the pods that have it.
+      // What becomes of the name from here on is nothing to the pods that have this object.
       if (isFinal(change)) stop.abort();
     });
   }
