@@ -30,6 +30,7 @@ import {
   type RemovalFiles,
   asyncRemoval,
 } from "../../../src/kubelet/volumes/removal-walk.ts";
+import { VolumeError } from "../../../src/kubelet/volumes/payload.ts";
 import { removeTree } from "../../../src/kubelet/volumes/remove-tree.ts";
 
 const { signal } = new AbortController();
@@ -210,6 +211,64 @@ test("whoever goes on writing is left to it, and the path is told", async () => 
       removeEntry(directory, "root", { files, signal, seen: () => true }),
       new RegExp(`cannot remove ${busy}: ENOTEMPTY`),
     );
+  });
+});
+
+test("a call that fails anywhere is told with its path, leaks nothing, and the next removal goes on", async () => {
+  await inTemporary(async (directory) => {
+    const root = join(directory, "root");
+    const outside = join(directory, "outside");
+    mkdirSync(outside);
+    for (let failAt = 0; ; failAt += 1) {
+      mkdirSync(join(root, "a/b"), { recursive: true });
+      writeFileSync(join(root, "a/b/file"), "");
+      symlinkSync(outside, join(root, "a/link"));
+      let calls = 0;
+      let open = 0;
+      const meet = async <T>(call: () => T | Promise<T>): Promise<T> => {
+        if (calls++ === failAt) throw Object.assign(new Error("EIO: i/o error"), { code: "EIO" });
+        return call();
+      };
+      const real = asyncRemoval;
+      const files: RemovalFiles = {
+        open: async (path, flags) => {
+          const fd = await meet(() => real.open(path, flags));
+          open += 1;
+          return fd;
+        },
+        close: async (fd) => {
+          open -= 1;
+          await real.close(fd);
+        },
+        openNames: async (path) => {
+          const listing = await meet(() => real.openNames(path));
+          open += 1;
+          return listing;
+        },
+        nextName: async (listing) => meet(() => real.nextName(listing)),
+        closeNames: async (listing) => {
+          open -= 1;
+          await real.closeNames(listing);
+        },
+        unlink: async (path) => meet(() => real.unlink(path)),
+        rmdir: async (path) => meet(() => real.rmdir(path)),
+        rename: async (from, to) => meet(() => real.rename(from, to)),
+      };
+      const removal = removeEntry(directory, "root", { files, signal, seen: () => true });
+      const failed = await removal.then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      assert.equal(open, 0, `call ${failAt}`);
+      if (failed === undefined) {
+        assert(failAt >= calls, "no failure was swallowed");
+        break;
+      }
+      assert(failed instanceof VolumeError, `call ${failAt}`);
+      assert(failed.message.startsWith(`cannot remove ${directory}`), failed.message);
+      await removeTree(root, signal);
+    }
+    assert.deepEqual(await readdir(directory), ["outside"]);
   });
 });
 
