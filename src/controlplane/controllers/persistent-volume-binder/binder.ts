@@ -32,6 +32,8 @@ const reminderMs = 15 * 60_000;
 
 const claimPrefix = "claim:";
 const volumePrefix = "volume:";
+/** Claims of a class that wait: woken once for all the volumes that became free meanwhile. */
+const classPrefix = "class:";
 
 export interface BinderOptions {
   /** Provisioners of this control plane: nobody needs to be told to look whether they run. */
@@ -81,11 +83,8 @@ export class PersistentVolumeBinder implements Controller {
     const { persistentVolumeClaims, persistentVolumes, storageClasses, pods } =
       this.#context.informers;
     const wakeClaim = (key: string): void => queue.add(claimPrefix + key);
-    const wakeUnbound = (which: (claim: StoredClaim) => boolean): void => {
-      for (const claim of persistentVolumeClaims.values())
-        if (!hasAnnotation(claim, annotations.bindCompleted) && which(claim))
-          wakeClaim(keyOf(claim));
-    };
+    const wakeUnbound = (which: (claim: StoredClaim) => boolean): void =>
+      this.#wakeUnbound(queue, which);
     return [
       persistentVolumeClaims.subscribe((change) => {
         wakeClaim(change.key);
@@ -106,11 +105,9 @@ export class PersistentVolumeBinder implements Controller {
         if (ref !== undefined) wakeClaim(claimKeyOf(ref));
         if (change.kind === "deleted") return;
         // It may be what somebody waits for: by name, or, when nobody has it, by its class.
-        const className = ref === undefined ? classOfVolume(volume) : undefined;
-        wakeUnbound(
-          (claim) =>
-            claim.spec?.volumeName === volume.metadata.name || classOfClaim(claim) === className,
-        );
+        wakeUnbound((claim) => claim.spec?.volumeName === volume.metadata.name);
+        if (ref === undefined && volume.status?.phase === "Available")
+          queue.add(classPrefix + classOfVolume(volume));
       }),
       storageClasses.subscribe(() => wakeUnbound(() => true)),
       pods.subscribe((change) => {
@@ -125,10 +122,21 @@ export class PersistentVolumeBinder implements Controller {
     ];
   }
 
+  #wakeUnbound(queue: KeyedQueue, which: (claim: StoredClaim) => boolean): void {
+    for (const claim of this.#context.informers.persistentVolumeClaims.values())
+      if (which(claim) && !hasAnnotation(claim, annotations.bindCompleted))
+        queue.add(claimPrefix + keyOf(claim));
+  }
+
   async #sync(key: string, queue: KeyedQueue, signal: AbortSignal): Promise<void> {
     if (key.startsWith(claimPrefix)) {
       const claim = this.#claims.get(key.slice(claimPrefix.length));
       if (claim !== undefined) await this.#syncClaim(claim, queue, signal);
+      return;
+    }
+    if (key.startsWith(classPrefix)) {
+      const className = key.slice(classPrefix.length);
+      this.#wakeUnbound(queue, (claim) => classOfClaim(claim) === className);
       return;
     }
     const volume = this.#volumes.get(key.slice(volumePrefix.length));

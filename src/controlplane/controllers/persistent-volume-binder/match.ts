@@ -1,4 +1,4 @@
-import { compareQuantities, value } from "../../../api/quantity.ts";
+import { compareQuantities, type Quantity, value } from "../../../api/quantity.ts";
 import { matchesSelector } from "../../../api/selectors.ts";
 import {
   classOfClaim,
@@ -62,23 +62,40 @@ export function findVolume(
   { delayed }: { readonly delayed: boolean },
 ): StoredVolume | undefined {
   const requested = storageOf(claim.spec?.resources?.requests);
-  const suitable = [...volumes].filter(
-    (volume) =>
-      volume.metadata.deletionTimestamp === undefined &&
-      compareQuantities(storageOf(volume.spec?.capacity), requested) >= 0 &&
-      !volumeModesDiffer(claim, volume) &&
-      !attributesClassesDiffer(claim, volume) &&
-      offersAccessModes(volume, claim),
+  let best: Candidate | undefined;
+  for (const volume of volumes) {
+    // First of all: there may be thousands, nearly all somebody's, and quantities are dear to read.
+    if (!isBoundTo(volume, claim) && (delayed || !isFree(volume, claim))) continue;
+    const candidate = {
+      volume,
+      modes: new Set(volume.spec?.accessModes).size,
+      size: storageOf(volume.spec?.capacity),
+    };
+    if (!suits(candidate, claim, requested)) continue;
+    if (isBoundTo(volume, claim)) return volume;
+    if (best === undefined || isBetter(candidate, best)) best = candidate;
+  }
+  return best?.volume;
+}
+
+interface Candidate {
+  readonly volume: StoredVolume;
+  /** How many access modes it offers. */
+  readonly modes: number;
+  readonly size: Quantity;
+}
+
+function suits({ volume, size }: Candidate, claim: StoredClaim, requested: Quantity): boolean {
+  return (
+    volume.metadata.deletionTimestamp === undefined &&
+    !volumeModesDiffer(claim, volume) &&
+    !attributesClassesDiffer(claim, volume) &&
+    offersAccessModes(volume, claim) &&
+    compareQuantities(size, requested) >= 0
   );
-  const reserved = suitable.find((volume) => isBoundTo(volume, claim));
-  if (reserved !== undefined || delayed) return reserved;
-  const modes = ({ spec }: StoredVolume): number => new Set(spec?.accessModes).size;
-  return suitable
-    .filter((volume) => isFree(volume, claim))
-    .toSorted(
-      (a, b) =>
-        modes(a) - modes(b) ||
-        compareQuantities(storageOf(a.spec?.capacity), storageOf(b.spec?.capacity)) ||
-        (a.metadata.name < b.metadata.name ? -1 : 1),
-    )[0];
+}
+
+function isBetter(a: Candidate, b: Candidate): boolean {
+  const order = a.modes - b.modes || compareQuantities(a.size, b.size);
+  return order === 0 ? a.volume.metadata.name < b.volume.metadata.name : order < 0;
 }
