@@ -12,6 +12,7 @@ import {
 } from "../../../src/api/objects.ts";
 import {
   CSI_DRIVERS,
+  EVENTS,
   NODES,
   PERSISTENT_VOLUME_CLAIMS as CLAIMS,
   PERSISTENT_VOLUMES as VOLUMES,
@@ -199,6 +200,18 @@ test("a volume for one node is not attached to a second one, whose pod is told w
     'Multi-Attach error for volume "single" Volume is already used by pod(s) first',
   ]);
   assert.equal(await attachmentOf("single", "n2"), undefined);
+  // Said once, however often it is looked at.
+  await postReady(world, "n1");
+  await postReady(world, "n2");
+  const fieldSelector = "involvedObject.name=second,reason=FailedAttachVolume";
+  const { items } = await listObjects(world.client, EVENTS, {
+    fieldSelector,
+    signal: world.signal,
+  });
+  assert.deepEqual(
+    items.map(({ count }) => count),
+    [1],
+  );
   await end("first");
   await attachmentComes("single", "n2");
   await end("second");

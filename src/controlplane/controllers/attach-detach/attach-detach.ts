@@ -29,8 +29,8 @@ export class AttachDetachController implements Controller {
   readonly #context: ControllerContext;
   /** By name of the attachment, monotonic ms: a restart only makes an unready node wait once more. */
   readonly #unwantedSince = new Map<string, number>();
-  /** What was said of an attachment last. */
-  readonly #said = new Map<string, string>();
+  /** What was said of an attachment last, to all its pods or, by uid, to one. */
+  readonly #said = new Map<string, Map<string, string>>();
   #first = true;
 
   constructor(context: ControllerContext) {
@@ -115,11 +115,8 @@ export class AttachDetachController implements Controller {
     for (const placement of plan.attach) await each(this.#attach(placement, signal));
     for (const { placement, messages } of plan.refused)
       for (const [pod, message] of messages)
-        this.#say(`${placement.attachment} ${pod.metadata.uid}`, pod, {
-          type: "Warning",
-          reason: "FailedAttachVolume",
-          message,
-        });
+        if (this.#isNews(placement.attachment, message, pod.metadata.uid))
+          this.#tell(pod, { type: "Warning", reason: "FailedAttachVolume", message });
     this.#tellOutcomes(plan);
     this.#first = false;
     if (plan.recheckMs !== undefined) queue.addAfter(wholeKey, plan.recheckMs);
@@ -192,10 +189,13 @@ export class AttachDetachController implements Controller {
   }
 
   /** What the attacher made of it, once. */
-  #tellOutcomes({ wanted }: AttachPlan): void {
+  #tellOutcomes({ wanted, refused }: AttachPlan): void {
     const { volumeAttachments } = this.#context.informers;
-    for (const key of this.#said.keys())
-      if (!wanted.some(({ attachment }) => key.startsWith(attachment))) this.#said.delete(key);
+    const current = new Set(
+      [...wanted, ...refused.map(({ placement }) => placement)].map((each) => each.attachment),
+    );
+    for (const attachment of this.#said.keys())
+      if (!current.has(attachment)) this.#said.delete(attachment);
     for (const placement of wanted) {
       const { status } = volumeAttachments.get(placement.attachment) ?? {};
       const { name } = placement.volume.metadata;
@@ -203,7 +203,7 @@ export class AttachDetachController implements Controller {
         const message = `AttachVolume.Attach succeeded for volume "${name}" `;
         const remark = { type: "Normal", reason: "SuccessfulAttachVolume", message } as const;
         // What was attached before we started was told before, too.
-        if (this.#first) this.#said.set(placement.attachment, message);
+        if (this.#first) this.#isNews(placement.attachment, message);
         else this.#sayToAll(placement, remark);
       } else if (status?.attachError !== undefined) {
         this.#sayToAll(placement, {
@@ -216,15 +216,16 @@ export class AttachDetachController implements Controller {
   }
 
   #sayToAll(placement: Placement, remark: Remark): void {
-    if (this.#said.get(placement.attachment) === remark.message) return;
-    this.#said.set(placement.attachment, remark.message);
+    if (!this.#isNews(placement.attachment, remark.message)) return;
     for (const pod of placement.pods) this.#tell(pod, remark);
   }
 
-  #say(key: string, pod: Stored<Pod>, remark: Remark): void {
-    if (this.#said.get(key) === remark.message) return;
-    this.#said.set(key, remark.message);
-    this.#tell(pod, remark);
+  /** Whether it was not the last that was said; from now on it is. */
+  #isNews(attachment: string, message: string, who = "all"): boolean {
+    const said = this.#said.get(attachment) ?? new Map<string, string>();
+    if (said.get(who) === message) return false;
+    this.#said.set(attachment, said.set(who, message));
+    return true;
   }
 
   #tell(pod: Stored<Pod>, { type, reason, message }: Remark): void {
