@@ -52,8 +52,9 @@ export const storageChecks: readonly Check[] = [
       await inPod(node, "on-server", "echo hello >/data/file");
       assert.equal(await machine.sh("cat /srv/export/file"), "hello");
       // Requests to it are lost from here on, without a word.
-      const rule = "OUTPUT -o lo -p tcp --dport 2049 -j DROP";
-      await machine.sh(`iptables -I ${rule}`);
+      await machine.sh(`nft add table ip away
+        nft 'add chain ip away out { type filter hook output priority 0; }'
+        nft add rule ip away out oifname lo tcp dport 2049 drop`);
       try {
         await node.create(runs("beside", { one: {} }));
         await node.deletePod("on-server");
@@ -63,10 +64,13 @@ export const storageChecks: readonly Check[] = [
           return left ? undefined : true;
         });
       } finally {
-        await machine.sh(`iptables -D ${rule}`);
+        await machine.sh("nft delete table ip away");
       }
       assert.equal(await machine.sh("grep /var/lib/remora/.*nfs /proc/mounts || true"), "");
       assert.equal(await machine.sh("cat /srv/export/file"), "hello");
+      await machine.sh(`systemctl stop nfs-server.service nfs-mountd.service nfs-idmapd.service \\
+          nfsdcld.service rpc-statd.service rpcbind.service rpcbind.socket || true
+        umount /proc/fs/nfsd /run/rpc_pipefs`);
     },
   },
   {
@@ -110,6 +114,7 @@ export const storageChecks: readonly Check[] = [
       assert.equal(await inPod(node, "on-disk-again", "cat /data/file"), "kept");
       await node.deletePod("on-disk-again");
       await node.until("nothing of the disk is left again", gone);
+      await machine.sh("systemctl stop tgt.service iscsid.service iscsid.socket || true");
     },
   },
 ];
