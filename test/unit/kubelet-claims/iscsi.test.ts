@@ -11,6 +11,7 @@ import {
   type IscsiDisk,
   parseRecord,
   sharedName,
+  sharedNameOf,
   transportOf,
 } from "../../../src/kubelet/volumes/iscsi/disk.ts";
 import { chapSettings, withSettings } from "../../../src/kubelet/volumes/iscsi/records.ts";
@@ -45,6 +46,29 @@ describe("an iSCSI disk", () => {
     for (const text of ["", "{", "[]", "{}", '{"Portals":[],"Iqn":"x","Lun":"0"}']) {
       assert.equal(parseRecord(text), undefined);
     }
+  });
+
+  test("is recognised on disk by its name in the status of nodes, with or without a port", () => {
+    const portal = fc.tuple(
+      fc.constantFrom("10.0.0.1", "[fd00::1]", "files.example"),
+      fc.constantFrom("", ":3260", ":860"),
+    );
+    const iqn = fc.stringMatching(/^(iqn\.2026-01\.[a-z]+|eui\.[0-9A-F]{16})(:[a-z0-9:.-]+)?$/);
+    fc.assert(
+      fc.property(portal, iqn, fc.nat(255), ([address, port], target, lun) => {
+        const source = { targetPortal: `${address}${port}`, iqn: target, lun };
+        const spec = {
+          name: "data",
+          volume: { name: "data" },
+          persistent: { claim: {}, volume: { metadata: { name: "pv" }, spec: { iscsi: source } } },
+          readOnly: false,
+        };
+        const found = iscsiDisk(spec, "ns")?.disk;
+        assert(found?.uniqueName !== undefined);
+        assert.equal(sharedNameOf(found.uniqueName), sharedName(found).split("/").at(-1));
+      }),
+    );
+    assert.equal(sharedNameOf("kubernetes.io/csi/driver^handle"), undefined);
   });
 
   test("is found below /dev by portal, target and LUN, and no other is", () => {
