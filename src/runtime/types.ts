@@ -163,7 +163,12 @@ export type ContainerState =
       /** The engine's own text when the process could not be started, else empty. */
       readonly error: string;
     }
-  | { readonly kind: "unknown"; readonly createdAt: number };
+  | {
+      readonly kind: "unknown";
+      readonly createdAt: number;
+      /** The runtime did not tell in time: it may run, or have ended. */
+      readonly unanswered?: true;
+    };
 
 export interface SandboxRecord {
   readonly id: string;

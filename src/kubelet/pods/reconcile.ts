@@ -185,13 +185,28 @@ async function prepare(look: Look, pod: AssignedPod, observed: ObservedPod): Pro
   }
 }
 
+/**
+ * A look at a pod that is to live on. Of a container that the runtime is too busy to tell about nothing is concluded: not
+ * that it has ended, and not that it has to be killed.
+ *
+ * @throws {RuntimeError} that is tried again.
+ */
+async function observeAll({ deps, signal, state }: Look): Promise<ObservedPod> {
+  const observed = await observePod(deps, state, signal);
+  const silent = observed.record.containers.find(
+    (container) => container.state.kind === "unknown" && container.state.unanswered === true,
+  );
+  if (silent === undefined) return observed;
+  throw new RuntimeError("Timeout", `the engine does not tell how container ${silent.name} is`);
+}
+
 /** Brings a pod that is to run one look further. */
 async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
   const { deps, signal, state } = look;
   enforceDeadline(look, pod);
   if (state.verdict !== undefined) return terminate(look, pod);
   deps.objects.register(pod);
-  let observed = await observePod(deps, state, signal);
+  let observed = await observeAll(look);
   let status = await publish(look, pod, observed, false);
   if (isTerminalPhase(status.phase)) {
     state.ending = true;
@@ -206,7 +221,7 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
   const refused = await ensureCgroup(look, pod);
   if (observed.cgroupBehind === true) {
     if (refused !== undefined) noteResizeError(deps, state, pod, refused.message);
-    observed = await observePod(deps, state, signal);
+    observed = await observeAll(look);
     status = await publish(look, pod, observed, false);
   }
   if (refused !== undefined) return failure(look, refused);
@@ -218,7 +233,7 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     const result = await executeActions({ deps, state, pod, observed, signal }, actions);
     if (state.ending) return terminate(look, pod);
     if (result.acted) {
-      observed = await observePod(deps, state, signal);
+      observed = await observeAll(look);
       status = await publish(look, pod, observed, false);
     }
     if (result.error !== undefined) return failure(look, result.error, result.dueAt);

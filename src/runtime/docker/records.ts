@@ -219,7 +219,7 @@ export function containerRecord(
     attempt: attemptOf(labels),
     state:
       inspected === undefined
-        ? { kind: "unknown", createdAt: listed.createdAt }
+        ? { kind: "unknown", createdAt: listed.createdAt, unanswered: true }
         : stateOf(inspected),
     image: inspected?.image ?? listed.image,
     imageID: inspected?.imageID ?? listed.imageID,

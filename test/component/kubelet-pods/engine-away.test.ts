@@ -48,3 +48,44 @@ test("an engine that does not answer is told once for each pod, as an event Fail
     await world.close();
   }
 });
+
+test("a container that the engine is too slow to tell about is neither ended nor killed", async () => {
+  const clock = new JumpingClock();
+  const world = await makeWorld({ clock });
+  const podRecord = world.runtime.podRecord.bind(world.runtime);
+  let asked = 0;
+  try {
+    world.start();
+    world.api.put(PODS, podManifest("web", { restartPolicy: "Never" }));
+    await world.until("runs", () => world.pod("web")?.status?.phase === "Running");
+    world.runtime.podRecord = async (uid, signal) => {
+      asked += 1;
+      const record = await podRecord(uid, signal);
+      const containers = record.containers.map((container) => ({
+        ...container,
+        state: { kind: "unknown" as const, createdAt: 0, unanswered: true as const },
+      }));
+      return { ...record, containers };
+    };
+    for (const times of [1, 2, 3]) {
+      clock.ahead(100_000);
+      await world.until("asked", () => asked >= times);
+    }
+    const event = await world.until("event", () =>
+      world.events.find(({ reason }) => reason === "FailedSync"),
+    );
+    assert.match(event.message, /the engine does not tell how container \w+ is$/);
+    assert.equal(world.pod("web")?.status?.phase, "Running");
+    assert.equal(
+      world.runtime.calls.some((call) => call.startsWith("stopContainer")),
+      false,
+    );
+    world.runtime.podRecord = podRecord;
+    world.runtime.exit("web", 0);
+    clock.ahead(10_000);
+    await world.until("succeeded", () => world.pod("web")?.status?.phase === "Succeeded");
+  } finally {
+    world.runtime.podRecord = podRecord;
+    await world.close();
+  }
+});
