@@ -432,6 +432,51 @@ describe("stock kubectl against the embedded control plane", { skip: skip ?? fal
     await k("delete ns change");
   });
 
+  test("a running pod gets more without being restarted, and what cannot be is refused", async () => {
+    const resources = '{"requests":{"cpu":"20m","memory":"16Mi"},"limits":{"cpu":"40m"}}';
+    const overrides = `{"spec":{"containers":[{"name":"sized","image":"${image}","command":["sleep","1000"],"resources":${resources}}]}}`;
+    await k(["run", "sized", "--image", image, "--overrides", overrides]);
+    await k("wait pod/sized --for=condition=Ready --timeout=20s");
+    const resize = (cpu: string): readonly string[] => [
+      "patch",
+      "pod",
+      "sized",
+      "--subresource=resize",
+      "-p",
+      `{"spec":{"containers":[{"name":"sized","resources":{"requests":{"cpu":"${cpu}"},"limits":{"cpu":"80m"}}}]}}`,
+    ];
+    assert.equal(await k(resize("60m")), "pod/sized patched\n");
+    const status = "get pod sized -o jsonpath={.status.containerStatuses[0]";
+    await eventually(
+      async () =>
+        (await k(`${status}.resources.limits.cpu}`)) === "80m" &&
+        (await k(`${status}.allocatedResources.cpu}`)) === "60m"
+          ? true
+          : undefined,
+      { timeoutMs: 20_000, describe: () => k("get pod sized -o yaml") },
+    );
+    assert.equal(await k(`${status}.restartCount}`), "0");
+    const cgroups = await shell(
+      "cat /sys/fs/cgroup/cpu/kubepods/burstable/pod*/*/cpu.cfs_quota_us /sys/fs/cgroup/kubepods*/*/*/*/cpu.max 2>/dev/null",
+    );
+    assert.match(cgroups.stdout, /^8000( |$)/m);
+    assert.match(
+      await refused(resize("90m")),
+      /spec\.containers\[0\]\.resources\.requests: Invalid value: "90m": must be less than or equal to cpu limit of 80m/,
+    );
+    assert.match(
+      await refused(
+        'patch pod sized --subresource=resize --type=json -p [{"op":"remove","path":"/spec/containers/0/resources/limits"}]',
+      ),
+      /resource limits cannot be removed/,
+    );
+    assert.match(
+      await refused(resize("80m").map((word) => word.replaceAll("80m", "8000"))),
+      /node didn't have enough allocatable resources: cpu, requested: 8000000/,
+    );
+    await k("delete pod sized --force");
+  });
+
   test("manifests with mistakes are refused in the API's words, warnings are shown", async () => {
     const pod = (spec: string): string =>
       `apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: ${spec}\n`;
