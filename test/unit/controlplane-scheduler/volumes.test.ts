@@ -18,7 +18,10 @@ import { AssumedObjects } from "../../../src/controlplane/scheduler/volumes/assu
 import type { StorageView } from "../../../src/controlplane/scheduler/volumes/storage-view.ts";
 import type { NodeParts } from "../controlplane-controllers/builders.ts";
 import { node as storedNode, pod } from "../controlplane-controllers/builders.ts";
-import { volumesOn } from "../../../src/controlplane/scheduler/volumes/find-volumes.ts";
+import {
+  prepareClaims,
+  volumesOn,
+} from "../../../src/controlplane/scheduler/volumes/find-volumes.ts";
 import { sortClaims } from "../../../src/controlplane/scheduler/volumes/pod-claims.ts";
 import { place, preemption } from "./world.ts";
 
@@ -198,7 +201,7 @@ describe("a volume for a claim that waits", () => {
     const seen = view({ classes, ...storage });
     const found = volumesOn(
       storedNode({ name: "n1", labels: { host: "n1" } }),
-      sortClaims(info, seen),
+      prepareClaims(sortClaims(info, seen), seen),
       seen,
     );
     return found.kind === "conflict"

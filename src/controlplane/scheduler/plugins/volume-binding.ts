@@ -1,8 +1,7 @@
 import { classOfClaim } from "../../controllers/persistent-volume-binder/claims.ts";
 import type { PodInfo } from "../pod-info.ts";
-import { volumesOn } from "../volumes/find-volumes.ts";
+import { prepareClaims, volumesOn } from "../volumes/find-volumes.ts";
 import { claimKey, claimNotFound, claimsRefusal, sortClaims } from "../volumes/pod-claims.ts";
-import { forOneDecision } from "../volumes/storage-view.ts";
 import type { FilterPlugin } from "./plugin.ts";
 import { objection } from "./plugin.ts";
 
@@ -33,11 +32,10 @@ export const volumeBinding: FilterPlugin = {
   },
   prepare: (pod, { storage }) => {
     if (pod.claims.length === 0) return undefined;
-    const claims = sortClaims(pod, storage);
-    const view = forOneDecision(storage);
+    const claims = prepareClaims(sortClaims(pod, storage), storage);
     return {
       check: ({ node }) => {
-        const found = volumesOn(node, claims, view);
+        const found = volumesOn(node, claims, storage);
         return found.kind === "plan" ? undefined : { reasons: found.reasons, final: true };
       },
     };

@@ -1,4 +1,4 @@
-import { keyOf } from "../../../api/object.ts";
+import type { Quantity } from "../../../api/quantity.ts";
 import { compareQuantities, parseQuantity } from "../../../api/quantity.ts";
 import { matchesNodeTerm, matchesSelector } from "../../../api/selectors.ts";
 import type { TopologySelectorTerm } from "../../../api/types.gen.ts";
@@ -48,13 +48,15 @@ export function isReachable(volume: StoredVolume, node: StoredNode): boolean {
   return required.nodeSelectorTerms.some((term) => matchesNodeTerm(term, { name, labels }));
 }
 
-function canServe(volume: StoredVolume, claim: StoredClaim): boolean {
-  const requested = storageOf(claim.spec?.resources?.requests);
+/** Whether a volume is nobody else's, alive, large enough, and of the claim's kind. Cheap questions first. */
+function canServe(volume: StoredVolume, claim: StoredClaim, requested: Quantity): boolean {
   return (
+    (volume.spec?.claimRef === undefined || isBoundTo(volume, claim)) &&
     volume.metadata.deletionTimestamp === undefined &&
-    compareQuantities(storageOf(volume.spec?.capacity), requested) >= 0 &&
     !volumeModesDiffer(claim, volume) &&
-    (claim.spec?.volumeAttributesClassName ?? "") === (volume.spec?.volumeAttributesClassName ?? "")
+    (claim.spec?.volumeAttributesClassName ?? "") ===
+      (volume.spec?.volumeAttributesClassName ?? "") &&
+    compareQuantities(storageOf(volume.spec?.capacity), requested) >= 0
   );
 }
 
@@ -70,29 +72,56 @@ function isFree(volume: StoredVolume, claim: StoredClaim): boolean {
   );
 }
 
-/**
- * The volume on a node for a claim: one that is reserved for it, else the smallest that is free and big enough; among
- * equals the first by name. A reserved one that the node does not reach leaves no choice.
- */
-export function findVolumeOn(
+/** The volumes that a claim may get, wherever they are. */
+interface Candidates {
+  /** Reserved for the claim: it gets this one or none. */
+  readonly reserved: StoredVolume | undefined;
+  /** The smallest first; among equals by name. */
+  readonly free: readonly StoredVolume[];
+}
+
+function candidatesFor(claim: StoredClaim, volumes: Iterable<StoredVolume>): Candidates {
+  const requested = storageOf(claim.spec?.resources?.requests);
+  const suitable = [...volumes].filter((volume) => canServe(volume, claim, requested));
+  const reserved = suitable.find((volume) => isBoundTo(volume, claim));
+  if (reserved !== undefined) return { reserved, free: [] };
+  const free = suitable
+    .filter((volume) => isFree(volume, claim))
+    .map((volume) => ({ volume, size: storageOf(volume.spec?.capacity) }))
+    .toSorted(
+      (a, b) =>
+        compareQuantities(a.size, b.size) ||
+        (a.volume.metadata.name < b.volume.metadata.name ? -1 : 1),
+    )
+    .map(({ volume }) => volume);
+  return { reserved, free };
+}
+
+/** A pod's claims with all that can be worked out before a node is looked at. */
+export interface PreparedClaims {
+  readonly bound: readonly StoredClaim[];
+  /** The smallest claim first, so that it does not take the volume that only a larger one needs. */
+  readonly delayed: readonly { readonly claim: StoredClaim; readonly candidates: Candidates }[];
+}
+
+/** What the nodes are then compared by. */
+export function prepareClaims({ bound, delayed }: SortedClaims, view: StorageView): PreparedClaims {
+  return {
+    bound,
+    delayed: delayed.toSorted(bySize).map((claim) => ({
+      claim,
+      candidates: candidatesFor(claim, view.volumesOfClass(classOfClaim(claim))),
+    })),
+  };
+}
+
+function volumeOn(
   node: StoredNode,
-  claim: StoredClaim,
-  volumes: Iterable<StoredVolume>,
+  { reserved, free }: Candidates,
+  taken: ReadonlySet<string>,
 ): StoredVolume | undefined {
-  let smallest: StoredVolume | undefined;
-  for (const volume of volumes) {
-    if (!canServe(volume, claim)) continue;
-    if (isBoundTo(volume, claim)) return isReachable(volume, node) ? volume : undefined;
-    if (!isFree(volume, claim) || !isReachable(volume, node)) continue;
-    if (smallest === undefined) smallest = volume;
-    else {
-      const order =
-        compareQuantities(storageOf(volume.spec?.capacity), storageOf(smallest.spec?.capacity)) ||
-        (volume.metadata.name < smallest.metadata.name ? -1 : 1);
-      if (order < 0) smallest = volume;
-    }
-  }
-  return smallest;
+  if (reserved !== undefined) return isReachable(reserved, node) ? reserved : undefined;
+  return free.find((volume) => !taken.has(volume.metadata.name) && isReachable(volume, node));
 }
 
 function inTopology(node: StoredNode, terms: readonly TopologySelectorTerm[] = []): boolean {
@@ -155,35 +184,30 @@ function boundConflict(
 }
 
 function bySize(a: StoredClaim, b: StoredClaim): number {
-  const size = (claim: StoredClaim): ReturnType<typeof storageOf> =>
-    storageOf(claim.spec?.resources?.requests);
+  const size = (claim: StoredClaim): Quantity => storageOf(claim.spec?.resources?.requests);
   return compareQuantities(size(a), size(b));
 }
 
-/** Volumes for claims that wait for the scheduler, and why there are none. */
+/** Volumes for claims that wait for the scheduler, or why there are none. */
 function planFor(
-  claims: readonly StoredClaim[],
+  claims: PreparedClaims["delayed"],
   node: StoredNode,
   view: StorageView,
 ): VolumePlan | string {
   const bindings: { claim: StoredClaim; volume: StoredVolume }[] = [];
   const provisions: StoredClaim[] = [];
   const taken = new Set<string>();
-  // The smallest claim first, so that it does not take the volume that only a larger one needs.
-  for (const claim of claims.toSorted(bySize)) {
+  for (const { claim, candidates } of claims) {
     const selected = claim.metadata.annotations?.[annotations.selectedNode];
     if (selected !== undefined) {
       if (selected !== node.metadata.name) return volumeReasons.bind;
       provisions.push(claim);
       continue;
     }
-    const candidates = view
-      .volumesOfClass(classOfClaim(claim))
-      .filter(({ metadata }) => !taken.has(metadata.name));
-    const volume = findVolumeOn(node, claim, candidates);
+    const volume = volumeOn(node, candidates, taken);
     if (volume === undefined) provisions.push(claim);
     else {
-      taken.add(keyOf(volume));
+      taken.add(volume.metadata.name);
       bindings.push({ claim, volume });
     }
   }
@@ -197,7 +221,7 @@ function planFor(
 /** Whether a pod can have its volumes on a node, and by what. Pure. */
 export function volumesOn(
   node: StoredNode,
-  claims: SortedClaims,
+  claims: PreparedClaims,
   view: StorageView,
 ): VolumesOnNode {
   const bound = boundConflict(claims.bound, node, view);

@@ -28,19 +28,6 @@ export interface StorageView {
   attachments(): Iterable<Stored<VolumeAttachment>>;
 }
 
-/** The same view for one decision, which asks for the volumes of a class for every node. */
-export function forOneDecision(view: StorageView): StorageView {
-  const volumes = new Map<string, readonly StoredVolume[]>();
-  return {
-    ...view,
-    volumesOfClass: (name) => {
-      const known = volumes.get(name) ?? view.volumesOfClass(name);
-      volumes.set(name, known);
-      return known;
-    },
-  };
-}
-
 /** A cluster without any storage: no claim is ever found. */
 export const noStorage: StorageView = {
   claim: () => undefined,

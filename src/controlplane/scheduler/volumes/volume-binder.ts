@@ -24,7 +24,7 @@ import type { StoredNode } from "../snapshot.ts";
 import type { ClusterEvent } from "../cluster-events.ts";
 import { AssumedObjects } from "./assumed-objects.ts";
 import type { VolumePlan } from "./find-volumes.ts";
-import { isReachable, volumesOn } from "./find-volumes.ts";
+import { isReachable, prepareClaims, volumesOn } from "./find-volumes.ts";
 import { isFullyBound, sortClaims } from "./pod-claims.ts";
 import { type StorageInformers, subscribeToStorage } from "./storage-events.ts";
 import type { StorageView } from "./storage-view.ts";
@@ -130,7 +130,7 @@ export class VolumeBinder {
     if (pod.claims.length === 0) return undefined;
     const node = this.#options.informers.nodes.get(nodeName);
     if (node === undefined) return undefined;
-    const found = volumesOn(node, sortClaims(pod, this.view), this.view);
+    const found = volumesOn(node, prepareClaims(sortClaims(pod, this.view), this.view), this.view);
     if (found.kind === "plan") return this.#assume(nodeName, found.plan);
     throw new VolumeBindingError(`${nodeName}: ${found.reasons.join(", ")}`);
   }
