@@ -96,7 +96,8 @@ export class DataDirectories {
     const { step, quota, records } = this.#options;
     const draft = unfinished(volume.path);
     await step("makeDirectory");
-    await mkdir(dirname(volume.path), { recursive: true, mode: 0o711 });
+    // Root alone comes here; pods begin below.
+    await mkdir(dirname(volume.path), { recursive: true, mode: 0o700 });
     try {
       await mkdir(draft);
     } catch (error) {

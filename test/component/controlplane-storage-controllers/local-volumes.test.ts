@@ -107,6 +107,7 @@ test("a claim gets a directory of the chosen node, is told where, and takes it a
   assert.equal(claim.spec?.storageClassName, "local");
   assert.equal(path, join(directory, "volumes", `pvc-${claim.metadata.uid}_default_data`));
   assert.equal((await stat(path)).mode & 0o7777, 0o777);
+  assert.equal((await stat(join(directory, "volumes"))).mode & 0o7777, 0o700);
   const [told] = await eventsOf(world, "data", "ProvisioningSucceeded");
   assert.match(told ?? "", new RegExp(`its data is in ${path} on node n1$`));
   assert.equal(claim.metadata.annotations?.["remora.io/local-volume"], `n1:${path}`);
