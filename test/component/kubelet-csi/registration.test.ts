@@ -56,6 +56,23 @@ describe("a CSINode", () => {
     assert.deepEqual(next.spec.drivers, []);
   });
 
+  it("whose list of drivers is null, as Go writes an empty one, takes a driver and loses it", async () => {
+    const { uid } = world.node().metadata;
+    world.api.put<CSINode>(CSI_NODES, {
+      metadata: {
+        name: nodeName,
+        ownerReferences: [{ apiVersion: "v1", kind: "Node", name: nodeName, uid }],
+      },
+      spec: { drivers: null as unknown as CSINodeDriver[] },
+    });
+    world.start();
+    const driver = world.driver();
+    await driver.start();
+    await world.until("the driver", () => drivers()?.length === 1);
+    await driver.stop();
+    await world.until("removal", () => drivers()?.length === 0);
+  });
+
   it("is written again after a conflict", async () => {
     world.start();
     await world.until("CSINode", drivers);
