@@ -111,12 +111,6 @@ export function csiNodeDriver(
   };
 }
 
-/** Go's API server writes a list that is empty as null. */
-function driversOf({ spec }: CSINode): readonly CSINodeDriver[] {
-  const drivers: readonly CSINodeDriver[] | null | undefined = spec.drivers;
-  return drivers ?? [];
-}
-
 function sameDriver(one: CSINodeDriver, other: CSINodeDriver): boolean {
   return (
     one.nodeID === other.nodeID &&
