@@ -51,13 +51,16 @@ describe("unmounting", () => {
   it("a server that does not answer is forced", async () => {
     const { calls, mounter } = machine("nfs4", ["late", ok]);
     assert.equal(await mounter.unmount("/p", signal), "unmounted");
-    assert.deepEqual(calls, ["umount --no-canonicalize /p", "umount --no-canonicalize -f /p"]);
+    assert.deepEqual(calls, [
+      "umount --no-canonicalize --internal-only /p",
+      "umount --no-canonicalize --internal-only -f /p",
+    ]);
   });
 
   it("when that does not help either it is taken out of the tree, which is told", async () => {
     const { calls, mounter } = machine("fuse.sshfs", ["late", { stderr: "busy" }, ok]);
     assert.equal(await mounter.unmount("/p", signal), "detached");
-    assert.equal(calls.at(-1), "umount --no-canonicalize -l /p");
+    assert.equal(calls.at(-1), "umount --no-canonicalize --internal-only -l /p");
   });
 
   it("a local file system is forced only when the call itself did not come back", async () => {
