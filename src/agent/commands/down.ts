@@ -215,7 +215,14 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
     say,
     limited,
   );
-  if (!ownsState) await removeIfEmpty(certDir ?? join(rootDir, "pki"));
+  if (!ownsState) {
+    // Sockets of CSI drivers in the last two are the drivers' own.
+    const shared = [
+      certDir ?? join(rootDir, "pki"),
+      ...sharedWithDrivers.map((name) => join(rootDir, name)),
+    ];
+    for (const path of shared) await removeIfEmpty(path);
+  }
   if (ownsState) {
     const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
     const path = kubeconfigPath(user, process.env);
@@ -241,6 +248,9 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   say(`nothing ${kept === undefined ? "" : "else "}is left of remora on this machine`);
 }
 
+/** Directories in which CSI drivers keep what is theirs. */
+const sharedWithDrivers = ["plugins", "plugins_registry"];
+
 /** Files and directories that go; `kept` says what stays, because it is somebody's data. */
 async function filesToRemove(
   flags: DownFlags,
@@ -258,7 +268,7 @@ async function filesToRemove(
     return { files, kept };
   }
   const names = ["pods", "network", "image_manager", "agent.sock", "places.json"];
-  names.push("local-volume-records");
+  names.push("local-volume-records", "plugins/kubernetes.io");
   if (kept === undefined) names.push("local-volumes");
   const files = [
     ...names.map((name) => join(rootDir, name)),
