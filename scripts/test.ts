@@ -1,12 +1,18 @@
-// Runs test levels: scripts/test.ts unit component docker netns e2e vm. Quiet on success; the last line counts.
+// Runs test levels: scripts/test.ts unit component docker netns e2e vm, or folders of them: component/config. Quiet on
+// success; the last line counts.
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { globSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { text } from "node:stream/consumers";
 import { run } from "node:test";
+import { fileURLToPath } from "node:url";
 
 const all = ["unit", "component", "docker", "netns", "e2e", "vm"];
-const levels = process.argv.slice(2).filter((argument) => !argument.startsWith("-"));
-const unknown = levels.filter((level) => !all.includes(level));
-if (unknown.length > 0 || levels.length === 0) {
+const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith("-"));
+const levelOf = (name: string): string => name.replace(/\/.*/, "");
+const unknown = wanted.filter((name) => !all.includes(levelOf(name)));
+if (unknown.length > 0 || wanted.length === 0) {
   process.stderr.write(`test: unknown level ${unknown.join(", ")}; levels: ${all.join(", ")}\n`);
   process.exit(2);
 }
@@ -17,11 +23,15 @@ interface Tally {
   skipped: number;
 }
 
-/** Unit and component tests share one process: no I/O, and twelve times faster. The others get one each, in turn. */
-async function runLevel(level: string, tally: Tally): Promise<void> {
-  const files = globSync(`test/${level}/**/*.test.ts`).toSorted();
+/**
+ * Unit tests share one process, and component tests of one folder: twelve times faster than one for each file, and the
+ * heap of all component tests together would make each of them five times slower. The other levels get one process a
+ * file, in turn.
+ */
+async function runFiles(name: string, tally: Tally): Promise<void> {
+  const files = globSync(`test/${name}/**/*.test.ts`).toSorted();
   if (files.length === 0) return;
-  const shared = level === "unit" || level === "component";
+  const shared = ["unit", "component"].includes(levelOf(name));
   const stream = run({
     files,
     isolation: shared ? "none" : "process",
@@ -51,8 +61,44 @@ async function runLevel(level: string, tally: Tally): Promise<void> {
   await once(stream, "end");
 }
 
+/** Runs a folder in a process of its own. */
+async function runApart(name: string, tally: Tally): Promise<void> {
+  const script = fileURLToPath(import.meta.url);
+  const child = spawn(process.execPath, [...process.execArgv, script, name], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [output] = await Promise.all([text(child.stdout), once(child, "close")]);
+  const count = /(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\n$/.exec(output);
+  process.stdout.write(
+    count === null ? `FAIL ${name}: no count\n${output}` : output.slice(0, count.index),
+  );
+  const [, passed = "0", failed = "1", skipped = "0"] = count ?? [];
+  tally.passed += Number(passed);
+  tally.failed += Number(failed);
+  tally.skipped += Number(skipped);
+}
+
+/** As many folders at a time as there are processors, those with the most files first. */
+async function runFolders(level: string, tally: Tally): Promise<void> {
+  const sizes = new Map<string, number>();
+  for (const file of globSync(`test/${level}/*/**/*.test.ts`)) {
+    const [, , folder = ""] = file.split("/");
+    sizes.set(folder, (sizes.get(folder) ?? 0) + 1);
+  }
+  const folders = [...sizes].toSorted(([, a], [, b]) => b - a).map(([folder]) => folder);
+  const next = async (): Promise<void> => {
+    for (let folder = folders.shift(); folder !== undefined; folder = folders.shift()) {
+      await runApart(`${level}/${folder}`, tally);
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, next));
+}
+
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
-for (const level of all) if (levels.includes(level)) await runLevel(level, tally);
+const order = (name: string): number => all.indexOf(levelOf(name));
+for (const name of wanted.toSorted((a, b) => order(a) - order(b))) {
+  await (name === "component" ? runFolders(name, tally) : runFiles(name, tally));
+}
 const skipped = tally.skipped > 0 ? `, ${tally.skipped} skipped` : "";
 process.stdout.write(`${tally.passed} passed, ${tally.failed} failed${skipped}\n`);
 process.exit(tally.failed > 0 || tally.passed === 0 ? 1 : 0);
