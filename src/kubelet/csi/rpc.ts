@@ -3,6 +3,7 @@ import type { Client, ServiceError } from "@grpc/grpc-js";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, RemoraError } from "../../lib/errors.ts";
 import type { Given, MessageType } from "../../lib/protobuf-message.ts";
+import { grpcCodeNames } from "../../lib/grpc-codes.ts";
 
 /** The status codes of gRPC that somebody here decides by. */
 export const rpcCodes = {
@@ -18,26 +19,6 @@ export const rpcCodes = {
   unimplemented: 12,
   unavailable: 14,
 } as const;
-
-const codeNames = [
-  "OK",
-  "Canceled",
-  "Unknown",
-  "InvalidArgument",
-  "DeadlineExceeded",
-  "NotFound",
-  "AlreadyExists",
-  "PermissionDenied",
-  "ResourceExhausted",
-  "FailedPrecondition",
-  "Aborted",
-  "OutOfRange",
-  "Unimplemented",
-  "Internal",
-  "Unavailable",
-  "DataLoss",
-  "Unauthenticated",
-];
 
 const pendingCodes: ReadonlySet<number> = new Set([
   rpcCodes.canceled,
@@ -55,7 +36,10 @@ export class RpcError extends RemoraError {
   readonly status: number;
 
   constructor(status: number, details: string, options?: ErrorOptions) {
-    super(`rpc error: code = ${codeNames[status] ?? `Code(${status})`} desc = ${details}`, options);
+    super(
+      `rpc error: code = ${grpcCodeNames[status] ?? `Code(${status})`} desc = ${details}`,
+      options,
+    );
     this.status = status;
   }
 

@@ -2,6 +2,7 @@ import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 
 
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { grpcCodeNames } from "../../lib/grpc-codes.ts";
 import { formatSeconds } from "../status/container-status.ts";
 import { hostPort } from "./dial-error.ts";
 
@@ -35,25 +36,6 @@ const maxBodyBytes = 10 * 1024;
 const frameHeaderBytes = 5;
 const unimplemented = 12;
 const deadlineExceeded = 4;
-const codeNames = [
-  "OK",
-  "Canceled",
-  "Unknown",
-  "InvalidArgument",
-  "DeadlineExceeded",
-  "NotFound",
-  "AlreadyExists",
-  "PermissionDenied",
-  "ResourceExhausted",
-  "FailedPrecondition",
-  "Aborted",
-  "OutOfRange",
-  "Unimplemented",
-  "Internal",
-  "Unavailable",
-  "DataLoss",
-  "Unauthenticated",
-];
 const servingStatuses = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
 /** gRPC codes for HTTP answers that are no gRPC (the protocol's HTTP mapping); others are Unknown. */
 const codeByHttpStatus = new Map([
@@ -184,7 +166,7 @@ function judge(answer: GrpcAnswer, timeoutMs: number): GrpcProbeOutcome {
     return { kind: "failure", output: rpcTimeout(timeoutMs) };
   }
   if (code !== 0) {
-    const name = codeNames[code] ?? `Code(${code})`;
+    const name = grpcCodeNames[code] ?? `Code(${code})`;
     const output = `error: health rpc probe failed: rpc error: code = ${name} desc = ${message}`;
     return { kind: "failure", output };
   }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import type { CSIDriverSpec } from "../../../api/types.gen.ts";
 import { errorCode } from "../../../lib/errors.ts";
-import { callSecrets, publishContext } from "../../csi/call-context.ts";
+import { callSecrets, publishContext, type PublishContext } from "../../csi/call-context.ts";
 import { AttachError } from "../../csi/attachments.ts";
 import type { Csi } from "../../csi/csi.ts";
 import {
@@ -307,15 +307,7 @@ class CsiPlugin implements VolumePlugin {
     await this.#deps.step("mountVolume");
     await saveVolumeData(path, this.#data(volume));
     try {
-      await driver.call(nodeMethods.publish, {
-        ...given,
-        volumeId: volume.id.handle,
-        publishContext: order.publishContext,
-        stagingTargetPath: staged ?? "",
-        targetPath: target,
-        volumeCapability: capability,
-        readonly: volume.readOnly,
-      });
+      await publish(driver, order, { given, staged, target, capability });
     } catch (error) {
       // Nothing is under way, and nothing was there before: nobody has to undo it.
       if (fresh && error instanceof RpcError && error.final) await this.#unmade(path, target);
@@ -347,15 +339,7 @@ class CsiPlugin implements VolumePlugin {
       await mkdir(paths.blockPublishDirectory(volume.name), { recursive: true, mode: 0o750 });
       await saveVolumeData(path, this.#data(volume));
       try {
-        await driver.call(nodeMethods.publish, {
-          ...given,
-          volumeId: volume.id.handle,
-          publishContext: order.publishContext,
-          stagingTargetPath: staged ?? "",
-          targetPath: target,
-          volumeCapability: capability,
-          readonly: volume.readOnly,
-        });
+        await publish(driver, order, { given, staged, target, capability });
       } catch (error) {
         if (fresh && error instanceof RpcError && error.final) await removeVolumeData(path);
         throw error;
@@ -397,6 +381,28 @@ class CsiPlugin implements VolumePlugin {
     );
     this.#sizes.set(path, done);
   }
+}
+
+/** `NodePublishVolume`. */
+async function publish(
+  driver: DriverConnection,
+  { publishContext, volume }: Order,
+  how: {
+    readonly given: PublishContext;
+    readonly staged: string | undefined;
+    readonly target: string;
+    readonly capability: Awaited<ReturnType<typeof volumeCapability>>;
+  },
+): Promise<void> {
+  await driver.call(nodeMethods.publish, {
+    ...how.given,
+    volumeId: volume.id.handle,
+    publishContext,
+    stagingTargetPath: how.staged ?? "",
+    targetPath: how.target,
+    volumeCapability: how.capability,
+    readonly: volume.readOnly,
+  });
 }
 
 function targetOf(path: string): string {
