@@ -262,7 +262,6 @@ describe("bad input", { skip: skip ?? false }, () => {
   test("a kubeconfig that cannot work: which file, which field, what to do", async () => {
     const node = `${controlPlane}/admin.conf`;
     const cases: readonly (readonly [string, RegExp])[] = [
-      ["rm -f /run/k", /kubeconfig \/run\/k does not exist; create it/],
       ["printf 'a: [\\n' >/run/k", /kubeconfig \/run\/k is not YAML/],
       [
         `sed 's/current-context: .*/current-context: other/' ${node} >/run/k`,
@@ -273,6 +272,13 @@ describe("bad input", { skip: skip ?? false }, () => {
         /users\[0\]\.user\.client-key-data must be base64/,
       ],
     ];
+    const missing = await run("run", "--log-level", "warn", "--kubeconfig", "/run/missing");
+    assert.equal(missing.exitCode, 1, missing.stderr);
+    assert.equal(
+      missing.stderr,
+      "remora: the configuration cannot be used:\n" +
+        "  --kubeconfig: RemoraConfiguration.kubeconfig: /run/missing is not there; give credentials of this node, or --join\n",
+    );
     for (const [make, sentence] of cases) {
       await shell(make);
       assertRefused(await run("run", "--log-level", "warn", "--kubeconfig", "/run/k"), sentence);
