@@ -101,7 +101,10 @@ describe("logs as kubectl shows them", { skip: cannotRun() ?? false }, () => {
     assert.equal((await kubectl("logs", "two", "--all-containers")).split("\n").length, 31);
 
     await phase("streams", "Succeeded");
-    const log = "/api/v1/namespaces/default/pods/streams/log";
+    // An API server gives one stream only where its gate PodLogsQuerySplitStreams is on; the node itself always.
+    const refused = "/api/v1/namespaces/default/pods/streams/log?stream=Stdout";
+    assert.match(await kubectl("get", "--raw", refused), /stream: Forbidden: may not be specified/);
+    const log = `/api/v1/nodes/${machine.name}/proxy/containerLogs/default/streams/c`;
     for (const [query, pattern] of [
       ["stream=Stdout", /^out1\n$/],
       ["stream=Stderr", /^err1\n$/],
