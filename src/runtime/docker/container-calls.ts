@@ -9,7 +9,6 @@ export async function startContainer(
   id: string,
   signal: AbortSignal,
 ): Promise<void> {
-  context.observer.starting(id, true);
   try {
     await context.client.call(
       {
@@ -22,7 +21,6 @@ export async function startContainer(
       signal,
     );
   } catch (error) {
-    context.observer.starting(id, false);
     context.observer.invalidate(id);
     if (!isRuntimeFailure(error, "StartFailed")) throw error;
     throw await withRecordedExitCode(context, id, error as RuntimeError, signal);

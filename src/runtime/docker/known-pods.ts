@@ -59,19 +59,45 @@ export class KnownPods {
     this.#pods.set(uid, { ids: new Set([...ids, id]), at });
   }
 
-  /** Call before a list; the function takes what it showed of all pods, or of the one it asked for. */
-  list(): (pods: ReadonlyMap<string, ReadonlySet<string>>, only?: string) => void {
+  /** Whether the container is one that the pod is known to have. */
+  has(uid: string, id: string): boolean {
+    return this.ids(uid)?.has(id) === true;
+  }
+
+  /**
+   * Does a list. What changes while `read` waits is not taken from it.
+   *
+   * @param only The pod that it asks for; absent, it shows all pods.
+   */
+  async list<T>(
+    read: () => Promise<{
+      readonly pods: ReadonlyMap<string, ReadonlySet<string>>;
+      readonly of: T;
+    }>,
+    only?: string,
+  ): Promise<T> {
     const changed = new Set<string>();
     this.#lists.add(changed);
-    return (pods, only) => {
+    try {
+      const { of, pods } = await read();
       // Gone when the events were interrupted meanwhile.
-      if (!this.#lists.delete(changed) || !this.#listening) return;
-      const at = this.#clock.monotonic();
-      for (const uid of only === undefined ? this.#pods.keys() : [only]) {
-        if (!changed.has(uid)) this.#pods.delete(uid);
-      }
-      for (const [uid, ids] of pods) if (!changed.has(uid)) this.#pods.set(uid, { ids, at });
-      if (only === undefined) this.#complete = true;
-    };
+      if (this.#lists.has(changed) && this.#listening) this.#learn(pods, changed, only);
+      return of;
+    } finally {
+      this.#lists.delete(changed);
+    }
+  }
+
+  #learn(
+    pods: ReadonlyMap<string, ReadonlySet<string>>,
+    changed: ReadonlySet<string>,
+    only: string | undefined,
+  ): void {
+    const at = this.#clock.monotonic();
+    for (const uid of only === undefined ? this.#pods.keys() : [only]) {
+      if (!changed.has(uid)) this.#pods.delete(uid);
+    }
+    for (const [uid, ids] of pods) if (!changed.has(uid)) this.#pods.set(uid, { ids, at });
+    if (only === undefined) this.#complete = true;
   }
 }

@@ -46,8 +46,6 @@ export class Observer {
   readonly #options: ObserverOptions;
   readonly #pods: KnownPods;
   readonly #inspected = new Map<string, InspectedContainer>();
-  /** Containers that we start: the engine's news of it is none. */
-  readonly #starting = new Set<string>();
   /** Inspects under way: one during which its container changed is not kept. */
   readonly #looks = new Map<string, Set<{ outdated: boolean }>>();
 
@@ -85,9 +83,7 @@ export class Observer {
 
   /** All pods. */
   async snapshot(signal: AbortSignal): Promise<Map<string, PodRecord>> {
-    const listed = this.#pods.list();
-    const { ours } = await this.list([], signal);
-    listed(idsByPod(ours));
+    const ours = await this.#listKnown([], signal);
     const known = new Set(ours.map(({ id }) => id));
     for (const id of this.#inspected.keys()) if (!known.has(id)) this.#inspected.delete(id);
     return podRecords(await this.#observe(ours, signal));
@@ -114,10 +110,19 @@ export class Observer {
   }
 
   async #listPod(uid: string, signal: AbortSignal): Promise<readonly Observed[]> {
-    const listed = this.#pods.list();
-    const { ours } = await this.list([`${label.podUID}=${uid}`], signal);
-    listed(idsByPod(ours), uid);
-    return this.#observe(ours, signal);
+    return this.#observe(await this.#listKnown([`${label.podUID}=${uid}`], signal, uid), signal);
+  }
+
+  /** A list of which {@link KnownPods} take note. */
+  async #listKnown(
+    filters: readonly string[],
+    signal: AbortSignal,
+    only?: string,
+  ): Promise<readonly ListedContainer[]> {
+    return this.#pods.list(async () => {
+      const { ours } = await this.list(filters, signal);
+      return { pods: idsByPod(ours), of: ours };
+    }, only);
   }
 
   /** A fresh inspect. @throws {RuntimeError} `NotFound` when it is gone. */
@@ -155,7 +160,6 @@ export class Observer {
   /** The engine's events are heard from now on, or no longer. */
   listening(on: boolean): void {
     this.#pods.listening(on);
-    this.#starting.clear();
     for (const id of [...this.#looks.keys(), ...this.#inspected.keys()]) this.invalidate(id);
   }
 
@@ -169,22 +173,15 @@ export class Observer {
     this.#pods.doubt(uid);
   }
 
-  /** We are about to start `id`; `false` when that came to nothing. */
-  starting(id: string, begun: boolean): void {
-    if (begun) this.#starting.add(id);
-    else this.#starting.delete(id);
-  }
-
   /**
-   * The engine tells that something has happened to `id`. Our own start of it is old news, also behind the inspect that
-   * shows it running: another start would have come behind the end of this one.
+   * The engine tells that something has happened to `id`. The start of a container that the pod is known to have changes
+   * nothing about which it has, and one that was seen running is old news: another start would have come behind its end.
    */
   heard({ containerID, kind, podUID }: ContainerEvent): void {
     if (kind === "started") {
-      const own = this.#starting.delete(containerID);
       if (this.#inspected.get(containerID)?.status === "running") return;
       this.#inspected.delete(containerID);
-      if (own) return;
+      if (this.#pods.has(podUID, containerID)) return;
     } else {
       this.invalidate(containerID);
     }

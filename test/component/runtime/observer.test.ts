@@ -131,7 +131,6 @@ test("the news of a start of ours costs nothing, that of somebody else's a list"
   const { container, inspects, lists, observer } = makeObserver();
   observer.listening(true);
   await observer.snapshot(signal);
-  observer.starting(id, true);
   observer.invalidate(id);
   const { promise, resolve } = Promise.withResolvers<void>();
   container.hold = promise;
@@ -141,8 +140,11 @@ test("the news of a start of ours costs nothing, that of somebody else's a list"
   await look;
   await observer.podRecord("u1", signal);
   assert.deepEqual([lists(), inspects()], [1, 2]);
+  observer.heard({ kind: "started", podUID: "u1", containerID: "d".repeat(64) });
+  await observer.podRecord("u1", signal);
+  assert.deepEqual([lists(), inspects()], [2, 2]);
   observer.invalidate(id);
   observer.heard({ kind: "started", podUID: "u1", containerID: id });
   await observer.podRecord("u1", signal);
-  assert.deepEqual([lists(), inspects()], [2, 3]);
+  assert.deepEqual([lists(), inspects()], [3, 3]);
 });
