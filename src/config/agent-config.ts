@@ -1,6 +1,32 @@
 import { ipFamily, parseCidr } from "../lib/cidr.ts";
 import { SetupError } from "../lib/errors.ts";
-import type { AgentConfig } from "./types.ts";
+import type { AgentConfig, ProxySettings } from "./types.ts";
+
+/** What the proxy does when nobody says anything: conntrack is the machine's own affair then. */
+export const proxyDefaults: ProxySettings = {
+  mode: "",
+  masqueradeBit: 14,
+  masqueradeAll: false,
+  localhostNodePorts: true,
+  syncPeriodMs: 30_000,
+  minSyncPeriodMs: 0,
+  nodePortAddresses: [],
+  detectLocalMode: "ClusterCIDR",
+  bridgeInterface: "",
+  interfaceNamePrefix: "",
+  bindAddress: "0.0.0.0",
+  bindAddressHardFail: false,
+  externalIPs: true,
+  conntrack: {
+    maxPerCore: 0,
+    min: 0,
+    tcpEstablishedTimeoutMs: 0,
+    tcpCloseWaitTimeoutMs: 0,
+    tcpBeLiberal: false,
+    udpTimeoutMs: 0,
+    udpStreamTimeoutMs: 0,
+  },
+};
 
 /** Defaults are the kubelet's and kube-proxy's (KubeletConfiguration v1beta1, KubeProxyConfiguration v1alpha1). */
 export const agentDefaults: Omit<AgentConfig, "nodeName" | "kubeconfig" | "proxyKubeconfig"> = {
@@ -48,7 +74,7 @@ export const agentDefaults: Omit<AgentConfig, "nodeName" | "kubeconfig" | "proxy
   },
   allowedUnsafeSysctls: [],
   enableDebuggingHandlers: true,
-  proxyMode: "nftables",
+  proxy: proxyDefaults,
 };
 
 /** What a caller has to decide, and what it may. */

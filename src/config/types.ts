@@ -163,6 +163,44 @@ export interface AgentConfig {
   readonly flags?: Readonly<Record<string, string>>;
   /** The KubeletConfiguration that this was made of, for /configz; default: all defaults. */
   readonly kubelet?: KubeletConfiguration;
-  /** "nftables" until the iptables backend lands. */
-  readonly proxyMode: "nftables";
+  /** What KubeProxyConfiguration says about the rules of Services. */
+  readonly proxy: ProxySettings;
+}
+
+/** Settings of the Service proxy; each stands for the field of KubeProxyConfiguration (v1alpha1) of its name. */
+export interface ProxySettings {
+  /** Empty: nftables where this machine can do it, else iptables. */
+  readonly mode: "" | "nftables" | "iptables";
+  /** Of the mode's own section; 0 to 31. */
+  readonly masqueradeBit: number;
+  readonly masqueradeAll: boolean;
+  /** Node ports answer on 127.0.0.0/8 (iptables, IPv4). */
+  readonly localhostNodePorts: boolean;
+  /** A synchronisation may be late by twice this before /healthz says so. */
+  readonly syncPeriodMs: number;
+  /** Least time between the end of one synchronisation and the start of the next; 0 = what the last one took decides. */
+  readonly minSyncPeriodMs: number;
+  /** Networks whose addresses node ports answer on, or `primary` alone; empty = the mode's default. */
+  readonly nodePortAddresses: readonly string[];
+  readonly detectLocalMode: "ClusterCIDR" | "NodeCIDR" | "BridgeInterface" | "InterfaceNamePrefix";
+  readonly bridgeInterface: string;
+  readonly interfaceNamePrefix: string;
+  /** Overrides the node's own addresses when it is no wildcard. */
+  readonly bindAddress: string;
+  /** A taken port of the proxy's own servers ends the start; else it is tried again. */
+  readonly bindAddressHardFail: boolean;
+  /** Gate AllowServiceExternalIPs (KEP-5707): off = `spec.externalIPs` of Services count as empty. */
+  readonly externalIPs: boolean;
+  readonly conntrack: ConntrackSettings;
+}
+
+/** KubeProxyConfiguration `conntrack`; 0 = the kernel's setting is left as it is. */
+export interface ConntrackSettings {
+  readonly maxPerCore: number;
+  readonly min: number;
+  readonly tcpEstablishedTimeoutMs: number;
+  readonly tcpCloseWaitTimeoutMs: number;
+  readonly tcpBeLiberal: boolean;
+  readonly udpTimeoutMs: number;
+  readonly udpStreamTimeoutMs: number;
 }

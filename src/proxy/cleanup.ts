@@ -1,6 +1,6 @@
 import { applyNft } from "../netfilter/nft.ts";
 import { renderTransaction } from "../netfilter/transaction.ts";
-import { defaultTableName } from "./proxy.ts";
+import { defaultTableName } from "./make-family-rules.ts";
 
 /** Removes all Service rules. Flows that exist go on until their conntrack entries end. */
 export async function cleanUpProxy(

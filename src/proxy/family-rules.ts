@@ -1,27 +1,20 @@
 import { cidrContains, formatCidr, type IPFamily, parseCidr } from "../lib/cidr.ts";
-import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Deletion } from "../netfilter/monitor.ts";
-import type { NftTable } from "../netfilter/transaction.ts";
+import type { ApplyResult, RuleBackend, RulesContext } from "./backend.ts";
 import { type StaleFlows, staleFlows, type UDPFlow } from "./conntrack.ts";
-import { DesiredTable } from "./diff.ts";
 import { judgeFlow } from "./flow-judge.ts";
-import { type ApplyResult, TableApplier } from "./nftables/apply.ts";
-import { fixedClaims, fixedOwner, type LayoutContext, portClaims } from "./nftables/layout.ts";
-import { renderServiceRules } from "./nftables/render.ts";
 import type { ServiceView } from "./parse.ts";
 import { type PlannedPort, planPort } from "./plan.ts";
 import { servicePorts } from "./service-model.ts";
 import type { SliceIndex } from "./slice-index.ts";
 import type { NodeView } from "./types.ts";
 
-/** The Service rules of one IP family: what is planned, and the table in the kernel. */
+/** The Service rules of one IP family: what is planned, and who writes it to the kernel. */
 export class FamilyRules {
   readonly #family: IPFamily;
-  #context: LayoutContext;
-  readonly #table: NftTable;
-  readonly #desired = new DesiredTable();
-  readonly #applier: TableApplier;
+  #context: RulesContext;
+  readonly #backend: RuleBackend;
   readonly #planned = new Map<string, PlannedPort>();
   readonly #portsOf = new Map<string, readonly string[]>();
   readonly #reported = new Set<string>();
@@ -30,31 +23,24 @@ export class FamilyRules {
   readonly #udpFrontends = new Map<string, PlannedPort>();
   #stale: StaleFlows[] = [];
 
+  /** @param options.context What `backend` was made with. */
   constructor(options: {
-    readonly context: LayoutContext;
-    readonly tableName: string;
+    readonly context: RulesContext;
+    readonly backend: RuleBackend;
     readonly logger: Logger;
-    readonly clock: Clock;
   }) {
     this.#context = options.context;
     this.#family = options.context.family;
+    this.#backend = options.backend;
     this.#logger = options.logger.child({ ipFamily: this.#family });
-    this.#table = { family: this.#family === "IPv4" ? "ip" : "ip6", name: options.tableName };
-    this.#desired.replace(fixedOwner, "", fixedClaims(this.#context));
-    this.#applier = new TableApplier({
-      table: this.#table,
-      desired: this.#desired,
-      logger: this.#logger,
-      clock: options.clock,
-    });
   }
 
   get family(): IPFamily {
     return this.#family;
   }
 
-  get table(): NftTable {
-    return this.#table;
+  get context(): RulesContext {
+    return this.#context;
   }
 
   /** Plans one Service anew. Cheap: independent of how many others there are. */
@@ -80,11 +66,11 @@ export class FamilyRules {
     this.#indexUDP(previous, plan);
     if (plan === undefined) {
       this.#planned.delete(key);
-      this.#desired.replace(key, "", undefined);
+      this.#backend.set(key, undefined);
       return;
     }
     this.#planned.set(key, plan);
-    this.#desired.replace(key, plan.rank, portClaims(plan, this.#context));
+    this.#backend.set(key, plan);
     this.#reportConflicts(key);
   }
 
@@ -107,8 +93,15 @@ export class FamilyRules {
   setServiceCIDRs(cidrs: readonly string[]): void {
     const serviceCIDRs = outermost(cidrs, this.#family);
     if (serviceCIDRs.join() === this.#context.serviceCIDRs.join()) return;
-    this.#context = { ...this.#context, serviceCIDRs };
-    this.#desired.replace(fixedOwner, "", fixedClaims(this.#context));
+    this.setContext({ ...this.#context, serviceCIDRs });
+  }
+
+  /** Changes what the rules depend on besides Services. */
+  setContext(context: RulesContext): void {
+    const replan = planBasis(context) !== planBasis(this.#context);
+    this.#context = context;
+    this.#backend.setContext(context);
+    if (replan) for (const [key, plan] of this.#planned) this.#backend.set(key, plan);
   }
 
   /** Whether a UDP flow goes where the plan says. Answers for the plan of the moment. */
@@ -117,7 +110,7 @@ export class FamilyRules {
       family: this.#family,
       frontends: this.#udpFrontends,
       isServiceIP: (ip) =>
-        this.#desired.element("cluster-ips", ip) !== undefined ||
+        this.#backend.isClusterIP(ip) ||
         this.#context.serviceCIDRs.some((cidr) => cidrContains(parseCidr(cidr), ip)),
       isNodePortIP,
     });
@@ -136,14 +129,11 @@ export class FamilyRules {
 
   /** Whether a deletion that the kernel reported is in our table and not our own. */
   concerns(deletion: Deletion): boolean {
-    const { family, name } = this.#table;
-    return (
-      deletion.family === family && deletion.table === name && this.#applier.isSuspicious(deletion)
-    );
+    return this.#backend.concerns(deletion);
   }
 
   #reportConflicts(key: string): void {
-    for (const [loser, winner] of this.#desired.conflicts(key)) {
+    for (const [loser, winner] of this.#backend.conflicts(key)) {
       const pair = `${loser} ${winner}`;
       if (this.#reported.has(pair)) continue;
       this.#reported.add(pair);
@@ -159,16 +149,16 @@ export class FamilyRules {
   }
 
   distrust(): void {
-    this.#applier.distrust();
+    this.#backend.distrust();
   }
 
   get hasGarbage(): boolean {
-    return this.#applier.hasGarbage;
+    return this.#backend.hasGarbage;
   }
 
-  /** @throws as {@link TableApplier.sync}. */
+  /** @throws as {@link RuleBackend.sync}. */
   async sync(signal: AbortSignal): Promise<ApplyResult> {
-    return this.#applier.sync(signal);
+    return this.#backend.sync(signal);
   }
 
   /** Flows that were made wrong by changes which are in the kernel by now; each is returned once. */
@@ -179,12 +169,12 @@ export class FamilyRules {
   }
 
   render(): string {
-    return renderServiceRules(this.#table, this.#desired);
+    return this.#backend.render();
   }
 
   /** The desired table, id to value. */
   snapshot(): Map<string, string> {
-    return this.#desired.snapshot();
+    return this.#backend.snapshot();
   }
 }
 
@@ -200,6 +190,11 @@ function outermost(cidrs: readonly string[], family: IPFamily): readonly string[
     )
     .map(formatCidr);
   return [...new Set(texts)].toSorted();
+}
+
+/** What the rules of each Service depend on; the rest stands in base rules. */
+function planBasis({ local, localhostNodePorts, mark, masqueradeAll }: RulesContext): string {
+  return JSON.stringify([local, localhostNodePorts, mark, masqueradeAll]);
 }
 
 function samePlan(a: PlannedPort, b: PlannedPort): boolean {

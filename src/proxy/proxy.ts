@@ -5,7 +5,7 @@ import type { Informer } from "../api/informer-types.ts";
 import { NODES, SERVICE_CIDRS } from "../api/resources.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { jitteredBackoffMs } from "../lib/backoff.ts";
-import { type IPFamily, ipFamily, parseCidr } from "../lib/cidr.ts";
+import type { IPFamily } from "../lib/cidr.ts";
 import { type Clock, deadline } from "../lib/clock.ts";
 import { SetupError, errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -13,8 +13,9 @@ import { type Deletion, DeletionWatch } from "../netfilter/monitor.ts";
 import { probeNft } from "../netfilter/probe.ts";
 import { deleteFlows } from "./conntrack.ts";
 import { ConntrackReconciler } from "./conntrack-reconciler.ts";
-import { FamilyRules } from "./family-rules.ts";
-import type { ApplyResult } from "./nftables/apply.ts";
+import type { ApplyResult } from "./backend.ts";
+import type { FamilyRules } from "./family-rules.ts";
+import { makeFamilyRules } from "./make-family-rules.ts";
 import { type HealthState, rulesHealthy, serveHealth } from "./health.ts";
 import { ProxyMetrics } from "./metrics.ts";
 import { serveMetrics } from "./metrics-server.ts";
@@ -37,7 +38,8 @@ export interface ProxyOptions {
     | "proxyHealthzAddress"
     | "proxyMetricsPort"
     | "proxyMetricsAddress"
-  >;
+  > &
+    Partial<Pick<AgentConfig, "proxy">>;
   /** An identity that may list and watch Services, EndpointSlices and Nodes: system:node-proxier. */
   readonly client: ApiClient;
   readonly nodeName: string;
@@ -69,11 +71,6 @@ export interface ServiceProxy {
   /** The rules as they should be, as nft text. */
   renderServiceRules(): string;
 }
-
-/** Mark bit of flows that get a new source address; the network's FORWARD rules accept it. */
-export const serviceMark = 0x4000;
-
-export const defaultTableName = "remora-proxy";
 
 const retry = { baseMs: 100, maxMs: 30_000 };
 /** Between the end of one synchronisation and the start of the next: twice its duration, within these. */
@@ -152,7 +149,7 @@ class Proxier implements ServiceProxy {
     });
     this.#index = new SliceIndex(options.nodeName);
     this.#families = familiesOf(options.nodeIPs, options.config.clusterCIDRs).map((family) =>
-      this.#familyRules(family),
+      makeFamilyRules(family, options, this.#logger),
     );
     this.#health = {
       startedAt: clock.now(),
@@ -181,22 +178,6 @@ class Proxier implements ServiceProxy {
       metrics: this.#metrics,
     });
     for (const { family } of this.#families) this.#metrics.addFamily(family);
-  }
-
-  #familyRules(family: IPFamily): FamilyRules {
-    const { config, nodeIPs, tableName } = this.#options;
-    return new FamilyRules({
-      context: {
-        family,
-        clusterCIDRs: config.clusterCIDRs.filter((cidr) => parseCidr(cidr).family === family),
-        nodePortIPs: nodeIPs.filter((ip) => ipFamily(ip) === family),
-        serviceCIDRs: [],
-        mark: serviceMark,
-      },
-      clock: this.#clock,
-      tableName: tableName ?? defaultTableName,
-      logger: this.#logger,
-    });
   }
 
   renderServiceRules(): string {

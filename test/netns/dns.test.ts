@@ -127,10 +127,12 @@ if (insideOwnNamespace(import.meta.filename)) {
     it("the proxy's refusal of unused ClusterIPs lets it through", async () => {
       const claims = fixedClaims({
         family: "IPv4",
-        clusterCIDRs: [],
-        nodePortIPs: [],
+        local: { kind: "none" },
+        nodePortIPs: undefined,
+        localhostNodePorts: false,
         serviceCIDRs: ["10.96.0.0/16"],
         mark: 0x4000,
+        masqueradeAll: false,
       });
       const rules = claims.chains
         .find(({ name: chain }) => chain === "reject-out")

@@ -5,22 +5,10 @@ import { NftError } from "../../netfilter/errors.ts";
 import type { Deletion } from "../../netfilter/monitor.ts";
 import { applyNft, listTable } from "../../netfilter/nft.ts";
 import { type NftOp, type NftTable, renderTransaction } from "../../netfilter/transaction.ts";
+import type { ApplyResult } from "../backend.ts";
 import { type DesiredTable, kernelValues, planOps } from "../diff.ts";
 import { layoutChain } from "./layout.ts";
 import { renderPlan } from "./render.ts";
-
-/** What one synchronisation did. */
-export interface ApplyResult {
-  /** Things that differed; 0 = the kernel was right. */
-  readonly changes: number;
-  readonly transactions: number;
-  /** Characters sent. */
-  readonly bytes: number;
-  /** Undefined when the kernel was trusted; else whether the read-back found what nobody here had changed. */
-  readonly drift: boolean | undefined;
-  /** Unused objects could not be deleted. */
-  readonly cleanupFailed: boolean;
-}
 
 /** How long events of an own transaction may take to come back from the kernel. */
 const echoMs = 2000;

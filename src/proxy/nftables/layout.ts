@@ -1,22 +1,9 @@
-import type { IPFamily } from "../../lib/cidr.ts";
 import type { NftContainer, NftHook } from "../../netfilter/transaction.ts";
+import type { RulesContext } from "../backend.ts";
 import type { ChainClaim, Claims, ElementClaim } from "../diff.ts";
 import type { Frontend, PlannedPort } from "../plan.ts";
 import { shortHash } from "../rule-tag.ts";
 import type { Backend } from "../types.ts";
-
-/** What the rules of one family depend on besides Services. */
-export interface LayoutContext {
-  readonly family: IPFamily;
-  /** Pods are known by their source address; empty = nobody counts as a pod. */
-  readonly clusterCIDRs: readonly string[];
-  /** Addresses that node ports answer on; empty = all of the node but loopback. */
-  readonly nodePortIPs: readonly string[];
-  /** Networks that ClusterIPs come from: what is sent there and is no Service must not leave the node. */
-  readonly serviceCIDRs: readonly string[];
-  /** Bit of the packet mark that means: needs a new source address. */
-  readonly mark: number;
-}
 
 /** A table without this chain was written by another version and is replaced as a whole. */
 export const layoutChain = "layout-v1";
@@ -26,11 +13,15 @@ export const fixedOwner = "";
 
 const transports = "meta l4proto { tcp, udp, sctp }";
 
-function ipWord(context: LayoutContext): "ip" | "ip6" {
+function ipWord(context: RulesContext): "ip" | "ip6" {
   return context.family === "IPv4" ? "ip" : "ip6";
 }
 
-function markRule(context: LayoutContext): string {
+function podCIDRs({ local }: RulesContext): readonly string[] {
+  return local.kind === "cidrs" ? local.cidrs : [];
+}
+
+function markRule(context: RulesContext): string {
   return `meta mark set meta mark or 0x${context.mark.toString(16)}`;
 }
 
@@ -39,7 +30,7 @@ function base(name: string, hook: NftHook, rules: readonly string[]): ChainClaim
 }
 
 /** Base chains and containers. */
-export function fixedClaims(context: LayoutContext): Claims {
+export function fixedClaims(context: RulesContext): Claims {
   const ip = ipWord(context);
   const address = context.family === "IPv4" ? "ipv4_addr" : "ipv6_addr";
   const mark = `0x${context.mark.toString(16)}`;
@@ -49,7 +40,9 @@ export function fixedClaims(context: LayoutContext): Claims {
   const unallocated = context.serviceCIDRs.map(
     (cidr) => `ct state new ${ip} daddr ${cidr} fib daddr type != local goto rej`,
   );
-  const notPods = context.clusterCIDRs.map((cidr) => `${ip} saddr != ${cidr}`).join(" ");
+  const notPods = podCIDRs(context)
+    .map((cidr) => `${ip} saddr != ${cidr}`)
+    .join(" ");
   const vipVerdicts = (name: string): NftContainer => ({
     kind: "map",
     name,
@@ -118,16 +111,16 @@ export function fixedClaims(context: LayoutContext): Claims {
   };
 }
 
-function nodePortMatch(context: LayoutContext): string {
+function nodePortMatch(context: RulesContext): string {
   const ip = ipWord(context);
-  if (context.nodePortIPs.length > 0) {
+  if (context.nodePortIPs !== undefined) {
     return `${ip} daddr { ${context.nodePortIPs.toSorted().join(", ")} }`;
   }
   return `fib daddr type local ${ip} daddr != ${context.family === "IPv4" ? "127.0.0.0/8" : "::1"}`;
 }
 
 /** Chains and elements of one Service port. */
-export function portClaims(plan: PlannedPort, context: LayoutContext): Claims {
+export function portClaims(plan: PlannedPort, context: RulesContext): Claims {
   const chains = new Map<string, ChainClaim>();
   const containers = new Map<string, NftContainer>();
   const elements: ElementClaim[] = [
@@ -146,7 +139,7 @@ export function portClaims(plan: PlannedPort, context: LayoutContext): Claims {
 
 interface Draft {
   readonly plan: PlannedPort;
-  readonly context: LayoutContext;
+  readonly context: RulesContext;
   readonly chains: Map<string, ChainClaim>;
   readonly containers: Map<string, NftContainer>;
   readonly elements: ElementClaim[];
@@ -251,7 +244,7 @@ function splitChain(draft: Draft, nodePort: boolean): string {
   draft.chains.set(name, {
     name,
     rules: [
-      ...context.clusterCIDRs.map((cidr) => `${ip} saddr ${cidr} goto ${everywhere}`),
+      ...podCIDRs(context).map((cidr) => `${ip} saddr ${cidr} goto ${everywhere}`),
       `fib saddr type local ${markRule(context)}`,
       `fib saddr type local goto ${everywhere}`,
       ...(here === undefined ? [] : [`goto ${here}`]),

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { proxyDefaults } from "../../../src/config/agent-config.ts";
 import type { AgentConfig } from "../../../src/config/types.ts";
 
 /** A configuration that touches nothing outside `rootDir`. */
@@ -48,7 +49,7 @@ export function agentConfig(rootDir: string, more: Partial<AgentConfig> = {}): A
     evictionHard: {},
     allowedUnsafeSysctls: [],
     enableDebuggingHandlers: true,
-    proxyMode: "nftables",
+    proxy: proxyDefaults,
     ...more,
   };
 }

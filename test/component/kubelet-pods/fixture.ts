@@ -3,6 +3,7 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { proxyDefaults } from "../../../src/config/agent-config.ts";
 import type { EventTarget } from "../../../src/api/event-types.ts";
 import { NODES, PODS } from "../../../src/api/resources.ts";
 import type { Stored } from "../../../src/api/object.ts";
@@ -166,7 +167,7 @@ export function agentConfig(rootDir: string): AgentConfig {
     evictionHard: {},
     allowedUnsafeSysctls: [],
     enableDebuggingHandlers: true,
-    proxyMode: "nftables",
+    proxy: proxyDefaults,
   };
 }
 

@@ -4,11 +4,23 @@ import { describe, it } from "node:test";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { parseFlow, type UDPFlow } from "../../../src/proxy/conntrack.ts";
+import type { RulesContext } from "../../../src/proxy/backend.ts";
 import { FamilyRules } from "../../../src/proxy/family-rules.ts";
+import { NftBackend } from "../../../src/proxy/nftables/backend.ts";
 import { parseService, parseSlice } from "../../../src/proxy/parse.ts";
 import { SliceIndex } from "../../../src/proxy/slice-index.ts";
 
 const node = { name: "here", zone: "", ips: ["192.0.2.1"] };
+
+const testContext: RulesContext = {
+  family: "IPv4",
+  local: { kind: "cidrs", cidrs: ["10.244.0.0/16"] },
+  nodePortIPs: undefined,
+  localhostNodePorts: false,
+  serviceCIDRs: [],
+  mark: 0x4000,
+  masqueradeAll: false,
+};
 
 describe("a line of conntrack's listing", () => {
   it("gives where a flow goes and who answers, for both families and unanswered flows", () => {
@@ -33,16 +45,14 @@ describe("a line of conntrack's listing", () => {
 
 describe("the verdict on a UDP flow", () => {
   const rules = new FamilyRules({
-    context: {
-      family: "IPv4",
-      clusterCIDRs: ["10.244.0.0/16"],
-      nodePortIPs: [],
-      serviceCIDRs: [],
-      mark: 0x4000,
-    },
-    tableName: "t",
+    context: testContext,
+    backend: new NftBackend({
+      context: testContext,
+      tableName: "t",
+      logger: silentLogger,
+      clock: systemClock,
+    }),
     logger: silentLogger,
-    clock: systemClock,
   });
   const index = new SliceIndex("here");
   const slice = (name: string, endpoints: unknown[]): void => {

@@ -5,7 +5,9 @@ import * as fc from "fast-check";
 
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
+import type { RulesContext } from "../../../src/proxy/backend.ts";
 import { FamilyRules } from "../../../src/proxy/family-rules.ts";
+import { NftBackend } from "../../../src/proxy/nftables/backend.ts";
 import {
   parseService,
   parseSlice,
@@ -16,18 +18,26 @@ import { SliceIndex } from "../../../src/proxy/slice-index.ts";
 
 const node = { name: "here", zone: "", ips: ["192.0.2.1"] };
 
+const testContext: RulesContext = {
+  family: "IPv4",
+  local: { kind: "cidrs", cidrs: ["10.244.0.0/16"] },
+  nodePortIPs: undefined,
+  localhostNodePorts: false,
+  serviceCIDRs: [],
+  mark: 0x4000,
+  masqueradeAll: false,
+};
+
 function rules(): FamilyRules {
   return new FamilyRules({
-    context: {
-      family: "IPv4",
-      clusterCIDRs: ["10.244.0.0/16"],
-      nodePortIPs: [],
-      serviceCIDRs: [],
-      mark: 0x4000,
-    },
-    tableName: "remora-proxy",
+    context: testContext,
+    backend: new NftBackend({
+      context: testContext,
+      tableName: "remora-proxy",
+      logger: silentLogger,
+      clock: systemClock,
+    }),
     logger: silentLogger,
-    clock: systemClock,
   });
 }
 
