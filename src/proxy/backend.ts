@@ -72,6 +72,13 @@ export interface RuleBackend {
   distrust(): void;
   /** Whether a deletion that the kernel reported is in our rules and not our own. */
   concerns(deletion: Deletion): boolean;
+  /**
+   * Whether what others tend to remove is still in the kernel, for programs that report no deletions. Asked every
+   * syncPeriod; false = distrust and synchronise. Without it the backend hears of deletions by itself.
+   *
+   * @throws `AbortError`. What cannot be found out now counts as there.
+   */
+  check?(signal: AbortSignal): Promise<boolean>;
   /** True while objects wait for their deletion in a later transaction. */
   readonly hasGarbage: boolean;
   /** All rules as they should be, in the program's own language. */

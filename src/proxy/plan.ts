@@ -15,6 +15,8 @@ export interface Frontend {
   readonly verdict: Verdict;
   /** Source ranges apply. */
   readonly restricted: boolean;
+  /** An address of the load balancer's, from the Service's status. */
+  readonly loadBalancer?: true;
 }
 
 /** Everything packet rules must do for one Service port; says nothing about how. */
@@ -63,6 +65,7 @@ export function planPort(
         port: port.port,
         verdict: external,
         restricted: port.sourceRanges.length > 0,
+        loadBalancer: true as const,
       })),
   ];
   if (port.nodePort !== 0) {
