@@ -44,6 +44,16 @@ export interface ApplyResult {
   readonly drift: boolean | undefined;
   /** Unused objects could not be deleted. */
   readonly cleanupFailed: boolean;
+  /** By table: all rules of ours, and those that this synchronisation wrote (iptables only). */
+  readonly rules?: ReadonlyMap<string, { readonly total: number; readonly written: number }>;
+}
+
+/** Packets that fixed rules of iptables met since they were made; undefined where there is no such rule. */
+export interface PacketCounters {
+  /** Forwarded ones in conntrack state INVALID, which were dropped. */
+  readonly invalidDropped: number | undefined;
+  /** First ones of flows to a node port on 127.0.0.0/8. */
+  readonly localhostNodePorts: number | undefined;
 }
 
 /**
@@ -81,6 +91,8 @@ export interface RuleBackend {
   check?(signal: AbortSignal): Promise<boolean>;
   /** True while objects wait for their deletion in a later transaction. */
   readonly hasGarbage: boolean;
+  /** Read from the kernel, for the page of metrics (iptables only). */
+  packetCounters?(signal: AbortSignal): Promise<PacketCounters>;
   /** All rules as they should be, in the program's own language. */
   render(): string;
   /** The wanted state as comparable pairs: equal maps, equal rules. */

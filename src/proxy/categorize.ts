@@ -8,6 +8,8 @@ export interface EndpointChoice {
   readonly local: readonly Endpoint[];
   /** Some endpoint is usable somewhere, whatever the topology says. */
   readonly hasAny: boolean;
+  /** Hints of this kind narrow `cluster`; undefined when there are none or they do not count. */
+  readonly topology: "node" | "zone" | undefined;
 }
 
 /**
@@ -24,9 +26,10 @@ export function categorizeEndpoints(
   const near = nearest(ready, node);
   const localReady = ready.filter((endpoint) => endpoint.local);
   return {
-    cluster: near.length > 0 ? near : fallback,
+    cluster: near.endpoints.length > 0 ? near.endpoints : fallback,
     local: localReady.length > 0 ? localReady : fallback.filter((endpoint) => endpoint.local),
     hasAny: ready.length > 0 || fallback.length > 0,
+    topology: near.by,
   };
 }
 
@@ -34,14 +37,14 @@ export function categorizeEndpoints(
 function nearest(
   ready: readonly Endpoint[],
   node: Pick<NodeView, "name" | "zone">,
-): readonly Endpoint[] {
+): { readonly endpoints: readonly Endpoint[]; readonly by: EndpointChoice["topology"] } {
   if (ready.every(({ forNodes }) => forNodes !== undefined)) {
     const here = ready.filter(({ forNodes }) => forNodes?.includes(node.name) === true);
-    if (here.length > 0) return here;
+    if (here.length > 0) return { endpoints: here, by: "node" };
   }
   if (node.zone !== "" && ready.every(({ forZones }) => forZones !== undefined)) {
     const here = ready.filter(({ forZones }) => forZones?.includes(node.zone) === true);
-    if (here.length > 0) return here;
+    if (here.length > 0) return { endpoints: here, by: "zone" };
   }
-  return ready;
+  return { endpoints: ready, by: undefined };
 }

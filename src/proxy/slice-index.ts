@@ -26,10 +26,13 @@ export class SliceIndex {
     if (slices?.size === 0) this.#byService.delete(slice.service);
   }
 
-  /** Ready endpoints of a Service on this node, each address once. */
-  localReady(service: string): number {
+  /** Ready endpoints of a Service on this node, each address once; of one family, or of both together. */
+  localReady(service: string, family?: IPFamily): number {
     const ips = new Set<string>();
     for (const slice of this.#byService.get(service)?.values() ?? []) {
+      if (family !== undefined && slice.family !== family) continue;
+      // Without a port nobody can be reached there.
+      if (slice.ports.length === 0) continue;
       for (const { ip, nodeName, ready } of slice.endpoints) {
         if (ready && nodeName === this.#nodeName) ips.add(ip);
       }
