@@ -17,8 +17,28 @@ function ipWord(context: RulesContext): "ip" | "ip6" {
   return context.family === "IPv4" ? "ip" : "ip6";
 }
 
-function podCIDRs({ local }: RulesContext): readonly string[] {
-  return local.kind === "cidrs" ? local.cidrs : [];
+/** What tells pods of this node: a match for each way to be one; with `!=`, matches that all others meet. */
+function podMatches(context: RulesContext, not: "" | "!= " = ""): readonly string[] {
+  const { local } = context;
+  switch (local.kind) {
+    case "none":
+      return [];
+    case "cidrs":
+      return local.cidrs.map((cidr) => `${ipWord(context)} saddr ${not}${cidr}`);
+    case "interface":
+      return [`iifname ${not}"${local.name}"`];
+    case "interface-prefix":
+      return [`iifname ${not}"${local.prefix}*"`];
+  }
+}
+
+/** Matches what goes to a ClusterIP and needs a new source address; undefined: nothing does. */
+function masqueradeMatch(context: RulesContext): string | undefined {
+  const toClusterIP = `${ipWord(context)} daddr @cluster-ips`;
+  if (context.masqueradeAll) return toClusterIP;
+  // What the node itself sends came in by no interface, and so is no pod's.
+  const others = podMatches(context, "!= ");
+  return others.length === 0 ? undefined : [toClusterIP, ...others].join(" ");
 }
 
 function markRule(context: RulesContext): string {
@@ -36,13 +56,11 @@ export function fixedClaims(context: RulesContext): Claims {
   const mark = `0x${context.mark.toString(16)}`;
   const toVIP = `${ip} daddr . meta l4proto . th dport`;
   const toNode = nodePortMatch(context);
+  const masquerade = masqueradeMatch(context);
   // What the node itself answers on, as its name server may, goes to nobody else.
   const unallocated = context.serviceCIDRs.map(
     (cidr) => `ct state new ${ip} daddr ${cidr} fib daddr type != local goto rej`,
   );
-  const notPods = podCIDRs(context)
-    .map((cidr) => `${ip} saddr != ${cidr}`)
-    .join(" ");
   const vipVerdicts = (name: string): NftContainer => ({
     kind: "map",
     name,
@@ -74,9 +92,9 @@ export function fixedClaims(context: RulesContext): Claims {
       {
         name: "services",
         rules: [
-          ...(notPods === "" ? [] : [`${ip} daddr @cluster-ips ${notPods} ${markRule(context)}`]),
+          ...(masquerade === undefined ? [] : [`${masquerade} ${markRule(context)}`]),
           `${toVIP} vmap @svc`,
-          `${toNode} meta l4proto . th dport vmap @np`,
+          ...toNode.map((match) => `${match} meta l4proto . th dport vmap @np`),
         ],
       },
       // Docker publishes ports at -100; Services come first.
@@ -94,7 +112,7 @@ export function fixedClaims(context: RulesContext): Claims {
       ]),
       base("reject-in", { type: "filter", hook: "input", priority: 0 }, [
         `ct state new ${toVIP} vmap @noep`,
-        `ct state new ${toNode} meta l4proto . th dport vmap @noep-np`,
+        ...toNode.map((match) => `ct state new ${match} meta l4proto . th dport vmap @noep-np`),
       ]),
       base("reject-forward", { type: "filter", hook: "forward", priority: 0 }, [
         `ct state new ${toVIP} vmap @noep`,
@@ -111,12 +129,16 @@ export function fixedClaims(context: RulesContext): Claims {
   };
 }
 
-function nodePortMatch(context: RulesContext): string {
+/** What node ports answer on; nothing where no address is left. */
+function nodePortMatch(context: RulesContext): readonly string[] {
   const ip = ipWord(context);
-  if (context.nodePortIPs !== undefined) {
-    return `${ip} daddr { ${context.nodePortIPs.toSorted().join(", ")} }`;
+  const { nodePortIPs } = context;
+  if (nodePortIPs === undefined) {
+    const loopback = context.family === "IPv4" ? "127.0.0.0/8" : "::1";
+    return [`fib daddr type local ${ip} daddr != ${loopback}`];
   }
-  return `fib daddr type local ${ip} daddr != ${context.family === "IPv4" ? "127.0.0.0/8" : "::1"}`;
+  // An empty set is a syntax error.
+  return nodePortIPs.length === 0 ? [] : [`${ip} daddr { ${nodePortIPs.toSorted().join(", ")} }`];
 }
 
 /** Chains and elements of one Service port. */
@@ -237,14 +259,13 @@ function masqueradeChain(draft: Draft, nodePort: boolean): string {
 
 function splitChain(draft: Draft, nodePort: boolean): string {
   const { context, plan } = draft;
-  const ip = ipWord(context);
   const everywhere = endpointChain(draft, nodePort, "cluster");
   const here = plan.local.length > 0 ? endpointChain(draft, nodePort, "local") : undefined;
   const name = `xl-${everywhere}-${here ?? "none"}`;
   draft.chains.set(name, {
     name,
     rules: [
-      ...podCIDRs(context).map((cidr) => `${ip} saddr ${cidr} goto ${everywhere}`),
+      ...podMatches(context).map((match) => `${match} goto ${everywhere}`),
       `fib saddr type local ${markRule(context)}`,
       `fib saddr type local goto ${everywhere}`,
       ...(here === undefined ? [] : [`goto ${here}`]),
