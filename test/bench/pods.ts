@@ -1,11 +1,9 @@
 // npm run bench -- pods [--quick]: how fast pods start and end, against the engine alone on the same machine in the same
 // minute, and what an idle node costs. Needs root: it makes a machine of namespaces with its own dockerd.
-import { mkdtemp, rm } from "node:fs/promises";
-import { loadavg, tmpdir } from "node:os";
-import { join } from "node:path";
+import { loadavg } from "node:os";
 
-import { Machine, root } from "../e2e/lib/machine.ts";
-import { build, start } from "./bundle.ts";
+import { type Machine, root } from "../e2e/lib/machine.ts";
+import { withAgent } from "./bundle.ts";
 import { median, quantile, round, spread as spreadOf } from "./figures.ts";
 import type { IdleOptions, IdleResult, SpeedOptions, SpeedResult } from "./pods-load.ts";
 
@@ -92,26 +90,10 @@ function report(speed: SpeedResult, idle: IdleResult): void {
 /** Runs it all; `argv` are the words after the benchmark's name. */
 export async function benchPods(argv: readonly string[]): Promise<void> {
   const plan = argv.includes("--quick") ? quick : full;
-  const directory = await mkdtemp(join(tmpdir(), "remora-bench-"));
-  try {
-    build(directory);
-    await using machine = await Machine.start("pods");
-    await machine.loadBusybox();
-    const remora = await start(machine, directory);
-    try {
-      const speed = (await load(machine, "speed", plan.speed)) as SpeedResult;
-      reportSpeed(speed);
-      const { stdout } = await machine.exec(["pgrep", "-f", "remora.cjs up"]);
-      const pid = Number(stdout.trim().split("\n")[0]);
-      const idle = (await load(machine, "idle", { ...plan.idle, pid })) as IdleResult;
-      report(speed, idle);
-    } catch (error) {
-      process.stderr.write(remora.output());
-      throw error;
-    }
-    await remora.signal("TERM");
-    await remora.exited;
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
+  await withAgent("pods", async (machine, pid) => {
+    const speed = (await load(machine, "speed", plan.speed)) as SpeedResult;
+    reportSpeed(speed);
+    const idle = (await load(machine, "idle", { ...plan.idle, pid })) as IdleResult;
+    report(speed, idle);
+  });
 }

@@ -7,8 +7,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { Machine, root } from "../e2e/lib/machine.ts";
-import { build, start } from "./bundle.ts";
+import { type Machine, root } from "../e2e/lib/machine.ts";
+import { withAgent } from "./bundle.ts";
 import { median, round, spread as spreadOf } from "./figures.ts";
 import type { StreamsOptions, StreamsResult } from "./streams-load.ts";
 
@@ -93,14 +93,9 @@ export async function benchStreams(argv: readonly string[]): Promise<void> {
   const plan = argv.includes("--quick") ? quick : full;
   const directory = await mkdtemp(join(tmpdir(), "remora-bench-"));
   try {
-    build(directory);
-    await using machine = await Machine.start("strm");
-    await machine.loadBusybox();
-    const remora = await start(machine, directory);
-    try {
-      const { stdout } = await machine.exec(["pgrep", "-f", "remora.cjs up"]);
-      const pid = Number(stdout.trim().split("\n")[0]);
-      const result = await load(machine, { ...plan, pid, pem: socatPem(directory) });
+    const pem = socatPem(directory);
+    await withAgent("strm", async (machine, pid) => {
+      const result = await load(machine, { ...plan, pid, pem });
       let figures = report(result, plan);
       if (!argv.includes("--only")) {
         const { benchLogs } = await import("./streams-logs.ts");
@@ -111,12 +106,7 @@ export async function benchStreams(argv: readonly string[]): Promise<void> {
       const loads = loadavg().map((value) => round(value));
       line("load average (1, 5, 15 min)", loads.join(" "));
       process.stdout.write(`${JSON.stringify(figures)}\n`);
-    } catch (error) {
-      process.stderr.write(remora.output());
-      throw error;
-    }
-    await remora.signal("TERM");
-    await remora.exited;
+    });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -1,12 +1,10 @@
 // npm run bench -- volumes [--quick]: how fast a change of a ConfigMap reaches the files of all pods that show it, what
 // projected volumes add to the start of a pod, and how many watches they take. Needs root: it makes a machine of
 // namespaces with its own dockerd.
-import { mkdtemp, rm } from "node:fs/promises";
-import { loadavg, tmpdir } from "node:os";
-import { join } from "node:path";
+import { loadavg } from "node:os";
 
-import { Machine, root } from "../e2e/lib/machine.ts";
-import { build, start } from "./bundle.ts";
+import { root } from "../e2e/lib/machine.ts";
+import { withAgent } from "./bundle.ts";
 import { median, quantile, round, spread } from "./figures.ts";
 import type { VolumesOptions, VolumesResult } from "./volumes-load.ts";
 
@@ -48,34 +46,18 @@ function report({ pods, volumes }: VolumesOptions, result: VolumesResult): void 
 /** Runs it all; `argv` are the words after the benchmark's name. */
 export async function benchVolumes(argv: readonly string[]): Promise<void> {
   const options = argv.includes("--quick") ? quick : full;
-  const directory = await mkdtemp(join(tmpdir(), "remora-bench-"));
-  try {
-    build(directory);
-    await using machine = await Machine.start("vol");
-    await machine.loadBusybox();
-    const remora = await start(machine, directory);
-    try {
-      const { stdout: pids } = await machine.exec(["pgrep", "-f", "remora.cjs up"]);
-      const [pid = ""] = pids.trim().split("\n");
-      const load = [
-        process.execPath,
-        `${root}/test/bench/volumes-load.ts`,
-        "/run/home/.kube/config",
-        "/var/lib/remora/kubelet",
-        pid,
-        JSON.stringify(options),
-      ];
-      const { stderr, stdout } = await machine.exec(load, { timeoutMs: 800_000 });
-      process.stderr.write(stderr);
-      const text = stdout.trimEnd().split("\n").at(-1) ?? "";
-      report(options, JSON.parse(text) as VolumesResult);
-    } catch (error) {
-      process.stderr.write(remora.output());
-      throw error;
-    }
-    await remora.signal("TERM");
-    await remora.exited;
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
+  await withAgent("vol", async (machine, pid) => {
+    const load = [
+      process.execPath,
+      `${root}/test/bench/volumes-load.ts`,
+      "/run/home/.kube/config",
+      "/var/lib/remora/kubelet",
+      String(pid),
+      JSON.stringify(options),
+    ];
+    const { stderr, stdout } = await machine.exec(load, { timeoutMs: 800_000 });
+    process.stderr.write(stderr);
+    const text = stdout.trimEnd().split("\n").at(-1) ?? "";
+    report(options, JSON.parse(text) as VolumesResult);
+  });
 }

@@ -2,12 +2,12 @@ import { readdir } from "node:fs/promises";
 
 import { errorCode } from "../../lib/errors.ts";
 
-/** What is in a directory; nothing where there is none. */
+/** What is in a directory; nothing where there is none, or no directory. */
 export async function namesIn(directory: string): Promise<readonly string[]> {
   try {
     return await readdir(directory);
   } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
+    if (["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) return [];
     throw error;
   }
 }

@@ -3,10 +3,12 @@ import { statfs } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { VolumeFigures } from "../types.ts";
+import { isBlock } from "./claims.ts";
 import { fileStatus } from "./file-status.ts";
 import { type HostPrograms, runChecked } from "./host-programs.ts";
 import type { KernelPaths } from "./kernel-devices.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
+import type { VolumeSpec } from "./plugin.ts";
 
 export interface FigureDeps {
   readonly mounter: Mounter;
@@ -70,7 +72,7 @@ export async function filesystemFigures(
 }
 
 /** A block device: its size is all that anybody can tell. */
-export async function deviceFigures(
+async function deviceFigures(
   { kernel = {}, programs }: FigureDeps,
   node: string,
   signal: AbortSignal,
@@ -80,4 +82,16 @@ export async function deviceFigures(
   const [major = 0, minor = 0] = device.split(":").map((part) => Number.parseInt(part, 16));
   const file = join(kernel.sys ?? "/sys", `dev/block/${major}:${minor}/size`);
   return { capacityBytes: Number(readFileSync(file, "utf8")) * sectorBytes };
+}
+
+/** A volume that may be either. */
+export async function diskFigures(
+  deps: FigureDeps,
+  spec: VolumeSpec,
+  hostPath: string,
+  signal: AbortSignal,
+): Promise<VolumeFigures | undefined> {
+  return isBlock(spec)
+    ? deviceFigures(deps, hostPath, signal)
+    : filesystemFigures(deps, hostPath, signal);
 }

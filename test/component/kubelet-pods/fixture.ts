@@ -3,7 +3,6 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { proxyDefaults } from "../../../src/config/agent-config.ts";
 import type { EventTarget } from "../../../src/api/event-types.ts";
 import { NODES, PODS } from "../../../src/api/resources.ts";
 import type { Stored } from "../../../src/api/object.ts";
@@ -19,6 +18,7 @@ import type { Level, Logger } from "../../../src/lib/log.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../fakes/api-server.ts";
 import { fakeNetwork, type FakeNetwork } from "../../fakes/fake-network.ts";
 import { fakeRuntime, type FakeRuntime } from "../../fakes/fake-runtime.ts";
+import { agentConfig as plainConfig } from "../kubelet-node/fixtures.ts";
 
 /** Mounts that only exist in a list: component tests touch no mount table. */
 export class FakeMounter implements Mounter {
@@ -126,49 +126,14 @@ export interface World {
 export const nodeName = "worker";
 
 export function agentConfig(rootDir: string): AgentConfig {
-  return {
+  return plainConfig(rootDir, {
     nodeName,
-    nodeIPs: [],
-    nodeLabels: {},
-    registerWithTaints: [],
-    rootDir,
     podLogsDir: join(rootDir, "logs"),
     containerLogsDir: join(rootDir, "container-logs"),
-    kubeconfig: "",
-    proxyKubeconfig: "",
-    dockerSocket: "",
-    bindAddress: "127.0.0.1",
-    kubeletPort: 0,
-    kubeletHealthzPort: 0,
-    proxyHealthzPort: 0,
-    proxyMetricsPort: 0,
-    clientCAFile: "",
-    tlsCertFile: "",
-    tlsPrivateKeyFile: "",
-    podCIDRs: [],
-    clusterCIDRs: [],
     clusterDNS: ["10.96.0.10"],
-    clusterDomain: "cluster.local",
-    resolvConf: "",
-    maxPods: 110,
-    podPidsLimit: -1,
-    cgroupRoot: "/",
-    cgroupsPerQOS: true,
-    containerLogMaxBytes: 1,
     containerLogMaxFiles: 1,
     imagePullProgressDeadlineMs: 1000,
-    serializeImagePulls: true,
-    nodeStatusUpdateFrequencyMs: 10_000,
-    nodeStatusReportFrequencyMs: 300_000,
-    nodeLeaseDurationSeconds: 40,
-    nodeStatusMaxImages: 50,
-    kubeReserved: {},
-    systemReserved: {},
-    evictionHard: {},
-    allowedUnsafeSysctls: [],
-    enableDebuggingHandlers: true,
-    proxy: proxyDefaults,
-  };
+  });
 }
 
 /** A pod that the scheduler has put on the node. */

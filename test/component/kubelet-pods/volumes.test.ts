@@ -3,7 +3,6 @@ import {
   chmod,
   lstat,
   mkdir,
-  mkdtemp,
   readdir,
   readFile,
   readlink,
@@ -12,7 +11,6 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -21,18 +19,10 @@ import { setUpHostPath } from "../../../src/kubelet/volumes/host-path.ts";
 import { keyFiles, type Payload } from "../../../src/kubelet/volumes/payload.ts";
 import { bindSubPath } from "../../../src/kubelet/volumes/subpath.ts";
 import { FakeMounter } from "./fixture.ts";
+import { inTemporary } from "../../fakes/temporary.ts";
 
 const signal = new AbortController().signal;
 let suffix = 0;
-
-async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "volumes-"));
-  try {
-    await work(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-}
 
 function files(entries: Readonly<Record<string, string>>, mode = 0o644): Payload {
   return new Map(

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -16,6 +15,7 @@ import { silentLogger } from "../../../src/lib/log.ts";
 import type { Image } from "../../../src/runtime/types.ts";
 import { JumpingClock, makeWorld, podManifest, type World } from "../kubelet-pods/fixture.ts";
 import { app } from "../kubelet-pods/stage.ts";
+import { inTemporary } from "../../fakes/temporary.ts";
 
 const signal = new AbortController().signal;
 
@@ -32,15 +32,6 @@ async function layerStore(root: string, count: number): Promise<readonly string[
     out.push(join(root, id, "diff"));
   }
   return out;
-}
-
-async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "images-"));
-  try {
-    await work(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
 }
 
 test("layers are stacked by the engine's short links, so that as many fit as an image can have", async () => {

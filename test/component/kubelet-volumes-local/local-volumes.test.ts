@@ -4,17 +4,14 @@ import {
   chown,
   lstat,
   mkdir,
-  mkdtemp,
   readdir,
   readFile,
-  rm,
   stat,
   symlink,
   writeFile,
 } from "node:fs/promises";
 import { createServer } from "node:net";
 import { once } from "node:events";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -30,18 +27,10 @@ import type { StepHook } from "../../../src/kubelet/steps.ts";
 import type { AssignedPod } from "../../../src/kubelet/types.ts";
 import { container, pod } from "../../unit/kubelet-pods/builders.ts";
 import { FakeMounter } from "../kubelet-pods/fixture.ts";
+import { inTemporary } from "../../fakes/temporary.ts";
 
 const signal = new AbortController().signal;
 const gid = 4321;
-
-async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "local-"));
-  try {
-    await work(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-}
 
 class RecordingMounter extends FakeMounter {
   readonly requests: string[] = [];

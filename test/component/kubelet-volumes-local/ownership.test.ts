@@ -5,7 +5,6 @@ import {
   link,
   lstat,
   mkdir,
-  mkdtemp,
   rename,
   rm,
   stat,
@@ -13,7 +12,6 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -32,18 +30,10 @@ import type { AssignedPod } from "../../../src/kubelet/types.ts";
 import { type Clock, systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { pod } from "../../unit/kubelet-pods/builders.ts";
+import { inTemporary } from "../../fakes/temporary.ts";
 
 const gid = 4321;
 const signal = new AbortController().signal;
-
-async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "ownership-"));
-  try {
-    await work(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-}
 
 function deps(more: Partial<OwnershipDeps> = {}): OwnershipDeps & { readonly said: string[] } {
   const said: string[] = [];

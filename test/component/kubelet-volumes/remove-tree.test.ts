@@ -8,18 +8,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import {
-  lstat,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  symlink,
-  writeFile,
-} from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { lstat, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -32,17 +21,9 @@ import {
 } from "../../../src/kubelet/volumes/removal-walk.ts";
 import { VolumeError } from "../../../src/kubelet/volumes/payload.ts";
 import { removeTree } from "../../../src/kubelet/volumes/remove-tree.ts";
+import { inTemporary } from "../../fakes/temporary.ts";
 
 const { signal } = new AbortController();
-
-async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), "removal-"));
-  try {
-    await work(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-}
 
 async function isThere(path: string): Promise<boolean> {
   return lstat(path).then(

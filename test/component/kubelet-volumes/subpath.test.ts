@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { mkdtemp, realpath, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -9,18 +7,10 @@ import * as fc from "fast-check";
 
 import { checkPayloadPath, VolumeError } from "../../../src/kubelet/volumes/payload.ts";
 import { bindSubPath, openInVolume } from "../../../src/kubelet/volumes/subpath.ts";
+import { inTemporary } from "../../fakes/temporary.ts";
 import { FakeMounter } from "../kubelet-pods/fixture.ts";
 
 const { signal } = new AbortController();
-
-async function inTemporary(work: (directory: string) => Promise<void>): Promise<void> {
-  const directory = await realpath(await mkdtemp(join(tmpdir(), "subpath-")));
-  try {
-    await work(directory);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-}
 
 /** Notes what the descriptor that is bound leads to. */
 class WatchingMounter extends FakeMounter {

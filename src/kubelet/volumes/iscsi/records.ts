@@ -1,7 +1,7 @@
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { errorCode } from "../../../lib/errors.ts";
+import { namesIn } from "../names-in.ts";
 import { VolumeError } from "../payload.ts";
 
 /** Where open-iscsi keeps its records: distributions differ. */
@@ -54,15 +54,6 @@ export function chapSettings(
     out.set(key, value);
   }
   return out;
-}
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) return [];
-    throw error;
-  }
 }
 
 /** `address,port` as record directories are named. */

@@ -13,6 +13,7 @@ import {
   volumeOptions,
 } from "../disk-plugin.ts";
 import { DiskRecords } from "../disk-records.ts";
+import { tearDownDisk } from "../disk-tear-down.ts";
 import { runChecked } from "../host-programs.ts";
 import {
   deviceLink,
@@ -26,8 +27,8 @@ import { KeyedLock } from "../keyed-lock.ts";
 import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
-import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
-import { bindVolume, removeEmpty, unmountAll } from "../volume-bind.ts";
+import { diskFigures } from "../volume-figures.ts";
+import { bindVolume, removeEmpty } from "../volume-bind.ts";
 
 const directory = "kubernetes.io~fc";
 const programMs = 30_000;
@@ -296,23 +297,13 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
       return locks.hold(diskNames(source).name, async () => setUpDisk(spec, source, context));
     },
 
-    async tearDown({ path, podUID }, signal) {
-      if (!isDevicePath(path)) await unmountAll(mounter, path, signal);
-      const disk = await records.read(path);
-      // Without a record nothing was begun.
-      if (disk === undefined) return;
-      await locks.hold(disk.name, async () => {
-        const gone = await release(disk, path, signal);
-        await records.remove(path);
-        if (disk.uniqueName !== undefined) {
-          deps.attachments?.letGo(disk.uniqueName, podUID, gone);
-        }
-      });
-    },
+    tearDown: (volume, signal) =>
+      tearDownDisk(
+        { ...deps, records, release, locked: (disk, work) => locks.hold(disk.name, work) },
+        volume,
+        signal,
+      ),
 
-    figures: async (spec, { hostPath }, signal) =>
-      isBlock(spec)
-        ? deviceFigures(deps, hostPath, signal)
-        : filesystemFigures(deps, hostPath, signal),
+    figures: (spec, { hostPath }, signal) => diskFigures(deps, spec, hostPath, signal),
   };
 }

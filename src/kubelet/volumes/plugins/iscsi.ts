@@ -10,6 +10,7 @@ import {
   volumeOptions,
 } from "../disk-plugin.ts";
 import { DiskRecords } from "../disk-records.ts";
+import { tearDownDisk } from "../disk-tear-down.ts";
 import {
   formatRecord,
   type IscsiAccess,
@@ -24,16 +25,10 @@ import { lunDevices, multipathDevice, namesIn } from "../kernel-devices.ts";
 import { type Credentials, IscsiSessions } from "../iscsi/session.ts";
 import { KeyedLock } from "../keyed-lock.ts";
 import { VolumeError } from "../payload.ts";
-import type {
-  PreparedVolume,
-  SetUpContext,
-  VolumeOnDisk,
-  VolumePlugin,
-  VolumeSpec,
-} from "../plugin.ts";
+import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
-import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
-import { bindVolume, removeEmpty, unmountAll } from "../volume-bind.ts";
+import { diskFigures } from "../volume-figures.ts";
+import { bindVolume, removeEmpty } from "../volume-bind.ts";
 
 export interface IscsiPluginDeps extends DiskPluginDeps {
   /** Keys and values of a Secret; undefined when there is none. */
@@ -214,23 +209,13 @@ export function iscsiPlugin(deps: IscsiPluginDeps): VolumePlugin {
       return locks.hold(found.disk.iqn, async () => setUpDisk(spec, found, context));
     },
 
-    async tearDown({ path, podUID }: VolumeOnDisk, signal) {
-      if (!isDevicePath(path)) await unmountAll(mounter, path, signal);
-      const disk = await records.read(path);
-      // Without a record nothing was begun.
-      if (disk === undefined) return;
-      await locks.hold(disk.iqn, async () => {
-        const gone = await release(disk, path, signal);
-        await records.remove(path);
-        if (disk.uniqueName !== undefined) {
-          deps.attachments?.letGo(disk.uniqueName, podUID, gone);
-        }
-      });
-    },
+    tearDown: (volume, signal) =>
+      tearDownDisk(
+        { ...deps, records, release, locked: (disk, work) => locks.hold(disk.iqn, work) },
+        volume,
+        signal,
+      ),
 
-    figures: async (spec, { hostPath }, signal) =>
-      isBlock(spec)
-        ? deviceFigures(deps, hostPath, signal)
-        : filesystemFigures(deps, hostPath, signal),
+    figures: (spec, { hostPath }, signal) => diskFigures(deps, spec, hostPath, signal),
   };
 }

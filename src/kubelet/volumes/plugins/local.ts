@@ -16,7 +16,7 @@ import { volumeName } from "../mount-options.ts";
 import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, otherPodMounts, unmountShared } from "../shared-disk.ts";
-import { deviceFigures, filesystemFigures } from "../volume-figures.ts";
+import { diskFigures } from "../volume-figures.ts";
 import { bindVolume, unmountAll } from "../volume-bind.ts";
 
 const directory = "kubernetes.io~local-volume";
@@ -122,9 +122,6 @@ export function localPlugin(deps: DiskPluginDeps): VolumePlugin {
       });
     },
 
-    figures: async (spec, { hostPath }, signal) =>
-      isBlock(spec)
-        ? deviceFigures(deps, hostPath, signal)
-        : filesystemFigures(deps, hostPath, signal),
+    figures: (spec, { hostPath }, signal) => diskFigures(deps, spec, hostPath, signal),
   };
 }
