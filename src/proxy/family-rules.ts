@@ -1,7 +1,13 @@
 import { cidrContains, formatCidr, type IPFamily, parseCidr } from "../lib/cidr.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Deletion } from "../netfilter/monitor.ts";
-import type { ApplyResult, RuleBackend, RulesContext } from "./backend.ts";
+import type {
+  ApplyResult,
+  PacketCounters,
+  ProxyMode,
+  RuleBackend,
+  RulesContext,
+} from "./backend.ts";
 import { type StaleFlows, staleFlows, type UDPFlow } from "./conntrack.ts";
 import { judgeFlow } from "./flow-judge.ts";
 import type { ServiceView } from "./parse.ts";
@@ -19,6 +25,7 @@ export class FamilyRules {
   readonly #portsOf = new Map<string, readonly string[]>();
   readonly #reported = new Set<string>();
   readonly #logger: Logger;
+  readonly #externalIPs: boolean;
   /** UDP ports by `ip port`, node ports under an empty address: what conntrack's flows are compared with. */
   readonly #udpFrontends = new Map<string, PlannedPort>();
   #stale: StaleFlows[] = [];
@@ -28,15 +35,22 @@ export class FamilyRules {
     readonly context: RulesContext;
     readonly backend: RuleBackend;
     readonly logger: Logger;
+    /** Off: Services have no external IPs; default on. */
+    readonly externalIPs?: boolean;
   }) {
     this.#context = options.context;
     this.#family = options.context.family;
     this.#backend = options.backend;
+    this.#externalIPs = options.externalIPs ?? true;
     this.#logger = options.logger.child({ ipFamily: this.#family });
   }
 
   get family(): IPFamily {
     return this.#family;
+  }
+
+  get mode(): ProxyMode {
+    return this.#backend.mode;
   }
 
   get context(): RulesContext {
@@ -50,7 +64,8 @@ export class FamilyRules {
     slices: SliceIndex,
     node: NodeView,
   ): void {
-    const ports = service === undefined ? [] : servicePorts(service, this.#family, node.ips);
+    const ports =
+      service === undefined ? [] : servicePorts(service, this.#family, node.ips, this.#externalIPs);
     const before = this.#portsOf.get(serviceKey) ?? [];
     const now = new Set(ports.map(({ key }) => key));
     for (const key of before) if (!now.has(key)) this.#set(key, undefined);
@@ -146,6 +161,12 @@ export class FamilyRules {
         },
       );
     }
+  }
+
+  /** What the kernel counted at fixed rules; nothing where there are none. A page of metrics must not fail for it. */
+  async packetCounters(signal: AbortSignal): Promise<PacketCounters> {
+    const none = { invalidDropped: undefined, localhostNodePorts: undefined };
+    return (await this.#backend.packetCounters?.(signal).catch(() => none)) ?? none;
   }
 
   distrust(): void {

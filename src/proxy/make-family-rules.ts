@@ -1,3 +1,4 @@
+import type { ProxySettings } from "../config/types.ts";
 import type { Clock } from "../lib/clock.ts";
 import { type IPFamily, ipFamily, parseCidr } from "../lib/cidr.ts";
 import type { Logger } from "../lib/log.ts";
@@ -14,7 +15,10 @@ export const defaultTableName = "remora-proxy";
 export function makeFamilyRules(
   family: IPFamily,
   options: {
-    readonly config: { readonly clusterCIDRs: readonly string[] };
+    readonly config: {
+      readonly clusterCIDRs: readonly string[];
+      readonly proxy?: Pick<ProxySettings, "externalIPs">;
+    };
     readonly nodeIPs: readonly string[];
     readonly tableName?: string;
     readonly clock: Clock;
@@ -38,5 +42,6 @@ export function makeFamilyRules(
     tableName: options.tableName ?? defaultTableName,
     logger,
   });
-  return new FamilyRules({ context, backend, logger });
+  const { externalIPs = true } = options.config.proxy ?? {};
+  return new FamilyRules({ context, backend, logger, externalIPs });
 }

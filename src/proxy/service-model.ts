@@ -8,17 +8,19 @@ import type { ServicePort } from "./types.ts";
  *
  * @param nodeIPs Addresses of this node; a source range that holds one also admits the load balancer addresses
  *   themselves, because the node's own packets to them carry them as their source.
+ * @param externalIPsCount Off: `spec.externalIPs` count as empty (gate AllowServiceExternalIPs, KEP-5707).
  */
 export function servicePorts(
   service: ServiceView,
   family: IPFamily,
   nodeIPs: readonly string[],
+  externalIPsCount = true,
 ): readonly ServicePort[] {
   if (service.type === "ExternalName") return [];
   const clusterIP = service.clusterIPs.find((candidate) => candidate.family === family)?.ip;
   if (clusterIP === undefined) return [];
   const ofFamily = (ip: string): boolean => ipFamily(ip) === family;
-  const externalIPs = service.externalIPs.filter(ofFamily);
+  const externalIPs = externalIPsCount ? service.externalIPs.filter(ofFamily) : [];
   const isLoadBalancer = service.type === "LoadBalancer";
   const loadBalancerIPs = isLoadBalancer ? service.loadBalancerIPs.filter(ofFamily) : [];
   const external = isLoadBalancer || service.type === "NodePort" || externalIPs.length > 0;

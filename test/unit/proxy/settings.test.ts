@@ -12,6 +12,8 @@ import {
   nodePortRemarks,
   ownAddresses,
 } from "../../../src/proxy/node-addresses.ts";
+import { parseService } from "../../../src/proxy/parse.ts";
+import { servicePorts } from "../../../src/proxy/service-model.ts";
 
 const interfaces = ["127.0.0.1", "192.0.2.5", "198.51.100.7", "2001:db8::5", "::1", "fe80::1"];
 const nodeIPs = ["192.0.2.5", "2001:db8::5"];
@@ -225,4 +227,20 @@ test("addresses are read from what ip prints", () => {
     "",
   ].join("\n");
   assert.deepEqual(parseAddressListing(text), ["10.0.0.1", "127.0.0.1", "192.0.2.2", "fe80::1"]);
+});
+
+test("without the gate AllowServiceExternalIPs a Service has no external IPs", () => {
+  const service = parseService({
+    metadata: { namespace: "ns", name: "web" },
+    spec: {
+      clusterIP: "10.96.0.1",
+      externalIPs: ["198.51.100.1"],
+      externalTrafficPolicy: "Local",
+      ports: [{ port: 80 }],
+    },
+  });
+  const [on] = servicePorts(service, "IPv4", nodeIPs);
+  assert.deepEqual([on?.externalIPs, on?.externalLocal], [["198.51.100.1"], true]);
+  const [off] = servicePorts(service, "IPv4", nodeIPs, false);
+  assert.deepEqual([off?.externalIPs, off?.externalLocal], [[], false]);
 });
