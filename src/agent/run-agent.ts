@@ -122,6 +122,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   const network = createBridgeNetwork({
     stateDir: join(config.rootDir, "network"),
     clusterCIDRs: config.clusterCIDRs,
+    serviceMark: 2 ** config.proxy.masqueradeBit,
     clock,
     logger: logger.child({ component: "network" }),
   });
