@@ -71,16 +71,16 @@ async function execState(
   };
 }
 
-/** The exit code; output may end a moment before the engine has noted it. */
+/** The exit code; output often ends a millisecond or two before the engine has noted it. */
 async function awaitExitCode(
   context: DockerContext,
   execID: string,
   signal: AbortSignal,
 ): Promise<number> {
-  for (let waitMs = 10; ; waitMs *= 2) {
+  for (let waitMs = 1; ; waitMs *= 2) {
     const { running, exitCode } = await execState(context, execID, signal);
     if (!running && exitCode !== undefined) return exitCode;
-    if (waitMs > 2560) {
+    if (waitMs > 2048) {
       throw new RuntimeError("Timeout", "the process closed its output but does not end");
     }
     await context.clock.sleep(waitMs, signal);
