@@ -1,6 +1,6 @@
 import { createServer } from "node:http";
 
-import { renderMetrics, Values } from "../../lib/metrics-text.ts";
+import { HealthResults } from "../../lib/health-results.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import { listenUntilAborted } from "./listen.ts";
 
@@ -8,35 +8,6 @@ import { listenUntilAborted } from "./listen.ts";
 export interface HealthCheck {
   readonly name: string;
   readonly check: () => string | undefined;
-}
-
-/** What the checks of `/healthz` came to, for /metrics/slis (KEP-3466). */
-export class HealthResults {
-  readonly #last = new Values(
-    "kubernetes_healthcheck",
-    "gauge",
-    "This metric records the result of a single healthcheck.",
-  );
-  readonly #total = new Values(
-    "kubernetes_healthchecks_total",
-    "counter",
-    "This metric records the results of all healthcheck.",
-  );
-
-  observe(name: string, healthy: boolean): void {
-    this.#last.set(healthy ? 1 : 0, { name, type: "healthz" });
-    this.#total.add(1, { name, status: healthy ? "success" : "error", type: "healthz" });
-  }
-
-  reset(): void {
-    this.#last.clear();
-    this.#total.clear();
-  }
-
-  /** In Prometheus text format. */
-  text(): string {
-    return renderMetrics([this.#last, this.#total]);
-  }
 }
 
 /** Answering at all is all that is asked. */

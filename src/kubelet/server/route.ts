@@ -7,7 +7,7 @@ import type { ContainerRuntime } from "../../runtime/types.ts";
 import type { HttpMetrics } from "../stats/http-metrics.ts";
 import type { Statistics } from "../stats/statistics.ts";
 import type { NodeView, PodView } from "../types.ts";
-import type { HealthResults } from "./healthz.ts";
+import type { HealthResults } from "../../lib/health-results.ts";
 import { HttpRefusal } from "./http-refusal.ts";
 import type { PodDialer } from "./streams/pod-dialer.ts";
 import type { UpgradeRequest } from "./streams/streaming.ts";
