@@ -1,5 +1,6 @@
 import type { IPFamily } from "../lib/cidr.ts";
 import { Histogram, type Labels, type Metric, renderMetrics, Values } from "../lib/metrics-text.ts";
+import type { ApplyResult, PacketCounters, ProxyMode } from "./backend.ts";
 
 const syncBounds = Array.from({ length: 15 }, (_, index) => 0.001 * 2 ** index);
 const programmingBounds = [
@@ -14,15 +15,16 @@ const programmingBounds = [
 export interface SyncRecord {
   readonly family: IPFamily;
   readonly seconds: number;
-  /** The table was read back and compared; otherwise only what changed was sent. */
+  /** The kernel was read back and compared; otherwise only what changed was sent. */
   readonly full: boolean;
   readonly bytes: number;
   readonly changes: number;
+  readonly rules?: ApplyResult["rules"];
 }
 
 /**
- * The figures of the Service proxy under kube-proxy's names, as far as they mean the same here, and some of our own.
- * What belongs to iptables is absent.
+ * The figures of the Service proxy under kube-proxy's names, and some of our own. What belongs to one mode is absent in
+ * the other.
  */
 export class ProxyMetrics {
   readonly #all: Metric[] = [];
@@ -82,6 +84,30 @@ export class ProxyMetrics {
     "sync_proxy_rules_nftables_cleanup_failures_total",
     "Deletions of unused chains that nftables refused",
   );
+  readonly #restoreFailures = this.#counter(
+    "sync_proxy_rules_iptables_restore_failures_total",
+    "Runs of iptables-restore that failed",
+  );
+  readonly #partialRestoreFailures = this.#counter(
+    "sync_proxy_rules_iptables_partial_restore_failures_total",
+    "Runs of iptables-restore with changes alone that failed",
+  );
+  readonly #rulesTotal = this.#gauge(
+    "sync_proxy_rules_iptables_total",
+    "Rules of ours in the kernel",
+  );
+  readonly #rulesLast = this.#gauge(
+    "sync_proxy_rules_iptables_last",
+    "Rules that the last synchronisation wrote",
+  );
+  readonly #invalidDropped = this.#counter(
+    "iptables_ct_state_invalid_dropped_packets_total",
+    "Forwarded packets dropped because connection tracking takes them for invalid",
+  );
+  readonly #localhostNodePorts = this.#counter(
+    "iptables_localhost_nodeports_accepted_packets_total",
+    "Flows to node ports on loopback",
+  );
   readonly #conntrackSeconds = this.#histogram(
     "conntrack_reconciler_sync_duration_seconds",
     "Seconds one pass over the UDP flows took",
@@ -134,18 +160,14 @@ export class ProxyMetrics {
     return this.#add(new Values(`kubeproxy_${name}`, "gauge", help));
   }
 
-  /** A family whose counters are to be seen from the start, at zero. */
-  addFamily(family: IPFamily): void {
+  /** A family whose counters are to be seen from the start, at zero. Those of the other mode vanish. */
+  addFamily(family: IPFamily, mode: ProxyMode = "nftables"): void {
     const labels = byFamily(family);
-    for (const metric of [
-      this.#syncFailures,
-      this.#cleanupFailures,
-      this.#conntrackDeleted,
-      this.#tableLost,
-      this.#drift,
-    ]) {
-      metric.add(0, labels);
-    }
+    const ofNftables = [this.#syncFailures, this.#cleanupFailures, this.#tableLost];
+    const ofIptables = [this.#restoreFailures, this.#partialRestoreFailures];
+    const [own, other] = mode === "nftables" ? [ofNftables, ofIptables] : [ofIptables, ofNftables];
+    for (const metric of other) metric.remove(labels);
+    for (const metric of [...own, this.#conntrackDeleted, this.#drift]) metric.add(0, labels);
   }
 
   serviceChanged(): void {
@@ -173,13 +195,30 @@ export class ProxyMetrics {
     this.#sync.observe(record.seconds, labels);
     (record.full ? this.#fullSync : this.#partialSync).observe(record.seconds, labels);
     this.#lastSync.set(nowMs / 1000, labels);
+    for (const [table, { total, written }] of record.rules ?? []) {
+      this.#rulesTotal.set(total, { table, ...labels });
+      this.#rulesLast.set(written, { table, ...labels });
+    }
     if (record.changes === 0) return;
     this.#elements.set(record.changes, labels);
     this.#bytes.set(record.bytes, labels);
   }
 
-  syncFailed(family: IPFamily): void {
-    this.#syncFailures.add(1, byFamily(family));
+  /** @param partial Only what changed had been sent. */
+  syncFailed(family: IPFamily, mode: ProxyMode = "nftables", partial = false): void {
+    const labels = byFamily(family);
+    if (mode === "nftables") {
+      this.#syncFailures.add(1, labels);
+      return;
+    }
+    this.#restoreFailures.add(1, labels);
+    if (partial) this.#partialRestoreFailures.add(1, labels);
+  }
+
+  /** What the kernel counted at fixed rules, of all families together. */
+  packetsCounted({ invalidDropped, localhostNodePorts }: PacketCounters): void {
+    if (invalidDropped !== undefined) this.#invalidDropped.set(invalidDropped);
+    if (localhostNodePorts !== undefined) this.#localhostNodePorts.set(localhostNodePorts);
   }
 
   cleanupFailed(family: IPFamily): void {

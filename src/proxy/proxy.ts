@@ -15,18 +15,19 @@ import { deleteFlows } from "./conntrack.ts";
 import { ConntrackReconciler } from "./conntrack-reconciler.ts";
 import type { ApplyResult } from "./backend.ts";
 import type { FamilyRules } from "./family-rules.ts";
-import { makeFamilyRules } from "./make-family-rules.ts";
-import { type HealthState, rulesHealthy, serveHealth } from "./health.ts";
+import { defaultTableName, makeFamilyRules } from "./make-family-rules.ts";
+import { type HealthState, rulesHealthy } from "./health.ts";
 import { ProxyMetrics } from "./metrics.ts";
-import { serveMetrics } from "./metrics-server.ts";
+import { type ProgramPages, runOwnServers } from "./own-servers.ts";
 import { ownInformers, type ProxyInformers } from "./own-informers.ts";
 import type { ServiceView, SliceView } from "./parse.ts";
 import { familiesOf, nodePortAddresses } from "./node-addresses.ts";
 import { type NodeCondition, parseNode } from "./node-condition.ts";
 import { ProblemReport } from "./problem-report.ts";
-import { ServiceHealthPorts } from "./service-health.ts";
+import { localReadyOf, ServiceHealthPorts } from "./service-health.ts";
 import { parseServiceCIDR, ServiceNetworks } from "./service-networks.ts";
 import { SliceIndex } from "./slice-index.ts";
+import { TriggerTimes } from "./trigger-times.ts";
 import { Wake } from "./wake.ts";
 
 export interface ProxyOptions {
@@ -58,6 +59,7 @@ export interface ProxyOptions {
   readonly streaming?: StreamingSupport;
   /** Somebody else's, run by them. Default: its own. */
   readonly informers?: ProxyInformers;
+  readonly pages?: ProgramPages;
 }
 
 export interface ServiceProxy {
@@ -77,6 +79,7 @@ const retry = { baseMs: 100, maxMs: 30_000 };
 const gapMs = { least: 10, most: 1000 };
 const garbageDelayMs = 1000;
 const servicePortRetryMs = 30_000;
+const defaultSyncPeriodMs = 30_000;
 
 /** The node's own identity may not read these (Node authorizer), so this is what a lone kubeconfig runs into. */
 export const missingBinding =
@@ -104,8 +107,7 @@ class Proxier implements ServiceProxy {
   readonly #servicePorts: ServiceHealthPorts;
   readonly #conntrack: ConntrackReconciler;
   readonly #problems: ProblemReport;
-  /** When pods changed whose change is not in the rules yet. */
-  #triggers: { readonly family: IPFamily; readonly at: number }[] = [];
+  readonly #triggers = new TriggerTimes();
   /** Families whose table was brought in order since the start: from then on a difference is the work of others. */
   readonly #adopted = new Set<IPFamily>();
   #serviceCIDRs: readonly string[] = [];
@@ -153,13 +155,16 @@ class Proxier implements ServiceProxy {
     );
     this.#health = {
       startedAt: clock.now(),
+      families: this.#families.map(({ family }) => family),
       lastSuccess: new Map(),
       pendingSince: new Map(),
+      staleMs: 2 * (options.config.proxy?.syncPeriodMs ?? defaultSyncPeriodMs),
       node: () => this.#node.get(options.nodeName),
     };
     this.#servicePorts = new ServiceHealthPorts({
       nodeName: options.nodeName,
       healthy: () => rulesHealthy(this.#health, clock.now()),
+      addresses: (family) => this.#families.find((r) => r.family === family)?.context.nodePortIPs,
       events: options.events,
       logger: this.#logger,
     });
@@ -177,7 +182,7 @@ class Proxier implements ServiceProxy {
       logger: this.#logger,
       metrics: this.#metrics,
     });
-    for (const { family } of this.#families) this.#metrics.addFamily(family);
+    for (const { family, mode } of this.#families) this.#metrics.addFamily(family, mode);
   }
 
   renderServiceRules(): string {
@@ -197,7 +202,7 @@ class Proxier implements ServiceProxy {
       this.#node.run(all),
       this.#networks.run(all),
       this.#conntrack.run(all),
-      this.#serve(all),
+      this.#runServers(all),
       this.#synchronise(all),
     ];
     const deletions = this.#options.deletions ?? this.#ownDeletionWatch(all, parts);
@@ -216,6 +221,23 @@ class Proxier implements ServiceProxy {
     }
   }
 
+  async #runServers(signal: AbortSignal): Promise<void> {
+    const { config, clock, nodeName, nodeIPs, pages, tableName = defaultTableName } = this.#options;
+    await runOwnServers(
+      {
+        config,
+        state: this.#health,
+        metrics: this.#metrics,
+        families: this.#families,
+        node: { nodeName, nodeIPs, table: tableName },
+        pages,
+        clock,
+        logger: this.#logger,
+      },
+      signal,
+    );
+  }
+
   #ownDeletionWatch(signal: AbortSignal, parts: Promise<void>[]): DeletionWatch {
     const { random } = this.#options;
     const watch = new DeletionWatch({ clock: this.#clock, logger: this.#logger, random });
@@ -231,6 +253,7 @@ class Proxier implements ServiceProxy {
     this.#slices.subscribe((change) => {
       this.#metrics.endpointsChanged();
       if (change.kind !== "added") this.#index.delete(change.previous);
+      if (change.kind === "deleted") this.#forgetTrigger(change.previous);
       if (change.kind !== "deleted") {
         this.#index.set(change.object);
         this.#noteTrigger(change.object);
@@ -250,18 +273,27 @@ class Proxier implements ServiceProxy {
     });
   }
 
-  #noteTrigger({ family, triggeredAt }: SliceView): void {
+  #noteTrigger({ family, service, triggeredAt }: SliceView): void {
     // What changed before we started says nothing about our speed.
-    if (family === undefined || triggeredAt === undefined) return;
-    if (triggeredAt > this.#health.startedAt) this.#triggers.push({ family, at: triggeredAt });
+    if (family === undefined || service === undefined || triggeredAt === undefined) return;
+    if (triggeredAt > this.#health.startedAt) this.#triggers.note(family, service, triggeredAt);
+  }
+
+  #forgetTrigger({ family, service }: SliceView): void {
+    if (family !== undefined && service !== undefined) this.#triggers.forget(family, service);
   }
 
   #markDirty(serviceKey: string): void {
     if (this.#dirty.size === 0) {
+      const now = this.#clock.now();
       this.#metrics.queued(
-        this.#clock.now(),
+        now,
         this.#families.map(({ family }) => family),
       );
+      // Before the first time it is not late, only busy.
+      for (const family of this.#health.lastSuccess.keys()) {
+        if (!this.#health.pendingSince.has(family)) this.#health.pendingSince.set(family, now);
+      }
     }
     this.#dirty.add(serviceKey);
     this.#wake.set();
@@ -319,10 +351,11 @@ class Proxier implements ServiceProxy {
     for (const key of dirty) {
       const service = this.#services.get(key);
       this.#problems.report(key, service);
-      this.#servicePorts.set(key, service, this.#index.localReady(key));
+      this.#servicePorts.set(key, service, localReadyOf(service, this.#families, this.#index));
       for (const rules of this.#families) rules.update(key, service, this.#index, node);
     }
     this.#metrics.planned();
+    this.#triggers.planned();
   }
 
   /** @returns whether a family failed. One family must not stop the other. */
@@ -363,7 +396,7 @@ class Proxier implements ServiceProxy {
         ipFamily: family,
         error: errorMessage(error),
       });
-      this.#metrics.syncFailed(family);
+      this.#metrics.syncFailed(family, rules.mode, !first);
       return false;
     }
   }
@@ -373,12 +406,12 @@ class Proxier implements ServiceProxy {
     const { changes, bytes, drift, cleanupFailed } = result;
     const now = this.#clock.now();
     const full = drift !== undefined;
-    this.#metrics.synced({ family, seconds, full, bytes, changes }, now);
+    const counted = result.rules === undefined ? {} : { rules: result.rules };
+    this.#metrics.synced({ family, seconds, full, bytes, changes, ...counted }, now);
     if (cleanupFailed) this.#metrics.cleanupFailed(family);
-    for (const trigger of this.#triggers) {
-      if (trigger.family === family) this.#metrics.programmed((now - trigger.at) / 1000, family);
+    for (const at of this.#triggers.applied(family)) {
+      this.#metrics.programmed((now - at) / 1000, family);
     }
-    this.#triggers = this.#triggers.filter((trigger) => trigger.family !== family);
     if (drift === true && this.#adopted.has(family)) {
       this.#metrics.driftRepaired(family);
       this.#logger.log("warn", "service rules were changed by another program and are put back", {
@@ -399,34 +432,5 @@ class Proxier implements ServiceProxy {
       rules.distrust();
       this.#wake.set();
     }
-  }
-
-  async #serve(signal: AbortSignal): Promise<void> {
-    const { config, clock } = this.#options;
-    await Promise.all([
-      serveHealth(
-        {
-          address: config.proxyHealthzAddress ?? config.bindAddress,
-          port: config.proxyHealthzPort,
-          state: this.#health,
-          clock,
-          metrics: this.#metrics,
-        },
-        signal,
-      ),
-      serveMetrics(
-        { address: config.proxyMetricsAddress, port: config.proxyMetricsPort },
-        () => this.#renderMetrics(),
-        signal,
-      ),
-    ]);
-  }
-
-  #renderMetrics(): string {
-    for (const rules of this.#families) {
-      const { internal, external } = rules.noLocalEndpoints();
-      this.#metrics.noLocalEndpoints(rules.family, internal, external);
-    }
-    return this.#metrics.render();
   }
 }

@@ -1,83 +1,128 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer, type AddressInfo } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { afterEach, beforeEach, describe, it } from "node:test";
 
-import { systemClock } from "../../../src/lib/clock.ts";
+import { type Clock, systemClock } from "../../../src/lib/clock.ts";
 import { SetupError } from "../../../src/lib/errors.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import { serveHealth } from "../../../src/proxy/health.ts";
+import { type HealthState, healthAnswer, serveHealth } from "../../../src/proxy/health.ts";
+import { boundedServer, portBounds } from "../../../src/proxy/listen.ts";
 import { ProxyMetrics } from "../../../src/proxy/metrics.ts";
-import { serveMetrics } from "../../../src/proxy/metrics-server.ts";
-import { parseService } from "../../../src/proxy/parse.ts";
-import { ServiceHealthPorts } from "../../../src/proxy/service-health.ts";
+import { type MetricsPages, serveMetrics } from "../../../src/proxy/metrics-server.ts";
+import { parsePrometheus } from "../../fakes/prometheus-text.ts";
+import { ask, freePort, isRefused } from "./ask.ts";
 
-/** A port that nobody has at the moment. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
-async function get(port: number, path = "/"): Promise<Response> {
-  for (let turn = 0; ; turn += 1) {
-    try {
-      // A new connection each time: the servers cut idle ones when they end.
-      return await fetch(`http://127.0.0.1:${port}${path}`, { headers: { connection: "close" } });
-    } catch (error) {
-      if (turn === 20) throw error;
-      await systemClock.sleep(5, new AbortController().signal);
-    }
-  }
-}
+/** Every wait is over at once, in the real order of things. */
+const hasty: Clock = { ...systemClock, sleep: (_ms, signal) => systemClock.sleep(1, signal) };
 
 describe("the proxy's own servers", () => {
   let stop = new AbortController();
   let port = 0;
   let metrics: ProxyMetrics;
+  let pages: MetricsPages;
+  const retry = undefined;
 
   beforeEach(async () => {
     stop = new AbortController();
     port = await freePort();
     metrics = new ProxyMetrics();
+    pages = {
+      metrics: () => metrics.render(),
+      mode: () => "iptables",
+      configuration: () => ({ kind: "KubeProxyConfiguration", mode: "iptables" }),
+      flags: { v: "2", config: "/etc/p.yaml" },
+      binaryVersion: "1.36.2+x",
+      rules: () => ({ mode: "iptables" }),
+      clock: { ...systemClock, now: () => 3_725_000 },
+    };
+  });
+  afterEach(() => {
+    stop.abort();
   });
 
-  it("say the mode, their health and the figures under kube-proxy's names", async () => {
+  it("say the mode, how they are and the figures", async () => {
     metrics.addFamily("IPv4");
-    metrics.serviceChanged();
-    metrics.synced({ family: "IPv4", seconds: 0.003, full: true, bytes: 10, changes: 2 }, 5000);
-    metrics.programmed(0.3, "IPv4");
-    const running = serveMetrics({ port }, () => metrics.render(), stop.signal);
-    assert.equal(await (await get(port, "/proxyMode")).text(), "nftables");
-    assert.equal(await (await get(port, "/healthz")).text(), "ok");
-    assert.equal((await get(port, "/nothing")).status, 404);
-    const text = await (await get(port, "/metrics")).text();
-    const expected = [
-      'kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.002"} 0',
-      'kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.004"} 1',
-      'kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1',
-      'kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 5',
-      'kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="0.5"} 1',
-      "kubeproxy_sync_proxy_rules_service_changes_pending 1",
-      "kubeproxy_sync_proxy_rules_service_changes_total 1",
-      'kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"} 0',
-      'remora_proxy_tx_elements{ip_family="IPv4"} 2',
-    ];
-    for (const line of expected) assert.ok(text.split("\n").includes(line), line);
-    // Every sample belongs to a metric that was introduced, once.
-    const types = [...text.matchAll(/^# TYPE (\S+) /gm)].map((match) => match[1] ?? "");
-    assert.equal(new Set(types).size, types.length);
-    for (const line of text.trim().split("\n")) {
-      if (line.startsWith("#")) continue;
-      assert.match(line, /^[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? -?[\d.e+-]+$/);
-      assert.ok(
-        types.some((name) => line.startsWith(name)),
-        line,
-      );
-    }
+    const running = serveMetrics({ port, retry }, pages, stop.signal);
+    assert.equal(await (await ask(port, "/proxyMode")).text(), "iptables");
+    assert.equal(await (await ask(port, "/healthz")).text(), "ok");
+    assert.equal(await (await ask(port, "/healthz/ping")).text(), "ok");
+    assert.equal(
+      await (await ask(port, "/healthz?verbose")).text(),
+      "[+]ping ok\nhealthz check passed\n",
+    );
+    assert.equal(
+      await (await ask(port, "/healthz?verbose&exclude=ping&exclude=x")).text(),
+      '[+]ping excluded: ok\nwarn: some health checks cannot be excluded: no matches for "x"\nhealthz check passed\n',
+    );
+    const page = await ask(port, "/metrics");
+    assert.equal(page.headers.get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert.ok(parsePrometheus(await page.text()).has("remora_proxy_table_lost_total"));
+    const nothing = await ask(port, "/nothing");
+    assert.equal(nothing.status, 404);
+    assert.equal(await nothing.text(), "404 page not found\n");
+    stop.abort();
+    await running;
+  });
+
+  it("count their health checks for /metrics/slis until they are reset", async () => {
+    const running = serveMetrics({ port, retry }, pages, stop.signal);
+    await ask(port, "/healthz");
+    await ask(port, "/healthz");
+    const total = async (): Promise<number | undefined> =>
+      parsePrometheus(await (await ask(port, "/metrics/slis")).text()).get(
+        "kubernetes_healthchecks_total",
+      )?.samples[0]?.value;
+    assert.equal(await total(), 2);
+    assert.equal((await ask(port, "/metrics/slis", { method: "DELETE" })).status, 200);
+    assert.equal(await total(), undefined);
+    stop.abort();
+    await running;
+  });
+
+  it("show the configuration, the flags and what runs", async () => {
+    const running = serveMetrics({ port, retry }, pages, stop.signal);
+    assert.deepEqual(await (await ask(port, "/configz")).json(), {
+      "kubeproxy.config.k8s.io": { kind: "KubeProxyConfiguration", mode: "iptables" },
+    });
+    assert.deepEqual(await (await ask(port, "/debug/remora/proxy")).json(), { mode: "iptables" });
+    const flags = await (await ask(port, "/flagz")).text();
+    assert.ok(flags.startsWith("\nkube-proxy flagz\nWarning: "), flags);
+    assert.ok(flags.endsWith("\nconfig=/etc/p.yaml\nv=2\n"), flags);
+    const accept = "application/json;g=config.k8s.io;v=v1beta1;as=Statusz";
+    const status = await ask(port, "/statusz", { headers: { accept } });
+    assert.deepEqual(await status.json(), {
+      kind: "Statusz",
+      apiVersion: "config.k8s.io/v1beta1",
+      metadata: { name: "kube-proxy" },
+      startTime: "1970-01-01T01:02:05Z",
+      uptimeSeconds: 0,
+      binaryVersion: "1.36.2+x",
+      paths: [
+        "/configz",
+        "/debug/remora/proxy",
+        "/flagz",
+        "/healthz",
+        "/healthz/ping",
+        "/metrics",
+        "/metrics/slis",
+        "/proxyMode",
+        "/statusz",
+      ],
+    });
+    const other = await ask(port, "/statusz", { headers: { accept: "image/png" } });
+    assert.equal(other.status, 406);
+    stop.abort();
+    await running;
+  });
+
+  it("answer 500 with the reason when a page cannot be made, and go on", async () => {
+    const broken = { ...pages, metrics: () => Promise.reject(new Error("no figures")) };
+    const running = serveMetrics({ port, retry }, broken, stop.signal);
+    const response = await ask(port, "/metrics");
+    assert.equal(response.status, 500);
+    assert.equal(await response.text(), "no figures\n");
+    assert.equal((await ask(port, "/healthz")).status, 200);
     stop.abort();
     await running;
   });
@@ -87,123 +132,156 @@ describe("the proxy's own servers", () => {
     await once(other, "listening");
     try {
       await assert.rejects(
-        serveMetrics({ port }, () => "", stop.signal),
+        serveMetrics({ port, retry }, pages, stop.signal),
         (error: unknown) =>
           error instanceof SetupError &&
           error.message.includes(`proxy metrics port 127.0.0.1:${port} is in use`) &&
           error.message.endsWith("or choose another proxyMetricsPort"),
       );
-      const state = {
-        startedAt: 0,
-        lastSuccess: new Map(),
-        pendingSince: new Map(),
-        node: () => undefined,
-      };
-      const health = { address: "127.0.0.1", port, state, clock: systemClock, metrics };
-      await assert.rejects(serveHealth(health, stop.signal), /proxy health port .* is in use/);
+      const state = health({});
+      const at = { address: "127.0.0.1", port, retry, state, clock: systemClock, metrics };
+      await assert.rejects(serveHealth(at, stop.signal), /proxy health port .* is in use/);
     } finally {
       other.close();
       await once(other, "close");
     }
   });
 
-  it("are off with port 0", async () => {
-    await serveMetrics({ port: 0 }, () => "", stop.signal);
+  it("wait for a port that is taken unless that is a hard failure, and tell it once", async () => {
+    const other = createServer().listen(port, "127.0.0.1");
+    await once(other, "listening");
+    const lines: string[] = [];
+    const waits: number[] = [];
+    const logger = {
+      ...silentLogger,
+      log: (_level: string, message: string) => void lines.push(message),
+    };
+    const clock: Clock = {
+      ...hasty,
+      sleep: async (ms, signal) => {
+        waits.push(ms);
+        await hasty.sleep(ms, signal);
+      },
+    };
+    const running = serveMetrics({ port, retry: { clock, logger } }, pages, stop.signal);
+    while (waits.length < 3) await hasty.sleep(1, stop.signal);
+    other.close();
+    await once(other, "close");
+    assert.equal((await ask(port, "/healthz")).status, 200);
+    assert.deepEqual(lines, ["a port of the proxy's own cannot be opened; will retry"]);
+    assert.deepEqual(waits.slice(0, 3), [5000, 5000, 5000]);
+    stop.abort();
+    await running;
+    assert.ok(await isRefused(port));
   });
 
-  afterEach(() => {
-    stop.abort();
+  it("are off with port 0", async () => {
+    await serveMetrics({ port: 0, retry }, pages, stop.signal);
+  });
+
+  it("answer both families on a wildcard of either", async () => {
+    for (const address of ["0.0.0.0", "::"]) {
+      const ended = new AbortController();
+      const state = health({});
+      const at = { address, port, retry, state, clock: systemClock, metrics };
+      const running = serveHealth(at, ended.signal);
+      assert.equal((await ask(port, "/livez")).status, 200);
+      assert.equal((await ask(port, "/livez", { host: "[::1]" })).status, 200);
+      ended.abort();
+      await running;
+    }
+  });
+
+  it("hang up on who sends headers slowly, and on more callers than they have room for", async () => {
+    const bounds = { ...portBounds, maxConnections: 2, headersTimeout: 20, requestTimeout: 20 };
+    const server = boundedServer((_, response) => void response.end("hello"), {
+      ...bounds,
+      connectionsCheckingInterval: 5,
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const at = (server.address() as AddressInfo).port;
+    const slow = [connect(at, "127.0.0.1"), connect(at, "127.0.0.1")];
+    await Promise.all(slow.map((socket) => once(socket, "connect")));
+    const third = connect(at, "127.0.0.1");
+    third.on("error", () => undefined);
+    await once(third, "close");
+    const answers = slow.map(async (socket) => {
+      socket.write("GET / HTTP/1.1\r\nHost: x\r\n");
+      let text = "";
+      socket.on("data", (chunk: Buffer) => (text += chunk.toString("latin1")));
+      await once(socket, "close");
+      return text.split("\r\n")[0];
+    });
+    const late = "HTTP/1.1 408 Request Timeout";
+    assert.deepEqual(await Promise.all(answers), [late, late]);
+    assert.equal(await (await ask(at)).text(), "hello");
+    server.close();
   });
 });
 
-describe("health check ports of Services", () => {
-  let port = 0;
-  let healthy = true;
-  let said: string[] = [];
-  let ports: ServiceHealthPorts;
+function health(change: Partial<HealthState>): HealthState {
+  return {
+    startedAt: 1000,
+    lastSuccess: new Map(),
+    pendingSince: new Map(),
+    node: () => ({ zone: "", eligible: true }),
+    ...change,
+  };
+}
 
-  const service = (change: Record<string, unknown> = {}) =>
-    parseService({
-      metadata: { namespace: "ns", name: "lb", uid: "u" },
-      spec: {
-        type: "LoadBalancer",
-        externalTrafficPolicy: "Local",
-        healthCheckNodePort: port,
-        clusterIP: "172.30.0.1",
-        ports: [{ port: 80 }],
-        ...change,
+describe("health of the Service proxy", () => {
+  const iso = (ms: number): string => new Date(ms).toISOString();
+
+  it("is good from the start, for every family, and says now", () => {
+    assert.deepEqual(healthAnswer(health({ families: ["IPv4", "IPv6"] }), 5000, true), {
+      status: 200,
+      body: {
+        lastUpdated: iso(5000),
+        currentTime: iso(5000),
+        nodeEligible: true,
+        healthy: true,
+        status: {
+          IPv4: { lastUpdated: iso(1000), healthy: true },
+          IPv6: { lastUpdated: iso(1000), healthy: true },
+        },
       },
     });
+  });
 
-  beforeEach(async () => {
-    port = await freePort();
-    healthy = true;
-    said = [];
-    ports = new ServiceHealthPorts({
-      nodeName: "here",
-      healthy: () => healthy,
-      events: { event: (_target, type, reason) => said.push(`${type} ${reason}`) },
-      logger: silentLogger,
+  it("is bad when one family is later than twice the period, and says since when", () => {
+    const state = health({
+      staleMs: 20_000,
+      lastSuccess: new Map([
+        ["IPv4", 2000],
+        ["IPv6", 3000],
+      ]),
+      pendingSince: new Map([["IPv4", 10_000]]),
     });
-  });
-  afterEach(async () => {
-    await ports.close();
-  });
-
-  it("answer with the count of local endpoints, on any path", async () => {
-    ports.set("ns/lb", service(), 2);
-    await ports.sync();
-    const response = await get(port, "/any");
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("X-Load-Balancing-Endpoint-Weight"), "2");
-    assert.equal(response.headers.get("X-Content-Type-Options"), "nosniff");
-    assert.deepEqual(await response.json(), {
-      service: { namespace: "ns", name: "lb" },
-      localEndpoints: 2,
-      serviceProxyHealthy: true,
+    assert.equal(healthAnswer(state, 29_999, false).status, 200);
+    assert.deepEqual(healthAnswer(state, 30_000, false), {
+      status: 503,
+      body: {
+        lastUpdated: iso(3000),
+        currentTime: iso(30_000),
+        healthy: false,
+        status: {
+          IPv4: { lastUpdated: iso(2000), healthy: false },
+          IPv6: { lastUpdated: iso(3000), healthy: true },
+        },
+      },
     });
   });
 
-  it("are 503 without a local endpoint, and while the rules are late", async () => {
-    ports.set("ns/lb", service(), 0);
-    await ports.sync();
-    assert.equal((await get(port)).status, 503);
-    ports.set("ns/lb", service(), 1);
-    assert.equal((await get(port)).status, 200);
-    healthy = false;
-    const late = await get(port);
-    assert.equal(late.status, 503);
-    assert.match(await late.text(), /"serviceProxyHealthy": false/);
-  });
-
-  it("close when the policy becomes Cluster or the Service goes, and open anew", async () => {
-    const refused = (): Promise<unknown> =>
-      assert.rejects(fetch(`http://127.0.0.1:${port}/`, { headers: { connection: "close" } }));
-    ports.set("ns/lb", service(), 1);
-    await ports.sync();
-    ports.set("ns/lb", service({ externalTrafficPolicy: "Cluster" }), 1);
-    await ports.sync();
-    await refused();
-    ports.set("ns/lb", service(), 1);
-    await ports.sync();
-    assert.equal((await get(port)).status, 200);
-    ports.set("ns/lb", undefined, 0);
-    await ports.sync();
-    await refused();
-  });
-
-  it("tell a taken port once as an event and come back when it is free", async () => {
-    const other = createServer().listen(port, "::");
-    await once(other, "listening");
-    ports.set("ns/lb", service(), 1);
-    await ports.sync();
-    await ports.sync();
-    assert.deepEqual(said, ["Warning FailedToStartServiceHealthcheck"]);
-    assert.equal(ports.incomplete, true);
-    other.close();
-    await once(other, "close");
-    await ports.sync();
-    assert.equal(ports.incomplete, false);
-    assert.equal((await get(port)).status, 200);
+  it("is bad on /healthz alone for a node that is unknown or about to go; the rules are still well", () => {
+    for (const node of [undefined, { zone: "", eligible: false }]) {
+      const state = health({ node: () => node });
+      const { status, body } = healthAnswer(state, 5000, true);
+      assert.equal(status, 503);
+      assert.equal(body["nodeEligible"], false);
+      assert.equal(body["healthy"], true);
+      assert.equal(healthAnswer(state, 5000, false).status, 200);
+      assert.ok(!("nodeEligible" in healthAnswer(state, 5000, false).body));
+    }
   });
 });
