@@ -59,7 +59,7 @@ if (onMachine !== undefined) {
     throw new Error("still in the host's network namespace");
   } else {
     const { benchProxy } = await import("./proxy.ts");
-    await benchProxy();
+    await benchProxy(process.argv.slice(3));
   }
 } else if (name === "runtime") {
   process.argv.splice(2, 1);

@@ -1,9 +1,22 @@
-// The Service proxy alone, in a process of its own, for test/bench/proxy.ts: argument = URL of the API server. Prints
-// one JSON line when the rules are in the kernel for the first time; ends when its stdin does.
+// The Service proxy alone, in a process of its own, for test/bench/proxy-follow.ts: argument = kubeconfig of the API
+// server. One JSON line for each synchronisation that changed rules, and one for each line on stdin: how long the event
+// loop stood still since the one before. Ends when its stdin does.
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { createInterface } from "node:readline";
+
 import { createHttpClient } from "../../src/api/http-client.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { type Logger, silentLogger } from "../../src/lib/log.ts";
 import { createProxy } from "../../src/proxy/proxy.ts";
+import { clusterCIDR, nodeName } from "./proxy-cluster.ts";
+
+export type FromProxyAgent =
+  | { readonly kind: "sync"; readonly changes: number; readonly applyMs: number }
+  | { readonly kind: "stall"; readonly stallMs: number; readonly rssMB: number };
+
+function say(message: FromProxyAgent): void {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+}
 
 const kubeconfig = JSON.parse(process.argv[2] ?? "{}") as Parameters<
   typeof createHttpClient
@@ -14,38 +27,39 @@ const client = createHttpClient({
   clock: systemClock,
   logger: silentLogger,
 });
-const startedAt = performance.now();
-let told = false;
 const logger: Logger = {
   log(level, msg, fields) {
     if (level === "warn" || level === "error")
       process.stderr.write(`${msg} ${JSON.stringify(fields)}\n`);
-    if (told || msg !== "service rules applied") return;
-    told = true;
-    const line = {
-      readyMs: performance.now() - startedAt,
-      applyMs: fields?.["durationMs"],
-      changes: fields?.["changes"],
-      rssMB: process.memoryUsage.rss() / 1e6,
-    };
-    process.stdout.write(`${JSON.stringify(line)}\n`);
+    if (msg !== "service rules applied") return;
+    say({
+      kind: "sync",
+      changes: Number(fields?.["changes"]),
+      applyMs: Number(fields?.["durationMs"]),
+    });
   },
   child: () => logger,
 };
 const stop = new AbortController();
-process.stdin.on("end", () => {
+const delay = monitorEventLoopDelay({ resolution: 1 });
+delay.enable();
+const lines = createInterface({ input: process.stdin });
+lines.on("line", () => {
+  say({ kind: "stall", stallMs: delay.max / 1e6, rssMB: process.memoryUsage.rss() / 1e6 });
+  delay.reset();
+});
+lines.on("close", () => {
   stop.abort();
 });
-process.stdin.resume();
 const proxy = createProxy({
   config: {
-    clusterCIDRs: ["10.244.0.0/16"],
+    clusterCIDRs: [clusterCIDR],
     bindAddress: "127.0.0.1",
     proxyHealthzPort: 0,
     proxyMetricsPort: 0,
   },
   client,
-  nodeName: "bench",
+  nodeName,
   nodeIPs: ["192.0.2.1"],
   clock: systemClock,
   logger,

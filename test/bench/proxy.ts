@@ -1,253 +1,188 @@
-// Measures the Service proxy in a network namespace of its own, against a fake API server on loopback:
-//   cold      from the start of the proxy to all rules in the kernel (process start is not in it), 10 000 Services with
-//             two endpoints each, beside the load of the same Services in kube-proxy's layout by one `nft -f -`
-//   change    from the API server's change of one EndpointSlice to the first answer of the new backend on the virtual
-//             IP, at 1 000 and 10 000 Services, beside kube-proxy's way (list the table, rewrite one chain)
-//   setUp     one pod's interface, addresses and routes, and a repeated ensureNode that finds nothing to do
-// Measurements of both sides alternate. Figures are milliseconds. The last line is one JSON object.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
+// npm run bench -- proxy [--quick] [--only=cold,follow,memory,network]: the Service proxy against its bounds, in a
+// network namespace of its own. Milliseconds unless a name says otherwise. Beside each figure stands what it is divided
+// by: `nft -f` of the same text, and kube-proxy's layout. Measurements of both sides alternate. The last line is one
+// JSON object.
 import { mkdtemp, rm } from "node:fs/promises";
-import { connect, createServer } from "node:net";
 import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 
-import { ENDPOINT_SLICES, NODES, SERVICES } from "../../src/api/resources.ts";
-import type { EndpointSlice, Service } from "../../src/api/types.gen.ts";
-import { systemClock } from "../../src/lib/clock.ts";
-import { silentLogger } from "../../src/lib/log.ts";
-import { createBridgeNetwork } from "../../src/network/bridge.ts";
 import { cleanUpProxy } from "../../src/proxy/cleanup.ts";
-import { type FakeApiServer, startFakeApiServer } from "../fakes/api-server.ts";
-import { Machine, sh } from "../netns/namespace.ts";
-import { changeOne, loadCold, remove } from "./baseline/kube-proxy-layout.ts";
+import { sh } from "../netns/namespace.ts";
+import { build } from "./bundle.ts";
+import { median, quantile, round } from "./figures.ts";
+import { type ColdFigures, measureCold, measurePerServiceMap } from "./proxy-cold.ts";
+import { changeSummary, type FollowFigures, measureFollowing } from "./proxy-follow.ts";
+import { measureMemory } from "./proxy-memory.ts";
+import { measureNetwork } from "./proxy-network.ts";
 
-const { signal } = new AbortController();
-const quick = process.argv.includes("--quick");
-const rounds = quick ? 1 : 3;
-const changes = quick ? 20 : 200;
-const sizes = [1000, 10_000] as const;
-const probeVIP = "172.30.255.1";
-const backends = { a: "10.244.0.2", b: "10.244.0.3" } as const;
-
-function quantile(values: readonly number[], q: number): number {
-  const sorted = values.toSorted((x, y) => x - y);
-  const value = sorted[Math.min(Math.ceil(q * sorted.length) - 1, sorted.length - 1)] ?? Number.NaN;
-  return Math.round(value * 10) / 10;
-}
-
-function summary(values: readonly number[]): Record<string, number> {
-  return { n: values.length, p50: quantile(values, 0.5), p99: quantile(values, 0.99) };
-}
-
-function service(name: string, clusterIP: string): Service {
-  return {
-    apiVersion: "v1",
-    kind: "Service",
-    metadata: { name, namespace: "bench" },
-    spec: { clusterIP, clusterIPs: [clusterIP], ports: [{ name: "t", port: 80, protocol: "TCP" }] },
-  };
-}
-
-function slice(name: string, ips: readonly string[]): EndpointSlice {
-  return {
-    apiVersion: "discovery.k8s.io/v1",
-    kind: "EndpointSlice",
-    metadata: { name, namespace: "bench", labels: { "kubernetes.io/service-name": name } },
-    addressType: "IPv4",
-    ports: [{ name: "t", port: 8080, protocol: "TCP" }],
-    endpoints: ips.map((ip) => ({
-      addresses: [ip],
-      nodeName: "bench",
-      conditions: { ready: true, serving: true, terminating: false },
-    })),
-  };
-}
-
-async function cluster(count: number): Promise<FakeApiServer> {
-  const api = await startFakeApiServer();
-  api.put(NODES, { metadata: { name: "bench" } });
-  for (let index = 0; index < count - 1; index += 1) {
-    const [high, low] = [index >> 8, index & 255];
-    api.put(SERVICES, service(`s${index}`, `172.30.${high}.${low}`));
-    api.put(
-      ENDPOINT_SLICES,
-      slice(`s${index}`, [`10.100.${high}.${low}`, `10.101.${high}.${low}`]),
-    );
-  }
-  api.put(SERVICES, service("probe", probeVIP));
-  api.put(ENDPOINT_SLICES, slice("probe", [backends.a]));
-  return api;
-}
-
-interface Ready {
-  readonly readyMs: number;
-  readonly applyMs: number;
+interface Plan {
+  readonly rounds: number;
+  /** Rounds with 45 000 Services. */
+  readonly bigRounds: number;
   readonly changes: number;
-  readonly rssMB: number;
+  readonly bursts: number;
+  readonly rollSteps: number;
+  readonly restMs: number;
+  readonly pods: number;
 }
 
-/** Starts the proxy in a process of its own; resolves when its rules are in the kernel. */
-async function startProxy(
-  api: FakeApiServer,
-): Promise<{ ready: Ready; stop: () => Promise<void> }> {
-  const file = new URL("proxy-agent.ts", import.meta.url).pathname;
-  const child = spawn(process.execPath, [file, JSON.stringify(api.kubeconfig)], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  const closed = once(child, "close");
-  const [line] = (await Promise.race([
-    once(createInterface({ input: child.stdout }), "line"),
-    closed.then(() => Promise.reject(new Error("the proxy ended before its rules were there"))),
-  ])) as [string];
-  return {
-    ready: JSON.parse(line) as Ready,
-    stop: async () => {
-      child.stdin.end();
-      await closed;
-    },
-  };
+const full: Plan = {
+  rounds: 5,
+  bigRounds: 3,
+  changes: 200,
+  bursts: 5,
+  rollSteps: 300,
+  restMs: 30_000,
+  pods: 40,
+};
+const quick: Plan = {
+  rounds: 2,
+  bigRounds: 1,
+  changes: 60,
+  bursts: 2,
+  rollSteps: 60,
+  restMs: 10_000,
+  pods: 5,
+};
+
+/** All bounds are for so many Services. */
+const usual = 10_000;
+const many = 45_000;
+
+function line(what: string, text: string): void {
+  process.stdout.write(`${what.padEnd(36)} ${text}\n`);
 }
 
-/** Who answers on the virtual IP; empty for nobody. */
-function whoAnswers(): Promise<string> {
-  return new Promise((resolve) => {
-    let text = "";
-    const socket = connect({ host: probeVIP, port: 80 });
-    socket.setTimeout(200, () => socket.destroy());
-    socket.on("data", (chunk) => (text += chunk.toString()));
-    socket.on("error", () => undefined);
-    socket.on("close", () => {
-      resolve(text);
-    });
-  });
-}
+type Figures = Readonly<Record<string, unknown>>;
 
-async function oneChange(api: FakeApiServer, to: keyof typeof backends): Promise<number> {
-  const start = performance.now();
-  api.put(ENDPOINT_SLICES, slice("probe", [backends[to]]));
-  while ((await whoAnswers()) !== to) {
-    if (performance.now() - start > 30_000) throw new Error("the new backend never answered");
-  }
-  return performance.now() - start;
-}
-
-async function measureSize(count: number): Promise<Record<string, unknown>> {
-  const cold: number[] = [];
-  const apply: number[] = [];
-  const baselineCold: number[] = [];
-  const change: number[] = [];
-  const baselineChange: number[] = [];
-  let rssMB = 0;
-  for (let round = 0; round < rounds; round += 1) {
-    const api = await cluster(count);
-    const proxy = await startProxy(api);
-    cold.push(proxy.ready.readyMs);
-    apply.push(proxy.ready.applyMs);
-    rssMB = Math.round(proxy.ready.rssMB);
-    await oneChange(api, "b");
-    for (let turn = 0; turn < changes / rounds; turn += 1) {
-      // Longer than the gap between synchronisations: each change finds the proxy idle.
-      await systemClock.sleep(60, signal);
-      change.push(await oneChange(api, turn % 2 === 0 ? "a" : "b"));
-    }
-    await proxy.stop();
-    await api.close();
-    await cleanUpProxy(signal);
-    baselineCold.push(await loadCold(count));
-    for (let turn = 0; turn < 3; turn += 1) baselineChange.push(await changeOne(turn));
-    await remove();
-  }
-  const result = {
-    services: count,
-    cold: summary(cold),
-    coldApply: summary(apply),
-    baselineCold: summary(baselineCold),
-    change: summary(change),
-    baselineChange: summary(baselineChange),
-    rssMB,
-  };
-  process.stdout.write(`${JSON.stringify(result)}\n`);
-  return result;
-}
-
-async function measureNetwork(): Promise<Record<string, unknown>> {
-  const stateDir = await mkdtemp(join(tmpdir(), "remora-bench-"));
-  const network = createBridgeNetwork({
-    stateDir,
-    clusterCIDRs: ["10.245.0.0/16"],
-    clock: systemClock,
-    logger: silentLogger,
-    bridgeName: "bench0",
-    tableName: "bench-network",
-    forwardChain: "BENCH-FORWARD",
-  });
-  const setUp: number[] = [];
-  const ensure: number[] = [];
-  const spawned: number[] = [];
-  try {
-    await network.ensureNode(["10.245.0.0/24"], signal);
-    for (let turn = 0; turn < (quick ? 5 : 40); turn += 1) {
-      const machine = await Machine.start();
-      const { pid } = machine;
-      await systemClock.sleep(30, signal);
-      const sandboxID = `sandbox-${pid}`;
-      const start = performance.now();
-      await network.setUp({ sandboxID, podUID: "u", podKey: "b/p", pid, hostPorts: [] }, signal);
-      setUp.push(performance.now() - start);
-      const again = performance.now();
-      await network.ensureNode(["10.245.0.0/24"], signal);
-      ensure.push(performance.now() - again);
-      const alone = performance.now();
-      await sh("true");
-      spawned.push(performance.now() - alone);
-      await network.tearDown(sandboxID, signal);
-      await machine.stop();
-    }
-  } finally {
-    await Machine.stopAll();
-    await network.cleanUp(signal);
-    await rm(stateDir, { recursive: true, force: true });
-  }
-  const result = {
-    setUp: summary(setUp),
-    ensureNodeUnchanged: summary(ensure),
-    spawnOfTrue: summary(spawned),
-  };
-  process.stdout.write(`${JSON.stringify(result)}\n`);
-  return result;
-}
-
-/** Runs in the namespace that bench.ts made. */
-export async function benchProxy(): Promise<void> {
-  const servers = await Promise.all(
-    Object.entries(backends).map(async ([name, ip]) => {
-      await sh("ip", "addr", "add", `${ip}/32`, "dev", "lo");
-      const server = createServer((socket) => {
-        socket.on("error", () => undefined);
-        socket.end(name);
-      });
-      server.listen(8080, ip);
-      await once(server, "listening");
-      return server;
-    }),
+function tellCold(what: string, cold: ColdFigures): void {
+  line(
+    what,
+    `${cold.coldMs} ms, nft -f of the same rules ${cold.nftMs} ms: ${cold.ratio} (plan ${cold.planMs}, stall ${cold.stallMs}, ${cold.transactions} transactions, ${cold.bytes} characters, n=${cold.n})`,
   );
-  await sh("ip", "route", "add", "172.30.0.0/16", "dev", "lo");
+}
+
+async function cold(plan: Plan, directory: string): Promise<Figures> {
+  const two = await measureCold(directory, usual, 2, plan.rounds);
+  tellCold(`cold, ${usual} Services x 2`, two);
+  const perServiceMapMs = await measurePerServiceMap(directory, usual);
+  line(`nft -f of kube-proxy's layout, ${usual}`, `${round(perServiceMapMs, 0)} ms`);
+  const one = await measureCold(directory, usual, 1, plan.rounds);
+  tellCold(`cold, ${usual} Services x 1`, one);
+  const manyOne = await measureCold(directory, many, 1, plan.bigRounds);
+  tellCold(`cold, ${many} Services x 1`, manyOne);
+  const manyTwo = await measureCold(directory, many, 2, plan.bigRounds);
+  tellCold(`cold, ${many} Services x 2`, manyTwo);
+  const linearity = (big: ColdFigures, small: ColdFigures): number =>
+    round(big.coldMs / many / (small.coldMs / usual));
+  return {
+    cold_10k_ms: two.coldMs,
+    cold_10k_nft_ms: two.nftMs,
+    cold_over_nft: two.ratio,
+    cold_stall_ms: Math.max(two.stallMs, manyTwo.stallMs),
+    per_service_map_10k_ms: round(perServiceMapMs, 0),
+    cold_vs_per_service_map: round(two.coldMs / perServiceMapMs, 3),
+    cold_10k_1_ms: one.coldMs,
+    cold_45k_1_ms: manyOne.coldMs,
+    cold_45k_2_ms: manyTwo.coldMs,
+    cold_45k_2_nft_ms: manyTwo.nftMs,
+    linearity_1: linearity(manyOne, one),
+    linearity: linearity(manyTwo, two),
+    cold_n: [two.n, manyTwo.n],
+  };
+}
+
+function tellFollow({ change, bursts, roll, readyMs }: FollowFigures): void {
+  line("start with an empty table -> ready", `${round(readyMs, 0)} ms`);
+  line("change -> new backend answers", JSON.stringify(changeSummary(change)));
+  line(
+    "burst of 1000",
+    bursts
+      .map(({ burstMs, stallMs }) => `${round(burstMs, 0)} ms (stall ${round(stallMs, 0)})`)
+      .join(", "),
+  );
+  line(
+    "roll of 300, per synchronisation",
+    `p50 ${median(roll.syncs)} p99 ${quantile(roll.syncs, 0.99)} max ${Math.max(...roll.syncs)} ms n=${roll.syncs.length}; ${roll.dead} of ${roll.connections} connections went nowhere`,
+  );
+}
+
+async function follow(plan: Plan): Promise<Figures> {
+  const { changes, bursts, rollSteps } = plan;
+  const figures = await measureFollowing({ services: usual, changes, bursts, rollSteps });
+  tellFollow(figures);
+  const change = changeSummary(figures.change);
+  const { p50 = Number.NaN, nft_p50: nftP50 = Number.NaN } = change;
+  return {
+    change_p50_ms: p50,
+    change_p99_ms: change["p99"],
+    change_nft_p50_ms: nftP50,
+    change_over_nft: round(p50 / nftP50),
+    change_n: change["n"],
+    burst_1000_ms: round(median(figures.bursts.map(({ burstMs }) => burstMs)), 0),
+    burst_stall_ms: round(Math.max(...figures.bursts.map(({ stallMs }) => stallMs)), 0),
+    burst_n: figures.bursts.length,
+    roll_300_max_ms: Math.max(...figures.roll.syncs),
+    roll_300_p50_ms: median(figures.roll.syncs),
+    roll_n: figures.roll.syncs.length,
+    roll_connections: figures.roll.connections,
+    roll_dead_connections: figures.roll.dead,
+  };
+}
+
+async function memory(plan: Plan, directory: string): Promise<Figures> {
+  build(directory);
+  const { services, emptyMB, fullMB, bytesPerService } = await measureMemory(
+    directory,
+    usual,
+    plan.restMs,
+  );
+  line(`agent with 0 and ${services} Services`, `${emptyMB} MB, ${fullMB} MB resident`);
+  return { rss_0_mb: emptyMB, rss_10k_mb: fullMB, bytes_per_service: bytesPerService };
+}
+
+async function network(plan: Plan): Promise<Figures> {
+  const figures = await measureNetwork(plan.pods);
+  line("one pod's network", JSON.stringify(figures));
+  return { network: figures };
+}
+
+/** Everything that pods and Services have as addresses is this machine. */
+async function prepare(): Promise<void> {
+  await sh("ip", "link", "set", "lo", "up");
+  await sh("ip", "route", "add", "local", "10.128.0.0/9", "dev", "lo");
+  await sh("ip", "route", "add", "172.16.0.0/12", "dev", "lo");
+}
+
+/** Runs in the namespace that bench.ts made; `argv` are the words after the benchmark's name. */
+export async function benchProxy(argv: readonly string[]): Promise<void> {
+  const plan = argv.includes("--quick") ? quick : full;
+  const only = argv.find((word) => word.startsWith("--only="))?.slice("--only=".length);
+  const directory = await mkdtemp(join(tmpdir(), "remora-bench-"));
+  const { signal } = new AbortController();
+  const startedAt = performance.now();
+  const loadBefore = loadavg();
+  const parts: Readonly<Record<string, () => Promise<Figures>>> = {
+    cold: () => cold(plan, directory),
+    follow: async () => {
+      await prepare();
+      const figures = await follow(plan);
+      await cleanUpProxy(signal);
+      return figures;
+    },
+    memory: () => memory(plan, join(directory, "bundle")),
+    network: () => network(plan),
+  };
+  const result: Record<string, unknown> = { bench: "proxy" };
   try {
-    const network = await measureNetwork();
-    const results = [];
-    for (const count of sizes) results.push(await measureSize(count));
-    const report = {
-      bench: "proxy",
-      unit: "ms",
-      loadAverage: loadavg().map((value) => Math.round(value * 10) / 10),
-      baseline: "nft -f - of test/bench/baseline/kube-proxy-layout.ts",
-      network,
-      sizes: results,
-    };
-    process.stdout.write(`${JSON.stringify(report)}\n`);
+    for (const name of only?.split(",") ?? Object.keys(parts)) {
+      Object.assign(result, await parts[name]?.());
+    }
   } finally {
-    for (const server of servers) server.close();
+    await rm(directory, { recursive: true, force: true });
   }
+  result["load_before"] = loadBefore.map((value) => round(value, 1));
+  result["load_after"] = loadavg().map((value) => round(value, 1));
+  result["seconds"] = round((performance.now() - startedAt) / 1000, 0);
+  process.stdout.write(`${JSON.stringify(result)}\n`);
 }

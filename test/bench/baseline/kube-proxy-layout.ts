@@ -1,5 +1,5 @@
-// kube-proxy's nftables layout as text, made without anything of src: one chain per Service port with an anonymous map
-// of its endpoints, one chain per endpoint, and the two maps that dispatch. Loaded with `nft -f -`.
+// kube-proxy's nftables layout as text, made without anything of src: a chain per Service port with an anonymous map of
+// its endpoints, a map that dispatches, and the set of cluster addresses. Loaded with `nft -f FILE`.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 
@@ -15,7 +15,8 @@ function endpoint(index: number, which: number): string {
 }
 
 function serviceRule(index: number): string {
-  return `add rule ${table} service-${index} numgen random mod 2 vmap { 0 : goto endpoint-${index}-0, 1 : goto endpoint-${index}-1 }`;
+  const targets = [0, 1].map((which) => `${which} : ${endpoint(index, which)} . 8080`);
+  return `add rule ${table} service-${index} meta l4proto tcp dnat ip addr . port to numgen random mod 2 map { ${targets.join(" , ")} }`;
 }
 
 /** The whole table for `count` Services with two endpoints each, replacing what was there. */
@@ -26,17 +27,13 @@ export function coldText(count: number): string {
     `add table ${table}`,
     `add chain ${table} services`,
     `add chain ${table} output { type nat hook output priority -100 ; }`,
+    `add set ${table} cluster-ips { type ipv4_addr ; }`,
     `add map ${table} service-ips { type ipv4_addr . inet_proto . inet_service : verdict ; }`,
   ];
   for (let index = 0; index < count; index += 1) {
-    lines.push(`add chain ${table} service-${index}`);
-    for (const which of [0, 1]) {
-      lines.push(
-        `add chain ${table} endpoint-${index}-${which}`,
-        `add rule ${table} endpoint-${index}-${which} meta l4proto tcp dnat to ${endpoint(index, which)}:8080`,
-      );
-    }
     lines.push(
+      `add element ${table} cluster-ips { ${vip(index)} }`,
+      `add chain ${table} service-${index}`,
       serviceRule(index),
       `add element ${table} service-ips { ${vip(index)} . tcp . 80 : goto service-${index} }`,
     );
@@ -53,14 +50,6 @@ async function nft(args: readonly string[], input: string): Promise<void> {
   child.stdin.end(input);
   const [code] = (await once(child, "close")) as [number];
   if (code !== 0) throw new Error(`nft ${args.join(" ")} ended with ${code}`);
-}
-
-/** Loads the table; returns milliseconds. */
-export async function loadCold(count: number): Promise<number> {
-  const text = coldText(count);
-  const start = performance.now();
-  await nft(["-f", "-"], text);
-  return performance.now() - start;
 }
 
 /** One endpoint change as kube-proxy 1.36 does it: list the table, rewrite one chain. Returns milliseconds. */

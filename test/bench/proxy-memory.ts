@@ -1,0 +1,82 @@
+// What a Service costs the whole agent: `remora run` from the bundle, with the flags it is installed with, on a machine
+// of namespaces with its own dockerd, beside a fake API server with no Services and with many of them.
+import { join } from "node:path";
+
+import { systemClock } from "../../src/lib/clock.ts";
+import { eventually, Machine, root } from "../e2e/lib/machine.ts";
+import { round } from "./figures.ts";
+
+const { signal } = new AbortController();
+const program = "remora.cjs";
+
+export interface MemoryFigures {
+  readonly services: number;
+  readonly emptyMB: number;
+  readonly fullMB: number;
+  readonly bytesPerService: number;
+}
+
+async function elements(machine: Machine): Promise<number> {
+  const { stdout } = await machine.exec(
+    ["nft", "list", "set", "ip", "remora-proxy", "cluster-ips"],
+    {
+      allowFailure: true,
+    },
+  );
+  return stdout.split(",").length;
+}
+
+/** Resident bytes of the agent when it has rested for `restMs` with so many Services. */
+async function measure(directory: string, services: number, restMs: number): Promise<number> {
+  await using machine = await Machine.start("proxy");
+  const kubeconfig = "/run/bench.kubeconfig";
+  const api = machine.spawn([
+    process.execPath,
+    `${root}/test/bench/proxy-memory-api.ts`,
+    String(services),
+    kubeconfig,
+  ]);
+  await eventually(async () => (api.output().includes("serving") ? true : undefined), {
+    timeoutMs: 60_000,
+    describe: () => api.output(),
+  });
+  const agent = machine.spawn([
+    process.execPath,
+    "--max-semi-space-size=1",
+    join(directory, program),
+    "run",
+    "--kubeconfig",
+    kubeconfig,
+    "--cluster-dns",
+    "172.16.0.10",
+    "--pod-cidr",
+    "10.128.0.0/24",
+  ]);
+  await eventually(
+    async () => ((await elements(machine)) >= services && agent.output() !== "" ? true : undefined),
+    { timeoutMs: 120_000, describe: () => agent.output() },
+  );
+  await systemClock.sleep(restMs, signal);
+  const pid = Number((await machine.exec(["pgrep", "-f", `${program} run`])).stdout.split("\n")[0]);
+  const { stdout } = await machine.exec(["cat", `/proc/${pid}/smaps_rollup`]);
+  const bytes = Number(/^Rss:\s+(\d+) kB/m.exec(stdout)?.[1] ?? Number.NaN) * 1024;
+  await agent.signal("TERM");
+  await agent.exited;
+  await api.signal("TERM");
+  return bytes;
+}
+
+export async function measureMemory(
+  directory: string,
+  services: number,
+  restMs: number,
+): Promise<MemoryFigures> {
+  const empty = await measure(directory, 0, restMs);
+  const full = await measure(directory, services, restMs);
+  return {
+    services,
+    emptyMB: round(empty / 1e6, 1),
+    fullMB: round(full / 1e6, 1),
+    bytesPerService: round((full - empty) / services, 0),
+  };
+}
