@@ -14,6 +14,8 @@ export type RuntimeFailure =
   | "Unsupported"
   | "ImageMissing"
   | "ImagePullFailed"
+  /** A volume of an image cannot be shown: the image has no such part. */
+  | "ImageMountFailed"
   /** The process could not be started (no such file, no permission, unknown user, bad mount, OCI error). */
   | "StartFailed"
   /** The deadline passed; the call may have taken effect. */

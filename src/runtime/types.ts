@@ -37,14 +37,24 @@ export interface PodSandboxConfig {
   readonly shmBytes: number | undefined;
 }
 
+/** The content of an image, shown by the runtime itself (CRI Mount.image, image_sub_path). */
+export interface ImageMount {
+  /** Image id as {@link ImageService.imageStatus} returned it. */
+  readonly id: string;
+  /** The part to show, relative to the image's root, without `..`; empty for all of it. */
+  readonly subPath: string;
+}
+
 export interface Mount {
-  /** Existing absolute path on the host. */
+  /** Existing absolute path on the host; empty where {@link image} is shown instead. */
   readonly hostPath: string;
   readonly containerPath: string;
   readonly readOnly: boolean;
   readonly propagation: "private" | "hostToContainer" | "bidirectional";
   /** With `readOnly`: also what is mounted below (CRI recursive_read_only). */
   readonly recursiveReadOnly?: boolean;
+  /** Shown read-only, whatever the rest says; the runtime needs the feature `imageMounts`. */
+  readonly image?: ImageMount;
 }
 
 export interface Device {
@@ -206,6 +216,8 @@ export interface ContainerRecord {
   readonly limits?: ContainerLimits | undefined;
   /** As whom its first process starts (CRI ContainerUser); undefined when that is not known. */
   readonly user?: LinuxUser | undefined;
+  /** Ids of the images that it is shown by {@link Mount.image}; they are in use as long as it exists. */
+  readonly mountedImages?: readonly string[];
 }
 
 /** Identity of a container's first process. */
@@ -226,8 +238,10 @@ export interface PodRecord {
 }
 
 export type RuntimeFeature =
-  /** It knows {@link ImageService.imageLayers}. */
+  /** Images can be shown as volumes: by {@link Mount.image}, or by means of {@link ImageService.imageLayers}. */
   | "imageVolumes"
+  /** It takes {@link Mount.image}. */
+  | "imageMounts"
   | "recursiveReadOnlyMounts"
   | "userNamespaces"
   | "stopSignal"
@@ -245,6 +259,8 @@ export interface RuntimeInfo {
   readonly cgroupDriver: "cgroupfs" | "systemd";
   readonly cgroupVersion: 1 | 2;
   readonly rootDir: string;
+  /** Where images and writable layers are, when that is not below {@link rootDir}. */
+  readonly imageRootDir?: string;
   /** Names of runtime handlers; the empty name is the default one. */
   readonly handlers: readonly string[];
   readonly features: ReadonlySet<RuntimeFeature>;

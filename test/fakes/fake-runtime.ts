@@ -11,6 +11,7 @@ import type {
   PodRecord,
   PodSandboxConfig,
   RuntimeEvent,
+  RuntimeFeature,
   RuntimeInfo,
   SandboxRecord,
   StreamSession,
@@ -61,6 +62,8 @@ export interface FakeRuntime extends ContainerRuntime, ImageService {
   readonly registry: Map<string, Image>;
   /** Layers by image id; default: none. */
   readonly layers: Map<string, readonly string[]>;
+  /** What it can do beside what all tests expect of it; read when an agent connects. */
+  readonly moreFeatures: Set<RuntimeFeature>;
   /** The container's process ends. */
   exit(name: string, exitCode: number): void;
   /** The sandbox's process dies. */
@@ -108,6 +111,7 @@ class MemoryRuntime implements FakeRuntime {
   readonly starts = new Map<string, number>();
   readonly registry = new Map<string, Image>();
   readonly layers = new Map<string, readonly string[]>();
+  readonly moreFeatures = new Set<RuntimeFeature>();
   readonly #images = new Map<string, Image>();
   readonly #listeners = new Set<(event: RuntimeEvent) => void>();
   readonly #now: () => number;
@@ -207,7 +211,7 @@ class MemoryRuntime implements FakeRuntime {
   }
 
   async connect(): Promise<RuntimeInfo> {
-    return info;
+    return { ...info, features: new Set([...info.features, ...this.moreFeatures]) };
   }
 
   async ping(): Promise<void> {
@@ -526,6 +530,7 @@ class MemoryRuntime implements FakeRuntime {
         labels: container.config.labels,
         record: container.config.record,
         limits: container.limits,
+        mountedImages: container.config.mounts.flatMap(({ image }) => image?.id ?? []),
         ...(container.engineRestarts === true ? { engineRestarts: true } : {}),
       }))
       .toSorted(compareNewest);

@@ -143,7 +143,7 @@ export class ImageCollector {
     const { mountedImages = () => [], runtime } = this.#options;
     const snapshot = await runtime.snapshot(signal);
     const used = [...snapshot.values()].flatMap(({ containers }) =>
-      containers.map(({ imageID }) => imageID),
+      containers.flatMap(({ imageID, mountedImages: shown = [] }) => [imageID, ...shown]),
     );
     return new Set([...used, ...mountedImages()]);
   }

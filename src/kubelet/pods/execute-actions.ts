@@ -9,6 +9,7 @@ import { resizeMessage } from "../spec/resize.ts";
 import { hostPorts, sandboxConfig } from "../spec/sandbox-config.ts";
 import type { ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
+import type { PodImages } from "../volumes/image-volumes.ts";
 import type { PodAction } from "./pod-action.ts";
 import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
@@ -204,7 +205,11 @@ function forget({ ended }: PodEntry, { id, name }: ContainerRecord): void {
   if (ended?.get(name)?.id === id) ended.delete(name);
 }
 
-async function executeOne(run: Execution, action: PodAction): Promise<void> {
+async function executeOne(
+  run: Execution,
+  action: PodAction,
+  volumeImages: PodImages,
+): Promise<void> {
   const { deps, observed, pod, signal, state } = run;
   switch (action.kind) {
     case "createSandbox": {
@@ -236,7 +241,7 @@ async function executeOne(run: Execution, action: PodAction): Promise<void> {
       await deps.runtime.removePodSandbox(action.sandbox.id, signal);
       return;
     case "startContainer":
-      await startContainer(deps, state, pod, { observed, action }, signal);
+      await startContainer(deps, state, pod, { observed, action, volumeImages }, signal);
       return;
     case "backOff":
       noteBackOff(run, action);
@@ -263,11 +268,12 @@ export async function executeActions(
   let acted = false;
   let dueAt: number | undefined;
   let error: unknown;
+  const volumeImages = run.deps.imageVolumes.round(run.pod);
   for (const action of actions) {
     if (action.kind === "backOff") dueAt = Math.min(dueAt ?? action.dueAt, action.dueAt);
     else acted = true;
     try {
-      await executeOne(run, action);
+      await executeOne(run, action, volumeImages);
     } catch (failure) {
       if (run.signal.aborted && isAbort(failure)) throw failure;
       error ??= failure;

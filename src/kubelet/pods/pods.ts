@@ -212,7 +212,8 @@ class PodHalf implements Pods {
       records: this.#records,
       mountedImages: () => mountedImages(this.#mounter.table(), this.#options.config.rootDir),
       disk: async () => {
-        const { bavail, blocks, bsize } = await statfs(deps.runtimeInfo().rootDir);
+        const { imageRootDir, rootDir } = deps.runtimeInfo();
+        const { bavail, blocks, bsize } = await statfs(imageRootDir ?? rootDir);
         return { capacityBytes: blocks * bsize, availableBytes: bavail * bsize };
       },
     });
@@ -309,6 +310,7 @@ class PodHalf implements Pods {
         puller,
         mounter,
         step,
+        runtimeInfo,
         ...(metrics === undefined ? {} : { metrics: metrics.pods }),
       }),
       prober: new Prober({

@@ -25,6 +25,7 @@ import {
 import { serviceEnvironment } from "../spec/service-env.ts";
 import { recordsOf, type ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
+import type { PodImages, ShownImage } from "../volumes/image-volumes.ts";
 import { podFileMounts, writePodFiles } from "../volumes/pod-files.ts";
 import { readVolumeFile } from "../volumes/volume-file.ts";
 import type { PodAction } from "./pod-action.ts";
@@ -58,6 +59,7 @@ interface Start {
   readonly pod: AssignedPod;
   readonly observed: ObservedPod;
   readonly action: StartAction;
+  readonly volumeImages: PodImages;
   readonly signal: AbortSignal;
 }
 
@@ -239,7 +241,7 @@ async function volumeMounts(
 async function configure(
   start: Start,
   image: Image,
-  images: ReadonlyMap<string, string>,
+  images: ReadonlyMap<string, ShownImage>,
 ): Promise<ContainerConfig> {
   const { action, deps, pod } = start;
   const { entry } = action;
@@ -351,18 +353,20 @@ async function run(start: Start): Promise<void> {
   const target = containerTarget(pod, entry);
   const { image, shown } = await withReason("ErrImagePull", signal, async () => {
     const keyring = await pullSecrets(start);
-    const shown = await deps.imageVolumes.pull(pod, entry, keyring, signal);
+    const shown = await start.volumeImages.of(entry, keyring, signal);
     return { shown, image: await deps.puller.ensure(pod, entry, keyring, signal) };
   });
   const images = await withReason("CreateContainerError", signal, async () =>
-    deps.imageVolumes.mount(pod, shown, signal),
+    deps.imageVolumes.show(pod, shown, signal),
   );
   const config = await withReason("CreateContainerConfigError", signal, async () =>
     configure(start, image, images),
   );
   await deps.step("createContainer");
   const created = await withReason("CreateContainerError", signal, async () =>
-    deps.runtime.createContainer(sandbox, config, signal),
+    deps.imageVolumes.counted(images, async () =>
+      deps.runtime.createContainer(sandbox, config, signal),
+    ),
   );
   deps.events.event(target, "Normal", "Created", "Container created");
   await deps.step("startContainer");
@@ -395,13 +399,17 @@ export async function startContainer(
   deps: PodDeps,
   state: PodEntry,
   pod: AssignedPod,
-  context: { readonly observed: ObservedPod; readonly action: StartAction },
+  context: {
+    readonly observed: ObservedPod;
+    readonly action: StartAction;
+    readonly volumeImages: PodImages;
+  },
   signal: AbortSignal,
 ): Promise<void> {
-  const { action, observed } = context;
+  const { action } = context;
   const { name } = action.entry.container;
   try {
-    await run({ deps, state, pod, observed, action, signal });
+    await run({ deps, state, pod, ...context, signal });
     state.waiting.delete(name);
   } catch (error) {
     if (!(error instanceof StartError)) throw error;

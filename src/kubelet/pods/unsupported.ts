@@ -87,7 +87,7 @@ function unsupportedVolume(
   if (image === undefined) return undefined;
   return refuse(
     `volume "${image.name}": image`,
-    "its container engine keeps no layers of images that could be mounted (storage driver overlay2 does)",
+    "its container engine neither mounts images (Docker 28 does) nor keeps layers of them that could be mounted (the storage driver overlay2 does)",
   );
 }
 

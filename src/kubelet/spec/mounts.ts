@@ -68,6 +68,18 @@ export function mountPropagation(mount: VolumeMount): Mount["propagation"] {
   throw new ContainerConfigError(`invalid MountPropagation mode: "${mode}"`);
 }
 
+/**
+ * The same of an image that the container runtime mounts: the node mounts nothing below it, and gets nothing back.
+ *
+ * @throws {ContainerConfigError} for `Bidirectional`, and for a mode that does not exist.
+ */
+export function imagePropagation(mount: VolumeMount): Mount["propagation"] {
+  if (mountPropagation(mount) !== "bidirectional") return "private";
+  throw new ContainerConfigError(
+    `volume "${mount.name}" is an image that the container engine mounts: mount propagation "Bidirectional" is not supported for it`,
+  );
+}
+
 /** Whether a mount asks for what {@link mountsRecursivelyReadOnly} needs the runtime for. */
 export function asksForRecursiveReadOnly({ recursiveReadOnly = "" }: VolumeMount): boolean {
   return recursiveReadOnly !== "" && recursiveReadOnly !== "Disabled";

@@ -36,7 +36,10 @@ export interface StatisticsOptions {
   readonly pods: () => readonly AssignedPod[];
   /** Volumes of a pod with room of their own; default: there are none. */
   readonly volumes?: (podUID: string) => readonly PodVolume[];
-  readonly runtimeInfo: () => Pick<RuntimeInfo, "cgroupDriver" | "rootDir" | "version">;
+  readonly runtimeInfo: () => Pick<
+    RuntimeInfo,
+    "cgroupDriver" | "imageRootDir" | "rootDir" | "version"
+  >;
   readonly images: Pick<ImageService, "listImages">;
   readonly identity: () => Pick<
     MachineFacts,
@@ -78,7 +81,7 @@ export class Statistics {
     this.#disks = new DiskUsage({
       ...options,
       own: this.#own,
-      engineDir: () => options.runtimeInfo().rootDir,
+      engineDir: () => imageRootOf(options.runtimeInfo()),
       measure: options.measure ?? measureTrees,
       filesystem: options.filesystem ?? askFilesystem,
       ...(options.onDisksMeasured === undefined ? {} : { onMeasured: options.onDisksMeasured }),
@@ -141,7 +144,7 @@ export class Statistics {
 
   #facts(): MachineFacts {
     const { config, files, identity, runtimeInfo } = this.#options;
-    const { rootDir, version } = runtimeInfo();
+    const { version } = runtimeInfo();
     // Another engine may stand behind the socket after an upgrade.
     if (this.#machine !== undefined) return { ...this.#machine, engineVersion: version };
     const names = new Map<string, string>();
@@ -156,10 +159,17 @@ export class Statistics {
         return name;
       },
       nodeDevice: mountedDevice(files, config.rootDir),
-      engineDevice: mountedDevice(files, rootDir),
+      engineDevice: mountedDevice(files, imageRootOf(runtimeInfo())),
     };
     return this.#machine;
   }
+}
+
+function imageRootOf({
+  imageRootDir,
+  rootDir,
+}: Pick<RuntimeInfo, "imageRootDir" | "rootDir">): string {
+  return imageRootDir ?? rootDir;
 }
 
 const noDisks: Disks = {

@@ -7,8 +7,8 @@ import { VolumeError } from "./payload.ts";
 /** What mount(2) takes as options is one page, with its end. */
 const maxOptionBytes = 4000;
 
-/** Read-only in every respect, and nothing in it is run (KEP-4639). */
-export const imageOptions: readonly string[] = ["ro", "noexec", "nosuid", "nodev"];
+/** Read-only, and else as an engine shows an image: programs in it can be run (KEP-4639 since Kubernetes 1.36). */
+export const imageOptions: readonly string[] = ["ro"];
 
 /** The layer's short name beside all others of its engine, as the engine itself stacks it; undefined without one. */
 async function shortName(root: string, layer: string): Promise<string | undefined> {

@@ -3,7 +3,8 @@ import { join } from "node:path";
 
 import type { AgentConfig } from "../../config/types.ts";
 import { errorMessage } from "../../lib/errors.ts";
-import type { Image, ImageService } from "../../runtime/types.ts";
+import { isRuntimeFailure } from "../../runtime/errors.ts";
+import type { Image, ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import type { Keyring } from "../images/credentials.ts";
 import type { ImagePuller } from "../images/puller.ts";
 import type { PodContainer } from "../spec/containers.ts";
@@ -14,6 +15,7 @@ import type { MountTable } from "./mount-table.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
 import { podPaths, podsDirectory } from "./pod-paths.ts";
+import { usedVolumes } from "./used-volumes.ts";
 import { bindVolume } from "./volume-bind.ts";
 
 /** Below the volumes of a pod. */
@@ -21,14 +23,39 @@ export const imageDirectory = "kubernetes.io~image";
 
 const digest = "sha256:";
 
+/** How a container is shown an image. */
+export type ShownImage =
+  /** The agent has mounted it here. */
+  | { readonly kind: "directory"; readonly path: string }
+  /** The container runtime mounts it for each container. */
+  | { readonly kind: "runtime"; readonly id: string };
+
+/** The images of one pod's volumes in one round of starts: all that are used are pulled before the first container. */
+export interface PodImages {
+  /**
+   * Those that the container mounts, by the volume's name.
+   *
+   * @param keyring What the pod's pull secrets have.
+   * @throws {ImageError} as for the image of the container itself; one that only others mount is no hindrance.
+   */
+  of(
+    entry: PodContainer,
+    keyring: Keyring,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, Image>>;
+}
+
 export interface ImageVolumesOptions {
   readonly config: Pick<AgentConfig, "rootDir">;
   readonly images: Pick<ImageService, "imageLayers">;
   readonly puller: Pick<ImagePuller, "ensureVolume">;
   readonly mounter: Mounter;
   readonly step: StepHook;
+  readonly runtimeInfo: () => Pick<RuntimeInfo, "features">;
   readonly metrics?: { imageVolume(mounted: boolean): void };
 }
+
+type Pulls = ReadonlyMap<string, PromiseSettledResult<Image>>;
 
 /** Images that the containers of pods are shown as volumes (KEP-4639). */
 export class ImageVolumes {
@@ -38,44 +65,48 @@ export class ImageVolumes {
     this.#options = options;
   }
 
-  /**
-   * Makes the images that a container mounts present, pulling them as their policies say.
-   *
-   * @returns By the volume's name.
-   * @throws {ImageError} as for the image of the container itself.
-   */
-  async pull(
-    pod: AssignedPod,
-    { container }: PodContainer,
-    keyring: Keyring,
-    signal: AbortSignal,
-  ): Promise<ReadonlyMap<string, Image>> {
-    const out = new Map<string, Image>();
-    const mounted = new Set((container.volumeMounts ?? []).map(({ name }) => name));
-    for (const { image, name } of pod.spec?.volumes ?? []) {
-      if (image === undefined || !mounted.has(name)) continue;
-      out.set(name, await this.#options.puller.ensureVolume(pod, image, keyring, signal));
-    }
-    return out;
+  /** One round of starts. Nothing is pulled before something is asked for. */
+  round(pod: AssignedPod): PodImages {
+    let pulls: Promise<Pulls> | undefined;
+    return {
+      of: async ({ container }, keyring, signal) => {
+        pulls ??= this.#pullAll(pod, keyring, signal);
+        const out = new Map<string, Image>();
+        const all = await pulls;
+        signal.throwIfAborted();
+        for (const { name } of container.volumeMounts ?? []) {
+          const pulled = all.get(name);
+          if (pulled?.status === "rejected") throw pulled.reason;
+          if (pulled !== undefined) out.set(name, pulled.value);
+        }
+        return out;
+      },
+    };
   }
 
   /**
-   * Shows these images in directories of the pod, one for each image that a volume has had: a container that is started
-   * anew may be shown a newer one while others still use the first.
+   * Sees to it that a container can be shown these images. Where the runtime does not mount them itself, they are mounted
+   * in directories of the pod, one for each image that a volume has had: a container that is started anew may be shown a
+   * newer one while others still use the first.
    *
-   * @returns The directories, by the volume's name.
+   * @returns By the volume's name.
    * @throws {VolumeError} when the engine has no layers to show.
    */
-  async mount(
+  async show(
     pod: AssignedPod,
     images: ReadonlyMap<string, Image>,
     signal: AbortSignal,
-  ): Promise<ReadonlyMap<string, string>> {
-    const out = new Map<string, string>();
+  ): Promise<ReadonlyMap<string, ShownImage>> {
+    const { metrics, runtimeInfo } = this.#options;
+    const byRuntime = runtimeInfo().features.has("imageMounts");
+    const out = new Map<string, ShownImage>();
     for (const [name, { id }] of images) {
-      const { metrics } = this.#options;
+      if (byRuntime) {
+        out.set(name, { kind: "runtime", id });
+        continue;
+      }
       try {
-        out.set(name, await this.#mountOne(pod, name, id, signal));
+        out.set(name, { kind: "directory", path: await this.#mountOne(pod, name, id, signal) });
         metrics?.imageVolume(true);
       } catch (error) {
         signal.throwIfAborted();
@@ -85,6 +116,37 @@ export class ImageVolumes {
       }
     }
     return out;
+  }
+
+  /**
+   * Makes a container that is shown images, and takes note of how that went.
+   *
+   * @throws What `create` throws.
+   */
+  async counted<T>(images: ReadonlyMap<string, ShownImage>, create: () => Promise<T>): Promise<T> {
+    const byRuntime = [...images.values()].filter(({ kind }) => kind === "runtime");
+    const count = (mounted: boolean): void => {
+      for (const _ of byRuntime) this.#options.metrics?.imageVolume(mounted);
+    };
+    try {
+      const created = await create();
+      count(true);
+      return created;
+    } catch (error) {
+      count(!isRuntimeFailure(error, "ImageMountFailed"));
+      throw error;
+    }
+  }
+
+  async #pullAll(pod: AssignedPod, keyring: Keyring, signal: AbortSignal): Promise<Pulls> {
+    const { puller } = this.#options;
+    const wanted = usedVolumes(pod).flatMap(({ image, name }) =>
+      image === undefined ? [] : [{ image, name }],
+    );
+    const settled = await Promise.allSettled(
+      wanted.map(async ({ image }) => puller.ensureVolume(pod, image, keyring, signal)),
+    );
+    return new Map(settled.map((each, index) => [wanted[index]?.name ?? "", each]));
   }
 
   async #mountOne(
@@ -104,7 +166,7 @@ export class ImageVolumes {
     const layers = await images.imageLayers?.(id, signal);
     if (layers === undefined) {
       throw new VolumeError(
-        "the container engine keeps no layers of images that could be mounted (its storage driver overlay2 does)",
+        "the container engine neither mounts images (Docker 28 does) nor keeps layers of them that could be mounted (the storage driver overlay2 does)",
       );
     }
     await mkdir(path, { recursive: true, mode: 0o755 });

@@ -11,6 +11,7 @@ import { ContainerConfigError } from "../spec/env.ts";
 import type { PodAddresses } from "../spec/field-values.ts";
 import {
   containerPath,
+  imagePropagation,
   ImageSubPathError,
   mountPropagation,
   mountsRecursivelyReadOnly,
@@ -21,6 +22,7 @@ import type { StepHook } from "../steps.ts";
 import type { AssignedPod, PodVolume, VolumeFigures } from "../types.ts";
 import { volumeGroup } from "./claims.ts";
 import type { MountTable } from "./mount-table.ts";
+import type { ShownImage } from "./image-volumes.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
 import { namesIn } from "./names-in.ts";
 import { Operations, type Work } from "./operations.ts";
@@ -157,8 +159,8 @@ export class Volumes {
       readonly environment: ReadonlyMap<string, string>;
       /** Whether the pod's runtime handler can make what is mounted below read-only too. */
       readonly recursiveReadOnly: boolean;
-      /** Where images are shown, by the volume's name; default: there are none. */
-      readonly images?: ReadonlyMap<string, string>;
+      /** How images are shown, by the volume's name; default: there are none. */
+      readonly images?: ReadonlyMap<string, ShownImage>;
     },
     signal: AbortSignal,
   ): Promise<readonly Mount[]> {
@@ -166,10 +168,11 @@ export class Volumes {
     const out: Mount[] = [];
     for (const [index, mount] of (container.volumeMounts ?? []).entries()) {
       const image = given.images?.get(mount.name);
+      const directory = image?.kind === "directory" ? image.path : undefined;
       const source =
         image === undefined
           ? this.#preparedVolume(pod, mount.name)
-          : { hostPath: image, readOnly: true };
+          : { hostPath: directory ?? "", readOnly: true };
       if (source === undefined) {
         throw new ContainerConfigError(
           `cannot find volume "${mount.name}" to mount into container "${container.name}"`,
@@ -177,9 +180,9 @@ export class Volumes {
       }
       const subPath = mountSubPath(mount, given.environment);
       let { hostPath } = source;
-      if (subPath !== "") {
+      if (subPath !== "" && image?.kind !== "runtime") {
         // Of each image that a volume has had, its own.
-        const shown = image === undefined ? mount.name : `${mount.name}@${basename(image)}`;
+        const shown = directory === undefined ? mount.name : `${mount.name}@${basename(directory)}`;
         hostPath = this.paths(pod.metadata.uid).subPath(shown, container.name, index);
         const binding = { source: source.hostPath, subPath, target: hostPath };
         await this.#bind(pod, mount.name, binding, signal).catch((error: unknown) => {
@@ -194,11 +197,10 @@ export class Volumes {
       out.push({
         hostPath,
         containerPath: containerPath(mount.mountPath),
-        // What shows an image is read-only by itself: asked for it once more, an engine makes it executable again.
-        readOnly:
-          image === undefined ? (mount.readOnly ?? false) || source.readOnly : recursiveReadOnly,
-        propagation: mountPropagation(mount),
+        readOnly: (mount.readOnly ?? false) || source.readOnly,
+        propagation: image?.kind === "runtime" ? imagePropagation(mount) : mountPropagation(mount),
         ...(recursiveReadOnly ? { recursiveReadOnly } : {}),
+        ...(image?.kind === "runtime" ? { image: { id: image.id, subPath } } : {}),
       });
     }
     return out;

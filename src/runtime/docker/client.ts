@@ -31,7 +31,7 @@ type QueryValue = string | number | boolean | readonly string[] | undefined;
 export interface EngineCall {
   /** For messages: `create container`. */
   readonly op: string;
-  readonly method: "GET" | "POST" | "DELETE";
+  readonly method: "GET" | "HEAD" | "POST" | "DELETE";
   /** Without the version prefix. */
   readonly path: string;
   readonly query?: Readonly<Record<string, QueryValue>>;

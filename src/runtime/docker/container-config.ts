@@ -3,7 +3,6 @@ import type {
   ContainerConfig,
   LinuxSecurityContext,
   LinuxUser,
-  Mount,
   PodSandboxConfig,
   SandboxRecord,
   SecurityProfile,
@@ -11,6 +10,7 @@ import type {
 import { allCapabilities } from "./capabilities.ts";
 import { limitFields } from "./container-limits.ts";
 import { label, ownerLabels, type Owner, podLabels } from "./labels.ts";
+import { checkMounts, mountEntry } from "./mounts.ts";
 
 /** What the translation needs to know of engine and host. */
 export interface HostFacts {
@@ -133,41 +133,6 @@ export function sandboxCreateBody(
       LogConfig: { Type: "none" },
       RestartPolicy: { Name: "no" },
       Init: false,
-    },
-  };
-}
-
-function readOnlyDepth(mount: Mount): Readonly<Record<string, boolean>> {
-  return mount.recursiveReadOnly === true
-    ? { ReadOnlyForceRecursive: true }
-    : { ReadOnlyNonRecursive: true };
-}
-
-/**
- * Private is the engine's default, and has to be left to it: it refuses the word where its own directory lies below the
- * source (the host's root, for one) and makes the mount a slave there. Only a tree made read-only needs it said.
- */
-function propagationOf(mount: Mount): Readonly<Record<string, string>> {
-  switch (mount.propagation) {
-    case "hostToContainer":
-      return { Propagation: "rslave" };
-    case "bidirectional":
-      return { Propagation: "rshared" };
-    case "private":
-      return mount.recursiveReadOnly === true ? { Propagation: "rprivate" } : {};
-  }
-}
-
-function bindMount(mount: Mount, host: HostFacts): Readonly<Record<string, unknown>> {
-  return {
-    Type: "bind",
-    Source: mount.hostPath,
-    Target: mount.containerPath,
-    ReadOnly: mount.readOnly,
-    BindOptions: {
-      ...propagationOf(mount),
-      // From 1.44 read-only would otherwise reach into mounts below, which Kubernetes does not mean.
-      ...(mount.readOnly && host.api >= 44 ? readOnlyDepth(mount) : {}),
     },
   };
 }
@@ -303,28 +268,6 @@ function checkEnv(config: ContainerConfig): void {
   }
 }
 
-function checkMounts(mounts: readonly Mount[], host: HostFacts): void {
-  const targets = new Set<string>();
-  for (const { hostPath, containerPath, recursiveReadOnly } of mounts) {
-    if (recursiveReadOnly === true && host.api < 44) {
-      throw new RuntimeError(
-        "Unsupported",
-        `mount path "${containerPath}" cannot be read-only recursively: the engine's API 1.${host.api} is older than 1.44`,
-      );
-    }
-    if (!hostPath.startsWith("/")) {
-      throw new RuntimeError("InvalidSpec", `mount source "${hostPath}" must be absolute`);
-    }
-    if (!containerPath.startsWith("/")) {
-      throw new RuntimeError("InvalidSpec", `mount path "${containerPath}" must be absolute`);
-    }
-    if (targets.has(containerPath)) {
-      throw new RuntimeError("InvalidSpec", `mount path "${containerPath}" is used twice`);
-    }
-    targets.add(containerPath);
-  }
-}
-
 /**
  * A container of a pod: joined to the sandbox's network and IPC. Keys that would repeat an engine default that changed
  * between versions are always sent; keys that are a 400 with a joined network (Hostname, DNS, ports) never are.
@@ -392,7 +335,7 @@ export function containerCreateBody(
       MaskedPaths: masked ? [...maskedPaths, ...(host.maskedPaths ?? [])] : [],
       ReadonlyPaths: masked ? readonlyPaths : [],
       ...(user.groups.length === 0 ? {} : { GroupAdd: user.groups }),
-      Mounts: config.mounts.map((mount) => bindMount(mount, host)),
+      Mounts: config.mounts.map((mount) => mountEntry(mount, host)),
       Devices: config.devices.map((device) => ({
         PathOnHost: device.hostPath,
         PathInContainer: device.containerPath,

@@ -1,5 +1,5 @@
-import { isRuntimeFailure } from "../errors.ts";
-import type { ContainerConfig, SandboxRecord } from "../types.ts";
+import { isRuntimeFailure, RuntimeError } from "../errors.ts";
+import type { ContainerConfig, Mount, SandboxRecord } from "../types.ts";
 import { deleteContainer, killContainer, startContainer } from "./container-calls.ts";
 import { containerCreateBody, type CreateBody } from "./container-config.ts";
 import type { DockerContext } from "./context.ts";
@@ -22,12 +22,51 @@ export async function createContainer(
   for (let tries = 0; ; tries += 1) {
     try {
       const podUID = sandbox.metadata.uid;
-      return await createNamed(context, { what: "container", name, podUID, body }, signal);
+      const wanted = { what: "container", name, podUID, body } as const;
+      const created = await createNamed(context, wanted, signal);
+      await checkImageParts(context, { id: created.id, podUID }, config.mounts, signal);
+      return created;
     } catch (error) {
       if (!isRuntimeFailure(error, "AlreadyExists") || tries >= 3) throw error;
       const adopted = await adopt(context, { name, sandbox, config }, signal);
       if (adopted !== undefined) return { id: adopted, warnings: [] };
       if (tries === 2) name = alternativeName(name, context.random);
+    }
+  }
+}
+
+/**
+ * Looks for the parts of images that a container is shown. The engine itself would do so only when it starts the
+ * container, which would then count as one that ran.
+ *
+ * @throws {RuntimeError} `ImageMountFailed`; the container is removed again.
+ */
+async function checkImageParts(
+  context: DockerContext,
+  { id, podUID }: { readonly id: string; readonly podUID: string },
+  mounts: readonly Mount[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { containerPath, image } of mounts) {
+    if (image === undefined || image.subPath === "") continue;
+    const call = {
+      op: "look at mount",
+      method: "HEAD",
+      path: `/containers/${id}/archive`,
+      query: { path: containerPath },
+      timeoutMs: 120_000,
+    } as const;
+    try {
+      await context.client.call(call, signal);
+    } catch (error) {
+      if (!isRuntimeFailure(error, "NotFound", "Internal")) throw error;
+      context.observer.doubt(podUID);
+      await deleteContainer(context, id, signal);
+      throw new RuntimeError(
+        "ImageMountFailed",
+        `failed to mount image volume at "${containerPath}": ${image.id} has no "${image.subPath}" that could be shown`,
+        { cause: error },
+      );
     }
   }
 }
@@ -91,7 +130,9 @@ function adopt(
         [label.attempt]: String(config.attempt),
       },
       // Left by an interrupted create. One that has run keeps its record of how it ended: same attempt means same run.
-      isUsable: ({ labels, imageID }) =>
+      // What the engine has mounted for it of other images does not outlive a restart.
+      isUsable: ({ labels, imageID, mountedImages }) =>
+        mountedImages.length === 0 &&
         labels[label.specHash] === config.specHash &&
         labels[label.sandboxID] === sandbox.id &&
         imageID === config.imageID,

@@ -6,6 +6,7 @@ import type { RuntimeFeature, RuntimeInfo } from "../types.ts";
 import { allCapabilities, boundingSet } from "./capabilities.ts";
 import type { DockerClient, EngineVersion } from "./client.ts";
 import type { HostFacts } from "./container-config.ts";
+import { imageMountsSince } from "./mounts.ts";
 
 /** What connect learnt: for callers, and for the translation of specs. */
 export interface ProbedHost {
@@ -72,7 +73,10 @@ export async function probeHost(client: DockerClient, signal: AbortSignal): Prom
     client.call({ op: "info", method: "GET", path: "/info" }, signal),
     probeLocal(client.socketPath),
   ]);
-  return describeHost(version, info, local);
+  const { facts, info: described } = describeHost(version, info, local);
+  const { imageRootDir, ...rest } = described;
+  const isHere = imageRootDir !== undefined && (await isThere(imageRootDir));
+  return { facts, info: isHere ? described : rest };
 }
 
 /** PURE part of {@link probeHost}: features and warnings from the engine's `GET /info`. */
@@ -90,6 +94,8 @@ export function describeHost(
       allCapabilities;
   const rro = recursiveReadOnlyHandlers(version, info, runtimes);
   const cgroupVersion = info["CgroupVersion"] === "2" ? 2 : 1;
+  const rootDir = optionalString(info["DockerRootDir"]) ?? "/var/lib/docker";
+  const imageRootDir = containerdRootDir(info, rootDir);
   return {
     info: {
       name: version.name,
@@ -97,9 +103,10 @@ export function describeHost(
       apiVersion: `1.${version.api}`,
       cgroupDriver: info["CgroupDriver"] === "systemd" ? "systemd" : "cgroupfs",
       cgroupVersion,
-      rootDir: optionalString(info["DockerRootDir"]) ?? "/var/lib/docker",
+      rootDir,
+      ...(imageRootDir === undefined ? {} : { imageRootDir }),
       handlers: ["", ...handlers],
-      features: featuresOf(info, { local, bounding }, rro),
+      features: featuresOf(version, info, { local, bounding }, rro),
       recursiveReadOnlyHandlers: rro,
       warnings: warningsOf(version, info, bounding),
     },
@@ -112,6 +119,24 @@ export function describeHost(
       handlers,
     },
   };
+}
+
+/**
+ * Where containerd keeps images for an engine that leaves them to it. The engine tells only how containerd is reached: one
+ * that it starts itself has its state below the engine's, any other is taken to be where all distributions have it.
+ */
+function containerdRootDir(info: JsonRecord, rootDir: string): string | undefined {
+  const status = info["DriverStatus"];
+  const byContainerd =
+    Array.isArray(status) &&
+    status.some(
+      (pair) => Array.isArray(pair) && String(pair[1]).startsWith("io.containerd.snapshotter."),
+    );
+  if (!byContainerd) return undefined;
+  const containerd = isRecord(info["Containerd"]) ? info["Containerd"] : {};
+  const address = optionalString(containerd["Address"]) ?? "";
+  const own = address.endsWith("/docker/containerd/containerd.sock");
+  return own ? join(rootDir, "containerd/daemon") : "/var/lib/containerd";
 }
 
 function runsRunc(info: JsonRecord): boolean {
@@ -136,11 +161,13 @@ function recursiveReadOnlyHandlers(
 }
 
 function featuresOf(
+  version: EngineVersion,
   info: JsonRecord,
   host: { readonly local: LocalFacts; readonly bounding: ReadonlySet<string> },
   rro: ReadonlySet<string>,
 ): ReadonlySet<RuntimeFeature> {
   const features = new Set<RuntimeFeature>(["stopSignal", "supplementalGroupsStrict"]);
+  if (version.api >= imageMountsSince) features.add("imageMounts").add("imageVolumes");
   if (info["Driver"] === "overlay2") features.add("imageVolumes");
   if (rro.has("")) features.add("recursiveReadOnlyMounts");
   if (host.bounding.has("SYS_RESOURCE")) features.add("negativeOomScoreAdj").add("privileged");

@@ -14,7 +14,9 @@ import {
 } from "./image-records.ts";
 import { layerDirectories } from "./layer-files.ts";
 import { LineSplitter } from "./lines.ts";
+import { imageMountsSince } from "./mounts.ts";
 import { pauseRepository } from "./pause-image.ts";
+import { type ListedContainer, parseListed } from "./records.ts";
 import { formatReference, type ImageReference, parseReference } from "./reference.ts";
 
 /** The images of one Docker Engine. */
@@ -201,25 +203,47 @@ async function readPullStream(stream: Readable, onProgress: () => void): Promise
   take(splitter.end());
 }
 
+async function containersWith(
+  { client }: DockerContext,
+  filters: Readonly<Record<string, readonly string[]>>,
+  signal: AbortSignal,
+): Promise<readonly ListedContainer[]> {
+  const response = await client.call(
+    {
+      op: "list containers",
+      method: "GET",
+      path: "/containers/json",
+      query: { all: 1, filters: JSON.stringify(filters) },
+    },
+    signal,
+  );
+  return (Array.isArray(response) ? response : []).map((entry) => parseListed(entry));
+}
+
+/** Ids of the containers that are made of an image or are shown it; the engine protects it for the former only. */
+async function usersOf(
+  context: DockerContext,
+  imageID: string,
+  signal: AbortSignal,
+): Promise<ReadonlySet<string>> {
+  const made = await containersWith(context, { ancestor: [imageID] }, signal);
+  const { api } = await context.client.version(signal);
+  const all = api < imageMountsSince ? [] : await containersWith(context, {}, signal);
+  const shown = all.filter(({ mountedImages }) => mountedImages.includes(imageID));
+  return new Set([...made, ...shown].map(({ id }) => id));
+}
+
 /** Removes all names of an image, then the image. @throws {RuntimeError} `WrongState` while a container uses it. */
 async function removeImage(context: DockerContext, id: string, signal: AbortSignal): Promise<void> {
   const reference = parseReference(id);
   const image = await imageStatus(context, reference, signal);
   if (image === undefined) return;
   // Asked first: otherwise the names would be gone before the engine refuses.
-  const users = await context.client.call(
-    {
-      op: "list containers",
-      method: "GET",
-      path: "/containers/json",
-      query: { all: 1, filters: JSON.stringify({ ancestor: [image.id] }) },
-    },
-    signal,
-  );
-  if (Array.isArray(users) && users.length > 0) {
+  const users = await usersOf(context, image.id, signal);
+  if (users.size > 0) {
     throw new RuntimeError(
       "WrongState",
-      `image ${image.id} is used by ${users.length} container(s) and cannot be removed`,
+      `image ${image.id} is used by ${users.size} container(s) and cannot be removed`,
     );
   }
   for (const name of [...image.tags, ...image.digests, image.id]) {

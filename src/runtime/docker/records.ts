@@ -28,6 +28,8 @@ export interface ListedContainer {
   readonly labels: Labels;
   readonly image: string;
   readonly imageID: string;
+  /** Of those that the engine itself shows as volumes. */
+  readonly mountedImages: readonly string[];
   readonly networkMode: string;
 }
 
@@ -44,6 +46,7 @@ export interface InspectedContainer {
   readonly finishedAt: number;
   readonly image: string;
   readonly imageID: string;
+  readonly mountedImages: readonly string[];
   readonly labels: Labels;
   readonly networkMode: string;
   /** Empty when the log driver keeps no file, or before the first start. */
@@ -62,6 +65,15 @@ export function parseTime(value: unknown): number {
   return Number.isFinite(time) ? time : 0;
 }
 
+/** What was asked for as the source of each mount of an image: with us always an id. */
+function mountedImages(mounts: unknown): readonly string[] {
+  if (!Array.isArray(mounts)) return [];
+  return mounts.flatMap((mount: unknown) => {
+    if (!isRecord(mount) || mount["Type"] !== "image") return [];
+    return optionalString(mount["Name"]) ?? [];
+  });
+}
+
 /** @throws {ParseError} */
 export function parseListed(value: unknown, path = "container"): ListedContainer {
   const entry = asRecord(value, path);
@@ -74,6 +86,7 @@ export function parseListed(value: unknown, path = "container"): ListedContainer
     labels: stringMap(entry["Labels"]),
     image: optionalString(entry["Image"]) ?? "",
     imageID: optionalString(entry["ImageID"]) ?? "",
+    mountedImages: mountedImages(entry["Mounts"]),
     networkMode: optionalString(host["NetworkMode"]) ?? "",
   };
 }
@@ -96,6 +109,7 @@ export function parseInspected(value: unknown, path = "container"): InspectedCon
     finishedAt: parseTime(state["FinishedAt"]),
     image: optionalString(config["Image"]) ?? "",
     imageID: optionalString(entry["Image"]) ?? "",
+    mountedImages: mountedImages(entry["Mounts"]),
     labels: stringMap(config["Labels"]),
     stdinOnce: config["StdinOnce"] === true,
     networkMode: optionalString(host["NetworkMode"]) ?? "",
@@ -229,6 +243,7 @@ export function containerRecord(
     ...((inspected?.restartPolicy ?? "no") === "no" ? {} : { engineRestarts: true }),
     limits: inspected?.limits,
     user: userOf(labels),
+    ...(listed.mountedImages.length === 0 ? {} : { mountedImages: listed.mountedImages }),
   };
 }
 

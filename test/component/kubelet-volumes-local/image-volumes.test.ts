@@ -12,6 +12,7 @@ import { mountedImages } from "../../../src/kubelet/volumes/image-volumes.ts";
 import { MountTable } from "../../../src/kubelet/volumes/mount-table.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
+import { RuntimeError } from "../../../src/runtime/errors.ts";
 import type { Image } from "../../../src/runtime/types.ts";
 import { JumpingClock, makeWorld, podManifest, type World } from "../kubelet-pods/fixture.ts";
 import { app } from "../kubelet-pods/stage.ts";
@@ -40,8 +41,8 @@ test("layers are stacked by the engine's short links, so that as many fit as an 
     const layers = await layerStore(root, 125);
     const { cwd, options, source, type } = await overlayOf(layers, "/target");
     assert.deepEqual([cwd, source, type], [root, "overlay", "overlay"]);
-    assert.deepEqual(options.slice(0, 4), ["ro", "noexec", "nosuid", "nodev"]);
-    const lowers = (options[4] ?? "").replace("lowerdir=", "").split(":");
+    assert.equal(options[0], "ro");
+    const lowers = (options[1] ?? "").replace("lowerdir=", "").split(":");
     assert.equal(lowers.length, 125);
     assert.equal(lowers[0], `l/LINK${"A".repeat(21)}0`, "the topmost first");
     assert(options.join(",").length < 4096, "one page");
@@ -170,9 +171,10 @@ test("a volume of an image is pulled like a container's, shown read-only, and go
       `pods/${uid}/volumes/kubernetes.io~image/content/${"b".repeat(64)}`,
     );
     assert.equal(bound?.hostPath, path);
-    // To be asked for it a second time, an engine would make the mount anew, without its noexec.
-    assert.equal(bound.readOnly, false);
-    assert.deepEqual(world.mounter.options.get(path)?.slice(0, 2), ["ro", "noexec"]);
+    assert.deepEqual([bound.readOnly, bound.image], [true, undefined]);
+    // Kubernetes has no noexec here since 1.36.
+    const [first, second] = world.mounter.options.get(path) ?? [];
+    assert.deepEqual([first, second?.startsWith("lowerdir=")], ["ro", true]);
     assert.deepEqual(mountedImages(world.mounter.table(), world.rootDir), [id]);
     world.deletePod("web", 0);
     await world.until("it is gone", () => world.pod("web") === undefined);
@@ -234,8 +236,119 @@ test("an engine without layers cannot show an image, and says what would", async
     await world.until("it waits", () => waitingReason(world) === "CreateContainerError");
     assert.match(
       world.pod("web")?.status?.containerStatuses?.[0]?.state?.waiting?.message ?? "",
-      /^failed to mount image volume "content": the container engine keeps no layers/,
+      /^failed to mount image volume "content": the container engine neither mounts images/,
     );
+  });
+});
+
+test("an engine that mounts images is asked to, and they are in use as long as their containers are there", async () => {
+  await inWorld(async (world) => {
+    world.runtime.moreFeatures.add("imageMounts");
+    world.runtime.imageLayers = () => Promise.reject(new Error("not asked"));
+    const { id } = world.runtime.addImage("data:2");
+    world.start();
+    const volumeMounts = [
+      { name: "content", mountPath: "/c" },
+      { name: "content", mountPath: "/d", subPathExpr: "dir/$(WHAT)" },
+    ];
+    const spec = {
+      volumes: [{ name: "content", image: { reference: "data:2" } }],
+      containers: [app("web", { env: [{ name: "WHAT", value: "part" }], volumeMounts })],
+    };
+    world.api.put(PODS, podManifest("web", spec));
+    await world.until("it runs", () => isReady(world));
+    const [container] = world.runtime.containers.values();
+    const shown = container?.config.mounts.filter(({ image }) => image !== undefined);
+    assert.deepEqual(shown, [
+      {
+        hostPath: "",
+        containerPath: "/c",
+        readOnly: true,
+        propagation: "private",
+        image: { id, subPath: "" },
+      },
+      {
+        hostPath: "",
+        containerPath: "/d",
+        readOnly: true,
+        propagation: "private",
+        image: { id, subPath: "dir/part" },
+      },
+    ]);
+    assert.equal(world.mounter.mounted.size, 0);
+    const [pod] = (await world.runtime.snapshot(signal)).values();
+    assert.deepEqual(pod?.containers[0]?.mountedImages, [id, id]);
+    world.deletePod("web", 0);
+    await world.until("nothing is left", async () => (await world.podDirectories()).length === 0);
+  });
+});
+
+test("a part that an image has not, and a mount that would reach back, keep a container from being made", async () => {
+  const cases = [
+    {
+      mount: { subPath: "missing" },
+      reason: "CreateContainerError",
+      message: /^failed to mount image volume at "\/c"/,
+    },
+    { mount: { subPath: "../out" }, reason: "CreateContainerConfigError", message: /'\.\.'/ },
+    {
+      mount: { mountPropagation: "Bidirectional" },
+      reason: "CreateContainerConfigError",
+      message: /"Bidirectional" is not supported/,
+    },
+  ] as const;
+  for (const { message, mount, reason } of cases) {
+    await inWorld(async (world) => {
+      world.runtime.moreFeatures.add("imageMounts");
+      world.runtime.addImage("data:2");
+      world.runtime.fail = (call) => {
+        if (!call.startsWith("createContainer")) return;
+        throw new RuntimeError("ImageMountFailed", 'failed to mount image volume at "/c": none');
+      };
+      world.start();
+      world.api.put(PODS, podManifest("web", imagePod({ reference: "data:2" }, mount)));
+      await world.until("it waits", () => waitingReason(world) === reason);
+      const { waiting } = world.pod("web")?.status?.containerStatuses?.[0]?.state ?? {};
+      assert.match(waiting?.message ?? "", message);
+    });
+  }
+});
+
+test("all images of volumes are pulled before the first container; one that fails hinders only who mounts it", async () => {
+  await inWorld(async (world) => {
+    world.runtime.registry.set("data:2", world.runtime.addImage("other:1"));
+    world.runtime.program = ({ name }) => (name === "first" ? { exitCode: 0 } : undefined);
+    world.start();
+    const volumeMounts = (name: string): VolumeMount[] => [{ name, mountPath: "/c" }];
+    world.api.put(
+      PODS,
+      podManifest("web", {
+        volumes: [
+          { name: "content", image: { reference: "data:2" } },
+          { name: "broken", image: { reference: "missing:1" } },
+        ],
+        initContainers: [app("first")],
+        containers: [
+          app("web", { volumeMounts: volumeMounts("content") }),
+          app("stuck", { volumeMounts: volumeMounts("broken") }),
+        ],
+      }),
+    );
+    await world.until("one runs", () =>
+      world.pod("web")?.status?.containerStatuses?.some(({ ready }) => ready),
+    );
+    const calls = world.runtime.calls.map((call) => call.split(" ").slice(0, 2).join(" "));
+    const first = calls.indexOf("createContainer first");
+    const pulls = calls.slice(0, first).filter((call) => call.startsWith("pullImage"));
+    assert.equal(pulls.length, 2, calls.join(", "));
+    await world.until("the other waits", () =>
+      world
+        .pod("web")
+        ?.status?.containerStatuses?.some(({ state }) =>
+          ["ErrImagePull", "ImagePullBackOff"].includes(state?.waiting?.reason ?? ""),
+        ),
+    );
+    assert.equal(world.runtime.starts.get("stuck"), undefined);
   });
 });
 
@@ -284,7 +397,7 @@ for (const layers of [0, 1, 3]) {
         const [path = ""] = world.mounter.mounted.keys();
         assert.equal(world.mounter.mounted.size, 1);
         const options = world.mounter.options.get(path) ?? [];
-        assert(options.includes("noexec"));
+        assert(options.includes("ro"));
         const lowers = options.at(-1)?.replace("lowerdir=", "").split(":").length;
         assert.equal(lowers, Math.max(layers, layers === 0 ? 1 : 2), "overlayfs wants two");
         world.deletePod("web", 0);

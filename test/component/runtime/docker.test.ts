@@ -531,7 +531,7 @@ describe("removeImage", () => {
     const image = `sha256:${"a".repeat(64)}`;
     engine.answer = ({ path }): Answer =>
       path === "/containers/json"
-        ? { status: 200, json: [{}] }
+        ? { status: 200, json: [{ Id: id }] }
         : { status: 200, json: { Id: image, RepoTags: ["a:1"] } };
     await assert.rejects(runtimeOf(engine).removeImage(image, signal), fails("WrongState"));
     assert.equal(

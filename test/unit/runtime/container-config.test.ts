@@ -225,6 +225,38 @@ describe("the create body of a container", () => {
     );
   });
 
+  it("shows an image by the engine's own mount, and says nothing of propagation about it", () => {
+    const mount = {
+      hostPath: "",
+      containerPath: "/content",
+      readOnly: true,
+      recursiveReadOnly: true,
+      propagation: "private" as const,
+    };
+    const whole = { ...mount, image: { id: "sha256:1", subPath: "" } };
+    const part = {
+      ...mount,
+      containerPath: "/part",
+      image: { id: "sha256:1", subPath: "a/b" },
+    };
+    const facts = { ...host, api: 48 };
+    assert.deepEqual(body({ mounts: [whole, part] }, { facts }).hostConfig["Mounts"], [
+      { Type: "image", Source: "sha256:1", Target: "/content", ReadOnly: true },
+      {
+        Type: "image",
+        Source: "sha256:1",
+        Target: "/part",
+        ReadOnly: true,
+        ImageOptions: { Subpath: "a/b" },
+      },
+    ]);
+    assert.throws(
+      () => body({ mounts: [whole] }, { facts: { ...host, api: 47 } }),
+      (error) => isRuntimeFailure(error, "Unsupported") && /1\.47.*1\.48/.test(String(error)),
+    );
+    assert.throws(() => body({ mounts: [mount] }, { facts }), /must be absolute/);
+  });
+
   const capabilityCases = [
     ["nothing", [], [], [], []],
     ["names with and without the prefix", ["CAP_NET_ADMIN"], ["chown"], ["NET_ADMIN"], ["CHOWN"]],

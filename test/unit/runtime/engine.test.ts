@@ -103,6 +103,43 @@ describe("describeHost", () => {
   });
 });
 
+describe("images as volumes", () => {
+  const local = { boundingCapabilities: undefined, appArmor: true };
+  const features = (api: number, info: object): string[] =>
+    [
+      ...describeHost({ name: "docker", version: "x", api, arch: "amd64" }, info, local).info
+        .features,
+    ].filter((name) => name.startsWith("image"));
+
+  it("are mounted by engines from API 1.48 on, whatever stores their layers", () => {
+    assert.deepEqual(features(47, { Driver: "overlayfs" }), []);
+    assert.deepEqual(features(47, { Driver: "overlay2" }), ["imageVolumes"]);
+    assert.deepEqual(features(48, { Driver: "overlayfs" }), ["imageMounts", "imageVolumes"]);
+    assert.deepEqual(features(51, { Driver: "overlay2" }), ["imageMounts", "imageVolumes"]);
+  });
+
+  const root = (Containerd: object, kind: string): string | undefined =>
+    describeHost(
+      { name: "docker", version: "29", api: 51, arch: "amd64" },
+      { DockerRootDir: "/d", DriverStatus: [["driver-type", kind]], Containerd },
+      local,
+    ).info.imageRootDir;
+
+  it("lie where containerd has them when the engine leaves them to it", () => {
+    const snapshotter = "io.containerd.snapshotter.v1";
+    assert.equal(
+      root({ Address: "/var/run/docker/containerd/containerd.sock" }, snapshotter),
+      "/d/containerd/daemon",
+    );
+    assert.equal(
+      root({ Address: "/run/containerd/containerd.sock" }, snapshotter),
+      "/var/lib/containerd",
+    );
+    assert.equal(root({ Address: "/run/containerd/containerd.sock" }, "extfs"), undefined);
+    assert.equal(root({}, ""), undefined);
+  });
+});
+
 describe("recursive read-only mounts", () => {
   const local = { boundingCapabilities: undefined, appArmor: true };
   const features = (options: readonly string[]): object => ({

@@ -42,6 +42,21 @@ function podLabels(type: string, name: string, attempt: number): Record<string, 
   };
 }
 
+describe("images that a container is shown", () => {
+  const Mounts = [
+    { Type: "bind", Source: "/a", Destination: "/b" },
+    { Type: "image", Name: "sha256:2", Source: "/engine/layer/merged", Destination: "/content" },
+  ];
+  it("are read from the list as from inspect", () => {
+    const entry = parseListed({ Id: "c1", State: "running", Labels: {}, Mounts });
+    const seen = inspect({ Status: "running" }, { Mounts });
+    assert.deepEqual(entry.mountedImages, ["sha256:2"]);
+    assert.deepEqual(seen.mountedImages, ["sha256:2"]);
+    assert.deepEqual(containerRecord(entry, undefined).mountedImages, ["sha256:2"]);
+    assert.equal("mountedImages" in containerRecord(listed("c2", {}), undefined), false);
+  });
+});
+
 describe("stateOf", () => {
   const created = Date.parse("2026-01-01T00:00:00.5Z");
   const times = { StartedAt: "2026-01-01T00:00:01Z", FinishedAt: "2026-01-01T00:00:02Z" };

@@ -2,7 +2,7 @@ import { imageDirectory } from "../image-volumes.ts";
 import type { VolumePlugin } from "../plugin.ts";
 
 /**
- * `image`: the content of an image (KEP-4639). It is pulled and mounted when a container that mounts it is started, so
+ * `image`: the content of an image (KEP-4639). It is pulled and mounted when containers are started, so
  * that the container's status tells what it waits for; see `ImageVolumes`.
  */
 export function imagePlugin(): VolumePlugin {
