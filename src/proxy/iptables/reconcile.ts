@@ -1,0 +1,86 @@
+import type { Changes } from "./changes.ts";
+import type { DesiredRules } from "./desired.ts";
+import { type Jump, jumps, tables } from "./fixed.ts";
+import { dispatchChains, notPodsChain } from "./layout.ts";
+import { canonicalRule, type Listing, targetOf } from "./listing.ts";
+import { isPortChain } from "./names.ts";
+import { type Chain, ruleText, type Table } from "./rules.ts";
+
+/** What distinguishes the kernel from what is wanted, by a listing of all three tables. */
+export function reconcile(desired: DesiredRules, listing: Listing): Changes {
+  const differs = (chain: Chain): boolean => !isThere(chain, listing);
+  const shared = desired.sharedChains();
+  const fixed = shared.slice(0, -dispatchChains.length).filter(differs);
+  const dispatch = shared.slice(-dispatchChains.length).filter(differs);
+  const wanted = new Set(shared.flatMap(({ table, name }) => (table === "nat" ? [name] : [])));
+  const groups: (readonly Chain[])[] = [fixed];
+  for (const group of desired.portGroups()) {
+    for (const { name } of group) wanted.add(name);
+    groups.push(group.filter(differs));
+  }
+  groups.push(dispatch);
+  const stale = [...(listing.get("nat")?.keys() ?? [])].filter(
+    (name) => (isPortChain(name) || name === notPodsChain) && !wanted.has(name),
+  );
+  return {
+    chains: groups.filter(({ length }) => length > 0),
+    edits: [],
+    dead: stale.map((name) => ({ table: "nat", name })),
+    jumps: tables.flatMap((table) => jumpChanges(table, listing)),
+  };
+}
+
+/** The names of a listing's chains alone: what to do when comparing has not helped. */
+export function withoutRules(listing: Listing): Listing {
+  const system = new Set(jumps.map(({ from }) => from));
+  return new Map(
+    [...listing].map(([table, chains]) => [
+      table,
+      new Map(
+        [...chains].map(([name, rules]) => [name, system.has(name) ? rules : ["-j UNKNOWN"]]),
+      ),
+    ]),
+  );
+}
+
+function isThere({ table, name, rules }: Chain, listing: Listing): boolean {
+  const found = listing.get(table)?.get(name);
+  return (
+    found?.length === rules.length &&
+    rules.every(
+      (rule, index) => canonicalRule(ruleText(rule)) === canonicalRule(found[index] ?? ""),
+    )
+  );
+}
+
+/**
+ * Lines that bring the ways to our chains in order: those of one chain of the system all together, because each goes on
+ * top of it.
+ */
+export function jumpChanges(table: Table, listing: Listing): Changes["jumps"] {
+  const wanted = jumps.filter((jump) => jump.table === table);
+  const sources = [...new Set(wanted.map(({ from }) => from))];
+  return sources.flatMap((from) => {
+    const own = wanted.filter((jump) => jump.from === from);
+    const rules = listing.get(table)?.get(from) ?? [];
+    if (jumpsAreThere(own, rules)) return [];
+    const targets = new Set(own.map(({ to }) => to));
+    return [
+      ...rules
+        .filter((rule) => targets.has(targetOf(rule)))
+        .map((rule) => ({ table, line: `-D ${from} ${rule}` })),
+      ...own.map(({ text }) => ({ table, line: `-I ${from} ${text}` })),
+    ];
+  });
+}
+
+/** Whether each of the ways out of one chain is there once. Docker's ports, in table nat, come behind ours. */
+export function jumpsAreThere(own: readonly Jump[], rules: readonly string[]): boolean {
+  const targets = new Set(own.map(({ to }) => to));
+  const found = rules.filter((rule) => targets.has(targetOf(rule))).map(canonicalRule);
+  const all = own.every(({ text }) => found.includes(canonicalRule(text)));
+  if (!all || found.length !== own.length) return false;
+  const docker = rules.findIndex((rule) => targetOf(rule) === "DOCKER");
+  const ours = rules.findIndex((rule) => targets.has(targetOf(rule)));
+  return own[0]?.table !== "nat" || docker < 0 || ours < docker;
+}
