@@ -3,6 +3,7 @@ import { agentDefaults } from "./agent-config.ts";
 import type { Configuration } from "./configuration.ts";
 import { gateEnabled } from "./feature-gates.ts";
 import { flagTexts } from "./flag-texts.ts";
+import { proxySettings } from "./proxy-members.ts";
 import type { AgentConfig } from "./types.ts";
 import { hostPort } from "./validate-proxy.ts";
 
@@ -184,6 +185,7 @@ export function agentMembers(configuration: Configuration, cores: number): Parti
     dockerSocket: dockerSocketOf(configuration),
     rootDir: configuration.remora.rootDir,
     kubelet: configuration.kubelet,
+    proxy: proxySettings(configuration),
     flags: flagTexts(configuration),
   };
 }

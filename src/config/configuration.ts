@@ -10,7 +10,7 @@ import { flagOnlyShape, type RemoraConfiguration, remoraShape } from "./remora-c
 import { settleKubelet, settleProxy } from "./settle.ts";
 import { type Fields, type Json, type Leaf, leavesOf, type ObjectShape } from "./shape.ts";
 import { validateKubelet } from "./validate-kubelet.ts";
-import { validateProxy } from "./validate-proxy.ts";
+import { unusedProxyFields, validateProxy } from "./validate-proxy.ts";
 import { validateRemora } from "./validate-remora.ts";
 
 /** A flag of the command line with its values in the order they were given; "" for one without a value. */
@@ -117,6 +117,28 @@ function remarksOf<S extends ObjectShape<Fields>>(
   return out;
 }
 
+/** Whether a field was set to something else than its default, and not by a flag that sets others as well. */
+function saidAlone(settings: ReadonlyMap<string, Setting>, path: string): boolean {
+  const setting = settings.get(path);
+  if (setting?.origin === undefined || setting.value === undefined) return false;
+  const { flag } = setting.leaf;
+  const shared = [...settings.values()].filter(({ leaf }) => leaf.flag === flag).length > 1;
+  if (setting.origin.kind === "flag" && shared) return false;
+  return !same(setting.leaf.type.encode(setting.value ?? ""), setting.leaf.fallback);
+}
+
+/** A flag that fields of several kinds have is judged once. */
+function once(remarks: readonly Remark[]): readonly Remark[] {
+  const told = new Set<string>();
+  return remarks.filter(({ origin, severity, text }) => {
+    if (origin?.kind !== "flag") return true;
+    const id = JSON.stringify([origin.flag, severity, text]);
+    if (told.has(id)) return false;
+    told.add(id);
+    return true;
+  });
+}
+
 const severities: readonly Remark["severity"][] = ["error", "warning", "unknown", "ignored"];
 
 /**
@@ -146,6 +168,7 @@ export function composeConfiguration(
     ]),
     ...remarksOf("KubeProxyConfiguration", proxy, [
       ...validateProxy(proxy.value),
+      ...unusedProxyFields(proxy.value, (path) => saidAlone(proxy.settings, path)),
       ...gateFindings(proxy.value.featureGates),
     ]),
     ...remarksOf("RemoraConfiguration", remora, validateRemora(remora.value)),
@@ -161,7 +184,9 @@ export function composeConfiguration(
       RemoraConfiguration: remora.settings,
       flags: others.settings,
     },
-    remarks: severities.flatMap((severity) => remarks.filter((each) => each.severity === severity)),
+    remarks: severities.flatMap((severity) =>
+      once(remarks).filter((each) => each.severity === severity),
+    ),
     skipped,
   };
 }

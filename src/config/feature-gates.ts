@@ -28,7 +28,7 @@ const locked = names(`
 
 /** On by default; the node's behaviour depends on them. */
 const on = names(`
-  AllowServiceExternalIPs ComponentFlagz ComponentStatusz ContainerCheckpoint
+  ComponentFlagz ComponentStatusz ContainerCheckpoint
   ContainerRestartRules CustomCPUCFSQuotaPeriod DRAConsumableCapacity DRAExtendedResource EnvFiles
   ExtendWebSocketsToKubelet HostnameOverride InPlacePodLevelResourcesVerticalScaling
   InPlacePodVerticalScalingInitContainers KubeletCrashLoopBackOffMax
@@ -53,7 +53,10 @@ const off = names(`
 `);
 
 /** Off by default; the node can do both. */
-const choices = names("ClusterTrustBundle ClusterTrustBundleProjection");
+const choicesOff = names("ClusterTrustBundle ClusterTrustBundleProjection");
+
+/** On by default; the node can do both. */
+const choicesOn = names("AllowServiceExternalIPs");
 
 /** What a gate cannot be on without. */
 const dependencies: Readonly<Record<string, string>> = {
@@ -111,7 +114,8 @@ function names(text: string): ReadonlySet<string> {
 
 /** Whether a feature gate of Kubernetes 1.36 is on. */
 export function gateEnabled(name: string, set: Readonly<Record<string, boolean>>): boolean {
-  return set[name] ?? (locked.has(name) || on.has(name) || elsewhereOn.has(name));
+  const byDefault = [locked, on, choicesOn, elsewhereOn];
+  return set[name] ?? byDefault.some((gates) => gates.has(name));
 }
 
 /** What a feature gate that was set comes to. */
@@ -122,7 +126,7 @@ export interface GateVerdict {
 
 /** Undefined: the gate is what it is anyhow, or it is the node's to choose. */
 export function judgeGate(name: string, value: boolean): GateVerdict | undefined {
-  if (choices.has(name)) return undefined;
+  if (choicesOff.has(name) || choicesOn.has(name)) return undefined;
   if (locked.has(name)) {
     if (value) return undefined;
     const text = `cannot set feature gate ${name} to false, feature is locked to true`;
@@ -142,6 +146,7 @@ export function judgeGate(name: string, value: boolean): GateVerdict | undefined
       text: `${name} has no effect: nothing in this agent depends on it`,
     };
   }
+  const choices = [...choicesOff, ...choicesOn];
   const all = [...locked, ...on, ...off, ...choices, ...elsewhereOn, ...elsewhereOff];
   const hint = suggestion(name, all);
   return { severity: "error", text: `unrecognized feature gate: ${name}${hint}` };

@@ -8,24 +8,31 @@ import {
   stringsType,
   stringType,
 } from "./leaf-types.ts";
-import { fixed, honoured, ignored, leaf, object, type ValueOf } from "./shape.ts";
+import { honoured, ignored, leaf, object, type ValueOf } from "./shape.ts";
 
 export const proxyApiVersion = "kubeproxy.config.k8s.io/v1alpha1";
 
-const atOnce = "changes are applied at once, and together while others are being applied";
 const noIPVS = "the kernel's ipvs is not used";
 const noWindows = "it is for Windows";
-const byNetwork = "the bridge of the node's own pods tells local traffic";
-const conntrackLeft = "the kernel's connection tracking is left as it is";
-
-const sync = {
-  syncPeriod: leaf(durationType, "30s", ignored("what others delete is noticed at once")),
-  minSyncPeriod: leaf(durationType, "1s", ignored(atOnce)),
+/** What the sections of both modes have. Upstream too takes these flags for whatever mode there is. */
+const section = {
+  masqueradeAll: leaf(boolType, false, honoured, { flag: "masquerade-all" }),
+  syncPeriod: leaf(durationType, "30s", honoured, { flag: "iptables-sync-period" }),
+  // Upstream's default is 1s. Without a floor the first change is applied at once, and what comes meanwhile together.
+  minSyncPeriod: leaf(durationType, "0s", honoured, { flag: "iptables-min-sync-period" }),
 };
+
+/** Fields that the sections `iptables` and `nftables` both have. */
+export const sectionFields = [
+  "masqueradeBit",
+  "masqueradeAll",
+  "syncPeriod",
+  "minSyncPeriod",
+] as const;
 
 /** All fields of KubeProxyConfiguration (1.36). */
 export const proxyShape = object({
-  featureGates: leaf(boolMapType, {}, honoured),
+  featureGates: leaf(boolMapType, {}, honoured, { flag: "feature-gates" }),
   clientConnection: object({
     kubeconfig: leaf(stringType, "", honoured, { flag: "proxy-kubeconfig", path: true }),
     acceptContentTypes: leaf(stringType, "", ignored("the API server is spoken to in JSON")),
@@ -39,40 +46,27 @@ export const proxyShape = object({
   }),
   logging: loggingFields,
   hostnameOverride: leaf(stringType, "", honoured),
-  bindAddress: leaf(stringType, "0.0.0.0", ignored("the addresses of the Node object count"), {
-    flag: "bind-address",
-  }),
+  bindAddress: leaf(stringType, "0.0.0.0", honoured, { flag: "bind-address" }),
   healthzBindAddress: leaf(stringType, "0.0.0.0:10256", honoured),
   metricsBindAddress: leaf(stringType, "127.0.0.1:10249", honoured, {
     flag: "metrics-bind-address",
   }),
-  bindAddressHardFail: leaf(boolType, false, ignored("a port that is taken stops the start"), {
-    flag: "bind-address-hard-fail",
+  bindAddressHardFail: leaf(boolType, false, honoured, { flag: "bind-address-hard-fail" }),
+  enableProfiling: leaf(boolType, false, ignored("there are no profiles of Go to be shown"), {
+    flag: "profiling",
   }),
-  enableProfiling: leaf(boolType, false, fixed("there are no profiles"), { flag: "profiling" }),
   showHiddenMetricsForVersion: kubeletServerFields.showHiddenMetricsForVersion,
-  mode: leaf(
-    stringType,
-    "",
-    fixed("packet rules are written for nftables; say nftables or leave it out", "nftables"),
-    { flag: "proxy-mode" },
-  ),
+  mode: leaf(stringType, "", honoured, { flag: "proxy-mode" }),
   iptables: object({
-    masqueradeBit: leaf(int32Type, 14, ignored("packet rules are written for nftables"), {
+    masqueradeBit: leaf(int32Type, 14, honoured, {
       flag: "iptables-masquerade-bit",
       pointer: true,
     }),
-    masqueradeAll: leaf(boolType, false, ignored("packet rules are written for nftables")),
-    localhostNodePorts: leaf(boolType, true, ignored("packet rules are written for nftables"), {
+    localhostNodePorts: leaf(boolType, true, honoured, {
       flag: "iptables-localhost-nodeports",
       pointer: true,
     }),
-    syncPeriod: leaf(durationType, "30s", sync.syncPeriod.standing, {
-      flag: "iptables-sync-period",
-    }),
-    minSyncPeriod: leaf(durationType, "1s", sync.minSyncPeriod.standing, {
-      flag: "iptables-min-sync-period",
-    }),
+    ...section,
   }),
   ipvs: object({
     syncPeriod: leaf(durationType, "30s", ignored(noIPVS), { flag: "ipvs-sync-period" }),
@@ -85,13 +79,8 @@ export const proxyShape = object({
     udpTimeout: leaf(durationType, "0s", ignored(noIPVS), { flag: "ipvs-udp-timeout" }),
   }),
   nftables: object({
-    masqueradeBit: leaf(int32Type, 14, fixed("bit 14 (0x4000) marks what is masqueraded"), {
-      pointer: true,
-    }),
-    masqueradeAll: leaf(boolType, false, fixed("pods keep their addresses towards Services"), {
-      flag: "masquerade-all",
-    }),
-    ...sync,
+    masqueradeBit: leaf(int32Type, 14, honoured, { pointer: true }),
+    ...section,
   }),
   winkernel: object({
     networkName: leaf(stringType, "", ignored(noWindows)),
@@ -100,46 +89,47 @@ export const proxyShape = object({
     rootHnsEndpointName: leaf(stringType, "", ignored(noWindows)),
     forwardHealthCheckVip: leaf(boolType, false, ignored(noWindows)),
   }),
-  detectLocalMode: leaf(stringType, "", ignored(byNetwork), { flag: "detect-local-mode" }),
+  detectLocalMode: leaf(stringType, "ClusterCIDR", honoured, { flag: "detect-local-mode" }),
   detectLocal: object({
-    bridgeInterface: leaf(stringType, "", ignored(byNetwork), { flag: "pod-bridge-interface" }),
-    interfaceNamePrefix: leaf(stringType, "", ignored(byNetwork), {
-      flag: "pod-interface-name-prefix",
-    }),
+    bridgeInterface: leaf(stringType, "", honoured, { flag: "pod-bridge-interface" }),
+    interfaceNamePrefix: leaf(stringType, "", honoured, { flag: "pod-interface-name-prefix" }),
   }),
   clusterCIDR: leaf(stringType, "", honoured, { flag: "cluster-cidr" }),
-  nodePortAddresses: leaf(
-    stringsType,
-    [],
-    fixed("node ports are open on all addresses of the node"),
-    { flag: "nodeport-addresses" },
+  nodePortAddresses: leaf(stringsType, [], honoured, { flag: "nodeport-addresses" }),
+  oomScoreAdj: leaf(
+    int32Type,
+    -999,
+    ignored("kubelet and proxy are one process: set OOMScoreAdjust= in the service's unit"),
+    { pointer: true },
   ),
-  oomScoreAdj: leaf(int32Type, -999, ignored("set OOMScoreAdjust= in the service's unit"), {
-    pointer: true,
-  }),
   conntrack: object({
-    maxPerCore: leaf(int32Type, 32_768, ignored(conntrackLeft), {
+    maxPerCore: leaf(int32Type, 32_768, honoured, {
       flag: "conntrack-max-per-core",
       pointer: true,
     }),
-    min: leaf(int32Type, 131_072, ignored(conntrackLeft), { flag: "conntrack-min", pointer: true }),
-    tcpEstablishedTimeout: leaf(durationType, "24h0m0s", ignored(conntrackLeft), {
+    min: leaf(int32Type, 131_072, honoured, { flag: "conntrack-min", pointer: true }),
+    tcpEstablishedTimeout: leaf(durationType, "24h0m0s", honoured, {
       flag: "conntrack-tcp-timeout-established",
       pointer: true,
     }),
-    tcpCloseWaitTimeout: leaf(durationType, "1h0m0s", ignored(conntrackLeft), {
+    tcpCloseWaitTimeout: leaf(durationType, "1h0m0s", honoured, {
       flag: "conntrack-tcp-timeout-close-wait",
       pointer: true,
     }),
-    tcpBeLiberal: leaf(boolType, false, fixed(conntrackLeft), { flag: "conntrack-tcp-be-liberal" }),
-    udpTimeout: leaf(durationType, "0s", fixed(conntrackLeft), { flag: "conntrack-udp-timeout" }),
-    udpStreamTimeout: leaf(durationType, "0s", fixed(conntrackLeft), {
+    tcpBeLiberal: leaf(boolType, false, honoured, { flag: "conntrack-tcp-be-liberal" }),
+    udpTimeout: leaf(durationType, "0s", honoured, { flag: "conntrack-udp-timeout" }),
+    udpStreamTimeout: leaf(durationType, "0s", honoured, {
       flag: "conntrack-udp-timeout-stream",
     }),
   }),
-  configSyncPeriod: leaf(durationType, "15m0s", ignored("watches bring every change"), {
-    flag: "config-sync-period",
-  }),
+  configSyncPeriod: leaf(
+    durationType,
+    "15m0s",
+    ignored("watches bring every change, and nothing is listed again"),
+    {
+      flag: "config-sync-period",
+    },
+  ),
   portRange: leaf(stringType, "", ignored("it has no meaning upstream either")),
   windowsRunAsService: leaf(boolType, false, ignored(noWindows)),
 });

@@ -61,5 +61,8 @@ export function settleProxy(decoded: Decoded<typeof proxyShape>): Decoded<typeof
       if (full !== value[path]) derived[path] = [full, "the port was left out"];
     } else if (v6) derived[path] = [six, "bindAddress is an IPv6 address"];
   }
+  if (value.mode === "nftables" && value.nodePortAddresses.length === 0) {
+    derived["nodePortAddresses"] = [["primary"], "mode is nftables"];
+  }
   return settled(decoded, derived);
 }

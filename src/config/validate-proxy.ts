@@ -1,6 +1,6 @@
-import { ipFamily, parseCidr } from "../lib/cidr.ts";
+import { formatCidr, ipFamily, parseCidr } from "../lib/cidr.ts";
 import { formatGoDuration } from "./go-duration.ts";
-import type { KubeProxyConfiguration } from "./proxy-configuration.ts";
+import { type KubeProxyConfiguration, sectionFields } from "./proxy-configuration.ts";
 import { broken, type Finding, type Rule } from "./finding.ts";
 import { validateLogging } from "./validate-kubelet.ts";
 
@@ -56,6 +56,38 @@ function clusterCIDR(c: KubeProxyConfiguration): Finding[] {
     : [{ path, text: `Invalid value: ${JSON.stringify(all)}: ${pair}` }];
 }
 
+/** It stands in packet rules as it is. */
+const interfaceName = /^[\w.@-]{1,15}$/;
+
+/** Upstream judges the section of the mode; a mode that is left open takes what both say. */
+function syncRules(c: KubeProxyConfiguration): readonly Rule[] {
+  const used = (["iptables", "nftables"] as const).filter(
+    (mode) => c.mode === mode || c.mode === "",
+  );
+  return used.flatMap((mode): readonly Rule[] => {
+    const { minSyncPeriod, syncPeriod } = c[mode];
+    const invalid = (ms: number, why: string): string =>
+      `Invalid value: ${JSON.stringify(formatGoDuration(ms))}: ${why}`;
+    return [
+      [syncPeriod <= 0, `${mode}.syncPeriod`, invalid(syncPeriod, "must be greater than 0")],
+      [
+        minSyncPeriod < 0,
+        `${mode}.minSyncPeriod`,
+        invalid(minSyncPeriod, "must be greater than or equal to 0"),
+      ],
+      [
+        minSyncPeriod > syncPeriod && syncPeriod > 0,
+        `${mode}.syncPeriod`,
+        invalid(syncPeriod, `must be greater than or equal to ${mode}.minSyncPeriod`),
+      ],
+    ];
+  });
+}
+
+/** kube-proxy's third mode, whose end has been announced. */
+const noIPVS =
+  '"ipvs" is not supported: Kubernetes gives this mode up (KEP-5495); say "nftables" or "iptables", or leave it out. What kube-proxy left of it on the node is removed at the start';
+
 function scalars(c: KubeProxyConfiguration): readonly Rule[] {
   const bit = "must be within the range [0, 31]";
   const invalid = (value: unknown, why: string): string =>
@@ -67,6 +99,8 @@ function scalars(c: KubeProxyConfiguration): readonly Rule[] {
   ];
   const outside = (value: number, min: number, max: number): boolean => value < min || value > max;
   const { iptables, nftables, conntrack, configSyncPeriod, bindAddress } = c;
+  const noInterface =
+    "must be the name of an interface: at most 15 letters, digits and any of . _ - @";
   return [
     [
       outside(iptables.masqueradeBit, 0, 31),
@@ -102,12 +136,7 @@ function scalars(c: KubeProxyConfiguration): readonly Rule[] {
       "configSyncPeriod",
       invalid(formatGoDuration(configSyncPeriod), "must be greater than 0"),
     ],
-    [
-      nftables.syncPeriod <= 0,
-      "nftables.syncPeriod",
-      invalid(formatGoDuration(nftables.syncPeriod), "must be greater than 0"),
-    ],
-    unsigned("nftables.minSyncPeriod", nftables.minSyncPeriod),
+    ...syncRules(c),
     [
       c.clientConnection.burst < 0,
       "clientConnection.burst",
@@ -121,26 +150,27 @@ function scalars(c: KubeProxyConfiguration): readonly Rule[] {
     [
       !modes.includes(c.mode),
       "mode",
-      invalid(
-        c.mode,
-        "must be iptables, ipvs, nftables or blank (blank means the best-available proxy)",
-      ),
+      invalid(c.mode, "must be nftables, iptables or blank (blank means the best-available proxy)"),
     ],
+    [c.mode === "ipvs", "mode", noIPVS],
     [
       !localModes.includes(c.detectLocalMode),
       "detectLocalMode",
       `Unsupported value: ${JSON.stringify(c.detectLocalMode)}: supported values: ${localModes.map((word) => JSON.stringify(word)).join(", ")}`,
     ],
-    [
-      c.detectLocalMode === "BridgeInterface" && c.detectLocal.bridgeInterface === "",
-      "detectLocal.bridgeInterface",
-      invalid("", "must not be empty"),
-    ],
-    [
-      c.detectLocalMode === "InterfaceNamePrefix" && c.detectLocal.interfaceNamePrefix === "",
-      "detectLocal.interfaceNamePrefix",
-      invalid("", "must not be empty"),
-    ],
+    ...(
+      [
+        ["BridgeInterface", "bridgeInterface"],
+        ["InterfaceNamePrefix", "interfaceNamePrefix"],
+      ] as const
+    ).map(([mode, field]): Rule => {
+      const name = c.detectLocal[field];
+      return [
+        c.detectLocalMode === mode && !interfaceName.test(name),
+        `detectLocal.${field}`,
+        invalid(name, name === "" ? "must not be empty" : noInterface),
+      ];
+    }),
   ];
 }
 
@@ -155,6 +185,58 @@ function nodePorts(c: KubeProxyConfiguration): Finding[] {
   });
 }
 
+/** Node ports on localhost, where the mode has none. */
+function loopbackNodePorts(c: KubeProxyConfiguration): Finding[] {
+  if (c.mode !== "nftables") return [];
+  return c.nodePortAddresses
+    .filter((text) => isCidr(text) && /^(127\.|::1\/128$)/.test(formatCidr(parseCidr(text))))
+    .map((text) => ({
+      path: "nodePortAddresses",
+      severity: "ignored",
+      text: `${text} has no effect: there are no node ports on localhost with mode: nftables`,
+    }));
+}
+
+type Said = (path: string) => boolean;
+
+function unused(path: string, because: string): Finding {
+  return { path, severity: "ignored", text: `has no effect: ${because}` };
+}
+
+/**
+ * Fields that mean something, but not together with others: settings of the mode that is not used, of a way to tell pods
+ * that is not used.
+ *
+ * @param said Whether a field is set to something else than its default, by a file or by a flag of its own.
+ */
+export function unusedProxyFields(c: KubeProxyConfiguration, said: Said): readonly Finding[] {
+  const out: Finding[] = [];
+  const other = c.mode === "nftables" ? "iptables" : "nftables";
+  const fields = [
+    ...sectionFields,
+    ...(other === "iptables" ? (["localhostNodePorts"] as const) : []),
+  ];
+  for (const field of c.mode === "" ? [] : fields) {
+    if (said(`${other}.${field}`)) out.push(unused(`${other}.${field}`, `mode is ${c.mode}`));
+  }
+  for (const field of c.mode === "" ? sectionFields : []) {
+    const both = said(`iptables.${field}`) && said(`nftables.${field}`);
+    if (both && c.iptables[field] !== c.nftables[field]) {
+      out.push(unused(`iptables.${field}`, `no mode is set, and nftables.${field} counts`));
+    }
+  }
+  for (const [mode, field] of [
+    ["BridgeInterface", "detectLocal.bridgeInterface"],
+    ["InterfaceNamePrefix", "detectLocal.interfaceNamePrefix"],
+  ] as const) {
+    if (c.detectLocalMode !== mode && said(field))
+      out.push(unused(field, `detectLocalMode is ${c.detectLocalMode}`));
+  }
+  if (c.conntrack.maxPerCore === 0 && said("conntrack.min"))
+    out.push(unused("conntrack.min", "conntrack.maxPerCore is 0"));
+  return out;
+}
+
 /** Everything about a KubeProxyConfiguration that upstream's own validation refuses (1.36, on Linux). */
 export function validateProxy(c: KubeProxyConfiguration): readonly Finding[] {
   return [
@@ -163,6 +245,7 @@ export function validateProxy(c: KubeProxyConfiguration): readonly Finding[] {
     ...hostPortFinding("metricsBindAddress", c.metricsBindAddress),
     ...clusterCIDR(c),
     ...nodePorts(c),
+    ...loopbackNodePorts(c),
     ...validateLogging(c),
   ];
 }

@@ -350,11 +350,35 @@ const proxy: readonly (readonly [document: Json, error: string])[] = [
   ],
   [
     { mode: "userspace" },
-    'mode: Invalid value: "userspace": must be iptables, ipvs, nftables or blank (blank means the best-available proxy)',
+    'mode: Invalid value: "userspace": must be nftables, iptables or blank (blank means the best-available proxy)',
   ],
   [
-    { mode: "iptables" },
-    'mode: "iptables" is not supported: packet rules are written for nftables; say nftables or leave it out',
+    { mode: "ipvs" },
+    'mode: "ipvs" is not supported: Kubernetes gives this mode up (KEP-5495); say "nftables" or "iptables", or leave it out. What kube-proxy left of it on the node is removed at the start',
+  ],
+  [
+    { mode: "nftables", nftables: { syncPeriod: "5s", minSyncPeriod: "6s" } },
+    'nftables.syncPeriod: Invalid value: "5s": must be greater than or equal to nftables.minSyncPeriod',
+  ],
+  [
+    { iptables: { syncPeriod: "-5s" } },
+    'iptables.syncPeriod: Invalid value: "-5s": must be greater than 0',
+  ],
+  [
+    { iptables: { minSyncPeriod: "-1s" } },
+    'iptables.minSyncPeriod: Invalid value: "-1s": must be greater than or equal to 0',
+  ],
+  [
+    { conntrack: { udpTimeout: "-1s" } },
+    'conntrack.udpTimeout: Invalid value: "-1s": must be greater than or equal to 0',
+  ],
+  [
+    { detectLocalMode: "InterfaceNamePrefix", detectLocal: { interfaceNamePrefix: 'v" drop' } },
+    'detectLocal.interfaceNamePrefix: Invalid value: "v\\" drop": must be the name of an interface: at most 15 letters, digits and any of . _ - @',
+  ],
+  [
+    { detectLocalMode: "BridgeInterface", detectLocal: { bridgeInterface: "a-bridge-of-pods" } },
+    'detectLocal.bridgeInterface: Invalid value: "a-bridge-of-pods": must be the name of an interface: at most 15 letters, digits and any of . _ - @',
   ],
   [
     { clusterCIDR: "10.0.0.0" },
@@ -466,6 +490,17 @@ describe("feature gates", () => {
         text: "ClusterTrustBundleProjection is enabled, but depends on features that are disabled: [ClusterTrustBundle]",
       },
     ]);
+  });
+
+  test("external IPs of Services are the node's choice, and there by default", () => {
+    for (const value of [true, false]) {
+      assert.equal(judgeGate("AllowServiceExternalIPs", value), undefined);
+      assert.equal(
+        gateEnabled("AllowServiceExternalIPs", { AllowServiceExternalIPs: value }),
+        value,
+      );
+    }
+    assert.equal(gateEnabled("AllowServiceExternalIPs", {}), true);
   });
 
   test("defaults count where nobody set the gate", () => {
