@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { createInterface } from "node:readline";
 
 import { jitteredBackoffMs } from "../lib/backoff.ts";
@@ -86,9 +85,11 @@ export class AddressWatch {
   /** Watches until `signal` aborts; a monitor that ends is started again, and what happened meanwhile is read. */
   async run(signal: AbortSignal): Promise<void> {
     for (let ended = 1; !signal.aborted; ended += 1) {
+      const startedAt = this.#clock.monotonic();
       const stderr = await this.#watchOnce(signal);
       await this.#reading;
       if (signal.aborted) return;
+      if (this.#clock.monotonic() - startedAt > restart.maxMs) ended = 1;
       this.#logger.log("warn", "ip monitor ended; addresses are read and it is started again", {
         error: stderr,
       });
@@ -111,7 +112,12 @@ export class AddressWatch {
     createInterface({ input: child.stdout }).on("line", () => {
       this.#readSoon(signal);
     });
-    const closed = once(child, "close");
+    // events.once would end with the error of an abort instead.
+    const closed = new Promise<void>((resolve) => {
+      child.once("close", () => {
+        resolve();
+      });
+    });
     // What changes from here on has a line of its own.
     this.#readSoon(signal);
     await closed;
