@@ -28,6 +28,7 @@ import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { KubeletHints } from "../netfilter/kubelet-hints.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { createBridgeNetwork } from "../network/bridge.ts";
 import { ensureNodeRoutes, watchRoutes } from "../network/node-routes.ts";
@@ -313,6 +314,10 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
               }),
             ]),
         named("rule deletions", deletions),
+        named(
+          "rule hints",
+          new KubeletHints({ clock, logger: logger.child({ component: "netfilter" }) }),
+        ),
         named("events", events),
         named("proxy events", proxyEvents),
         engine,

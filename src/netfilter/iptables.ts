@@ -121,9 +121,9 @@ export class Iptables {
     const program = this.#name("");
     const result = await run([program, ...lockWait, "-t", table, "-S", chain], "", signal);
     if (result.exitCode === 0) return result.stdout;
-    if (result.exitCode === 1 && /No chain\/target\/match|does not exist/i.test(result.stderr)) {
-      return undefined;
-    }
+    // iptables-nft 1.8.9 says of a chain that is missing that it is incompatible.
+    const missing = /No chain\/target\/match|does not exist|is incompatible/i;
+    if (result.exitCode === 1 && missing.test(result.stderr)) return undefined;
     throw failure(program, result);
   }
 }

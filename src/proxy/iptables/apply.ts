@@ -13,7 +13,7 @@ import {
 import type { ApplyResult } from "../backend.ts";
 import { type Changes, countChanges, renderChanges } from "./changes.ts";
 import type { DesiredRules } from "./desired.ts";
-import { canaryChain, jumps, servesLocalhost, tables } from "./fixed.ts";
+import { canaryChain, jumps, openedLocalnet, servesLocalhost, tables } from "./fixed.ts";
 import { type Listing, parseSave } from "./listing.ts";
 import { jumpsAreThere, reconcile, withoutRules } from "./reconcile.ts";
 
@@ -64,7 +64,7 @@ export class RulesApplier {
   async sync(remember: (changes: Changes) => void, signal: AbortSignal): Promise<ApplyResult> {
     this.#iptables ??= await this.#host.open(signal);
     const iptables = this.#iptables;
-    await this.#prepareHost();
+    await this.#prepareHost(iptables, signal);
     // At the start all is pending, and nothing is explained by it.
     const pending = this.#everDone ? this.#desired.changes() : nothingPending;
     const doubt = this.#doubt;
@@ -125,20 +125,25 @@ export class RulesApplier {
   }
 
   /** Before every synchronisation that looks: others change these too, and rules depend on them. */
-  async #prepareHost(): Promise<void> {
+  async #prepareHost(iptables: Pick<Iptables, "list">, signal: AbortSignal): Promise<void> {
     if (this.#doubt === "nothing") return;
     this.#desired.setFacts({ tcpBeLiberal: await this.#isLiberal() });
     if (!servesLocalhost(this.#desired.context)) return;
-    const name = "net/ipv4/conf/all/route_localnet";
-    if ((await this.#host.readSysctl(name)).trim() === "1") return;
+    const sysctl = "net/ipv4/conf/all/route_localnet";
+    if ((await this.#host.readSysctl(sysctl)).trim() === "1") {
+      const canary = await iptables.list("mangle", canaryChain, signal);
+      this.#desired.setFacts({ openedLocalnet: canary?.includes(openedLocalnet.comment) === true });
+      return;
+    }
     try {
-      await this.#host.writeSysctl(name, "1");
+      await this.#host.writeSysctl(sysctl, "1");
     } catch (error) {
       throw new SetupError(
         "node ports on 127.0.0.1 need net.ipv4.conf.all.route_localnet=1, which cannot be set: set it, or set iptables.localhostNodePorts to false",
         { cause: error },
       );
     }
+    this.#desired.setFacts({ openedLocalnet: true });
   }
 
   async #isLiberal(): Promise<boolean> {

@@ -20,7 +20,11 @@ const mostEdits = 64;
 /** What the rules of one family should be, and what of it the kernel was told. */
 export class DesiredRules {
   #context: RulesContext;
-  #facts: HostFacts = { tcpBeLiberal: false, healthPorts: [] };
+  #facts: HostFacts = {
+    tcpBeLiberal: false,
+    openedLocalnet: false,
+    healthPorts: [],
+  };
   readonly #largeThreshold: number;
   readonly #plans = new Map<string, PlannedPort>();
   readonly #claims = new FrontendClaims((key) => this.#plans.get(key)?.rank ?? "");

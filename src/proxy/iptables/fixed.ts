@@ -1,10 +1,13 @@
 import { cidrContains, parseCidr } from "../../lib/cidr.ts";
+import { martianRule as martian } from "../../netfilter/kubelet-hints.ts";
 import type { RulesContext } from "../backend.ts";
 import { notPodsChain } from "./layout.ts";
 import type { Chain, Rule, Table } from "./rules.ts";
 
 /** What the rules depend on besides plans and {@link RulesContext}. */
 export interface HostFacts {
+  /** We set route_localnet, so whoever removes the rules must set it back: without them it is a hole. */
+  readonly openedLocalnet: boolean;
   /** net.netfilter.nf_conntrack_tcp_be_liberal: only resets out of window are INVALID then, and those may pass. */
   readonly tcpBeLiberal: boolean;
   /** Node ports of health checks. */
@@ -13,7 +16,10 @@ export interface HostFacts {
 
 /** Empty, in all three tables: gone when somebody empties the firewall. */
 export const canaryChain = "KUBE-PROXY-CANARY";
-export const tables: readonly Table[] = ["filter", "nat", "mangle"];
+export const tables = ["mangle", "filter", "nat"] as const satisfies readonly Table[];
+
+/** Never met by a packet. Goes with a restart of the machine, as the setting does. */
+export const openedLocalnet: Rule = { comment: "route_localnet was 0", text: "" };
 
 /** A rule in a chain of the system's that leads to one of ours. */
 export interface Jump {
@@ -62,15 +68,6 @@ export const jumps: readonly Jump[] = [
   jump("filter", ["KUBE-FIREWALL", "OUTPUT"], ""),
 ];
 
-/**
- * Against packets for 127.0.0.0/8 from outside, which route_localnet would let in (CVE-2020-8558). The kubelet has an
- * identical rule.
- */
-export const martianRule: Rule = {
-  comment: "block incoming localnet connections",
-  text: "-d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
-};
-
 /** Chains that are there whatever Services there are, but for those that every Service has rules in. */
 export function fixedChains(context: RulesContext, facts: HostFacts): readonly Chain[] {
   const mark = `0x${context.mark.toString(16)}`;
@@ -78,7 +75,13 @@ export function fixedChains(context: RulesContext, facts: HostFacts): readonly C
   const rule = (text: string, comment = ""): Rule => ({ text, comment });
   const invalid = facts.tcpBeLiberal ? [] : [rule("-m conntrack --ctstate INVALID -j DROP")];
   return [
-    ...tables.map((table) => chain(table, canaryChain)),
+    ...tables.map((table) =>
+      chain(
+        table,
+        canaryChain,
+        ...(table === "mangle" && facts.openedLocalnet ? [openedLocalnet] : []),
+      ),
+    ),
     chain(
       "filter",
       "KUBE-NODEPORTS",
@@ -97,7 +100,7 @@ export function fixedChains(context: RulesContext, facts: HostFacts): readonly C
         "kubernetes forwarding conntrack rule",
       ),
     ),
-    chain("filter", "KUBE-FIREWALL", ...(context.family === "IPv4" ? [martianRule] : [])),
+    chain("filter", "KUBE-FIREWALL", ...(context.family === "IPv4" ? [martian] : [])),
     chain(
       "nat",
       "KUBE-POSTROUTING",

@@ -74,12 +74,13 @@ export function jumpChanges(table: Table, listing: Listing): Changes["jumps"] {
   });
 }
 
-/** Whether each of the ways out of one chain is there once. Docker's ports, in table nat, come behind ours. */
+/** Whether each of the ways out of one chain is there, and no other. Docker's ports, in table nat, come behind ours. */
 export function jumpsAreThere(own: readonly Jump[], rules: readonly string[]): boolean {
   const targets = new Set(own.map(({ to }) => to));
-  const found = rules.filter((rule) => targets.has(targetOf(rule))).map(canonicalRule);
-  const all = own.every(({ text }) => found.includes(canonicalRule(text)));
-  if (!all || found.length !== own.length) return false;
+  // A second one, as two programs make that look at the same time, does no harm.
+  const found = new Set(rules.filter((rule) => targets.has(targetOf(rule))).map(canonicalRule));
+  const all = own.every(({ text }) => found.has(canonicalRule(text)));
+  if (!all || found.size !== own.length) return false;
   const docker = rules.findIndex((rule) => targetOf(rule) === "DOCKER");
   const ours = rules.findIndex((rule) => targets.has(targetOf(rule)));
   return own[0]?.table !== "nat" || docker < 0 || ours < docker;
