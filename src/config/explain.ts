@@ -96,7 +96,8 @@ function summary({ remarks }: Configuration): string {
   if (errors > 0)
     return `The configuration cannot be used: ${errors} ${errors === 1 ? "error" : "errors"}.`;
   const idle = count("unknown") + count("ignored");
-  return `The configuration can be used${idle === 0 ? "" : `; ${idle} of its fields have no effect`}.`;
+  const fields = `${idle} of its fields ${idle === 1 ? "has" : "have"} no effect`;
+  return `The configuration can be used${idle === 0 ? "" : `; ${fields}`}.`;
 }
 
 /** For people: what is wrong, every value with where it came from, and what a change of it takes. */

@@ -211,13 +211,12 @@ function unused(path: string, because: string): Finding {
  */
 export function unusedProxyFields(c: KubeProxyConfiguration, said: Said): readonly Finding[] {
   const out: Finding[] = [];
-  const other = c.mode === "nftables" ? "iptables" : "nftables";
-  const fields = [
-    ...sectionFields,
-    ...(other === "iptables" ? (["localhostNodePorts"] as const) : []),
-  ];
-  for (const field of c.mode === "" ? [] : fields) {
-    if (said(`${other}.${field}`)) out.push(unused(`${other}.${field}`, `mode is ${c.mode}`));
+  if (c.mode === "iptables" || c.mode === "nftables") {
+    const idle =
+      c.mode === "iptables"
+        ? sectionFields.map((field) => `nftables.${field}`)
+        : [...sectionFields, "localhostNodePorts"].map((field) => `iptables.${field}`);
+    out.push(...idle.filter(said).map((path) => unused(path, `mode is ${c.mode}`)));
   }
   for (const field of c.mode === "" ? sectionFields : []) {
     const both = said(`iptables.${field}`) && said(`nftables.${field}`);

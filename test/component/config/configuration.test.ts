@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-import { agentConfig } from "../../../src/config/agent-config.ts";
+import { agentConfig, proxyDefaults } from "../../../src/config/agent-config.ts";
 import { agentMembers } from "../../../src/config/agent-members.ts";
 import {
   type Configuration,
@@ -258,10 +258,62 @@ describe("configurations that kubeadm writes", () => {
     const configuration = await fixture("kubeadm-kube-proxy-config-map.yaml");
     refuseErrors(configuration);
     assert.deepEqual(texts(configuration), []);
-    assert.deepEqual(agentMembers(configuration, 2).clusterCIDRs, ["10.244.0.0/16"]);
+    const { clusterCIDRs, proxy: settings } = agentMembers(configuration, 2);
+    assert.deepEqual(clusterCIDRs, ["10.244.0.0/16"]);
+    const { conntrack, ...rules } = proxyDefaults;
+    assert.deepEqual(settings, {
+      ...rules,
+      conntrack: {
+        ...conntrack,
+        maxPerCore: 32_768,
+        min: 131_072,
+        tcpEstablishedTimeoutMs: 86_400_000,
+        tcpCloseWaitTimeoutMs: 3_600_000,
+      },
+    });
     // Lines are those of the file, not those of the text in it.
     const origin = configuration.settings.KubeProxyConfiguration.get("clusterCIDR")?.origin;
     assert.equal(origin?.kind === "file" ? origin.line : 0, 13);
+  });
+
+  test("what somebody changed in that ConfigMap counts", async () => {
+    const text = await readFile(
+      join(import.meta.dirname, "fixtures", "kubeadm-kube-proxy-config-map.yaml"),
+      "utf8",
+    );
+    const changed = Object.entries({
+      'mode: ""': "mode: iptables",
+      "nodePortAddresses: null": "nodePortAddresses: [192.0.2.0/24]",
+      "localhostNodePorts: null": "localhostNodePorts: false",
+      "maxPerCore: null": "maxPerCore: 0",
+      'detectLocalMode: ""': "detectLocalMode: BridgeInterface",
+      'bridgeInterface: ""': "bridgeInterface: br0",
+    }).reduce((all, [from, to]) => {
+      assert.ok(all.includes(from), from);
+      return all.replace(from, to);
+    }, text);
+    const configuration = await readText(changed);
+    assert.deepEqual(texts(configuration), []);
+    const { proxy: settings } = agentMembers(configuration, 2);
+    assert.equal(settings?.mode, "iptables");
+    assert.deepEqual(settings.nodePortAddresses, ["192.0.2.0/24"]);
+    assert.equal(settings.localhostNodePorts, false);
+    assert.equal(settings.conntrack.maxPerCore, 0);
+    assert.deepEqual(
+      [settings.detectLocalMode, settings.bridgeInterface],
+      ["BridgeInterface", "br0"],
+    );
+  });
+
+  test("a cluster with kube-proxy in ipvs mode is told what to say instead", async () => {
+    const configuration = await readText(`${proxy}mode: ipvs\nipvs: {scheduler: lc}\n`);
+    assert.match(
+      texts(configuration, "error").join("\n"),
+      /:3: .*mode: "ipvs" is not supported: .*say "nftables" or "iptables"/,
+    );
+    assert.throws(() => {
+      refuseErrors(configuration);
+    }, /ipvs/);
   });
 
   test("the ConfigMap of its kubelets is accepted, with lines of the file", async () => {
