@@ -62,7 +62,7 @@ export type AgentPorts = Pick<
   | "proxyHealthzPort"
   | "proxyMetricsAddress"
   | "proxyMetricsPort"
->;
+> & { readonly proxy: Pick<AgentConfig["proxy"], "bindAddressHardFail"> };
 
 /** A port that something of ours will listen on. */
 export interface NeededPort {
@@ -102,7 +102,7 @@ export async function checkPorts(ports: readonly NeededPort[]): Promise<void> {
   for (const needed of ports) if (needed.port !== 0) await checkPort(needed);
 }
 
-/** The ports of the node agent. */
+/** The ports that the node agent cannot do without: for those of the proxy it waits, unless `bindAddressHardFail` is set. */
 export function agentPorts(config: AgentPorts): readonly NeededPort[] {
   const loopback = "127.0.0.1";
   const {
@@ -111,11 +111,14 @@ export function agentPorts(config: AgentPorts): readonly NeededPort[] {
     proxyHealthzAddress = bindAddress,
     proxyMetricsAddress = loopback,
   } = config;
+  const ofProxy = [
+    { port: config.proxyHealthzPort, address: proxyHealthzAddress, purpose: "proxy health" },
+    { port: config.proxyMetricsPort, address: proxyMetricsAddress, purpose: "proxy metrics" },
+  ];
   return [
     { port: config.kubeletPort, address: bindAddress, purpose: "kubelet API" },
     { port: config.kubeletHealthzPort, address: kubeletHealthzAddress, purpose: "kubelet health" },
-    { port: config.proxyHealthzPort, address: proxyHealthzAddress, purpose: "proxy health" },
-    { port: config.proxyMetricsPort, address: proxyMetricsAddress, purpose: "proxy metrics" },
+    ...(config.proxy.bindAddressHardFail ? ofProxy : []),
   ];
 }
 

@@ -34,10 +34,13 @@ describe("ports before the start", () => {
     });
   });
 
-  test("the agent's ports are the kubelet's and kube-proxy's", () => {
-    assert.deepEqual(
-      agentPorts(agentDefaults).map(({ port }) => port),
-      [10_250, 10_248, 10_256, 10_249],
-    );
+  test("the agent's ports are the kubelet's, and kube-proxy's where they are not waited for", () => {
+    const ports = (bindAddressHardFail: boolean): readonly number[] =>
+      agentPorts({
+        ...agentDefaults,
+        proxy: { ...agentDefaults.proxy, bindAddressHardFail },
+      }).map(({ port }) => port);
+    assert.deepEqual(ports(true), [10_250, 10_248, 10_256, 10_249]);
+    assert.deepEqual(ports(false), [10_250, 10_248]);
   });
 });
