@@ -6,8 +6,9 @@ import {
   parseNftMatch,
   parseNftValue,
 } from "./nft-expression.ts";
+import { targetOf } from "./nat-target.ts";
 import { NftReader } from "./nft-words.ts";
-import { canonicalValue, numberOf } from "./values.ts";
+import { numberOf } from "./values.ts";
 
 /** What a statement does: goes on to the next (`undefined`), leaves the rule (`break`), or decides. */
 export type Outcome = Verdict | "break" | undefined;
@@ -76,17 +77,6 @@ function masquerade(reader: NftReader): NftStatement {
   };
 }
 
-/** `1.2.3.4:80`, `[fd00::1]:80`, `1.2.3.4 . 80` or an address alone. */
-function target(text: string): { readonly ip: string; readonly port: number | undefined } {
-  const concatenated = text.split(" . ");
-  if (concatenated.length === 2) {
-    return { ip: canonicalValue(concatenated[0] ?? ""), port: Number(concatenated[1]) };
-  }
-  const [, v6, v4, port] = /^(?:\[(.+)\]|([^:]+)):(\d+)$/.exec(text) ?? [];
-  if (port === undefined) return { ip: canonicalValue(text.replaceAll(/[[\]]/g, "")), port };
-  return { ip: canonicalValue(v6 ?? v4 ?? ""), port: Number(port) };
-}
-
 function dnat(reader: NftReader, find: FindContainer): NftStatement {
   reader.expect("dnat");
   if (["ip", "ip6"].includes(reader.peek())) reader.next();
@@ -101,7 +91,7 @@ function dnat(reader: NftReader, find: FindContainer): NftStatement {
   return (flow) => {
     const text = place(flow);
     if (text === undefined) return "break";
-    const { ip, port } = target(text);
+    const { ip, port } = targetOf(text);
     flow.translateTo(ip, port);
     return { kind: "accept" };
   };
