@@ -8,6 +8,7 @@ import { loadKubeconfig } from "../api/kubeconfig.ts";
 import { Reachability } from "../api/reachability.ts";
 import type { ClientRotation } from "./certificates/client-rotation.ts";
 import { openServingCertificate } from "./certificates/serving-certificate.ts";
+import { kubeProxyConfiguration } from "../config/proxy-configz.ts";
 import type { AgentConfig } from "../config/types.ts";
 import { createCsi } from "../kubelet/csi/csi.ts";
 import {
@@ -280,6 +281,11 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       nodeIPs: config.nodeIPs,
       ...(config.serviceCIDRs === undefined ? {} : { serviceCIDRs: config.serviceCIDRs }),
       events: proxyEvents,
+      pages: {
+        configuration: () => kubeProxyConfiguration(config),
+        binaryVersion: kubeletVersion.replace(/^v/, ""),
+        ...(config.flags === undefined ? {} : { flags: config.flags }),
+      },
       deletions,
       clock,
       logger: logger.child({ component: "proxy" }),

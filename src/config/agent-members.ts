@@ -185,6 +185,7 @@ export function agentMembers(configuration: Configuration, cores: number): Parti
     dockerSocket: dockerSocketOf(configuration),
     rootDir: configuration.remora.rootDir,
     kubelet: configuration.kubelet,
+    kubeProxy: configuration.proxy,
     proxy: proxySettings(configuration),
     flags: flagTexts(configuration),
   };

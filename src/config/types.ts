@@ -1,4 +1,5 @@
 import type { KubeletConfiguration } from "./kubelet-configuration.ts";
+import type { KubeProxyConfiguration } from "./proxy-configuration.ts";
 
 /** Everything the agent may be told, resolved and checked once at start; frozen afterwards. */
 export interface AgentConfig {
@@ -163,6 +164,8 @@ export interface AgentConfig {
   readonly flags?: Readonly<Record<string, string>>;
   /** The KubeletConfiguration that this was made of, for /configz; default: all defaults. */
   readonly kubelet?: KubeletConfiguration;
+  /** The KubeProxyConfiguration that this was made of, for /configz of its port; default: all defaults. */
+  readonly kubeProxy?: KubeProxyConfiguration;
   /** What KubeProxyConfiguration says about the rules of Services. */
   readonly proxy: ProxySettings;
 }

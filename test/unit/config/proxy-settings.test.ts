@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import { agentConfig } from "../../../src/config/agent-config.ts";
 import { agentMembers } from "../../../src/config/agent-members.ts";
 import {
   composeConfiguration,
   type Configuration,
   type GivenFlag,
 } from "../../../src/config/configuration.ts";
+import { kubeProxyConfiguration } from "../../../src/config/proxy-configz.ts";
 import type { Json } from "../../../src/config/shape.ts";
 import type { ProxySettings } from "../../../src/config/types.ts";
 import { rawOf } from "./raw-of.ts";
@@ -221,5 +223,36 @@ describe("what KubeProxyConfiguration says about Services", () => {
     assert.deepEqual(settings(configuration).nodePortAddresses, ["primary"]);
     const setting = configuration.settings.KubeProxyConfiguration.get("nodePortAddresses");
     assert.equal(setting?.because, "mode is nftables");
+  });
+});
+
+test("/configz says what runs: the document, and what the agent knows better", () => {
+  const configuration = compose({ mode: "nftables", conntrack: { udpTimeout: "5s" } });
+  const config = agentConfig({
+    ...agentMembers(configuration, 4),
+    nodeName: "worker",
+    kubeconfig: "/k",
+    proxyKubeconfig: "/p",
+    clusterCIDRs: ["10.244.0.0/16", "fd00:1::/48"],
+    proxyMetricsPort: 0,
+    proxyHealthzAddress: "2001:db8::1",
+  });
+  const json = kubeProxyConfiguration(config);
+  assert.deepEqual(
+    [json["kind"], json["mode"], json["clusterCIDR"], json["nodePortAddresses"]],
+    ["KubeProxyConfiguration", "nftables", "10.244.0.0/16,fd00:1::/48", ["primary"]],
+  );
+  assert.deepEqual(
+    [json["healthzBindAddress"], json["metricsBindAddress"], json["hostnameOverride"]],
+    ["[2001:db8::1]:10256", "", "worker"],
+  );
+  assert.deepEqual(json["conntrack"], {
+    maxPerCore: 32_768,
+    min: 131_072,
+    tcpEstablishedTimeout: "24h0m0s",
+    tcpCloseWaitTimeout: "1h0m0s",
+    tcpBeLiberal: false,
+    udpTimeout: "5s",
+    udpStreamTimeout: "0s",
   });
 });
