@@ -10,7 +10,7 @@ import {
   mayHaveRules,
   probeIptables,
 } from "../../netfilter/iptables.ts";
-import type { ApplyResult } from "../backend.ts";
+import type { ApplyResult, RulesContext } from "../backend.ts";
 import { type Changes, countChanges, renderChanges } from "./changes.ts";
 import type { DesiredRules } from "./desired.ts";
 import { canaryChain, jumps, openedLocalnet, servesLocalhost, tables } from "./fixed.ts";
@@ -40,6 +40,8 @@ export class RulesApplier {
   #doubt: Doubt = "all";
   #failures = 0;
   #everDone = false;
+  #preparedFor: RulesContext | undefined;
+  #openedLocalnet = false;
 
   constructor(options: {
     readonly desired: DesiredRules;
@@ -126,11 +128,17 @@ export class RulesApplier {
 
   /** Before every synchronisation that looks: others change these too, and rules depend on them. */
   async #prepareHost(iptables: Pick<Iptables, "list">, signal: AbortSignal): Promise<void> {
-    if (this.#doubt === "nothing") return;
+    const { context } = this.#desired;
+    if (this.#doubt === "nothing" && this.#preparedFor === context) return;
     this.#desired.setFacts({ tcpBeLiberal: await this.#isLiberal() });
-    if (!servesLocalhost(this.#desired.context)) return;
+    if (servesLocalhost(context)) await this.#openLocalnet(iptables, signal);
+    this.#preparedFor = context;
+  }
+
+  async #openLocalnet(iptables: Pick<Iptables, "list">, signal: AbortSignal): Promise<void> {
     const sysctl = "net/ipv4/conf/all/route_localnet";
     if ((await this.#host.readSysctl(sysctl)).trim() === "1") {
+      if (this.#openedLocalnet) return;
       const canary = await iptables.list("mangle", canaryChain, signal);
       this.#desired.setFacts({ openedLocalnet: canary?.includes(openedLocalnet.comment) === true });
       return;
@@ -143,6 +151,7 @@ export class RulesApplier {
         { cause: error },
       );
     }
+    this.#openedLocalnet = true;
     this.#desired.setFacts({ openedLocalnet: true });
   }
 

@@ -1,7 +1,13 @@
 import { writeFile } from "node:fs/promises";
 
+import type { IPFamily } from "../../lib/cidr.ts";
 import { SetupError } from "../../lib/errors.ts";
-import { installedIptables, Iptables, mayHaveRules } from "../../netfilter/iptables.ts";
+import {
+  installedIptables,
+  Iptables,
+  type IptablesProgram,
+  mayHaveRules,
+} from "../../netfilter/iptables.ts";
 import { firewallChain, hintChain, kubeletCanary } from "../../netfilter/kubelet-hints.ts";
 import { canaryChain, openedLocalnet, tables } from "./fixed.ts";
 import { notPodsChain } from "./layout.ts";
@@ -65,18 +71,22 @@ export function removalText(
  * Flows that exist go on until their conntrack entries end.
  *
  * @param options.keepKubelet Leaves the chains that a kubelet makes, which an agent that goes on needs.
+ * @param options.spare Says whose rules stay, because they are in use; default: nobody's.
  * @returns Whether there was anything.
  * @throws {IptablesError}, `AbortError`.
  */
 export async function cleanUpIptables(
   signal: AbortSignal,
-  options: { readonly keepKubelet?: boolean } = {},
+  options: {
+    readonly keepKubelet?: boolean;
+    readonly spare?: (program: IptablesProgram, family: IPFamily) => boolean;
+  } = {},
 ): Promise<boolean> {
-  const { keepKubelet = false } = options;
+  const { keepKubelet = false, spare } = options;
   let found = false;
   for (const program of await installedIptables(signal)) {
     for (const family of ["IPv4", "IPv6"] as const) {
-      if (!(await mayHaveRules(program, family))) continue;
+      if (spare?.(program, family) === true || !(await mayHaveRules(program, family))) continue;
       const iptables = new Iptables(family, program);
       found = (await cleanUpFamily(iptables, keepKubelet, signal)) || found;
     }

@@ -4,7 +4,7 @@ import type { Changes, Edit } from "./changes.ts";
 import { FrontendClaims } from "./claims.ts";
 import { fixedChains, type HostFacts, nodePortRules } from "./fixed.ts";
 import { dispatchChains, portChains, portDispatch } from "./layout.ts";
-import { type Chain, type Rule, ruleText, sameRules } from "./rules.ts";
+import { type Chain, type Rule, ruleText, sameRules, type Table } from "./rules.ts";
 
 /** A port as it is in the kernel. Its rules are made anew from this when they must be known. */
 interface Committed {
@@ -159,8 +159,9 @@ export class DesiredRules {
 
   /** What has changed since the kernel was told. */
   changes(): Changes {
-    const chains: (readonly Chain[])[] = [this.#changedFixed()];
-    const dead: { table: "nat"; name: string }[] = [];
+    const fixed = this.#changedFixed();
+    const chains: (readonly Chain[])[] = [fixed.changed];
+    const dead = [...fixed.dead];
     const comments = this.#comments;
     const deletions = dispatchChains.map((): Rule[] => []);
     const inserted = new Map<string, readonly (readonly Rule[])[]>();
@@ -194,15 +195,22 @@ export class DesiredRules {
     };
   }
 
-  #changedFixed(): readonly Chain[] {
+  #changedFixed(): {
+    readonly changed: readonly Chain[];
+    readonly dead: readonly { readonly table: Table; readonly name: string }[];
+  } {
     const facts = this.#committedFacts;
     const before = facts === undefined ? [] : fixedChains(this.#committedContext, facts);
-    return this.fixedChains().filter(
-      ({ table, name, rules }) =>
-        !before.some(
-          (one) => one.table === table && one.name === name && sameRules(one.rules, rules),
-        ),
-    );
+    const after = this.fixedChains();
+    const twin = (of: readonly Chain[], { table, name }: Chain): Chain | undefined =>
+      of.find((one) => one.table === table && one.name === name);
+    return {
+      changed: after.filter((chain) => {
+        const was = twin(before, chain);
+        return was === undefined || !sameRules(was.rules, chain.rules);
+      }),
+      dead: before.filter((chain) => twin(after, chain) === undefined),
+    };
   }
 
   #edits(
