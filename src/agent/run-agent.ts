@@ -291,6 +291,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "proxy" }),
       random,
     });
+    const hints = new KubeletHints({ clock, logger: logger.child({ component: "netfilter" }) });
     const named = (name: string, part: { run(signal: AbortSignal): Promise<void> }): Runner => ({
       name,
       run: (inner) => part.run(inner),
@@ -320,10 +321,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
               }),
             ]),
         named("rule deletions", deletions),
-        named(
-          "rule hints",
-          new KubeletHints({ clock, logger: logger.child({ component: "netfilter" }) }),
-        ),
+        ...(config.makeIPTablesUtilChains === false ? [] : [named("rule hints", hints)]),
         named("events", events),
         named("proxy events", proxyEvents),
         engine,

@@ -147,6 +147,7 @@ function nodeMembers(configuration: Configuration, cores: number): Partial<Agent
     nodeStatusReportFrequencyMs: kubelet.nodeStatusReportFrequency,
     nodeLeaseDurationSeconds: kubelet.nodeLeaseDurationSeconds,
     nodeStatusMaxImages: kubelet.nodeStatusMaxImages,
+    makeIPTablesUtilChains: kubelet.makeIPTablesUtilChains,
     eventRecordQPS: kubelet.eventRecordQPS,
     eventBurst: kubelet.eventBurst,
     volumeStatsAggPeriodMs: kubelet.volumeStatsAggPeriod,

@@ -135,15 +135,10 @@ export const kubeletPodFields = {
     ignored("a pod reaches itself through its Service in every mode"),
     { flag: "hairpin-mode" },
   ),
-  makeIPTablesUtilChains: leaf(
-    boolType,
-    true,
-    ignored("packet rules are nftables tables of our own"),
-    {
-      flag: "make-iptables-util-chains",
-      pointer: true,
-    },
-  ),
+  makeIPTablesUtilChains: leaf(boolType, true, honoured, {
+    flag: "make-iptables-util-chains",
+    pointer: true,
+  }),
   iptablesMasqueradeBit: leaf(int32Type, 14, ignored("it has no meaning since Kubernetes 1.28"), {
     pointer: true,
   }),

@@ -154,6 +154,8 @@ export interface AgentConfig {
   /** Projected volumes may show ClusterTrustBundles (gate ClusterTrustBundleProjection); default false. */
   readonly clusterTrustBundles?: boolean;
   readonly enableDebuggingHandlers: boolean;
+  /** Makes the chains of iptables that every kubelet makes, for whom other programs look; default true. */
+  readonly makeIPTablesUtilChains?: boolean;
   /** Whether /logs/ serves the files below /var/log; default true. */
   readonly enableSystemLogHandler?: boolean;
   /** Whether /logs/?query= serves the journal of services (KEP-2258); default false. */
