@@ -49,6 +49,21 @@ export interface TokenCreateFlags extends TokenFlags {
   readonly printJoinCommand?: boolean;
 }
 
+export interface ServiceFlags {
+  readonly namespace?: string;
+  readonly kubeconfig?: string;
+  readonly stateDir: string;
+  /** Look at it as another node does; its kernel is out of reach. */
+  readonly node?: string;
+  /** Where this machine's agent answers (proxyMetricsPort). */
+  readonly agent: string;
+  readonly output: "text" | "json";
+  /** Seconds to count packets for. */
+  readonly count?: string;
+  readonly logLevel: Level;
+  readonly logFormat: LogFormat;
+}
+
 export interface DownFlags extends Omit<NodeFlags, "dockerSocket"> {
   /** Default: the one that the agent used last. */
   readonly dockerSocket?: string;

@@ -9,6 +9,7 @@ import type {
   DownFlags,
   NodeFlags,
   RunFlags,
+  ServiceFlags,
   TokenCreateFlags,
   TokenFlags,
   UpFlags,
@@ -273,6 +274,28 @@ program
   .action(async () => {
     const { describeNode } = await import("./commands/node.ts");
     await describeNode(shutdownSignal());
+  });
+
+program
+  .command("service <name>")
+  .description(
+    "what this node does for a Service: addresses, endpoints and why each is in or out, rules and flows in the kernel",
+  )
+  .option("-n, --namespace <name>", "where it is (default: the kubeconfig's, or NAMESPACE/NAME)")
+  .option(
+    "--kubeconfig <file>",
+    "credentials (default: kubectl's, the administrator's, the agent's)",
+  )
+  .option("--state-dir <path>", "state directory of `remora up`", "/var/lib/remora")
+  .option("--node <name>", "look at it as that node does, without its kernel")
+  .option("--agent <address>", "metrics address of this machine's agent", "127.0.0.1:10249")
+  .option("--count <seconds>", "count its packets for so long")
+  .addOption(new Option("-o, --output <format>", "how").choices(["text", "json"]).default("text"))
+  .addOption(logLevel("warn"))
+  .addOption(logFormat("text"))
+  .action(async (name: string, options: ServiceFlags) => {
+    const { explain } = await import("./commands/service.ts");
+    process.exitCode = await explain(name, options, stderrLogger(options), shutdownSignal());
   });
 
 program.parseAsync().catch(fail);

@@ -17,7 +17,7 @@ export interface HealthState {
   readonly pendingSince: Map<IPFamily, number>;
   /** How late changes may be, milliseconds: twice `syncPeriod`; default a minute. */
   readonly staleMs?: number;
-  readonly node: () => NodeCondition | undefined;
+  readonly node: () => Pick<NodeCondition, "eligible"> | undefined;
 }
 
 function isLate(state: HealthState, family: IPFamily, now: number): boolean {

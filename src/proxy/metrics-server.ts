@@ -6,6 +6,8 @@ import { errorMessage } from "../lib/errors.ts";
 import { HealthResults } from "../lib/health-results.ts";
 import { answerJSON, answerNotFound, answerText } from "./answers.ts";
 import type { ProxyMode } from "./backend.ts";
+import { factsPath, factsText } from "./explain/facts.ts";
+import type { AgentFacts } from "./explain/model.ts";
 import { listenUntilAborted, type ListenOptions } from "./listen.ts";
 
 /** What the pages of the proxy's metrics port are made of. */
@@ -19,8 +21,8 @@ export interface MetricsPages {
   readonly flags?: Readonly<Record<string, string>> | undefined;
   /** For `/statusz`, without a leading v. */
   readonly binaryVersion?: string | undefined;
-  /** What rules depend on at the moment, for `/debug/remora/proxy`: what `remora service` compares the kernel with. */
-  readonly rules?: (() => unknown) | undefined;
+  /** What rules depend on at the moment: `remora service` compares the kernel with what follows from it. */
+  readonly facts?: (() => AgentFacts) | undefined;
   readonly clock: Clock;
 }
 
@@ -75,7 +77,7 @@ async function answer(
 }
 
 function routesOf(pages: MetricsPages): ReadonlyMap<string, Serve> {
-  const { binaryVersion = "", clock, configuration, flags = {}, mode, rules } = pages;
+  const { binaryVersion = "", clock, configuration, facts, flags = {}, mode } = pages;
   const startedAt = clock.now();
   const health = new HealthResults();
   const routes = new Map<string, Serve>([
@@ -100,9 +102,9 @@ function routesOf(pages: MetricsPages): ReadonlyMap<string, Serve> {
       answerJSON(response, 200, JSON.stringify(body));
     });
   }
-  if (rules !== undefined) {
-    routes.set("/debug/remora/proxy", (response) => {
-      answerJSON(response, 200, JSON.stringify(rules()));
+  if (facts !== undefined) {
+    routes.set(factsPath, (response) => {
+      answerJSON(response, 200, factsText(facts()));
     });
   }
   return routes;

@@ -25,7 +25,7 @@ export interface OwnServersOptions {
     | "proxyMetricsPort"
     | "proxyMetricsAddress"
   > &
-    Partial<Pick<AgentConfig, "proxy">>;
+    Partial<Pick<AgentConfig, "proxy" | "proxyKubeconfig">>;
   readonly state: HealthState;
   readonly metrics: ProxyMetrics;
   readonly families: readonly FamilyRules[];
@@ -69,7 +69,13 @@ export async function runOwnServers(
         metrics: async () =>
           `${await rendered(metrics, families, signal)}${pages?.moreMetrics?.() ?? ""}`,
         mode,
-        rules: () => ({ ...node, mode: mode(), families: families.map(({ context }) => context) }),
+        facts: () => ({
+          ...node,
+          kubeconfig: config.proxyKubeconfig ?? "",
+          externalIPs: config.proxy?.externalIPs ?? true,
+          mode: mode(),
+          families: families.map(({ context }) => context),
+        }),
         clock,
       },
       signal,

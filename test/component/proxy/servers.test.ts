@@ -6,12 +6,34 @@ import { afterEach, beforeEach, describe, it } from "node:test";
 import { type Clock, systemClock } from "../../../src/lib/clock.ts";
 import { SetupError } from "../../../src/lib/errors.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
+import { factsPath, parseFacts } from "../../../src/proxy/explain/facts.ts";
+import type { AgentFacts } from "../../../src/proxy/explain/model.ts";
 import { type HealthState, healthAnswer, serveHealth } from "../../../src/proxy/health.ts";
 import { boundedServer, portBounds } from "../../../src/proxy/listen.ts";
 import { ProxyMetrics } from "../../../src/proxy/metrics.ts";
 import { type MetricsPages, serveMetrics } from "../../../src/proxy/metrics-server.ts";
 import { parsePrometheus } from "../../fakes/prometheus-text.ts";
 import { ask, freePort, isRefused } from "./ask.ts";
+
+const facts: AgentFacts = {
+  nodeName: "n1",
+  nodeIPs: ["192.0.2.1"],
+  kubeconfig: "/etc/proxy.conf",
+  mode: "iptables",
+  table: "remora-proxy",
+  externalIPs: true,
+  families: [
+    {
+      family: "IPv4",
+      local: { kind: "cidrs", cidrs: ["10.244.0.0/16"] },
+      nodePortIPs: undefined,
+      localhostNodePorts: true,
+      serviceCIDRs: ["10.96.0.0/12"],
+      mark: 0x4000,
+      masqueradeAll: false,
+    },
+  ],
+};
 
 /** Every wait is over at once, in the real order of things. */
 const hasty: Clock = { ...systemClock, sleep: (_ms, signal) => systemClock.sleep(1, signal) };
@@ -33,7 +55,7 @@ describe("the proxy's own servers", () => {
       configuration: () => ({ kind: "KubeProxyConfiguration", mode: "iptables" }),
       flags: { v: "2", config: "/etc/p.yaml" },
       binaryVersion: "1.36.2+x",
-      rules: () => ({ mode: "iptables" }),
+      facts: () => facts,
       clock: { ...systemClock, now: () => 3_725_000 },
     };
   });
@@ -85,7 +107,7 @@ describe("the proxy's own servers", () => {
     assert.deepEqual(await (await ask(port, "/configz")).json(), {
       "kubeproxy.config.k8s.io": { kind: "KubeProxyConfiguration", mode: "iptables" },
     });
-    assert.deepEqual(await (await ask(port, "/debug/remora/proxy")).json(), { mode: "iptables" });
+    assert.deepEqual(parseFacts(await (await ask(port, factsPath)).json()), facts);
     const flags = await (await ask(port, "/flagz")).text();
     assert.ok(flags.startsWith("\nkube-proxy flagz\nWarning: "), flags);
     assert.ok(flags.endsWith("\nconfig=/etc/p.yaml\nv=2\n"), flags);
@@ -225,7 +247,7 @@ function health(change: Partial<HealthState>): HealthState {
     startedAt: 1000,
     lastSuccess: new Map(),
     pendingSince: new Map(),
-    node: () => ({ zone: "", eligible: true }),
+    node: () => ({ eligible: true }),
     ...change,
   };
 }
@@ -274,7 +296,7 @@ describe("health of the Service proxy", () => {
   });
 
   it("is bad on /healthz alone for a node that is unknown or about to go; the rules are still well", () => {
-    for (const node of [undefined, { zone: "", eligible: false }]) {
+    for (const node of [undefined, { eligible: false }]) {
       const state = health({ node: () => node });
       const { status, body } = healthAnswer(state, 5000, true);
       assert.equal(status, 503);

@@ -1,0 +1,213 @@
+import type { ApiClient } from "../../api/client.ts";
+import { isForbidden } from "../../api/errors.ts";
+import { type Clock, deadline } from "../../lib/clock.ts";
+import { errorMessage, ExecError, isAbort, SetupError } from "../../lib/errors.ts";
+import { execResult } from "../../lib/exec.ts";
+import { applyNft } from "../../netfilter/nft.ts";
+import { NftError } from "../../netfilter/errors.ts";
+import { IptablesError } from "../../netfilter/iptables.ts";
+import type { NftTable } from "../../netfilter/transaction.ts";
+import type { RulesContext } from "../../proxy/backend.ts";
+import { countingEnd, countingText, parseCounts } from "../../proxy/explain/count.ts";
+import { indexOf, plansOf } from "../../proxy/explain/explain.ts";
+import {
+  type FlowCount,
+  FlowTally,
+  type FlowTarget,
+  listTrackedFlows,
+} from "../../proxy/explain/flows.ts";
+import { iptablesView } from "../../proxy/explain/kernel-iptables.ts";
+import { nftablesView } from "../../proxy/explain/kernel-nftables.ts";
+import type { KernelView } from "../../proxy/explain/kernel.ts";
+import type {
+  AgentFacts,
+  PortExplanation,
+  ServiceExplanation,
+  Viewpoint,
+} from "../../proxy/explain/model.ts";
+import type { RawSlice } from "../../proxy/explain/endpoints.ts";
+import type { CountedTraffic } from "../../proxy/explain/text.ts";
+import type { PlannedPort } from "../../proxy/plan.ts";
+import { parseService, type ServiceView } from "../../proxy/parse.ts";
+import { readSlices } from "./cluster.ts";
+
+export interface KernelOptions {
+  readonly client: ApiClient;
+  readonly facts: AgentFacts;
+  readonly node: Viewpoint;
+  readonly service: unknown;
+  readonly slices: readonly RawSlice[];
+  readonly others: readonly ServiceView[];
+  readonly explanation: ServiceExplanation;
+}
+
+/** Whether an error says that something could not be looked at; anything else is a bug. */
+function isExplained(error: unknown): boolean {
+  return (
+    error instanceof SetupError ||
+    error instanceof NftError ||
+    error instanceof IptablesError ||
+    error instanceof ExecError ||
+    isForbidden(error)
+  );
+}
+
+/** The kernel's rules for a Service, by family, or why they cannot be shown. */
+export async function readKernel(
+  options: KernelOptions,
+  signal: AbortSignal,
+): Promise<{ readonly views: Record<string, KernelView>; readonly missing: string | undefined }> {
+  const views: Record<string, KernelView> = {};
+  try {
+    for (const context of options.facts.families) {
+      if (!options.explanation.ports.some(({ family }) => family === context.family)) continue;
+      views[context.family] = await viewOf(options, context, signal);
+    }
+    return { views, missing: undefined };
+  } catch (error) {
+    if (!isExplained(error)) throw error;
+    return { views, missing: errorMessage(error) };
+  }
+}
+
+async function viewOf(
+  options: KernelOptions,
+  context: RulesContext,
+  signal: AbortSignal,
+): Promise<KernelView> {
+  const { facts, node, service, slices } = options;
+  const { family } = context;
+  const planned = (view: ServiceView, of: readonly RawSlice[]): readonly PlannedPort[] =>
+    plansOf(view, family, indexOf(of, node), { node, externalIPs: facts.externalIPs }).map(
+      ({ plan }) => plan,
+    );
+  const wanted = {
+    context,
+    plans: planned(parseService(service), slices),
+    rivals: await rivalPlans(options, family, planned, signal),
+  };
+  return facts.mode === "nftables"
+    ? nftablesView({ ...wanted, table: facts.table }, signal)
+    : iptablesView(wanted, signal);
+}
+
+/** Plans of Services that want an address of ours. */
+async function rivalPlans(
+  { client, explanation, others }: KernelOptions,
+  family: PortExplanation["family"],
+  planned: (view: ServiceView, slices: readonly RawSlice[]) => readonly PlannedPort[],
+  signal: AbortSignal,
+): Promise<readonly PlannedPort[]> {
+  const keys = new Set(
+    explanation.ports
+      .filter((port) => port.family === family)
+      .flatMap(({ addresses }) => addresses.flatMap(({ claimedBy }) => claimedBy)),
+  );
+  const services = others.filter(
+    ({ key }) =>
+      key !== explanation.service && [...keys].some((rival) => rival.startsWith(`${key}:`)),
+  );
+  const plans = await Promise.all(
+    services.map(async (view) =>
+      planned(view, await readSlices(client, view.namespace, view.name, signal)),
+    ),
+  );
+  return plans.flat().filter(({ key }) => keys.has(key));
+}
+
+/** Addresses and ports that flows of a Service have: for node ports, those of the node. */
+export function targetsOf(
+  { ports }: ServiceExplanation,
+  facts: Pick<AgentFacts, "nodeIPs" | "families">,
+): readonly (FlowTarget & Pick<PortExplanation, "family">)[] {
+  const targets = ports.flatMap(({ addresses, family, protocol }) => {
+    const ofNode =
+      facts.families.find((context) => context.family === family)?.nodePortIPs ??
+      facts.nodeIPs.filter((ip) => ip.includes(":") === (family === "IPv6"));
+    return addresses.flatMap(({ ip, port }) =>
+      (ip === "" ? ofNode : [ip]).map((one) => ({ ip: one, port, protocol, family })),
+    );
+  });
+  return [...new Map(targets.map((one) => [JSON.stringify(one), one])).values()];
+}
+
+/** Flows of a Service that the kernel knows now, or why they cannot be listed. */
+export async function readFlows(
+  targets: readonly (FlowTarget & Pick<PortExplanation, "family">)[],
+  signal: AbortSignal,
+): Promise<{ readonly flows: readonly FlowCount[] } | { readonly missing: string }> {
+  const tally = new FlowTally(targets);
+  try {
+    for (const family of new Set(targets.map((target) => target.family))) {
+      await listTrackedFlows(family, (flow) => tally.add(flow), signal);
+    }
+    return { flows: tally.counts() };
+  } catch (error) {
+    if (!(error instanceof ExecError)) throw error;
+    return { missing: flowsReason(error) };
+  }
+}
+
+function flowsReason(error: ExecError): string {
+  if (error.exitCode === 127) {
+    return "conntrack is not installed: run `apt-get install conntrack`";
+  }
+  return /permitted|must be root|EPERM/i.test(errorMessage(error))
+    ? "conntrack may not be asked: run remora as root"
+    : errorMessage(error);
+}
+
+/**
+ * Counts packets of a Service for some seconds, by a table of its own that is removed again, whatever happens in between.
+ *
+ * @throws {SetupError} not root, no nft; {@link NftError}; `AbortError`.
+ */
+export async function countPackets(
+  options: {
+    readonly targets: readonly (FlowTarget & Pick<PortExplanation, "family">)[];
+    readonly seconds: number;
+    /** Makes the table's name unique. */
+    readonly id: string;
+    readonly clock: Clock;
+  },
+  signal: AbortSignal,
+): Promise<CountedTraffic> {
+  const { targets, seconds, id, clock } = options;
+  const families = [...new Set(targets.map(({ family }) => family))];
+  const table = (family: string): NftTable => ({
+    family: family === "IPv4" ? "ip" : "ip6",
+    name: `remora-count-${id}`,
+  });
+  const made: NftTable[] = [];
+  try {
+    for (const family of families) {
+      const own = targets.filter((target) => target.family === family);
+      await applyNft(countingText(table(family), family, own), signal);
+      made.push(table(family));
+    }
+    // Who is tired of waiting sees what was counted until then.
+    await clock.sleep(seconds * 1000, signal).catch((error: unknown) => {
+      if (!isAbort(error)) throw error;
+    });
+    const ending = deadline(new AbortController().signal, 10_000);
+    const found = await Promise.all(made.map((one) => listCounts(one, ending)));
+    return {
+      seconds,
+      arrived: found.flatMap(({ arrived }) => arrived),
+      counts: found.flatMap(({ counts }) => counts),
+    };
+  } finally {
+    const ending = deadline(new AbortController().signal, 10_000);
+    for (const one of made) await applyNft(countingEnd(one), ending);
+  }
+}
+
+async function listCounts(
+  table: NftTable,
+  signal: AbortSignal,
+): Promise<ReturnType<typeof parseCounts>> {
+  const argv = ["nft", "-j", "list", "table", table.family, table.name] as const;
+  const { exitCode, stdout, stderr } = await execResult(argv, { signal });
+  if (exitCode !== 0) throw new ExecError(argv, exitCode, stderr);
+  return parseCounts(JSON.parse(stdout));
+}
