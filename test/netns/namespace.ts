@@ -2,17 +2,21 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readlinkSync } from "node:fs";
+import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 
+import type { Report } from "./run-inside.ts";
+
 const marker = "REMORA_TEST_NETNS";
 const peerFile = new URL("peer.ts", import.meta.url).pathname;
+const insideFile = new URL("run-inside.ts", import.meta.url).pathname;
 const run = promisify(execFile);
 
 /**
- * True inside a network namespace made for this file. Outside, registers one test that runs the file again in a fresh
- * one and fails when that run fails: nothing here ever touches the host's own rules.
+ * True inside a network and mount namespace made for this file. Outside, registers a test that runs the file again in a
+ * fresh one and reports each of its tests: nothing here ever touches the host's own rules.
  */
 export function insideOwnNamespace(file: string): boolean {
   if (process.env[marker] !== undefined) {
@@ -23,17 +27,34 @@ export function insideOwnNamespace(file: string): boolean {
   test(
     `in a network namespace: ${file.split("/").at(-1) ?? file}`,
     { skip: root ? false : "needs root" },
-    async () => {
-      const child = spawn("unshare", ["--net", "--", process.execPath, "--test", file], {
-        stdio: ["ignore", "pipe", "pipe"],
-        env: childEnv({ [marker]: readlinkSync("/proc/self/ns/net") }),
+    async (t) => {
+      const child = spawn(
+        "unshare",
+        ["--net", "--mount", "--", process.execPath, insideFile, file],
+        {
+          stdio: ["ignore", "pipe", "pipe"],
+          env: childEnv({ [marker]: readlinkSync("/proc/self/ns/net") }),
+        },
+      );
+      const closed = once(child, "close");
+      let errors = "";
+      let count = 0;
+      child.stderr.on("data", (chunk: Buffer) => {
+        if (process.env["VERBOSE"] !== undefined) process.stderr.write(chunk);
+        errors = (errors + chunk.toString()).slice(-10_000);
       });
-      let output = "";
-      child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-      child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
-      const [code] = (await once(child, "close")) as [number | null];
-      if (process.env["VERBOSE"] !== undefined) process.stderr.write(output);
-      assert.equal(code, 0, output);
+      for await (const line of createInterface({ input: child.stdout })) {
+        const { name, skip, failure, seconds } = JSON.parse(line) as Report;
+        if (process.env["VERBOSE"] !== undefined)
+          process.stderr.write(`${seconds ?? "-"} s ${name}\n`);
+        count += 1;
+        await t.test(name, { skip: skip ?? false }, () => {
+          if (failure !== undefined) throw new Error(failure);
+        });
+      }
+      const [code] = (await closed) as [number | null];
+      assert.equal(code, 0, errors);
+      assert.ok(count > 0, `no test ran\n${errors}`);
     },
   );
   return false;
