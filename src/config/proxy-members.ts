@@ -5,6 +5,10 @@ import type { ProxySettings } from "./types.ts";
 
 type Section = Pick<KubeProxyConfiguration["nftables"], (typeof sectionFields)[number]>;
 
+function said({ KubeProxyConfiguration }: Configuration["settings"], path: string): boolean {
+  return KubeProxyConfiguration.get(path)?.origin !== undefined;
+}
+
 /**
  * What the sections of both modes say. A mode that is left open is chosen at the start, so what one section says counts
  * whatever is chosen; what both say, nftables' counts, which is chosen first.
@@ -12,10 +16,9 @@ type Section = Pick<KubeProxyConfiguration["nftables"], (typeof sectionFields)[n
 function sectionOf({ proxy, settings }: Pick<Configuration, "proxy" | "settings">): Section {
   if (proxy.mode === "iptables") return proxy.iptables;
   if (proxy.mode === "nftables") return proxy.nftables;
-  const said = (path: string): boolean =>
-    settings.KubeProxyConfiguration.get(path)?.origin !== undefined;
   const fields = sectionFields.map((field) => {
-    const mode = !said(`nftables.${field}`) && said(`iptables.${field}`) ? "iptables" : "nftables";
+    const byIptables = !said(settings, `nftables.${field}`) && said(settings, `iptables.${field}`);
+    const mode = byIptables ? "iptables" : "nftables";
     return [field, proxy[mode][field]] as const;
   });
   return { ...proxy.nftables, ...Object.fromEntries(fields) };
@@ -42,7 +45,7 @@ function localModeOf({
 export function proxySettings(
   configuration: Pick<Configuration, "proxy" | "settings">,
 ): ProxySettings {
-  const { proxy } = configuration;
+  const { proxy, settings } = configuration;
   const { conntrack } = proxy;
   const section = sectionOf(configuration);
   return {
@@ -62,6 +65,7 @@ export function proxySettings(
     conntrack: {
       maxPerCore: conntrack.maxPerCore,
       min: conntrack.min,
+      onlyRaiseMax: !said(settings, "conntrack.maxPerCore") && !said(settings, "conntrack.min"),
       tcpEstablishedTimeoutMs: conntrack.tcpEstablishedTimeout,
       tcpCloseWaitTimeoutMs: conntrack.tcpCloseWaitTimeout,
       tcpBeLiberal: conntrack.tcpBeLiberal,

@@ -203,6 +203,8 @@ export interface ProxySettings {
 export interface ConntrackSettings {
   readonly maxPerCore: number;
   readonly min: number;
+  /** Nobody said how many connections: a kernel that tracks more goes on doing so; default false. */
+  readonly onlyRaiseMax?: boolean;
   readonly tcpEstablishedTimeoutMs: number;
   readonly tcpCloseWaitTimeoutMs: number;
   readonly tcpBeLiberal: boolean;

@@ -54,6 +54,8 @@ interface Wanted {
   readonly value: number;
   /** The field of KubeProxyConfiguration. */
   readonly field: string;
+  /** More is as good. */
+  readonly atLeast: boolean;
 }
 
 function seconds(ms: number): number {
@@ -71,16 +73,32 @@ function wantedSysctls(settings: ConntrackSettings, cores: number): readonly Wan
   return [
     ...(max === undefined
       ? []
-      : [{ path: `${sysctls}/nf_conntrack_max`, value: max, field: "maxPerCore" }]),
+      : [
+          {
+            path: `${sysctls}/nf_conntrack_max`,
+            value: max,
+            field: "maxPerCore",
+            atLeast: settings.onlyRaiseMax === true,
+          },
+        ]),
     ...timeouts
       .filter(([, , ms]) => ms > 0)
       .map(([field, name, ms]) => ({
         path: `${sysctls}/nf_conntrack_${name}`,
         value: seconds(ms),
         field,
+        atLeast: false,
       })),
-    ...(settings.tcpBeLiberal ? [{ path: beLiberalPath, value: 1, field: "tcpBeLiberal" }] : []),
+    ...(settings.tcpBeLiberal
+      ? [{ path: beLiberalPath, value: 1, field: "tcpBeLiberal", atLeast: false }]
+      : []),
   ];
+}
+
+/** The hash table only grows, as upstream does it: whoever made it larger had a reason. */
+function hashSize(max: number): Wanted {
+  const value = Math.trunc(max / perSlot);
+  return { path: hashSizePath, value, field: "maxPerCore", atLeast: true };
 }
 
 /** As sysctl(8) and people name it. */
@@ -92,14 +110,14 @@ function nameOf(path: string): string {
 
 /** @returns What is wrong, when it is not as wanted and cannot be made so. */
 async function ensure(
-  { path, value, field }: Wanted,
+  { path, value, field, atLeast }: Wanted,
   io: ConntrackIO,
   logger: Logger,
 ): Promise<string | undefined> {
   let current: string | undefined;
   try {
     current = (await io.read(path))?.trim();
-    if (current === String(value)) return undefined;
+    if (current === String(value) || (atLeast && Number(current) > value)) return undefined;
     if (current === undefined) {
       return `${nameOf(path)} is not there (conntrack.${field}): the kernel does not track connections yet`;
     }
@@ -113,22 +131,6 @@ async function ensure(
       field === "tcpBeLiberal" ? "" : `, or leave it alone with conntrack.${field}: ${none}`;
     return `${what} (${errorCode(error) ?? errorMessage(error)}): set it on the host${orNot}`;
   }
-}
-
-/** The hash table only grows, as upstream does it: whoever made it larger had a reason. */
-async function ensureHashSize(
-  max: number,
-  io: ConntrackIO,
-  logger: Logger,
-): Promise<string | undefined> {
-  const value = Math.trunc(max / perSlot);
-  try {
-    const current = Number((await io.read(hashSizePath))?.trim());
-    if (current >= value) return undefined;
-  } catch {
-    // What cannot be read is told by the attempt to write it.
-  }
-  return ensure({ path: hashSizePath, value, field: "maxPerCore" }, io, logger);
 }
 
 /**
@@ -148,7 +150,7 @@ export async function applyConntrackSettings(
     const trouble = await ensure(wanted, io, logger);
     if (trouble !== undefined) troubles.push(trouble);
     else if (wanted.field === "maxPerCore") {
-      const slots = await ensureHashSize(wanted.value, io, logger);
+      const slots = await ensure(hashSize(wanted.value), io, logger);
       if (slots !== undefined) troubles.push(slots);
     }
   }

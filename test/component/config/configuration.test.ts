@@ -267,6 +267,7 @@ describe("configurations that kubeadm writes", () => {
         ...conntrack,
         maxPerCore: 32_768,
         min: 131_072,
+        onlyRaiseMax: true,
         tcpEstablishedTimeoutMs: 86_400_000,
         tcpCloseWaitTimeoutMs: 3_600_000,
       },

@@ -54,6 +54,7 @@ describe("what KubeProxyConfiguration says about Services", () => {
       conntrack: {
         maxPerCore: 32_768,
         min: 131_072,
+        onlyRaiseMax: true,
         tcpEstablishedTimeoutMs: 86_400_000,
         tcpCloseWaitTimeoutMs: 3_600_000,
         tcpBeLiberal: false,
@@ -107,6 +108,7 @@ describe("what KubeProxyConfiguration says about Services", () => {
       conntrack: {
         maxPerCore: 1000,
         min: 5,
+        onlyRaiseMax: false,
         tcpEstablishedTimeoutMs: 0,
         tcpCloseWaitTimeoutMs: 10_000,
         tcpBeLiberal: true,

@@ -126,6 +126,22 @@ describe("settings of connection tracking", () => {
     assert.equal(await conntrackIsLiberal(io), true);
   });
 
+  test("a kernel that tracks more connections goes on, unless somebody said how many", async () => {
+    const more = { ...asBooted, [`${at}max`]: "262144\n", [hashsize]: "262144\n" };
+    const unsaid = kernel(more);
+    const said = kernel(more);
+    await applyConntrackSettings({ ...upstream, onlyRaiseMax: true }, unsaid.io, recorder().logger);
+    await applyConntrackSettings(upstream, said.io, recorder().logger);
+    assert.equal(
+      unsaid.written.some((line) => line.startsWith("max=")),
+      false,
+    );
+    assert.equal(said.written[0], "max=131072");
+    const fewer = kernel(asBooted);
+    await applyConntrackSettings({ ...upstream, onlyRaiseMax: true }, fewer.io, recorder().logger);
+    assert.equal(fewer.written[0], "max=131072");
+  });
+
   test("a larger hash table stays", async () => {
     const { io, written } = kernel({ ...asBooted, [hashsize]: "65536\n" });
     await applyConntrackSettings(upstream, io, recorder().logger);
