@@ -1,65 +1,137 @@
+import type { EventRecorder } from "../api/event-types.ts";
 import type { IPFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { deleteFlows, listUDPFlows, type StaleFlows, type UDPFlow } from "./conntrack.ts";
+import {
+  deleteFlows,
+  type FlowTarget,
+  listUDPFlows,
+  type StaleFlows,
+  type UDPFlow,
+} from "./conntrack.ts";
 import type { ProxyMetrics } from "./metrics.ts";
+import { nodeWarning } from "./node-event.ts";
 import { Wake } from "./wake.ts";
 
 /** Says of a UDP flow which flows like it must go; undefined when it is right, or none of ours. */
-export type FlowJudge = (flow: UDPFlow) => StaleFlows | undefined;
+export type FlowJudge = (
+  flow: UDPFlow,
+  wasFrontend: (target: FlowTarget) => boolean,
+) => StaleFlows | undefined;
+
+/** The kernel's table of flows, by a program. */
+export interface FlowTable {
+  readonly list: typeof listUDPFlows;
+  readonly delete: typeof deleteFlows;
+}
 
 export interface ConntrackReconcilerOptions {
   readonly judges: ReadonlyMap<IPFamily, FlowJudge>;
+  readonly nodeName: string;
+  readonly events: EventRecorder;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: ProxyMetrics;
+  /** Default: that of this machine. */
+  readonly table?: FlowTable;
 }
 
+/** What is to be looked at in one family. */
+interface Work {
+  /** Every flow. */
+  all: boolean;
+  /** Flows to these, by `ip port`. */
+  readonly touched: Map<string, FlowTarget>;
+}
+
+/** With more frontends than this one listing of all flows is cheaper than one for each. */
+const mostListings = 8;
 /** Different deletions gathered in one pass: bounds the memory; what is left is found by the next pass. */
 const deletionsPerPass = 500;
 const mostPasses = 40;
+/** Between two rounds: twice the duration of the last one, within these. */
+const gapMs = { least: 100, most: 10_000 };
+
+export const missingTool =
+  "conntrack is not installed, so UDP clients that keep sending from one port may keep sending to endpoints that are gone: run `apt-get install conntrack`";
 
 /**
- * Compares conntrack's UDP flows with the endpoints there are, after changes that nobody watched: those while the agent
- * was down, and those while our table was not there. Off the path of synchronisations, because a pass over a large
- * table takes seconds (kubernetes#129982).
+ * Deletes conntrack's UDP flows that go where no endpoint is any more: to frontends that a change touched, and all of
+ * them after changes that nobody watched (while the agent was down, or our rules were not there). Each flow is judged by
+ * the plan of the moment. Off the path of synchronisations, because a pass over a large table takes seconds
+ * (kubernetes#129982).
  */
 export class ConntrackReconciler {
   readonly #options: ConntrackReconcilerOptions;
+  readonly #table: FlowTable;
   readonly #wake = new Wake();
-  readonly #due = new Set<IPFamily>();
+  readonly #due = new Map<IPFamily, Work>();
+  #toldMissing = false;
 
   constructor(options: ConntrackReconcilerOptions) {
     this.#options = options;
+    this.#table = options.table ?? { list: listUDPFlows, delete: deleteFlows };
   }
 
-  /** Asks for a pass; returns at once. */
+  /** Asks for a look at all flows; returns at once. */
   request(family: IPFamily): void {
-    this.#due.add(family);
+    this.#work(family).all = true;
     this.#wake.set();
   }
 
-  /** Makes the passes that are asked for until `signal` aborts. A failed pass is reported and not repeated. */
+  /** Asks for a look at flows to these; returns at once. To be called when the change is in the kernel. */
+  touched(family: IPFamily, targets: readonly FlowTarget[]): void {
+    if (targets.length === 0) return;
+    const { touched } = this.#work(family);
+    for (const target of targets) touched.set(`${target.ip} ${target.port}`, target);
+    this.#wake.set();
+  }
+
+  #work(family: IPFamily): Work {
+    const known = this.#due.get(family);
+    const work = known ?? { all: false, touched: new Map() };
+    if (known === undefined) this.#due.set(family, work);
+    return work;
+  }
+
+  /** Does what is asked for until `signal` aborts. A failed pass is reported and not repeated. */
   async run(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
     while (!signal.aborted) {
       await this.#wake.wait(signal);
-      for (const family of this.#due) {
+      const startedAt = clock.monotonic();
+      for (const [family, work] of this.#due) {
         this.#due.delete(family);
         const judge = this.#options.judges.get(family);
-        if (judge !== undefined) await this.#reconcile(family, judge, signal);
+        if (judge !== undefined) await this.#reconcile(family, work, judge, signal);
       }
+      const tookMs = clock.monotonic() - startedAt;
+      await clock.sleep(Math.min(Math.max(2 * tookMs, gapMs.least), gapMs.most), signal);
     }
   }
 
-  async #reconcile(family: IPFamily, judge: FlowJudge, signal: AbortSignal): Promise<void> {
+  async #reconcile(
+    family: IPFamily,
+    work: Work,
+    judge: FlowJudge,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { clock, logger, metrics } = this.#options;
     const startedAt = clock.monotonic();
     let deleted = 0;
     try {
       for (let pass = 0; pass < mostPasses; pass += 1) {
-        const stale = await findStaleFlows(family, judge, signal);
-        deleted += (await deleteFlows([...stale.values()], signal)) ?? 0;
+        const stale = await this.#findStale(family, work, judge, signal);
+        const count =
+          stale === undefined || stale.size === 0
+            ? stale?.size
+            : await this.#table.delete([...stale.values()], signal);
+        if (stale === undefined || count === undefined) {
+          this.#reportMissing();
+          return;
+        }
+        deleted += count;
         if (stale.size < deletionsPerPass) break;
       }
     } catch (error) {
@@ -79,22 +151,35 @@ export class ConntrackReconciler {
       durationMs,
     });
   }
-}
 
-async function findStaleFlows(
-  family: IPFamily,
-  judge: FlowJudge,
-  signal: AbortSignal,
-): Promise<ReadonlyMap<string, StaleFlows>> {
-  const found = new Map<string, StaleFlows>();
-  await listUDPFlows(
-    family,
-    (flow) => {
+  /** @returns Undefined without the tool. */
+  async #findStale(
+    family: IPFamily,
+    { all, touched }: Work,
+    judge: FlowJudge,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, StaleFlows> | undefined> {
+    const found = new Map<string, StaleFlows>();
+    const was = ({ ip, port }: FlowTarget): boolean => touched.has(`${ip} ${port}`);
+    const onFlow = (flow: UDPFlow): void => {
       if (found.size >= deletionsPerPass) return;
-      const stale = judge(flow);
-      if (stale !== undefined) found.set(`${stale.vip} ${stale.port} ${stale.from}`, stale);
-    },
-    signal,
-  );
-  return found;
+      const stale = judge(flow, was);
+      if (stale === undefined) return;
+      const { vip, port, from } = stale;
+      found.set(`${vip} ${port} ${from?.ip} ${from?.port}`, stale);
+    };
+    const targets = all || touched.size > mostListings ? [undefined] : touched.values();
+    for (const target of targets) {
+      if (!(await this.#table.list({ family, target }, onFlow, signal))) return undefined;
+    }
+    return found;
+  }
+
+  #reportMissing(): void {
+    if (this.#toldMissing) return;
+    this.#toldMissing = true;
+    const { nodeName: name, logger, events } = this.#options;
+    logger.log("warn", "UDP flows cannot be deleted", { remedy: missingTool });
+    nodeWarning(events, name, "ConntrackMissing", missingTool);
+  }
 }

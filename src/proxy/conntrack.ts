@@ -5,77 +5,52 @@ import type { IPFamily } from "../lib/cidr.ts";
 import { ExecError, errorCode } from "../lib/errors.ts";
 import { execResult, spawnStreaming } from "../lib/exec.ts";
 import type { Frontend, PlannedPort } from "./plan.ts";
+import type { Backend } from "./types.ts";
 
-/** Flows to forget: datagrams from a client to a frontend that conntrack still sends to `from`. */
+/** Flows to forget: datagrams from clients to an address and port. */
 export interface StaleFlows {
   readonly family: IPFamily;
-  /** Undefined for a node port: any address of the node. */
-  readonly vip: string | undefined;
+  readonly vip: string;
   readonly port: number;
-  /** Where the answers come from; the frontend's own address for flows that were never translated. */
-  readonly from: string;
+  /**
+   * Who answers; the destination itself for flows that were never translated. Undefined: whoever does, because nobody
+   * may.
+   */
+  readonly from: Backend | undefined;
 }
 
-function forwards(frontend: Frontend): boolean {
-  return frontend.verdict !== "reject" && frontend.verdict !== "drop";
-}
+/** Where datagrams are sent to; an empty address is a node port, on every address of the node. */
+export type FlowTarget = Pick<Frontend, "ip" | "port">;
 
-/** Where flows may be. An endpoint that was not chosen any more but still serves keeps its flows. */
-function backends(plan: PlannedPort | undefined): ReadonlySet<string> {
-  return new Set(plan?.serving.map(({ ip }) => ip));
+/** Whether new flows to a frontend go to some backend. */
+export function forwards({ verdict }: Pick<Frontend, "verdict">): boolean {
+  return verdict !== "reject" && verdict !== "drop";
 }
 
 /**
- * The UDP flows that a change of one port makes wrong. Without their removal a client that keeps sending from one port
- * keeps sending to where its first datagram went. TCP flows are left alone: they end by themselves.
+ * Frontends of which a change of their port may have made UDP flows wrong: a client that keeps sending from one port
+ * keeps sending to where its first datagram went, whatever the rules say by now. Other protocols have none: their
+ * connections end by themselves.
  */
-export function staleFlows(
-  family: IPFamily,
+export function touchedFrontends(
   before: PlannedPort | undefined,
   after: PlannedPort | undefined,
-): readonly StaleFlows[] {
-  const protocol = before?.protocol ?? after?.protocol;
-  if (protocol !== "udp") return [];
-  return [...toGoneBackends(family, before, after), ...neverTranslated(family, before, after)];
+): readonly FlowTarget[] {
+  if ((before ?? after)?.protocol !== "udp") return [];
+  const kept = new Set(after?.serving.map(nameOf));
+  const lost = before?.serving.some((backend) => !kept.has(nameOf(backend))) === true;
+  const then = new Map(before?.frontends.map((frontend) => [nameOf(frontend), forwards(frontend)]));
+  const now = new Map(after?.frontends.map((frontend) => [nameOf(frontend), forwards(frontend)]));
+  const gone = (before?.frontends ?? []).filter((frontend) => !now.has(nameOf(frontend)));
+  // One that forwards from now on may have flows of before, to itself; one that does not any more, flows to backends.
+  const changed = (after?.frontends ?? []).filter(
+    (frontend) => (then.get(nameOf(frontend)) ?? false) !== forwards(frontend) || lost,
+  );
+  return [...gone, ...changed].map(({ ip, port }) => ({ ip, port }));
 }
 
-function sameFrontend(plan: PlannedPort | undefined, { ip, port }: Frontend): Frontend | undefined {
-  return plan?.frontends.find((other) => other.ip === ip && other.port === port);
-}
-
-function flowsOf(family: IPFamily, { ip, port }: Frontend, from: string): StaleFlows {
-  return { family, vip: ip === "" ? undefined : ip, port, from };
-}
-
-/** A frontend that is gone has no right flows; one that stays has wrong ones to backends that are gone. */
-function toGoneBackends(
-  family: IPFamily,
-  before: PlannedPort | undefined,
-  after: PlannedPort | undefined,
-): readonly StaleFlows[] {
-  const kept = backends(after);
-  return (before?.frontends ?? [])
-    .filter(forwards)
-    .flatMap((frontend) =>
-      [...backends(before)]
-        .filter((from) => sameFrontend(after, frontend) === undefined || !kept.has(from))
-        .map((from) => flowsOf(family, frontend, from)),
-    );
-}
-
-/** Datagrams that came before there was a backend were tracked with the address they were sent to. */
-function neverTranslated(
-  family: IPFamily,
-  before: PlannedPort | undefined,
-  after: PlannedPort | undefined,
-): readonly StaleFlows[] {
-  return (after?.frontends ?? [])
-    .filter((frontend) => frontend.ip !== "" && forwards(frontend))
-    .filter((frontend) => {
-      const was = sameFrontend(before, frontend);
-      return was === undefined || !forwards(was);
-    })
-    .map((frontend) => flowsOf(family, frontend, frontend.ip));
+function nameOf({ ip, port }: Backend): string {
+  return `${ip} ${port}`;
 }
 
 /** A UDP flow as conntrack knows it, as far as it says where it goes. */
@@ -100,19 +75,28 @@ export function parseFlow(line: string): UDPFlow | undefined {
   return { destination: to, port: Number(port), from, fromPort: Number(fromPort) };
 }
 
+function familyArgs(family: IPFamily): readonly string[] {
+  return ["-p", "udp", "-f", family === "IPv4" ? "ipv4" : "ipv6"];
+}
+
+function targetArgs({ ip, port }: FlowTarget): readonly string[] {
+  return [...(ip === "" ? [] : ["--orig-dst", ip]), "--dport", String(port)];
+}
+
 /**
  * Lists the UDP flows of one family line by line: the table may have a million entries and is never held.
  *
- * Without the tool there are none.
- *
+ * @param target Lists those alone that are sent there; default all.
+ * @returns False when there is no `conntrack` on this machine.
  * @throws {ExecError} the tool failed; `AbortError`.
  */
 export async function listUDPFlows(
-  family: IPFamily,
+  { family, target }: { readonly family: IPFamily; readonly target?: FlowTarget | undefined },
   onFlow: (flow: UDPFlow) => void,
   signal: AbortSignal,
-): Promise<void> {
-  const argv = ["conntrack", "-L", "-p", "udp", "-f", family === "IPv4" ? "ipv4" : "ipv6"] as const;
+): Promise<boolean> {
+  const filter = target === undefined ? [] : targetArgs(target);
+  const argv = ["conntrack", "-L", ...familyArgs(family), ...filter] as const;
   const child = spawnStreaming(argv, { signal, dieWithParent: true });
   const closed = once(child, "close");
   let stderr = "";
@@ -125,41 +109,50 @@ export async function listUDPFlows(
   signal.throwIfAborted();
   const { exitCode } = child;
   // 127: setpriv found no such program.
-  if (exitCode !== 0 && exitCode !== 127) throw new ExecError(argv, exitCode ?? undefined, stderr);
+  if (exitCode === 127) return false;
+  if (exitCode !== 0) throw new ExecError(argv, exitCode ?? undefined, stderr);
+  return true;
+}
+
+function deletion({ family, vip, port, from }: StaleFlows): readonly string[] {
+  const answers =
+    from === undefined ? [] : ["--reply-src", from.ip, "--reply-port-src", String(from.port)];
+  return ["-D", ...familyArgs(family), ...targetArgs({ ip: vip, port }), ...answers];
 }
 
 /**
- * Deletes flows with the `conntrack` tool. Without the tool nothing happens.
+ * Deletes flows with the `conntrack` tool: of one kind by one run, of more by a script for one run, because each looks
+ * through the kernel's table and only the start of a program can be saved. Versions before 1.4.7 take no scripts.
  *
  * @returns How many there were; undefined when there is no such tool.
+ * @throws `AbortError`.
  */
 export async function deleteFlows(
   flows: readonly StaleFlows[],
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  let deleted = 0;
-  for (const { family, vip, port, from } of flows) {
-    const argv: [string, ...string[]] = [
-      "conntrack",
-      "-D",
-      "-p",
-      "udp",
-      "-f",
-      family === "IPv4" ? "ipv4" : "ipv6",
-      ...(vip === undefined ? [] : ["--orig-dst", vip]),
-      "--dport",
-      String(port),
-      "--reply-src",
-      from,
-    ];
-    try {
-      // Exit code 1 means that there was no such flow. The count stands on stderr, one flow per line on stdout.
-      const { stderr } = await execResult(argv, { signal });
-      deleted += Number(/(\d+) flow entries have been deleted/.exec(stderr)?.[1] ?? 0);
-    } catch (error) {
-      if (errorCode(error) === "ENOENT") return undefined;
-      throw error;
+  const commands = flows.map(deletion);
+  try {
+    if (commands.length > 1) {
+      const script = commands.map((words) => `${words.join(" ")}\n`).join("");
+      const argv = ["conntrack", "-R", "-"] as const;
+      const { exitCode, stdout } = await execResult(argv, { stdin: script, signal });
+      // 2: it does not know the option. 1 means as below.
+      if (exitCode !== 2) return countFlows(stdout);
     }
+    let deleted = 0;
+    for (const words of commands) {
+      // Exit code 1 means that there was no such flow.
+      deleted += countFlows((await execResult(["conntrack", ...words], { signal })).stdout);
+    }
+    return deleted;
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
   }
-  return deleted;
+}
+
+/** The tool prints a line for each flow that it deleted. */
+function countFlows(stdout: string): number {
+  return stdout.split("\n").filter((line) => parseFlow(line) !== undefined).length;
 }

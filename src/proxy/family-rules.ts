@@ -8,7 +8,7 @@ import type {
   RuleBackend,
   RulesContext,
 } from "./backend.ts";
-import { type StaleFlows, staleFlows, type UDPFlow } from "./conntrack.ts";
+import { type FlowTarget, type StaleFlows, touchedFrontends, type UDPFlow } from "./conntrack.ts";
 import { judgeFlow } from "./flow-judge.ts";
 import type { ServiceView } from "./parse.ts";
 import { type PlannedPort, planPort } from "./plan.ts";
@@ -28,7 +28,7 @@ export class FamilyRules {
   readonly #externalIPs: boolean;
   /** UDP ports by `ip port`, node ports under an empty address: what conntrack's flows are compared with. */
   readonly #udpFrontends = new Map<string, PlannedPort>();
-  #stale: StaleFlows[] = [];
+  readonly #touched = new Map<string, FlowTarget>();
 
   /** @param options.context What `backend` was made with. */
   constructor(options: {
@@ -77,7 +77,9 @@ export class FamilyRules {
   #set(key: string, plan: PlannedPort | undefined): void {
     const previous = this.#planned.get(key);
     if (plan !== undefined && previous !== undefined && samePlan(previous, plan)) return;
-    this.#stale.push(...staleFlows(this.#family, previous, plan));
+    for (const target of touchedFrontends(previous, plan)) {
+      this.#touched.set(`${target.ip} ${target.port}`, target);
+    }
     this.#indexUDP(previous, plan);
     if (plan === undefined) {
       this.#planned.delete(key);
@@ -119,8 +121,16 @@ export class FamilyRules {
     if (replan) for (const [key, plan] of this.#planned) this.#backend.set(key, plan);
   }
 
-  /** Whether a UDP flow goes where the plan says. Answers for the plan of the moment. */
-  judge(flow: UDPFlow, isNodePortIP: (ip: string) => boolean): StaleFlows | undefined {
+  /**
+   * Whether a UDP flow goes where the plan says. Answers for the plan of the moment.
+   *
+   * @param wasFrontend Whether a Service had an address and port a moment ago; default: none had.
+   */
+  judge(
+    flow: UDPFlow,
+    isNodePortIP: (ip: string) => boolean,
+    wasFrontend: (target: FlowTarget) => boolean = () => false,
+  ): StaleFlows | undefined {
     return judgeFlow(flow, {
       family: this.#family,
       frontends: this.#udpFrontends,
@@ -128,6 +138,7 @@ export class FamilyRules {
         this.#backend.isClusterIP(ip) ||
         this.#context.serviceCIDRs.some((cidr) => cidrContains(parseCidr(cidr), ip)),
       isNodePortIP,
+      wasFrontend,
     });
   }
 
@@ -182,11 +193,11 @@ export class FamilyRules {
     return this.#backend.sync(signal);
   }
 
-  /** Flows that were made wrong by changes which are in the kernel by now; each is returned once. */
-  takeStaleFlows(): readonly StaleFlows[] {
-    const stale = this.#stale;
-    this.#stale = [];
-    return stale;
+  /** Frontends of which changes that are in the kernel by now may have made UDP flows wrong; each is returned once. */
+  takeTouched(): readonly FlowTarget[] {
+    const touched = [...this.#touched.values()];
+    this.#touched.clear();
+    return touched;
   }
 
   render(): string {

@@ -1,5 +1,5 @@
 import type { IPFamily } from "../lib/cidr.ts";
-import type { StaleFlows, UDPFlow } from "./conntrack.ts";
+import { type FlowTarget, forwards, type StaleFlows, type UDPFlow } from "./conntrack.ts";
 import type { PlannedPort } from "./plan.ts";
 
 /** What the verdict on a flow depends on. */
@@ -11,6 +11,8 @@ export interface FlowContext {
   readonly isServiceIP: (ip: string) => boolean;
   /** Whether node ports answer on an address. */
   readonly isNodePortIP: (ip: string) => boolean;
+  /** Whether a frontend was there a moment ago. */
+  readonly wasFrontend?: (target: FlowTarget) => boolean;
 }
 
 /**
@@ -18,30 +20,39 @@ export interface FlowContext {
  * cluster IP, no address of a Service and no node port on an address of this node.
  */
 export function judgeFlow(flow: UDPFlow, context: FlowContext): StaleFlows | undefined {
-  const { family, frontends } = context;
-  const { destination, port, from } = flow;
+  const { frontends, isNodePortIP, isServiceIP, wasFrontend = () => false } = context;
+  const { destination, port } = flow;
   const addressed = frontends.get(`${destination} ${port}`);
-  if (addressed !== undefined) {
-    const vip = destination;
-    return isRight(flow, addressed, vip) ? undefined : { family, vip, port, from };
+  if (addressed !== undefined) return judgeBy(flow, addressed, destination, context);
+  if (isServiceIP(destination) || wasFrontend({ ip: destination, port })) {
+    return unlessUntranslated(flow, context);
   }
-  if (context.isServiceIP(destination)) {
-    // No such port any more. What was never translated is being refused, which is right.
-    return from === destination ? undefined : { family, vip: destination, port, from };
-  }
+  if (!isNodePortIP(destination)) return undefined;
   const nodePort = frontends.get(` ${port}`);
-  if (nodePort === undefined || from === destination || !context.isNodePortIP(destination)) {
-    return undefined;
-  }
-  return isRight(flow, nodePort, "") ? undefined : { family, vip: destination, port, from };
+  if (nodePort !== undefined) return judgeBy(flow, nodePort, "", context);
+  return wasFrontend({ ip: "", port }) ? unlessUntranslated(flow, context) : undefined;
 }
 
-function isRight(flow: UDPFlow, plan: PlannedPort, vip: string): boolean {
-  const frontend = plan.frontends.find(({ ip, port }) => ip === vip && port === flow.port);
-  if (frontend === undefined) return true;
-  const forwards = frontend.verdict !== "reject" && frontend.verdict !== "drop";
-  if (flow.from === flow.destination) return !forwards;
-  return (
-    forwards && plan.serving.some(({ ip, port }) => ip === flow.from && port === flow.fromPort)
-  );
+/** No such port any more. What was never translated is being refused, which is right. */
+function unlessUntranslated(
+  { destination: vip, port, from }: UDPFlow,
+  { family }: FlowContext,
+): StaleFlows | undefined {
+  return from === vip ? undefined : { family, vip, port, from: undefined };
+}
+
+function judgeBy(
+  { destination, port, from, fromPort }: UDPFlow,
+  plan: PlannedPort,
+  vip: string,
+  { family }: FlowContext,
+): StaleFlows | undefined {
+  const frontend = plan.frontends.find((one) => one.ip === vip && one.port === port);
+  if (frontend === undefined) return undefined;
+  const forwarding = forwards(frontend);
+  if (from === destination && !forwarding) return undefined;
+  const serves = plan.serving.some(({ ip, port }) => ip === from && port === fromPort);
+  if (forwarding && serves) return undefined;
+  const flows = { family, vip: destination, port };
+  return { ...flows, from: forwarding ? { ip: from, port: fromPort } : undefined };
 }

@@ -41,3 +41,18 @@ export class Wake {
     this.#set = false;
   }
 }
+
+/** What `promise` resolves to, unless `signal` aborts first. */
+export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = (): void => {
+    reject(new DOMException("The operation was aborted", "AbortError"));
+  };
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}

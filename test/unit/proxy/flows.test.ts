@@ -3,11 +3,18 @@ import { describe, it } from "node:test";
 
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import { parseFlow, type UDPFlow } from "../../../src/proxy/conntrack.ts";
+import {
+  parseFlow,
+  type StaleFlows,
+  touchedFrontends,
+  type UDPFlow,
+} from "../../../src/proxy/conntrack.ts";
 import type { RulesContext } from "../../../src/proxy/backend.ts";
 import { FamilyRules } from "../../../src/proxy/family-rules.ts";
 import { NftBackend } from "../../../src/proxy/nftables/backend.ts";
 import { parseService, parseSlice } from "../../../src/proxy/parse.ts";
+import type { PlannedPort } from "../../../src/proxy/plan.ts";
+import type { FlowTarget } from "../../../src/proxy/conntrack.ts";
 import { SliceIndex } from "../../../src/proxy/slice-index.ts";
 
 const node = { name: "here", zone: "", ips: ["192.0.2.1"] };
@@ -80,10 +87,12 @@ describe("the verdict on a UDP flow", () => {
   service("empty", "172.30.0.2", 30_054);
   rules.setServiceCIDRs(["172.30.0.0/16", "172.30.7.0/24", "fd00::/64"]);
 
-  const stale = (destination: string, port: number, from: string, fromPort = 8080): boolean => {
-    const flow: UDPFlow = { destination, port, from, fromPort };
-    return rules.judge(flow, (ip) => ip === "192.0.2.1") !== undefined;
-  };
+  const judged = (
+    flow: UDPFlow,
+    wasFrontend?: (target: FlowTarget) => boolean,
+  ): StaleFlows | undefined => rules.judge(flow, (ip) => ip === "192.0.2.1", wasFrontend);
+  const stale = (destination: string, port: number, from: string, fromPort = 8080): boolean =>
+    judged({ destination, port, from, fromPort }) !== undefined;
   const cases: readonly [string, boolean, boolean][] = [
     ["to a ready endpoint", stale("172.30.0.1", 53, "10.244.0.2"), false],
     ["to one that still serves while it ends", stale("172.30.0.1", 53, "10.244.0.3"), false],
@@ -108,6 +117,12 @@ describe("the verdict on a UDP flow", () => {
     ["to a Service that is gone", stale("172.30.9.9", 53, "10.244.0.2"), true],
     ["to a node port, right", stale("192.0.2.1", 30_053, "10.244.0.2"), false],
     ["to a node port, endpoint gone", stale("192.0.2.1", 30_053, "10.244.0.9"), true],
+    ["to a node port, of before it was one", stale("192.0.2.1", 30_053, "192.0.2.1", 30_053), true],
+    [
+      "to a node port that refuses, of before it was one",
+      stale("192.0.2.1", 30_054, "192.0.2.1", 30_054),
+      false,
+    ],
     [
       "to a stranger with the number of a node port",
       stale("198.51.100.1", 30_053, "198.51.100.1", 30_053),
@@ -126,9 +141,94 @@ describe("the verdict on a UDP flow", () => {
     });
   }
 
+  it("says who answers, where somebody else may; where nobody may, all must go", () => {
+    const flow = { destination: "172.30.0.1", port: 53, from: "10.244.0.9", fromPort: 8080 };
+    const kind = { family: "IPv4", vip: "172.30.0.1", port: 53 };
+    assert.deepEqual(judged(flow), { ...kind, from: { ip: "10.244.0.9", port: 8080 } });
+    assert.deepEqual(judged({ ...flow, destination: "172.30.0.2" }), {
+      ...kind,
+      vip: "172.30.0.2",
+      from: undefined,
+    });
+  });
+
+  it("an address or node port that a Service had is known by who was told of it", () => {
+    const external = { destination: "198.51.100.7", port: 53, from: "10.244.0.2", fromPort: 8080 };
+    const nodePort = { ...external, destination: "192.0.2.1", port: 30_099 };
+    assert.equal(judged(external), undefined);
+    assert.equal(judged(nodePort), undefined);
+    const was = ({ ip, port }: FlowTarget): boolean =>
+      ["198.51.100.7 53", " 30099"].includes(`${ip} ${port}`);
+    assert.equal(judged(external, was)?.vip, "198.51.100.7");
+    assert.equal(judged(nodePort, was)?.vip, "192.0.2.1");
+    assert.equal(judged({ ...nodePort, from: "192.0.2.1" }, was), undefined);
+    assert.equal(judged({ ...nodePort, destination: "192.0.2.9" }, was), undefined);
+  });
+
   it("networks inside others and of the other family make no rule", () => {
     const text = rules.render();
     assert.match(text, /ip daddr 172\.30\.0\.0\/16 fib daddr type != local goto rej/);
     assert.doesNotMatch(text, /172\.30\.7\.0|fd00/);
   });
+});
+
+describe("frontends that a change touches", () => {
+  const plan = (
+    serving: readonly string[],
+    verdict: "cluster" | "reject" = serving.length > 0 ? "cluster" : "reject",
+    nodePort = 30_053,
+  ): PlannedPort => ({
+    key: "ns/dns:/udp",
+    service: "ns/dns",
+    protocol: "udp",
+    clusterIP: "172.30.0.1",
+    rank: "",
+    frontends: [
+      { ip: "172.30.0.1", port: 53, verdict, restricted: false },
+      { ip: "", port: nodePort, verdict, restricted: false },
+    ],
+    cluster: [],
+    local: [],
+    serving: serving.map((name) => {
+      const [ip = "", port = ""] = name.split(":");
+      return { ip, port: Number(port) };
+    }),
+    hairpin: [],
+    affinitySeconds: 0,
+    sourceRanges: [],
+  });
+  const [one, other] = ["10.244.0.2:8080", "10.244.0.3:8080"];
+  const touched = (before: PlannedPort | undefined, after: PlannedPort | undefined): string =>
+    touchedFrontends(before, after)
+      .map(({ ip, port }) => `${ip}:${port}`)
+      .join(" ");
+  const both = "172.30.0.1:53 :30053";
+  const cases: readonly [string, PlannedPort | undefined, PlannedPort | undefined, string][] = [
+    ["all, when a backend is gone", plan([one, other]), plan([other]), both],
+    ["all, when the last one is gone: nobody sends to it any more", plan([one]), plan([]), both],
+    ["all, when the port of a backend changes", plan([one]), plan(["10.244.0.2:9090"]), both],
+    ["all, when the first backend appears", plan([]), plan([one]), both],
+    ["all, when backends stay and none may be used", plan([one]), plan([one], "reject"), both],
+    ["none, when a backend is added", plan([one]), plan([one, other]), ""],
+    ["all of a Service that is new", undefined, plan([one]), both],
+    ["none of one that is new and refuses", undefined, plan([]), ""],
+    ["all of a Service that is gone", plan([one]), undefined, both],
+    [
+      "a node port that is another one, the old and the new",
+      plan([one]),
+      plan([one], "cluster", 30_054),
+      ":30053 :30054",
+    ],
+    [
+      "none of a Service of TCP",
+      { ...plan([one]), protocol: "tcp" },
+      { ...plan([]), protocol: "tcp" },
+      "",
+    ],
+  ];
+  for (const [name, before, after, expected] of cases) {
+    it(`are ${name}`, () => {
+      assert.equal(touched(before, after), expected);
+    });
+  }
 });

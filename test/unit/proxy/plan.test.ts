@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
 import { categorizeEndpoints } from "../../../src/proxy/categorize.ts";
-import { staleFlows } from "../../../src/proxy/conntrack.ts";
 import { healthAnswer } from "../../../src/proxy/health.ts";
 import { parseService, parseSlice } from "../../../src/proxy/parse.ts";
 import { planPort } from "../../../src/proxy/plan.ts";
@@ -203,34 +202,6 @@ describe("endpoints of several slices", () => {
         [true],
       );
     }
-  });
-});
-
-describe("UDP flows to forget", () => {
-  const plan = (...endpoints: Endpoint[]) => planPort(port({ type: "NodePort" }), endpoints, here);
-
-  it("are those to a backend that is gone, on every frontend", () => {
-    const stale = staleFlows("IPv4", plan(endpoint(2), endpoint(3)), plan(endpoint(3)));
-    assert.deepEqual(
-      stale.map(({ vip, port, from }) => [vip, port, from]),
-      [
-        ["172.30.0.1", 53, "10.244.0.2"],
-        [undefined, 30_053, "10.244.0.2"],
-      ],
-    );
-  });
-  it("include the last backend: scaling to zero must not leave a one-way sender behind", () => {
-    assert.equal(staleFlows("IPv4", plan(endpoint(2)), plan()).length, 2);
-  });
-  it("are the untranslated ones when the first backend appears", () => {
-    const stale = staleFlows("IPv4", plan(), plan(endpoint(2)));
-    assert.deepEqual(
-      stale.map(({ vip, from }) => [vip, from]),
-      [["172.30.0.1", "172.30.0.1"]],
-    );
-  });
-  it("are none when a backend is only added", () => {
-    assert.deepEqual(staleFlows("IPv4", plan(endpoint(2)), plan(endpoint(2), endpoint(3))), []);
   });
 });
 

@@ -1,0 +1,110 @@
+import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { outputIfThere, runIfThere } from "./tool.ts";
+
+/** The device that kube-proxy's mode ipvs gives the addresses of all Services. */
+const device = "kube-ipvs0";
+const nodePortSets = /^KUBE-NODE-PORT-/;
+
+/** A virtual server of the kernel's IPVS, as `ipvsadm -Sn` writes it. */
+export interface VirtualServer {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly address: string;
+  readonly port: number;
+  /** How to delete it: an argument list of ipvsadm. */
+  readonly deletion: readonly string[];
+}
+
+/** Virtual servers in a listing of `ipvsadm -Sn`. */
+export function parseVirtualServers(text: string): readonly VirtualServer[] {
+  return text.split("\n").flatMap((line) => {
+    const [, option, address = "", port = ""] =
+      /^-A (-t|-u|--sctp-service) \[?([0-9a-fA-F.:]+?)\]?:(\d+)(?: |$)/.exec(line) ?? [];
+    if (option === undefined) return [];
+    const protocol = option === "-t" ? "tcp" : option === "-u" ? "udp" : "sctp";
+    const where = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+    return [{ protocol, address, port: Number(port), deletion: ["-D", option, where] }];
+  });
+}
+
+/** Node ports in a listing of one set (`ipset save`), as `protocol port`. */
+export function parseNodePorts(text: string): ReadonlySet<string> {
+  const found = new Set<string>();
+  for (const line of text.split("\n")) {
+    const [, set = "", member = ""] = /^add (\S+) (\S+)/.exec(line) ?? [];
+    if (!nodePortSets.test(set)) continue;
+    const [, named = "", port = ""] = /(?:^|,)(?:(tcp|udp|sctp):)?(\d+)$/.exec(member) ?? [];
+    const protocol = named === "" ? set.split("-").at(-1)?.toLowerCase() : named;
+    if (port !== "" && protocol !== undefined) found.add(`${protocol} ${port}`);
+  }
+  return found;
+}
+
+/**
+ * The virtual servers that kube-proxy made: those of the addresses on its device, and those of its node ports. All
+ * others are somebody else's, such as keepalived's.
+ */
+export function kubeProxyServers(
+  servers: readonly VirtualServer[],
+  addresses: ReadonlySet<string>,
+  nodePorts: ReadonlySet<string>,
+): readonly VirtualServer[] {
+  return servers.filter(
+    ({ address, port, protocol }) => addresses.has(address) || nodePorts.has(`${protocol} ${port}`),
+  );
+}
+
+async function deviceAddresses(signal: AbortSignal): Promise<ReadonlySet<string> | undefined> {
+  const result = await runIfThere(["ip", "-o", "address", "show", "dev", device], { signal });
+  if (result === undefined || result.exitCode !== 0) return undefined;
+  return new Set([...result.stdout.matchAll(/ inet6? ([0-9a-fA-F.:]+)/g)].map(([, ip = ""]) => ip));
+}
+
+/** What kube-proxy's mode ipvs left: found, and how to remove it, each by its own tool. */
+export interface IpvsFindings {
+  readonly addresses: ReadonlySet<string> | undefined;
+  readonly sets: readonly string[];
+  readonly servers: readonly VirtualServer[];
+}
+
+/** @throws `AbortError`. A tool that is not there, or fails, has found nothing. */
+export async function findIpvs(signal: AbortSignal): Promise<IpvsFindings> {
+  const addresses = await deviceAddresses(signal);
+  const saved = (await runIfThere(["ipset", "save"], { signal }))?.stdout ?? "";
+  const sets = [...saved.matchAll(/^create (KUBE-\S+)/gm)].map(([, name = ""]) => name);
+  if (addresses === undefined && sets.length === 0) return { addresses, sets, servers: [] };
+  const listed = (await runIfThere(["ipvsadm", "-Sn"], { signal }))?.stdout ?? "";
+  const servers = kubeProxyServers(
+    parseVirtualServers(listed),
+    addresses ?? new Set(),
+    parseNodePorts(saved),
+  );
+  return { addresses, sets, servers };
+}
+
+/**
+ * Removes what {@link findIpvs} found; no rule may name the sets any more. The virtual servers go first: by the device
+ * they are known.
+ *
+ * @returns One sentence for what could not be removed.
+ * @throws `AbortError`.
+ */
+export async function removeIpvs(
+  { addresses, servers, sets }: IpvsFindings,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const failures: string[] = [];
+  const attempt = async (argv: readonly [string, ...string[]]): Promise<void> => {
+    try {
+      await outputIfThere(argv, { signal });
+    } catch (error) {
+      if (isAbort(error)) throw error;
+      failures.push(errorMessage(error));
+    }
+  };
+  for (const { deletion } of servers) await attempt(["ipvsadm", ...deletion]);
+  if (failures.length > 0) return failures;
+  // Lists of sets come after what is in them, so the last one goes first.
+  for (const name of sets.toReversed()) await attempt(["ipset", "destroy", name]);
+  if (addresses !== undefined) await attempt(["ip", "link", "delete", device]);
+  return failures;
+}
