@@ -1,3 +1,4 @@
+import { networkInterfaces } from "node:os";
 import { createInterface } from "node:readline";
 
 import { jitteredBackoffMs } from "../lib/backoff.ts";
@@ -21,6 +22,11 @@ async function listAddresses(signal: AbortSignal): Promise<readonly string[]> {
   return parseAddressListing(await exec(["ip", "-o", "address", "show"], { signal }));
 }
 
+function addressesInUse(): readonly string[] {
+  const all = Object.values(networkInterfaces()).flatMap((infos) => infos ?? []);
+  return [...new Set(all.map(({ address }) => address))].toSorted();
+}
+
 const restart = { baseMs: 1000, maxMs: 60_000 };
 
 export interface AddressWatchOptions {
@@ -30,6 +36,8 @@ export interface AddressWatchOptions {
   readonly random: () => number;
   /** Lists all addresses; another one in tests. */
   readonly list?: (signal: AbortSignal) => Promise<readonly string[]>;
+  /** What is known when that fails at the start; another one in tests. */
+  readonly fallback?: () => readonly string[];
   /** Prints a line for each change; another one in tests. */
   readonly monitor?: readonly [string, ...string[]];
 }
@@ -40,6 +48,7 @@ export class AddressWatch {
   readonly #logger: Logger;
   readonly #random: () => number;
   readonly #list: (signal: AbortSignal) => Promise<readonly string[]>;
+  readonly #fallback: () => readonly string[];
   readonly #monitor: readonly [string, ...string[]];
   readonly #listeners = new Set<(addresses: readonly string[]) => void>();
   readonly #known = Promise.withResolvers<void>();
@@ -53,6 +62,7 @@ export class AddressWatch {
     this.#logger = options.logger;
     this.#random = options.random;
     this.#list = options.list ?? listAddresses;
+    this.#fallback = options.fallback ?? addressesInUse;
     this.#monitor = options.monitor ?? ["ip", "-o", "monitor", "address"];
   }
 
@@ -142,6 +152,8 @@ export class AddressWatch {
         this.#logger.log("warn", "addresses of this machine cannot be read", {
           error: errorMessage(error),
         });
+        // Better than none, though those of interfaces that are down are not among them.
+        if (this.#told === undefined) this.#tell(this.#fallback());
       }
       this.#known.resolve();
     }

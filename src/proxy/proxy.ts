@@ -188,7 +188,6 @@ class Proxier implements ServiceProxy {
       this.#node.run(all),
       this.#networks.run(all),
       this.#addresses.run(all),
-      this.#setConntrack(all),
       conntrack.run(all),
       this.#runServers(all),
       this.#keepRules(chosen, all),
@@ -332,6 +331,8 @@ class Proxier implements ServiceProxy {
     const { findOtherProxy: probe = findOtherProxy } = this.#options;
     const alone = (): Promise<void> =>
       whenAlone(probe, (where) => this.#tellOtherProxy(where, mode), this.#clock, signal);
+    // Before any rule: whether packets out of window are dropped depends on it.
+    await this.#setConntrack(signal);
     await this.#feed.whenSynced(signal);
     // A restart would otherwise take the rules of unallocated ClusterIPs away and put them back a moment later.
     await Promise.all([
