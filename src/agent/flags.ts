@@ -64,6 +64,19 @@ export interface ServiceFlags {
   readonly logFormat: LogFormat;
 }
 
+export interface TraceFlags {
+  /** `node`, an address, or a pod's name, with its namespace in front or without. */
+  readonly from: string;
+  /** `ADDRESS:PORT`, or with `/udp` or `/sctp` behind it. */
+  readonly to: string;
+  readonly namespace?: string;
+  readonly kubeconfig?: string;
+  readonly stateDir: string;
+  readonly output: "text" | "json";
+  readonly logLevel: Level;
+  readonly logFormat: LogFormat;
+}
+
 export interface DownFlags extends Omit<NodeFlags, "dockerSocket"> {
   /** Default: the one that the agent used last. */
   readonly dockerSocket?: string;

@@ -12,6 +12,7 @@ import type {
   ServiceFlags,
   TokenCreateFlags,
   TokenFlags,
+  TraceFlags,
   UpFlags,
 } from "./flags.ts";
 import {
@@ -296,6 +297,27 @@ program
   .action(async (name: string, options: ServiceFlags) => {
     const { explain } = await import("./commands/service.ts");
     process.exitCode = await explain(name, options, stderrLogger(options), shutdownSignal());
+  });
+
+program
+  .command("trace")
+  .description(
+    "where a packet ends: sends it through the rules that this node's kernel has, without sending one; exit code 0 = delivered, 1 = not, 2 = cannot tell",
+  )
+  .requiredOption("--from <sender>", "a pod (NAME or NAMESPACE/NAME), an address, or node")
+  .requiredOption("--to <address>", "ADDRESS:PORT, or ADDRESS:PORT/udp, or ADDRESS:PORT/sctp")
+  .option("-n, --namespace <name>", "where the pod is (default: the kubeconfig's)")
+  .option(
+    "--kubeconfig <file>",
+    "credentials to find the pod with (default: kubectl's, the administrator's)",
+  )
+  .option("--state-dir <path>", "state directory of `remora up`", "/var/lib/remora")
+  .addOption(new Option("-o, --output <format>", "how").choices(["text", "json"]).default("text"))
+  .addOption(logLevel("warn"))
+  .addOption(logFormat("text"))
+  .action(async (options: TraceFlags) => {
+    const { trace } = await import("./commands/trace.ts");
+    process.exitCode = await trace(options, stderrLogger(options), shutdownSignal());
   });
 
 program.parseAsync().catch(fail);

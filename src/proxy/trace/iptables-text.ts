@@ -187,6 +187,29 @@ export class IptablesTraceRuleset {
     return { bases };
   }
 
+  /** What `iptables-save` would print of a table. */
+  save(table: string): string {
+    const chains = [...(this.#tables.get(table) ?? [])];
+    const declared = chains.map(
+      ([name, { policy }]) => `:${name} ${policy === undefined ? "-" : policy.toUpperCase()} [0:0]`,
+    );
+    const rules = chains.flatMap(([name, chain]) =>
+      chain.rules.map(({ text }) => `-A ${name} ${text}`.trimEnd()),
+    );
+    return [`*${table}`, ...declared, ...rules, "COMMIT", ""].join("\n");
+  }
+
+  /** What `iptables -S CHAIN` would print; undefined when there is no such chain. */
+  list(table: string, chain: string): string | undefined {
+    const known = this.#tables.get(table)?.get(chain);
+    if (known === undefined) return hookOf.has(chain) ? `-P ${chain} ACCEPT\n` : undefined;
+    return [
+      known.policy === undefined ? `-N ${chain}` : `-P ${chain} ${known.policy.toUpperCase()}`,
+      ...known.rules.map(({ text }) => `-A ${chain} ${text}`.trimEnd()),
+      "",
+    ].join("\n");
+  }
+
   /** All rules, chain by chain, in comparable lines. */
   dump(): string[] {
     const lines: string[] = [];

@@ -93,6 +93,12 @@ function delivered(flow: Flow, otherwise: End): End {
   return { kind: "backend", ip, port, masqueraded };
 }
 
+function route(flow: Flow): End | undefined {
+  flow.outInterface = flow.host.deviceTo(flow.destination);
+  if (flow.host.reaches(flow.destination)) return undefined;
+  return { kind: "dropped", why: `routing: no way to ${flow.destination}` };
+}
+
 /** Loopback addresses do not leave the machine, nor come into it. */
 function martian(flow: Flow): End | undefined {
   const allowed = flow.packet.family === "IPv4" && flow.host.routeLocalnet;
@@ -111,20 +117,18 @@ function fromOutside(flow: Flow, { bases }: Ruleset): End {
   if (flow.host.isLocal(flow.destination)) {
     return pass(flow, "input", bases) ?? delivered(flow, { kind: "host" });
   }
-  flow.outInterface = flow.host.deviceTo(flow.destination);
-  const { masqueraded } = flow;
   return (
+    route(flow) ??
     pass(flow, "forward", bases) ??
     pass(flow, "postrouting", bases) ??
-    delivered(flow, { kind: "forwarded", masqueraded: masqueraded || flow.masqueraded })
+    delivered(flow, { kind: "forwarded", masqueraded: flow.masqueraded })
   );
 }
 
 function fromNode(flow: Flow, { bases }: Ruleset): End {
-  flow.outInterface = flow.host.deviceTo(flow.destination);
-  const early = pass(flow, "output", bases) ?? martian(flow);
+  // The way to what was asked for is looked for first, then the one to where rules sent it.
+  const early = route(flow) ?? pass(flow, "output", bases) ?? martian(flow) ?? route(flow);
   if (early !== undefined) return early;
-  flow.outInterface = flow.host.deviceTo(flow.destination);
   const late = pass(flow, "postrouting", bases);
   if (late !== undefined) return late;
   if (!flow.host.isLocal(flow.destination))
