@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, normalize } from "node:path";
 
 import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
@@ -26,6 +26,7 @@ import { serviceEnvironment } from "../spec/service-env.ts";
 import { recordsOf, type ObservedPod } from "../status/observed.ts";
 import type { AssignedPod } from "../types.ts";
 import type { PodImages, ShownImage } from "../volumes/image-volumes.ts";
+import { makeDirectory } from "../volumes/make-directory.ts";
 import { podFileMounts, writePodFiles } from "../volumes/pod-files.ts";
 import { readVolumeFile } from "../volumes/volume-file.ts";
 import type { PodAction } from "./pod-action.ts";
@@ -178,7 +179,7 @@ async function terminationLog(start: Start): Promise<Mount | undefined> {
   if (path === "") return undefined;
   const paths = deps.volumes.paths(pod.metadata.uid);
   const hostPath = paths.terminationLog(container.name, action.attempt);
-  await mkdir(dirname(hostPath), { recursive: true, mode: 0o750 });
+  await makeDirectory(dirname(hostPath), 0o750);
   await writeFile(hostPath, "");
   // Whatever the umask: the container's user writes it.
   await chmod(hostPath, 0o666);

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { mkdir, unlink, writeFile } from "node:fs/promises";
+import { unlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { errorCode } from "../../lib/errors.ts";
@@ -7,6 +7,7 @@ import type { StepHook } from "../steps.ts";
 import { fileStatus } from "./file-status.ts";
 import { type HostPrograms, runChecked } from "./host-programs.ts";
 import { type KernelPaths, namesIn } from "./kernel-devices.ts";
+import { makeDirectory } from "./make-directory.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
 import { removeEmpty, unmountAll } from "./volume-bind.ts";
@@ -69,7 +70,7 @@ export async function mapDevice(
   if (wanted.kind !== "blockDevice") throw new VolumeError(`${device} is not a block device`);
   const node = mappedDevice(path);
   if (mounter.table().at(node) === undefined) {
-    await mkdir(path, { recursive: true, mode: 0o750 });
+    await makeDirectory(path, 0o750);
     await writeFile(node, "", { flag: "a", mode: 0o600 });
     await step("mountVolume");
     await mounter.bind(device, node, signal);

@@ -1,9 +1,10 @@
-import { mkdir, readFile, unlink, writeFile } from "node:fs/promises";
+import { readFile, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { errorCode } from "../../lib/errors.ts";
 import { isDevicePath } from "./block-map.ts";
 import { namesIn } from "./kernel-devices.ts";
+import { makeDirectory } from "./make-directory.ts";
 import { podPaths, podsDirectory } from "./pod-paths.ts";
 
 export interface DiskRecordOptions<T> {
@@ -42,7 +43,7 @@ export class DiskRecords<T> {
   /** Makes the directory too. */
   async write(path: string, disk: T): Promise<void> {
     const { file, format } = this.#options;
-    await mkdir(path, { recursive: true, mode: 0o750 });
+    await makeDirectory(path, 0o750);
     await writeFile(join(path, file), format(disk), { mode: 0o600 });
   }
 

@@ -1,8 +1,9 @@
-import { lstat, mkdir, open, stat } from "node:fs/promises";
+import { lstat, open, stat } from "node:fs/promises";
 import type { Stats } from "node:fs";
 
 import type { HostPathVolumeSource } from "../../api/types.gen.ts";
 import { errorCode } from "../../lib/errors.ts";
+import { makeDirectory } from "./make-directory.ts";
 import { VolumeError } from "./payload.ts";
 
 async function statOrMissing(path: string): Promise<Stats | undefined> {
@@ -44,7 +45,7 @@ async function make(path: string, type: string): Promise<void> {
     }
   } else {
     // The empty type checks nothing, but somebody has to make the directory: a runtime would, as root's with 0755.
-    await mkdir(path, { recursive: true, mode: 0o755 });
+    await makeDirectory(path, 0o755);
   }
 }
 

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { AgentConfig } from "../../config/types.ts";
@@ -11,6 +10,7 @@ import type { PodContainer } from "../spec/containers.ts";
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod } from "../types.ts";
 import { imageOptions, overlayOf } from "./image-overlay.ts";
+import { makeDirectory } from "./make-directory.ts";
 import type { MountTable } from "./mount-table.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
@@ -169,7 +169,7 @@ export class ImageVolumes {
         "the container engine neither mounts images (Docker 28 does) nor keeps layers of them that could be mounted (the storage driver overlay2 does)",
       );
     }
-    await mkdir(path, { recursive: true, mode: 0o755 });
+    await makeDirectory(path, 0o755);
     if (layers.length === 0) {
       const empty = { source: path, path, options: imageOptions };
       await bindVolume({ mounter, step }, empty, signal);

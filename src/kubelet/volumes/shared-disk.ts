@@ -1,8 +1,8 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import { type DiskMount, type DiskMountDeps, formatAndMount } from "./disk-mount.ts";
 import type { StepHook } from "../steps.ts";
+import { makeDirectory } from "./make-directory.ts";
 import type { Mounter } from "./mounter.ts";
 import { podsDirectory } from "./pod-paths.ts";
 import { removeEmpty, unmountAll } from "./volume-bind.ts";
@@ -27,7 +27,7 @@ export async function mountShared(
     await deps.mounter.mount({ source, target: disk.target, type, options }, signal);
     return;
   }
-  await mkdir(disk.target, { recursive: true, mode: 0o750 });
+  await makeDirectory(disk.target, 0o750);
   await deps.step("mountVolume");
   await formatAndMount(deps, disk, signal);
 }

@@ -15,6 +15,7 @@ import {
 import { dirname, join, relative } from "node:path";
 
 import { errorCode, errorMessage } from "../../lib/errors.ts";
+import { makeDirectory } from "./make-directory.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
 
@@ -162,7 +163,7 @@ async function bindOpened(
   signal: AbortSignal,
 ): Promise<void> {
   const isDirectory = (await handle.stat()).isDirectory();
-  await mkdir(dirname(target), { recursive: true, mode: 0o750 });
+  await makeDirectory(dirname(target), 0o750);
   if (!(await makePlaceholder(target, isDirectory))) {
     if (mounter.table().at(target) !== undefined) {
       if (await isSameFile(handle, target)) return;

@@ -1,7 +1,8 @@
-import { mkdir, rmdir } from "node:fs/promises";
+import { rmdir } from "node:fs/promises";
 
 import { errorCode } from "../../lib/errors.ts";
 import type { StepHook } from "../steps.ts";
+import { makeDirectory } from "./make-directory.ts";
 import { missingFlags } from "./mount-options.ts";
 import type { Mounter } from "./mounter.ts";
 import { VolumeError } from "./payload.ts";
@@ -32,7 +33,7 @@ export async function bindVolume(
   signal: AbortSignal,
 ): Promise<void> {
   if (mounter.table().at(path) === undefined) {
-    await mkdir(path, { recursive: true, mode: 0o750 });
+    await makeDirectory(path, 0o750);
     await step("mountVolume");
     await mounter.bind(source, path, signal);
   }

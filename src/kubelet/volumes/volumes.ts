@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 
 import type { Volume } from "../../api/types.gen.ts";
@@ -21,6 +20,7 @@ import {
 import type { StepHook } from "../steps.ts";
 import type { AssignedPod, PodVolume, VolumeFigures } from "../types.ts";
 import { volumeGroup } from "./claims.ts";
+import { makeDirectory } from "./make-directory.ts";
 import type { MountTable } from "./mount-table.ts";
 import type { ShownImage } from "./image-volumes.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
@@ -105,7 +105,7 @@ export class Volumes {
 
   /** Makes the pod's own directories; those of its volumes come with them. */
   async makeDirectories(uid: string): Promise<void> {
-    await mkdir(this.paths(uid).containers, { recursive: true, mode: 0o750 });
+    await makeDirectory(this.paths(uid).containers, 0o750);
   }
 
   /** Something that the pod's volumes are made of has changed. */
@@ -337,7 +337,7 @@ export class Volumes {
       if (plugin === undefined) throw unsupported(spec);
       const paths = this.paths(pod.metadata.uid);
       const parent = join(isBlock ? paths.volumeDevices : paths.volumes, plugin.directory);
-      await mkdir(parent, { recursive: true, mode: 0o750 });
+      await makeDirectory(parent, 0o750);
       const prepared = await plugin.setUp(spec, { ...context, path: join(parent, name) });
       await this.#applyOwnership(pod, spec, prepared, signal);
       const gid = volumeGroup(spec);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { writeAtomicVolume } from "../../../src/kubelet/volumes/atomic-writer.ts";
+import { makeDirectory } from "../../../src/kubelet/volumes/make-directory.ts";
 import { systemMounter } from "../../../src/kubelet/volumes/mounter.ts";
 import type { Payload } from "../../../src/kubelet/volumes/payload.ts";
 import { exec } from "../../../src/lib/exec.ts";
@@ -107,5 +108,17 @@ test("what others have mounted inside an old content stops its removal", { skip 
       }
       await rm(precious, { recursive: true });
     }
+  });
+});
+
+test("a directory that cannot be made on a read-only disk is told as that", { skip }, async () => {
+  await withTmpfs(async (path) => {
+    assert.equal(await makeDirectory(join(path, "pods/a"), 0o750), join(path, "pods"));
+    assert.equal(await makeDirectory(join(path, "pods/a"), 0o750), undefined);
+    await exec(["mount", "-o", "remount,ro", path], { signal });
+    for (const below of ["pods/b", "pods/b/c/d", "other"]) {
+      await assert.rejects(makeDirectory(join(path, below), 0o750), { code: "EROFS" });
+    }
+    assert.equal(await makeDirectory(join(path, "pods/a"), 0o750), undefined);
   });
 });

@@ -1,4 +1,4 @@
-import { mkdir, rmdir } from "node:fs/promises";
+import { rmdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { CSIDriverSpec } from "../../../api/types.gen.ts";
@@ -33,6 +33,7 @@ import {
 } from "../../csi/volume-data.ts";
 import type { VolumeFigures } from "../../types.ts";
 import { type BlockMapDeps, isDevicePath, mapDevice, unmapDevice } from "../block-map.ts";
+import { makeDirectory } from "../make-directory.ts";
 import { VolumeError } from "../payload.ts";
 import type {
   PreparedVolume,
@@ -92,7 +93,7 @@ class CsiPlugin implements VolumePlugin {
     const volume = csiVolume(spec, pod);
     if (volume === undefined) throw new VolumeError("no volume plugin matched");
     // From now on it has to be taken down, whatever comes of it.
-    await mkdir(path, { recursive: true, mode: 0o750 });
+    await makeDirectory(path, 0o750);
     const driver = await this.#csi.driverObjects.get(volume.id.driver, signal);
     checkLifecycleMode(volume, driver);
     const attachable = isAttachable(volume, driver);
@@ -336,7 +337,7 @@ class CsiPlugin implements VolumePlugin {
         mountOptions: [],
       });
       await this.#deps.step("mountVolume");
-      await mkdir(paths.blockPublishDirectory(volume.name), { recursive: true, mode: 0o750 });
+      await makeDirectory(paths.blockPublishDirectory(volume.name), 0o750);
       await saveVolumeData(path, this.#data(volume));
       try {
         await publish(driver, order, { given, staged, target, capability });

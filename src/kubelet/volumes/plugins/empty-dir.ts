@@ -1,4 +1,4 @@
-import { chmod, chown, lstat, mkdir, rename } from "node:fs/promises";
+import { chmod, chown, lstat, rename } from "node:fs/promises";
 
 import type { Volume } from "../../../api/types.gen.ts";
 import { errorCode } from "../../../lib/errors.ts";
@@ -6,6 +6,7 @@ import { wholeUnits } from "../../spec/quantities.ts";
 import { podMemoryLimitBytes } from "../../spec/resources.ts";
 import type { AssignedPod } from "../../types.ts";
 import { hugePagesOf, isHugePages } from "../huge-pages.ts";
+import { makeDirectory } from "../make-directory.ts";
 import { VolumeError } from "../payload.ts";
 import type { SetUpContext, VolumePlugin } from "../plugin.ts";
 import type { PluginDeps } from "../plugins.ts";
@@ -32,14 +33,14 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 /** Once it has its name it is finished, and what containers make of it is left alone ever after. */
-async function makeDirectory(
+async function makeOnDisk(
   { step }: Pick<EmptyDirDeps, "step">,
   { path, pod }: SetUpContext,
 ): Promise<void> {
   if (await isThere(path)) return;
   const fsGroup = pod.spec?.securityContext?.fsGroup;
   const making = `${path}${unfinished}`;
-  await mkdir(making, { recursive: true, mode: 0o750 });
+  await makeDirectory(making, 0o750);
   if (fsGroup !== undefined) await chown(making, 0, fsGroup);
   // Whatever the umask.
   await chmod(making, rootMode(fsGroup));
@@ -81,7 +82,7 @@ async function mountMedium(
   { mounts, path, pod, signal }: SetUpContext,
 ): Promise<void> {
   const { mounter, step } = deps;
-  const fresh = (await mkdir(path, { recursive: true, mode: 0o750 })) !== undefined;
+  const fresh = (await makeDirectory(path, 0o750)) !== undefined;
   if (!fresh && (mounts?.() ?? mounter.table()).at(path) !== undefined) return;
   const root = rootOptions(pod);
   if (type === "tmpfs") {
@@ -106,7 +107,7 @@ export function emptyDirPlugin(deps: EmptyDirDeps): VolumePlugin {
       persistent === undefined && volumeKind(volume).kind === "emptyDir",
     async setUp({ volume }, context) {
       const medium = volume.emptyDir?.medium ?? "";
-      if (medium === "") await makeDirectory(deps, context);
+      if (medium === "") await makeOnDisk(deps, context);
       else if (medium === "Memory") await mountMedium(deps, volume, "tmpfs", context);
       else if (isHugePages(medium)) await mountMedium(deps, volume, "hugetlbfs", context);
       else throw new VolumeError(`unknown storage medium "${medium}"`);

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { FCVolumeSource } from "../../../api/types.gen.ts";
@@ -24,6 +23,7 @@ import {
 } from "../kernel-devices.ts";
 import { writeKernelFile } from "../kernel-write.ts";
 import { KeyedLock } from "../keyed-lock.ts";
+import { makeDirectory } from "../make-directory.ts";
 import { VolumeError } from "../payload.ts";
 import type { PreparedVolume, SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import { mountShared, unmountShared } from "../shared-disk.ts";
@@ -201,7 +201,7 @@ export function fibreChannelPlugin(deps: DiskPluginDeps): VolumePlugin {
     const known = isKnown(spec, path);
     if (block) {
       // Nothing but the sign that the disk is on this node.
-      await mkdir(sharedPath(disk.name, true), { recursive: true, mode: 0o750 });
+      await makeDirectory(sharedPath(disk.name, true), 0o750);
       const device = known ? mappedDevice(path) : await findDevice(source, signal);
       const hostPath = await mapDevice(deps, { device, path, readOnly }, signal);
       return { hostPath, readOnly, ownership: "done" };

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { isIPv6 } from "node:net";
 
 import type { NFSVolumeSource } from "../../../api/types.gen.ts";
@@ -6,6 +5,7 @@ import { isBlock } from "../claims.ts";
 import { type DiskPluginDeps, volumeOptions } from "../disk-plugin.ts";
 import { missingProgram, MissingProgramError } from "../host-programs.ts";
 import { KeyedLock } from "../keyed-lock.ts";
+import { makeDirectory } from "../make-directory.ts";
 import { joinMountOptions } from "../mount-options.ts";
 import { VolumeError } from "../payload.ts";
 import type { VolumePlugin, VolumeSpec } from "../plugin.ts";
@@ -71,7 +71,7 @@ export function nfsPlugin(deps: DiskPluginDeps): VolumePlugin {
   ): Promise<void> {
     const { target } = at;
     if (mounter.table().at(target) !== undefined) return;
-    await mkdir(target, { recursive: true, mode: 0o750 });
+    await makeDirectory(target, 0o750);
     await step("mountVolume");
     try {
       await mountExport(source, at, signal);

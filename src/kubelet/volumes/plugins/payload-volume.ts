@@ -1,6 +1,5 @@
-import { mkdir } from "node:fs/promises";
-
 import { writeAtomicVolume } from "../atomic-writer.ts";
+import { makeDirectory } from "../make-directory.ts";
 import type { Payload } from "../payload.ts";
 import type { SetUpContext, VolumePlugin, VolumeSpec } from "../plugin.ts";
 import type { PluginDeps } from "../plugins.ts";
@@ -39,7 +38,7 @@ async function isInMemory(
 /** The directory to write to, in memory where it has to be. */
 async function makeRoot(deps: PluginDeps, context: SetUpContext, inMemory: boolean): Promise<void> {
   const { path, signal } = context;
-  const fresh = (await mkdir(path, { recursive: true, mode: 0o755 })) !== undefined;
+  const fresh = (await makeDirectory(path, 0o755)) !== undefined;
   if (!inMemory || (!fresh && (await isInMemory(deps, context)))) return;
   await deps.step("mountVolume");
   await deps.mounter.mountTmpfs(path, ["mode=1777"], signal);
