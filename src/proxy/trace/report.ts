@@ -47,7 +47,10 @@ function localPolicy(_: Packet, steps: readonly Step[]): string {
 }
 
 /** Maps and sets by what it means that a packet is in them. */
-const meanings: readonly (readonly [pattern: RegExp, why: (packet: Packet) => string])[] = [
+const meanings: readonly (readonly [
+  pattern: RegExp,
+  why: (packet: Packet, steps: readonly Step[]) => string,
+])[] = [
   [
     /@noep-np\b.*drop$/,
     (): string => "externalTrafficPolicy Local and no local endpoint (noep-np)",

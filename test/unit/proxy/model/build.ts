@@ -120,7 +120,7 @@ export function execute(text: string, { mode, family }: ModelSettings): Ruleset 
 }
 
 export function hostOf(node: ModelNode, { localhostNodePorts }: ModelSettings): Host {
-  return new Host({ addresses: node.addresses, routes: [], routeLocalnet: localhostNodePorts });
+  return new Host({ addresses: node.addresses, routeLocalnet: localhostNodePorts });
 }
 
 /** Addresses of a test's world, the same in both families. */

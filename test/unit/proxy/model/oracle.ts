@@ -76,6 +76,11 @@ function isFallback(endpoint: ModelEndpoint): boolean {
   return (endpoint.serving ?? true) && (endpoint.terminating ?? false);
 }
 
+function usefulness(endpoint: ModelEndpoint): number {
+  if (endpoint.terminating !== true) return isReady(endpoint) ? 4 : 3;
+  return isFallback(endpoint) ? 2 : 1;
+}
+
 export class Oracle {
   readonly #cluster: ModelCluster;
   readonly #node: ModelNode;
@@ -102,12 +107,7 @@ export class Oracle {
         : this.#external(vip, packet);
     }
     const byPort = this.#isNodePortAddress(packet.destination)
-      ? this.#units.find(
-          ({ service, port }) =>
-            service.type !== "ClusterIP" &&
-            port.nodePort === packet.port &&
-            port.protocol === packet.protocol,
-        )
+      ? this.#byNodePort(packet)
       : undefined;
     return byPort === undefined ? this.#noService(packet) : this.#external(byPort, packet);
   }
@@ -164,8 +164,8 @@ export class Oracle {
         for (const endpoint of slice.endpoints) {
           const key = `${endpoint.ip} ${ported.port}`;
           const known = found.get(key)?.endpoint;
-          // An address seen twice: who does not terminate has it.
-          if (known !== undefined && !(known.terminating ?? false)) continue;
+          // An address seen twice: who does not terminate has it, then who is of more use.
+          if (known !== undefined && usefulness(known) >= usefulness(endpoint)) continue;
           found.set(key, { ip: endpoint.ip, port: ported.port, endpoint });
         }
       }
@@ -197,9 +197,11 @@ export class Oracle {
 
   #spread(targets: readonly Target[], packet: ModelPacket, masquerade: boolean): Ends {
     const ends = new Map<string, number>();
-    for (const { ip, port } of targets) {
-      // Asking itself, a pod must see another source, or it would answer without the node.
-      const hairpin = ip === packet.source;
+    for (const { ip, port, endpoint } of targets) {
+      // Asking itself, a pod must see another source, or it would answer without the node. nftables knows this node's.
+      const asksItself = ip === packet.source;
+      const hairpin =
+        asksItself && (this.#settings.mode === "iptables" || endpoint.node === this.#node.name);
       const end = `${ip} ${port} ${masquerade || hairpin ? "masqueraded" : "kept"}`;
       ends.set(end, (ends.get(end) ?? 0) + 1 / targets.length);
     }
@@ -260,16 +262,36 @@ export class Oracle {
     return !(nodeAllowed && addresses.includes(packet.source));
   }
 
+  /** iptables refuses on all addresses of the node, also where node ports are not served. */
+  #refusedNodePort(packet: ModelPacket): Ends {
+    const unit = this.#settings.mode === "iptables" ? this.#byNodePort(packet) : undefined;
+    if (unit === undefined) return this.#certain("host");
+    const { local, any } = this.#lists(unit);
+    if (!any) return this.#reject(packet);
+    const dropped = unit.service.externalLocal && local.length === 0;
+    return this.#certain(dropped ? "dropped" : "host");
+  }
+
+  #byNodePort(packet: ModelPacket): Unit | undefined {
+    return this.#units.find(
+      ({ service, port }) =>
+        service.type !== "ClusterIP" &&
+        port.nodePort === packet.port &&
+        port.protocol === packet.protocol,
+    );
+  }
+
   #noService(packet: ModelPacket): Ends {
     const { mode, family, serviceCIDRs } = this.#settings;
-    if (this.#isOwn(packet.destination)) return this.#certain("host");
+    if (this.#isOwn(packet.destination)) return this.#refusedNodePort(packet);
     if (mode === "iptables") return this.#certain("forwarded kept");
     const live = this.#units.some(
       ({ service }) => service.clusterIPs[family] === packet.destination,
     );
     if (live) return this.#reject(packet);
-    return this.#certain(
-      within(packet.destination, serviceCIDRs, family) ? "dropped" : "forwarded kept",
-    );
+    // kube-proxy drops these in silence; whoever asks is better told at once.
+    return within(packet.destination, serviceCIDRs, family)
+      ? this.#reject(packet)
+      : this.#certain("forwarded kept");
   }
 }

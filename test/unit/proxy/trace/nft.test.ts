@@ -10,7 +10,6 @@ import { type End, walk, type Way } from "../../../../src/proxy/trace/walk.ts";
 
 const host = new Host({
   addresses: ["192.0.2.1", "10.244.0.1", "2001:db8::1"],
-  routes: [],
 });
 
 const fromPod: Packet = {
