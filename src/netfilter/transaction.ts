@@ -41,6 +41,8 @@ export type NftOp =
   | { readonly op: "add-rule"; readonly chain: string; readonly rule: NftRule }
   | { readonly op: "add-container"; readonly container: NftContainer }
   | { readonly op: "delete-container"; readonly kind: "map" | "set"; readonly name: string }
+  /** Deletes its elements. */
+  | { readonly op: "flush-container"; readonly kind: "map" | "set"; readonly name: string }
   | {
       readonly op: "add-elements";
       readonly container: string;
@@ -86,6 +88,9 @@ function renderOp(at: string, op: NftOp, lines: string[]): void {
       return;
     case "delete-container":
       lines.push(`delete ${op.kind} ${at} ${op.name}`);
+      return;
+    case "flush-container":
+      lines.push(`flush ${op.kind} ${at} ${op.name}`);
       return;
     case "add-elements":
       for (const batch of batches(op.elements)) {

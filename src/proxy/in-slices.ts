@@ -7,19 +7,38 @@ const sliceMs = 8;
 /** Asking the time costs as much as small work does. */
 const perLook = 8;
 
+/** Tells long work when to let the event loop turn. */
+export class Breather {
+  readonly #clock: Pick<Clock, "monotonic">;
+  #since: number;
+  #looks = 0;
+
+  constructor(clock: Pick<Clock, "monotonic">) {
+    this.#clock = clock;
+    this.#since = clock.monotonic();
+  }
+
+  /** Asked after each piece of work. */
+  due(): boolean {
+    this.#looks += 1;
+    return this.#looks % perLook === 0 && this.#clock.monotonic() - this.#since >= sliceMs;
+  }
+
+  async rest(): Promise<void> {
+    await nextTurn();
+    this.#since = this.#clock.monotonic();
+  }
+}
+
 /** Does `work` for each item, in order, and lets the event loop turn every few milliseconds. */
 export async function inSlices<T>(
   items: Iterable<T>,
   clock: Pick<Clock, "monotonic">,
   work: (item: T) => void,
 ): Promise<void> {
-  let since = clock.monotonic();
-  let done = 0;
+  const breather = new Breather(clock);
   for (const item of items) {
     work(item);
-    done += 1;
-    if (done % perLook !== 0 || clock.monotonic() - since < sliceMs) continue;
-    await nextTurn();
-    since = clock.monotonic();
+    if (breather.due()) await breather.rest();
   }
 }

@@ -142,7 +142,7 @@ async function oneChange(api: FakeApiServer, backend: string): Promise<number> {
   return performance.now() - start;
 }
 
-const endpointMap = "ip remora-proxy ep-tcp";
+const endpointMap = "ip remora-proxy ep-c-tcp";
 
 function replacement(backend: string): string {
   // An element that the proxy does not know, in its own table: the kernel's work is the same.

@@ -4,11 +4,12 @@ import type { Logger } from "../../lib/log.ts";
 import { NftError } from "../../netfilter/errors.ts";
 import type { Deletion } from "../../netfilter/monitor.ts";
 import { applyNft, listTable } from "../../netfilter/nft.ts";
+import type { TableListing } from "../../netfilter/read-back.ts";
 import { type NftOp, type NftTable, renderTransaction } from "../../netfilter/transaction.ts";
 import type { ApplyResult } from "../backend.ts";
-import { type DesiredTable, kernelValues, planOps } from "../diff.ts";
+import type { DesiredTable } from "./desired-table.ts";
+import { hasDrifted } from "./drift.ts";
 import { layoutChain } from "./layout.ts";
-import { renderPlan } from "./render.ts";
 
 /** How long events of an own transaction may take to come back from the kernel. */
 const echoMs = 2000;
@@ -20,11 +21,13 @@ function containerEcho(name: string): string {
   return `container ${name}`;
 }
 
-/** What an operation of the clean-up deletes, as a difference would name it. */
-function deletedName(op: NftOp): string | undefined {
-  if (op.op === "delete-chain") return `chain ${op.chain}`;
-  return op.op === "delete-container" ? `container ${op.name}` : undefined;
-}
+type Collected = "nothing" | "done" | "failed";
+
+/**
+ * How long an object stays that nobody uses: it is often wanted again at once, and kernels before 6.2 count references
+ * of deleted elements until their transaction is over.
+ */
+const unusedMs = 900;
 
 /**
  * Brings one table in the kernel to its desired state. Knows what it has committed and sends differences only; reads the
@@ -40,7 +43,6 @@ export class TableApplier {
   #known = false;
   /** The kernel has a table of another version, which is replaced as a whole. */
   #foreign = false;
-  #garbage: readonly NftOp[] = [];
   #failures = 0;
 
   constructor(options: {
@@ -70,12 +72,12 @@ export class TableApplier {
         // Our own changes are mostly these, and telling them apart would cost more than they are worth.
         return false;
       case "container":
-        return this.#desired.container(name) !== undefined && !this.#isEcho(containerEcho(name));
+        return this.#desired.wantsContainer(name) && !this.#isEcho(containerEcho(name));
       case "table":
         return !this.#isEcho(wholeTable);
       case "chain":
       case "rule":
-        return this.#desired.chain(name) !== undefined && !this.#isEcho(name);
+        return this.#desired.wantsChain(name) && !this.#isEcho(name);
       default:
         return true;
     }
@@ -101,7 +103,7 @@ export class TableApplier {
 
   /** True while objects wait for their deletion in a later transaction. */
   get hasGarbage(): boolean {
-    return this.#garbage.length > 0;
+    return this.#desired.ledger.hasUnused;
   }
 
   /**
@@ -110,79 +112,91 @@ export class TableApplier {
    * @throws {NftError}, {SetupError}, `AbortError`; the next call then reads back first.
    */
   async sync(signal: AbortSignal): Promise<ApplyResult> {
-    const pendingBefore = this.#desired.differences().length;
-    const readBack = !this.#known;
-    // What waits for its deletion is still in the kernel, and nobody else's work.
-    const waiting = new Set(this.#garbage.map(deletedName));
-    if (readBack) await this.#readBack(signal);
-    const drift = readBack ? this.#unexplained(waiting) > pendingBefore : undefined;
-    const collected = await this.#collect(signal);
-    const differences = this.#desired.differences();
-    const plan = planOps(differences, this.#desired);
-    const prelude: NftOp[] = this.#foreign ? [{ op: "drop-table" }] : [];
-    if (plan.structure.length > 0 || prelude.length > 0) prelude.push({ op: "add-table" });
-    const texts = renderPlan(this.#table, plan, prelude);
-    this.#remember([...prelude, ...plan.structure, ...plan.final]);
     try {
-      for (const text of texts) await applyNft(text, signal);
+      const result = await this.#sync(signal);
+      this.#failures = 0;
+      return result;
     } catch (error) {
       this.#known = false;
       if (!isAbort(error)) this.#failures += 1;
       throw error;
     }
-    this.#foreign = false;
-    this.#failures = 0;
+  }
+
+  async #sync(signal: AbortSignal): Promise<ApplyResult> {
+    let listing: TableListing | undefined;
+    let drift: boolean | undefined;
+    let collected: Collected = "nothing";
+    if (this.#known) {
+      collected = await this.#collect(signal);
+      if (collected === "failed") listing = await this.#readBack(signal);
+    } else {
+      listing = await this.#readBack(signal);
+      const expectation = this.#desired.expectation();
+      drift = expectation !== undefined && (await hasDrifted(listing, expectation, this.#clock));
+    }
+    const sent = await this.#send(listing, signal);
     this.#desired.committed();
-    this.#garbage = plan.garbage;
+    this.#known = true;
+    this.#desired.ledger.noteUnused(this.#clock.monotonic());
     return {
-      changes: differences.length,
-      transactions: texts.length + (collected === "nothing" ? 0 : 1),
-      bytes: texts.reduce((sum, text) => sum + text.length, 0),
+      ...sent,
+      transactions: sent.transactions + (collected === "nothing" ? 0 : 1),
       drift,
       cleanupFailed: collected === "failed",
     };
   }
 
-  #unexplained(waiting: ReadonlySet<string | undefined>): number {
-    return this.#desired.differences().filter(({ desired, kind, name }) => {
-      const object = kind === "element" ? `container ${name}` : `${kind} ${name}`;
-      return desired !== undefined || !waiting.has(object);
-    }).length;
+  /** Sends what differs; while the kernel takes one transaction, the next one is written. */
+  async #send(
+    listing: TableListing | undefined,
+    signal: AbortSignal,
+  ): Promise<Pick<ApplyResult, "changes" | "transactions" | "bytes">> {
+    const sent = { changes: 0, transactions: 0, bytes: 0 };
+    let applying: Promise<void> = Promise.resolve();
+    try {
+      for await (const changes of this.#desired.transactions(this.#clock, listing)) {
+        const prelude: NftOp[] = this.#foreign ? [{ op: "drop-table" }] : [];
+        const ops = changes.ops();
+        // Harmless where there is a table, and cheap.
+        if (listing !== undefined && sent.transactions === 0 && ops.length > 0) {
+          prelude.push({ op: "add-table" });
+        }
+        const text = renderTransaction(this.#table, [...prelude, ...ops]);
+        sent.changes += changes.differences;
+        if (text === "") continue;
+        await applying;
+        this.#foreign = false;
+        this.#remember([...prelude, ...ops]);
+        sent.transactions += 1;
+        sent.bytes += text.length;
+        applying = applyNft(text, signal);
+        // Awaited below, or by the next turn; until then a failure must not count as one that nobody looks at.
+        applying.catch(() => undefined);
+      }
+    } finally {
+      // Also when the next one could not be written: nobody may start anew while nft is still at work.
+      await applying;
+    }
+    return sent;
   }
 
-  async #readBack(signal: AbortSignal): Promise<void> {
+  /** What the kernel has of the table: nothing when it is another version's, which is then replaced as a whole. */
+  async #readBack(signal: AbortSignal): Promise<TableListing> {
     const listing = await listTable(this.#table, signal);
     // What fails twice after a read-back is something that a difference cannot mend.
-    const ours = listing?.chains.has(layoutChain) === true && this.#failures < 2;
-    this.#foreign = listing !== undefined && !ours;
-    this.#garbage = [];
-    this.#desired.adopt(listing !== undefined && ours ? kernelValues(listing) : new Map());
-    if (this.#hookDiffers()) {
+    const ours =
+      listing?.chains.has(layoutChain) === true &&
+      this.#failures < 2 &&
       // The hook of a base chain cannot be changed in place.
-      this.#foreign = true;
-      this.#desired.adopt(new Map());
-    }
-    this.#known = true;
+      this.#desired.hooksFit(listing);
+    this.#foreign = listing !== undefined && !ours;
+    return listing !== undefined && ours ? listing : { chains: new Map(), containers: new Map() };
   }
 
-  #hookDiffers(): boolean {
-    return this.#desired
-      .differences()
-      .some(
-        ({ kind, committed, desired }) =>
-          kind === "chain" &&
-          committed !== undefined &&
-          committed.split(";")[0] !== (desired ?? ";").split(";")[0],
-      );
-  }
-
-  /**
-   * Deletes what an earlier synchronisation stopped using, also what is wanted again by now: a map must be born in the
-   * transaction of the rule that reads it. Failure costs a read-back.
-   */
-  async #collect(signal: AbortSignal): Promise<"nothing" | "done" | "failed"> {
-    const dead = this.#garbage;
-    this.#garbage = [];
+  /** Deletes what has been unused for a while. Failure costs a read-back. */
+  async #collect(signal: AbortSignal): Promise<Collected> {
+    const dead = this.#desired.ledger.takeUnused(this.#clock.monotonic() - unusedMs);
     if (dead.length === 0) return "nothing";
     this.#remember(dead);
     try {
@@ -193,7 +207,6 @@ export class TableApplier {
         table: this.#table.name,
         error: errorMessage(error),
       });
-      await this.#readBack(signal);
       return "failed";
     }
     return "done";

@@ -3,19 +3,18 @@ import type { Logger } from "../../lib/log.ts";
 import type { Deletion } from "../../netfilter/monitor.ts";
 import type { NftTable } from "../../netfilter/transaction.ts";
 import type { ApplyResult, RuleBackend, RulesContext } from "../backend.ts";
-import { DesiredTable } from "../diff.ts";
 import type { PlannedPort } from "../plan.ts";
 import { TableApplier } from "./apply.ts";
-import { fixedClaims, fixedOwner, portClaims } from "./layout.ts";
+import { DesiredTable } from "./desired-table.ts";
+import { serviceLayout } from "./layout.ts";
 import { renderServiceRules } from "./render.ts";
 
 /** Service rules of one family in an nftables table of their own. */
 export class NftBackend implements RuleBackend {
   readonly mode = "nftables";
   readonly #table: NftTable;
-  readonly #desired = new DesiredTable();
+  readonly #desired: DesiredTable;
   readonly #applier: TableApplier;
-  #context: RulesContext;
 
   constructor(options: {
     readonly context: RulesContext;
@@ -24,20 +23,17 @@ export class NftBackend implements RuleBackend {
     readonly clock: Clock;
   }) {
     const { context, tableName, logger, clock } = options;
-    this.#context = context;
     this.#table = { family: context.family === "IPv4" ? "ip" : "ip6", name: tableName };
-    this.#desired.replace(fixedOwner, "", fixedClaims(context));
+    this.#desired = new DesiredTable(serviceLayout(context));
     this.#applier = new TableApplier({ table: this.#table, desired: this.#desired, logger, clock });
   }
 
   setContext(context: RulesContext): void {
-    this.#context = context;
-    this.#desired.replace(fixedOwner, "", fixedClaims(context));
+    this.#desired.setLayout(serviceLayout(context));
   }
 
   set(key: string, plan: PlannedPort | undefined): void {
-    const claims = plan === undefined ? undefined : portClaims(plan, this.#context);
-    this.#desired.replace(key, plan?.rank ?? "", claims);
+    this.#desired.set(key, plan);
   }
 
   /** A table cannot let in what another one drops. */
@@ -48,7 +44,7 @@ export class NftBackend implements RuleBackend {
   }
 
   isClusterIP(ip: string): boolean {
-    return this.#desired.element("cluster-ips", ip) !== undefined;
+    return this.#desired.hasClusterIP(ip);
   }
 
   sync(signal: AbortSignal): Promise<ApplyResult> {

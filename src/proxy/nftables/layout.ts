@@ -1,17 +1,29 @@
 import type { NftContainer, NftHook } from "../../netfilter/transaction.ts";
 import type { RulesContext } from "../backend.ts";
 import type { ChainClaim, Claims, ElementClaim } from "../diff.ts";
+import { backendID } from "../placement.ts";
 import type { Frontend, PlannedPort } from "../plan.ts";
 import { shortHash } from "../rule-tag.ts";
-import type { Backend } from "../types.ts";
+import type { Backend, Protocol } from "../types.ts";
+import type { TableLayout } from "./desired-table.ts";
 
 /** A table without this chain was written by another version and is replaced as a whole. */
-export const layoutChain = "layout-v1";
+export const layoutChain = "layout-v2";
 
-/** Owner of what stands in the table whatever Services there are. */
-export const fixedOwner = "";
+/** A port with more endpoints has a chain of its own that names them all: its shared one would serve nobody else. */
+const mostShared = 1024;
 
-const transports = "meta l4proto { tcp, udp, sctp }";
+const protocols: readonly Protocol[] = ["tcp", "udp", "sctp"];
+
+/** The layout of one family's table. */
+export function serviceLayout(context: RulesContext): TableLayout {
+  const shared = new Map<string, ChainClaim>();
+  return {
+    fixed: fixedClaims(context),
+    claims: (plan) => portClaims(plan, context, shared),
+    slots: endpointSlots,
+  };
+}
 
 function ipWord(context: RulesContext): "ip" | "ip6" {
   return context.family === "IPv4" ? "ip" : "ip6";
@@ -84,6 +96,7 @@ export function fixedClaims(context: RulesContext): Claims {
         name: "hairpin",
         spec: `type ${address} . ${address} . inet_proto . inet_service`,
       },
+      ...endpointMaps(context),
     ],
     chains: [
       { name: layoutChain, rules: [] },
@@ -141,8 +154,16 @@ function nodePortMatch(context: RulesContext): readonly string[] {
   return nodePortIPs.length === 0 ? [] : [`${ip} daddr { ${nodePortIPs.toSorted().join(", ")} }`];
 }
 
-/** Chains and elements of one Service port. */
-export function portClaims(plan: PlannedPort, context: RulesContext): Claims {
+/**
+ * Chains and elements of one Service port.
+ *
+ * @param shared Chains that ports share, by name; those that are missing are added.
+ */
+export function portClaims(
+  plan: PlannedPort,
+  context: RulesContext,
+  shared: Map<string, ChainClaim> = new Map(),
+): Claims {
   const chains = new Map<string, ChainClaim>();
   const containers = new Map<string, NftContainer>();
   const elements: ElementClaim[] = [
@@ -154,7 +175,7 @@ export function portClaims(plan: PlannedPort, context: RulesContext): Claims {
       shared: true,
     })),
   ];
-  const draft: Draft = { plan, context, chains, containers, elements };
+  const draft: Draft = { plan, context, shared, chains, containers, elements };
   for (const frontend of plan.frontends) addFrontend(draft, frontend);
   return { chains: [...chains.values()], containers: [...containers.values()], elements };
 }
@@ -162,6 +183,7 @@ export function portClaims(plan: PlannedPort, context: RulesContext): Claims {
 interface Draft {
   readonly plan: PlannedPort;
   readonly context: RulesContext;
+  readonly shared: Map<string, ChainClaim>;
   readonly chains: Map<string, ChainClaim>;
   readonly containers: Map<string, NftContainer>;
   readonly elements: ElementClaim[];
@@ -186,20 +208,20 @@ function addFrontend(draft: Draft, frontend: Frontend): void {
       add(refuse, "drop");
       return;
     case "cluster":
-      addEndpoints(draft, nodePort, key, "cluster");
+      addEndpoints(draft, frontend, "cluster");
       add(dispatch, `goto ${endpointChain(draft, nodePort, "cluster")}`);
       return;
     case "local":
-      addEndpoints(draft, nodePort, key, "local");
+      addEndpoints(draft, frontend, "local");
       add(dispatch, `goto ${endpointChain(draft, nodePort, "local")}`);
       return;
     case "cluster-masqueraded":
-      addEndpoints(draft, nodePort, key, "cluster");
+      addEndpoints(draft, frontend, "cluster");
       add(dispatch, `goto ${masqueradeChain(draft, nodePort)}`);
       return;
     case "split":
-      addEndpoints(draft, nodePort, key, "cluster");
-      addEndpoints(draft, nodePort, key, "local");
+      addEndpoints(draft, frontend, "cluster");
+      addEndpoints(draft, frontend, "local");
       add(dispatch, `goto ${splitChain(draft, nodePort)}`);
       // Pods and the node were sent on by the dispatch; who is left has no endpoint here.
       if (plan.local.length === 0) add(refuse, "drop");
@@ -208,70 +230,133 @@ function addFrontend(draft: Draft, frontend: Frontend): void {
 
 type ListName = "cluster" | "local";
 
-function endpointMapName(plan: PlannedPort, nodePort: boolean, list: ListName): string {
-  return `ep-${nodePort ? "n" : ""}${list === "cluster" ? "c" : "l"}${plan[list].length}`;
+function scopeOf(nodePort: boolean, list: ListName): string {
+  return `${nodePort ? "n" : ""}${list === "cluster" ? "c" : "l"}`;
+}
+
+/**
+ * One map per protocol for all numbers of endpoints: with one for all protocols, nft 1.0.6 would refuse each rule that
+ * reads it from a later transaction ("conflicting protocols specified: tcp vs. th").
+ */
+function endpointMap(scope: string, protocol: Protocol): string {
+  return `ep-${scope}-${protocol}`;
+}
+
+/** What packets are looked up by in such a map, the slot excepted. */
+function endpointKey(context: RulesContext, nodePort: boolean, protocol: Protocol): string {
+  return nodePort ? `${protocol} dport` : `${ipWord(context)} daddr . ${protocol} dport`;
+}
+
+function endpointMaps(context: RulesContext): readonly NftContainer[] {
+  return [false, true].flatMap((nodePort) =>
+    (["cluster", "local"] as const).flatMap((list) =>
+      protocols.map((protocol): NftContainer => ({
+        kind: "map",
+        name: endpointMap(scopeOf(nodePort, list), protocol),
+        spec: `typeof ${endpointKey(context, nodePort, protocol)} . numgen random mod 2 : ${ipWord(context)} daddr . ${protocol} dport`,
+      })),
+    ),
+  );
+}
+
+/** With affinity, and with very many endpoints, a port has chains of its own. */
+function sharesChains(plan: PlannedPort, list: ListName): boolean {
+  return plan.affinitySeconds === 0 && plan[list].length <= mostShared;
+}
+
+function slotPrefix({ ip, port }: Frontend): string {
+  return ip === "" ? `${port} . ` : `${ip} . ${port} . `;
+}
+
+function addEndpoints(draft: Draft, frontend: Frontend, list: ListName): void {
+  const { plan, elements } = draft;
+  if (!sharesChains(plan, list)) return;
+  const container = endpointMap(scopeOf(frontend.ip === "", list), plan.protocol);
+  const prefix = slotPrefix(frontend);
+  for (const [slot, backend] of plan[list].entries()) {
+    elements.push({ container, key: prefix + slot, value: backendID(backend), shared: false });
+  }
+}
+
+/** See {@link TableLayout.slots}: any frontend that leads to the list, because all give an endpoint the same slot. */
+function endpointSlots(plan: PlannedPort, list: ListName): ReturnType<TableLayout["slots"]> {
+  const leads = plan.frontends.find(({ verdict }) => {
+    switch (verdict) {
+      case "cluster":
+      case "cluster-masqueraded":
+        return list === "cluster";
+      case "local":
+        return list === "local";
+      case "split":
+        return true;
+      case "reject":
+      case "drop":
+        return false;
+    }
+  });
+  if (leads === undefined || !sharesChains(plan, list)) return undefined;
+  const prefix = slotPrefix(leads);
+  return {
+    container: endpointMap(scopeOf(leads.ip === "", list), plan.protocol),
+    key: (slot) => prefix + slot,
+  };
+}
+
+/** A chain by its name; one that ports share is made once. */
+function addChain(draft: Draft, name: string, rules: () => readonly string[]): string {
+  const { plan, shared, chains } = draft;
+  const chain = shared.get(name) ?? { name, rules: rules() };
+  if (sharesChains(plan, "cluster") && sharesChains(plan, "local")) shared.set(name, chain);
+  chains.set(name, chain);
+  return name;
 }
 
 /** With affinity each port has chains of its own; without, ports with equally many endpoints share theirs. */
-function addEndpoints(draft: Draft, nodePort: boolean, key: string, list: ListName): void {
-  if (draft.plan.affinitySeconds > 0) return;
-  const container = endpointMapName(draft.plan, nodePort, list);
-  draft.plan[list].forEach(({ ip, port }, index) => {
-    draft.elements.push({
-      container,
-      key: `${key} . ${index}`,
-      value: `${ip} . ${port}`,
-      shared: false,
-    });
-  });
-}
-
 function endpointChain(draft: Draft, nodePort: boolean, list: ListName): string {
   const { plan, context } = draft;
-  const letter = list === "cluster" ? "c" : "l";
-  if (plan.affinitySeconds > 0) return affinityChain(draft, list, letter);
+  if (plan.affinitySeconds > 0) return affinityChain(draft, list, list === "cluster" ? "c" : "l");
+  if (!sharesChains(plan, list)) return wideChain(draft, list);
   const ip = ipWord(context);
   const count = plan[list].length;
-  const scope = nodePort ? "n" : "";
-  const name = `${scope}${letter}${count}`;
-  const key = `${nodePort ? "" : `${ip} daddr . `}meta l4proto . th dport . numgen random mod ${count}`;
-  const map = endpointMapName(plan, nodePort, list);
-  // One map per number of endpoints, born with the chain that reads it: nft 1.0.6 refuses a rule that names such a map
-  // of an earlier transaction ("conflicting protocols specified: tcp vs. th").
-  draft.containers.set(map, {
-    kind: "map",
-    name: map,
-    spec: `typeof ${key} : ${ip} daddr . th dport`,
-  });
+  const scope = scopeOf(nodePort, list);
+  return addChain(draft, `${scope}${count}`, () =>
+    protocols.map((protocol) => {
+      const key = `${endpointKey(context, nodePort, protocol)} . numgen random mod ${count}`;
+      return `meta l4proto ${protocol} dnat ${ip} addr . port to ${key} map @${endpointMap(scope, protocol)}`;
+    }),
+  );
+}
+
+function wideChain(draft: Draft, list: ListName): string {
+  const { plan, context } = draft;
+  const name = `w${scopeOf(false, list)}-${shortHash(`${plan.key} ${context.family}`, 12)}`;
+  const slots = plan[list].map((backend, slot) => `${slot} : ${backendID(backend)}`);
   draft.chains.set(name, {
     name,
-    rules: [`${transports} dnat ${ip} addr . port to ${key} map @${map}`],
+    rules: [
+      `meta l4proto ${plan.protocol} dnat ${ipWord(context)} addr . port to numgen random mod ${slots.length} map { ${slots.join(", ")} }`,
+    ],
   });
   return name;
 }
 
 function masqueradeChain(draft: Draft, nodePort: boolean): string {
   const target = endpointChain(draft, nodePort, "cluster");
-  const name = `x-${target}`;
-  draft.chains.set(name, { name, rules: [markRule(draft.context), `goto ${target}`] });
-  return name;
+  const rules = (): readonly string[] => [markRule(draft.context), `goto ${target}`];
+  return addChain(draft, `x-${target}`, rules);
 }
 
 function splitChain(draft: Draft, nodePort: boolean): string {
   const { context, plan } = draft;
   const everywhere = endpointChain(draft, nodePort, "cluster");
   const here = plan.local.length > 0 ? endpointChain(draft, nodePort, "local") : undefined;
-  const name = `xl-${everywhere}-${here ?? "none"}`;
-  draft.chains.set(name, {
-    name,
-    rules: [
-      ...podMatches(context).map((match) => `${match} goto ${everywhere}`),
-      `fib saddr type local ${markRule(context)}`,
-      `fib saddr type local goto ${everywhere}`,
-      ...(here === undefined ? [] : [`goto ${here}`]),
-    ],
-  });
-  return name;
+  const rules = (): readonly string[] => [
+    ...podMatches(context).map((match) => `${match} goto ${everywhere}`),
+    `fib saddr type local ${markRule(context)}`,
+    `fib saddr type local goto ${everywhere}`,
+    ...(here === undefined ? [] : [`goto ${here}`]),
+  ];
+  return addChain(draft, `xl-${everywhere}-${here ?? "none"}`, rules);
 }
 
 function affinityChain(draft: Draft, list: ListName, letter: string): string {
