@@ -118,15 +118,18 @@ async function ownRules(signal: AbortSignal): Promise<string[]> {
 /** Service rules, pod network rules and the accept rule in FORWARD. */
 export function ownNetworkRules(
   network: PodNetwork,
-  cleanUpProxy: (signal: AbortSignal) => Promise<void>,
+  proxy: {
+    cleanUp(signal: AbortSignal): Promise<void>;
+    left(signal: AbortSignal): Promise<readonly string[]>;
+  },
 ): OwnResource {
   return {
     what: "network rules",
     remove: async (signal) => {
-      await cleanUpProxy(signal);
+      await proxy.cleanUp(signal);
       await network.cleanUp(signal);
     },
-    left: ownRules,
+    left: async (signal) => [...(await ownRules(signal)), ...(await proxy.left(signal))],
   };
 }
 

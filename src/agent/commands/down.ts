@@ -9,7 +9,7 @@ import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { createBridgeNetwork } from "../../network/bridge.ts";
-import { cleanUpProxy } from "../../proxy/cleanup.ts";
+import { cleanUpProxy, leftOfProxy } from "../../proxy/cleanup.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { DownFlags } from "../flags.ts";
 import { credentialPaths, joinedFiles } from "../join/credential-files.ts";
@@ -197,7 +197,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   const total = await removeAll(
     [
       ownContainers(runtime),
-      ownNetworkRules(network, cleanUpProxy),
+      ownNetworkRules(network, { cleanUp: (inner) => cleanUpProxy(inner), left: leftOfProxy }),
       ownRoutes(),
       ownInterfaces(bridge),
       ownLoopDevices(rootDir),

@@ -1,9 +1,16 @@
+import { readFile } from "node:fs/promises";
+
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { outputIfThere, runIfThere } from "./tool.ts";
 
 /** The device that kube-proxy's mode ipvs gives the addresses of all Services. */
 const device = "kube-ipvs0";
-const nodePortSets = /^KUBE-NODE-PORT-/;
+const nodePortSets = /^KUBE-(?:6-)?NODE-PORT-/;
+/** The sets of kube-proxy; kube-router has others that begin with KUBE- too. */
+const ownSets =
+  /^KUBE-(?:6-)?(?:LOOP-BACK|CLUSTER-IP|EXTERNAL-IP(?:-LOCAL)?|LOAD-BALANCER(?:-FW|-LOCAL|-SOURCE-IP|-SOURCE-CIDR)?|NODE-PORT-(?:LOCAL-)?(?:TCP|UDP|SCTP-HASH)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)$/;
+const noIpvsadm =
+  "IPVS has virtual servers of kube-proxy and ipvsadm is not installed: run `apt-get install ipvsadm` and start again, or reboot";
 
 /** A virtual server of the kernel's IPVS, as `ipvsadm -Sn` writes it. */
 export interface VirtualServer {
@@ -34,7 +41,7 @@ export function parseNodePorts(text: string): ReadonlySet<string> {
     if (!nodePortSets.test(set)) continue;
     const [, named = "", port = ""] = /(?:^|,)(?:(tcp|udp|sctp):)?(\d+)$/.exec(member) ?? [];
     const protocol = named === "" ? set.split("-").at(-1)?.toLowerCase() : named;
-    if (port !== "" && protocol !== undefined) found.add(`${protocol} ${port}`);
+    if (port !== "") found.add(`${protocol} ${port}`);
   }
   return found;
 }
@@ -64,21 +71,33 @@ export interface IpvsFindings {
   readonly addresses: ReadonlySet<string> | undefined;
   readonly sets: readonly string[];
   readonly servers: readonly VirtualServer[];
+  /** There are virtual servers, and no tool to tell whose. */
+  readonly unknown: boolean;
+}
+
+/** Whether the kernel has any virtual server, whoever made it. */
+async function hasServers(): Promise<boolean> {
+  const text = await readFile("/proc/self/net/ip_vs", "utf8").catch(() => "");
+  return /^(?:TCP|UDP|SCTP) /m.test(text);
 }
 
 /** @throws `AbortError`. A tool that is not there, or fails, has found nothing. */
 export async function findIpvs(signal: AbortSignal): Promise<IpvsFindings> {
   const addresses = await deviceAddresses(signal);
   const saved = (await runIfThere(["ipset", "save"], { signal }))?.stdout ?? "";
-  const sets = [...saved.matchAll(/^create (KUBE-\S+)/gm)].map(([, name = ""]) => name);
-  if (addresses === undefined && sets.length === 0) return { addresses, sets, servers: [] };
-  const listed = (await runIfThere(["ipvsadm", "-Sn"], { signal }))?.stdout ?? "";
+  const sets = [...saved.matchAll(/^create (\S+)/gm)].flatMap(([, name = ""]) =>
+    ownSets.test(name) ? [name] : [],
+  );
+  if (addresses === undefined && sets.length === 0) {
+    return { addresses, sets, servers: [], unknown: false };
+  }
+  const listed = (await runIfThere(["ipvsadm", "-Sn"], { signal }))?.stdout;
   const servers = kubeProxyServers(
-    parseVirtualServers(listed),
+    parseVirtualServers(listed ?? ""),
     addresses ?? new Set(),
     parseNodePorts(saved),
   );
-  return { addresses, sets, servers };
+  return { addresses, sets, servers, unknown: listed === undefined && (await hasServers()) };
 }
 
 /**
@@ -89,7 +108,7 @@ export async function findIpvs(signal: AbortSignal): Promise<IpvsFindings> {
  * @throws `AbortError`.
  */
 export async function removeIpvs(
-  { addresses, servers, sets }: IpvsFindings,
+  { addresses, servers, sets, unknown }: IpvsFindings,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const failures: string[] = [];
@@ -102,9 +121,10 @@ export async function removeIpvs(
     }
   };
   for (const { deletion } of servers) await attempt(["ipvsadm", ...deletion]);
+  if (unknown) failures.push(noIpvsadm);
+  // What says which servers are kube-proxy's stays until they are gone.
   if (failures.length > 0) return failures;
-  // Lists of sets come after what is in them, so the last one goes first.
-  for (const name of sets.toReversed()) await attempt(["ipset", "destroy", name]);
+  for (const name of sets) await attempt(["ipset", "destroy", name]);
   if (addresses !== undefined) await attempt(["ip", "link", "delete", device]);
   return failures;
 }

@@ -1,9 +1,15 @@
 import type { IPFamily } from "../../lib/cidr.ts";
-import { isAbort } from "../../lib/errors.ts";
-import type { IptablesProgram } from "../../netfilter/iptables.ts";
+import {
+  installedIptables,
+  Iptables,
+  type IptablesProgram,
+  mayHaveRules,
+} from "../../netfilter/iptables.ts";
 import { applyNft } from "../../netfilter/nft.ts";
 import type { ProxyMode } from "../backend.ts";
-import { cleanUpIptables } from "../iptables/cleanup.ts";
+import { cleanUpIptables, removalText } from "../iptables/cleanup.ts";
+import { tables } from "../iptables/fixed.ts";
+import { parseSave } from "../iptables/listing.ts";
 import { findIpvs, removeIpvs } from "./ipvs.ts";
 import { runIfThere } from "./tool.ts";
 
@@ -20,31 +26,30 @@ export interface InUse {
   readonly variant?: IptablesProgram["variant"] | undefined;
 }
 
-/** Tables of nftables that are no longer used, as `ip name`, among all there are (`nft list tables`). */
-export function unusedTables(
-  listing: string,
-  tableName: string,
-  inUse: Pick<InUse, "mode" | "families"> | undefined,
-): readonly string[] {
+/** Tables of nftables, as `ip name`, that a proxy made and nobody uses any more. */
+export function unusedTables({ mode, families, tableName }: InUse): readonly string[] {
   const kept = new Set(
-    inUse?.mode === "nftables"
-      ? inUse.families.map((family) => `${family === "IPv4" ? "ip" : "ip6"} ${tableName}`)
+    mode === "nftables"
+      ? families.map((family) => `${family === "IPv4" ? "ip" : "ip6"} ${tableName}`)
       : [],
   );
-  const ours = [kubeProxyTable, tableName].flatMap((name) => [`ip ${name}`, `ip6 ${name}`]);
-  const there = new Set(listing.split("\n").map((line) => line.replace(/^table /, "").trim()));
-  return ours.filter((table) => there.has(table) && !kept.has(table));
+  return [kubeProxyTable, tableName]
+    .flatMap((name) => [`ip ${name}`, `ip6 ${name}`])
+    .filter((table) => !kept.has(table));
 }
 
+/** @returns Those that were there. */
 async function removeTables(
-  inUse: Pick<InUse, "mode" | "families" | "tableName"> | { readonly tableName: string },
+  unwanted: readonly string[],
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   // No nft, or a kernel without nf_tables: no tables.
   const listed = await runIfThere(["nft", "list", "tables"], { signal });
   if (listed === undefined || listed.exitCode !== 0) return [];
-  const { tableName } = inUse;
-  const tables = unusedTables(listed.stdout, tableName, "mode" in inUse ? inUse : undefined);
+  const there = new Set(
+    listed.stdout.split("\n").map((line) => line.replace(/^table /, "").trim()),
+  );
+  const tables = unwanted.filter((table) => there.has(table));
   // To add what is there is nothing, and makes the deletion of what went meanwhile no error.
   const text = tables.map((table) => `add table ${table}\ndelete table ${table}\n`).join("");
   await applyNft(text, signal);
@@ -68,7 +73,7 @@ export interface Removal {
  * @throws {NftError}, {IptablesError}, `AbortError`.
  */
 export async function removeLeftOvers(inUse: InUse, signal: AbortSignal): Promise<Removal> {
-  const removed = [...(await removeTables(inUse, signal))];
+  const removed = [...(await removeTables(unusedTables(inUse), signal))];
   const chains = await cleanUpIptables(signal, {
     keepKubelet: true,
     spare: ({ variant }, family) =>
@@ -79,23 +84,41 @@ export async function removeLeftOvers(inUse: InUse, signal: AbortSignal): Promis
 }
 
 /**
- * Removes all Service rules, ours and kube-proxy's, of every mode: for `remora down`.
+ * Removes all Service rules of ours, of both modes. Nothing there is success.
  *
- * @throws as {@link removeLeftOvers}.
+ * @param chains Also those in iptables, whose chains have kube-proxy's names.
+ * @throws {NftError}, {IptablesError}, `AbortError`.
  */
-export async function removeAllRules(tableName: string, signal: AbortSignal): Promise<Removal> {
-  const removed = [...(await removeTables({ tableName }, signal))];
-  if (await cleanUpIptables(signal)) removed.push("iptables chains KUBE-*");
-  return withIpvs(removed, signal);
+export async function removeOwnRules(
+  tableName: string,
+  chains: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  await removeTables([`ip ${tableName}`, `ip6 ${tableName}`], signal);
+  if (chains) await cleanUpIptables(signal);
+}
+
+/** Chains with kube-proxy's names and a kubelet's in iptables of both kinds: one line for each table that has any. */
+export async function ownChains(signal: AbortSignal): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const program of await installedIptables(signal)) {
+    for (const family of ["IPv4", "IPv6"] as const) {
+      if (!(await mayHaveRules(program, family))) continue;
+      for (const table of tables) {
+        const saved = await new Iptables(family, program).save(table, signal).catch(() => "");
+        if (removalText(table, parseSave(saved), false) === "") continue;
+        found.push(`${family} iptables (${program.variant}) table ${table}: chains KUBE-*`);
+      }
+    }
+  }
+  return found;
 }
 
 async function withIpvs(removed: readonly string[], signal: AbortSignal): Promise<Removal> {
   const found = await findIpvs(signal);
   const { addresses, servers, sets } = found;
-  const failures = await removeIpvs(found, signal).catch((error: unknown) => {
-    if (isAbort(error)) throw error;
-    return [String(error)];
-  });
+  const failures = await removeIpvs(found, signal);
+  if (failures.length > 0) return { removed, failures };
   return {
     removed: [
       ...removed,
@@ -103,6 +126,6 @@ async function withIpvs(removed: readonly string[], signal: AbortSignal): Promis
       ...(sets.length === 0 ? [] : [`${sets.length} ipsets KUBE-*`]),
       ...(addresses === undefined ? [] : ["device kube-ipvs0"]),
     ],
-    failures,
+    failures: [],
   };
 }
