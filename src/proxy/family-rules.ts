@@ -11,7 +11,7 @@ import type {
 import { type FlowTarget, type StaleFlows, touchedFrontends, type UDPFlow } from "./conntrack.ts";
 import { judgeFlow } from "./flow-judge.ts";
 import type { ServiceView } from "./parse.ts";
-import { type PlannedPort, planPort } from "./plan.ts";
+import { type PlannedPort, planPort, samePlan } from "./plan.ts";
 import { servicePorts } from "./service-model.ts";
 import type { SliceIndex } from "./slice-index.ts";
 import type { NodeView } from "./types.ts";
@@ -21,8 +21,8 @@ export class FamilyRules {
   readonly #family: IPFamily;
   #context: RulesContext;
   readonly #backend: RuleBackend;
-  readonly #planned = new Map<string, PlannedPort>();
-  readonly #portsOf = new Map<string, readonly string[]>();
+  /** Ports by Service. Nearly always it is one, and then there is no list. */
+  readonly #planned = new Map<string, PlannedPort | readonly PlannedPort[]>();
   readonly #reported = new Set<string>();
   readonly #logger: Logger;
   readonly #externalIPs: boolean;
@@ -66,29 +66,39 @@ export class FamilyRules {
   ): void {
     const ports =
       service === undefined ? [] : servicePorts(service, this.#family, node.ips, this.#externalIPs);
-    const before = this.#portsOf.get(serviceKey) ?? [];
-    const now = new Set(ports.map(({ key }) => key));
-    for (const key of before) if (!now.has(key)) this.#set(key, undefined);
-    for (const port of ports) this.#set(port.key, planPort(port, slices.endpoints(port), node));
-    if (now.size > 0) this.#portsOf.set(serviceKey, [...now]);
-    else this.#portsOf.delete(serviceKey);
+    const before = this.#plansOf(serviceKey);
+    for (const plan of before) {
+      if (!ports.some(({ key }) => key === plan.key)) this.#replace(plan.key, plan, undefined);
+    }
+    const now = ports.map((port) => {
+      const previous = before.find(({ key }) => key === port.key);
+      const plan = planPort(port, slices.endpoints(port), node);
+      if (previous !== undefined && samePlan(previous, plan)) return previous;
+      this.#replace(port.key, previous, plan);
+      return plan;
+    });
+    const [only] = now;
+    if (only === undefined) this.#planned.delete(serviceKey);
+    else this.#planned.set(serviceKey, now.length === 1 ? only : now);
   }
 
-  #set(key: string, plan: PlannedPort | undefined): void {
-    const previous = this.#planned.get(key);
-    if (plan !== undefined && previous !== undefined && samePlan(previous, plan)) return;
+  #plansOf(serviceKey: string): readonly PlannedPort[] {
+    const held = this.#planned.get(serviceKey);
+    if (held === undefined) return [];
+    return "key" in held ? [held] : held;
+  }
+
+  *#plans(): Generator<PlannedPort, void, undefined> {
+    for (const service of this.#planned.keys()) yield* this.#plansOf(service);
+  }
+
+  #replace(key: string, previous: PlannedPort | undefined, plan: PlannedPort | undefined): void {
     for (const target of touchedFrontends(previous, plan)) {
       this.#touched.set(`${target.ip} ${target.port}`, target);
     }
     this.#indexUDP(previous, plan);
-    if (plan === undefined) {
-      this.#planned.delete(key);
-      this.#backend.set(key, undefined);
-      return;
-    }
-    this.#planned.set(key, plan);
     this.#backend.set(key, plan);
-    this.#reportConflicts(key);
+    if (plan !== undefined) this.#reportConflicts(key);
   }
 
   #indexUDP(previous: PlannedPort | undefined, plan: PlannedPort | undefined): void {
@@ -118,7 +128,7 @@ export class FamilyRules {
     const replan = planBasis(context) !== planBasis(this.#context);
     this.#context = context;
     this.#backend.setContext(context);
-    if (replan) for (const [key, plan] of this.#planned) this.#backend.set(key, plan);
+    if (replan) for (const plan of this.#plans()) this.#backend.set(plan.key, plan);
   }
 
   /**
@@ -146,7 +156,7 @@ export class FamilyRules {
   noLocalEndpoints(): { readonly internal: number; readonly external: number } {
     let internal = 0;
     let external = 0;
-    for (const { frontends, local } of this.#planned.values()) {
+    for (const { frontends, local } of this.#plans()) {
       if (frontends.some(({ verdict }) => verdict === "drop")) internal += 1;
       if (local.length === 0 && frontends.some(({ verdict }) => verdict === "split")) external += 1;
     }
@@ -227,8 +237,4 @@ function outermost(cidrs: readonly string[], family: IPFamily): readonly string[
 /** What the rules of each Service depend on; the rest stands in base rules. */
 function planBasis({ local, localhostNodePorts, mark, masqueradeAll }: RulesContext): string {
   return JSON.stringify([local, localhostNodePorts, mark, masqueradeAll]);
-}
-
-function samePlan(a: PlannedPort, b: PlannedPort): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }

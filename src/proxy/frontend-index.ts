@@ -41,6 +41,10 @@ export class FrontendIndex {
   remove(plan: PlannedPort): void {
     for (const frontend of plan.frontends) {
       const place = placeOf(frontend);
+      if (this.#at.get(place) === plan) {
+        this.#at.delete(place);
+        continue;
+      }
       const left = this.#ports(place).filter((other) => other !== plan);
       const [only] = left;
       if (only === undefined) this.#at.delete(place);
@@ -62,20 +66,27 @@ export class FrontendIndex {
 
   /** Others that want something of what `plan` wants. */
   rivals(plan: PlannedPort): readonly PlannedPort[] {
-    const found = new Set<PlannedPort>();
+    const found: PlannedPort[] = [];
     for (const frontend of plan.frontends) {
       const there = this.#at.get(placeOf(frontend));
-      if (there === undefined || there === plan) continue;
+      // Usual, and asked for each port: nobody but the port itself is there.
+      if (there === undefined || there === plan || ("key" in there && there.key === plan.key)) {
+        continue;
+      }
       for (const other of this.claimants(plan.protocol, frontend)) {
-        if (other.key !== plan.key) found.add(other);
+        if (other.key !== plan.key && !found.includes(other)) found.push(other);
       }
     }
-    return [...found];
+    return found;
   }
 
   /** `plan` with those frontends only that are its own, each once. */
   effective(plan: PlannedPort): PlannedPort {
     const { frontends, protocol } = plan;
+    const [first] = frontends;
+    if (frontends.length === 1 && first !== undefined && this.#at.get(placeOf(first)) === plan) {
+      return plan;
+    }
     const own = frontends.filter((frontend, at) => {
       if (this.#at.get(placeOf(frontend)) !== plan) {
         const [winner] = this.claimants(protocol, frontend);

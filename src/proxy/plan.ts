@@ -37,8 +37,44 @@ export interface PlannedPort {
   readonly sourceRanges: readonly string[];
 }
 
-function backend({ ip, port }: Endpoint): Backend {
-  return { ip, port };
+/** One for all: there are thousands of ports, and most of their lists are empty. */
+const none: readonly Backend[] = [];
+
+/** The lists of a plan. They share what they have in common: most are the same list, and this is kept of every port. */
+function listsOf(
+  endpoints: readonly Endpoint[],
+  cluster: readonly Endpoint[],
+  local: readonly Endpoint[],
+): Pick<PlannedPort, "cluster" | "local" | "serving" | "hairpin"> {
+  const made = new Map<Endpoint, Backend>();
+  const backend = (endpoint: Endpoint): Backend => {
+    let known = made.get(endpoint);
+    if (known === undefined) {
+      known = { ip: endpoint.ip, port: endpoint.port };
+      made.set(endpoint, known);
+    }
+    return known;
+  };
+  const backends = (list: readonly Endpoint[], like: readonly Backend[]): readonly Backend[] => {
+    if (list.length === 0) return none;
+    const found = list.map(backend);
+    return found.length === like.length && found.every((one, at) => one === like[at])
+      ? like
+      : found;
+  };
+  const all = backends(cluster, none);
+  const here = backends(local, all);
+  const hairpin = cluster.filter((endpoint) => endpoint.local);
+  for (const endpoint of local) if (!cluster.includes(endpoint)) hairpin.push(endpoint);
+  return {
+    cluster: all,
+    local: here,
+    serving: backends(
+      endpoints.filter(({ ready, serving }) => ready || serving),
+      all,
+    ),
+    hairpin: backends(hairpin, here),
+  };
 }
 
 /** Plans one port. Pure: the same arguments give the same plan. */
@@ -71,7 +107,6 @@ export function planPort(
   if (port.nodePort !== 0) {
     frontends.push({ ip: "", port: port.nodePort, verdict: external, restricted: false });
   }
-  const hairpin = [...new Set([...cluster, ...local])].filter((endpoint) => endpoint.local);
   return {
     key: port.key,
     service: port.service,
@@ -79,13 +114,44 @@ export function planPort(
     clusterIP: port.clusterIP,
     rank: port.rank,
     frontends,
-    cluster: cluster.map(backend),
-    local: local.map(backend),
-    serving: endpoints.filter(({ ready, serving }) => ready || serving).map(backend),
-    hairpin: hairpin.map(backend),
+    ...listsOf(endpoints, cluster, local),
     affinitySeconds: port.affinitySeconds,
     sourceRanges: port.sourceRanges,
   };
+}
+
+/** Whether two plans of one port ask for the same. */
+export function samePlan(a: PlannedPort, b: PlannedPort): boolean {
+  return (
+    a.clusterIP === b.clusterIP &&
+    a.rank === b.rank &&
+    a.affinitySeconds === b.affinitySeconds &&
+    sameLists(a.sourceRanges, b.sourceRanges, Object.is) &&
+    sameLists(a.frontends, b.frontends, sameFrontend) &&
+    sameLists(a.cluster, b.cluster, sameBackend) &&
+    sameLists(a.local, b.local, sameBackend) &&
+    sameLists(a.serving, b.serving, sameBackend) &&
+    sameLists(a.hairpin, b.hairpin, sameBackend)
+  );
+}
+
+function sameLists<T>(a: readonly T[], b: readonly T[], same: (a: T, b: T) => boolean): boolean {
+  if (a === b) return true;
+  return a.length === b.length && a.every((item, at) => same(item, b[at] ?? item));
+}
+
+function sameBackend(a: Backend, b: Backend): boolean {
+  return a.ip === b.ip && a.port === b.port;
+}
+
+function sameFrontend(a: Frontend, b: Frontend): boolean {
+  return (
+    a.ip === b.ip &&
+    a.port === b.port &&
+    a.verdict === b.verdict &&
+    a.restricted === b.restricted &&
+    a.loadBalancer === b.loadBalancer
+  );
 }
 
 function internalVerdict(

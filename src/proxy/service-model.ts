@@ -2,6 +2,9 @@ import { cidrContains, type IPFamily, ipFamily, parseCidr } from "../lib/cidr.ts
 import type { ServiceView } from "./parse.ts";
 import type { ServicePort } from "./types.ts";
 
+/** One for all: plans keep it. */
+const noTexts: readonly string[] = [];
+
 /**
  * The ports of one Service in one family. None for headless Services, ExternalName and Services without an address of
  * the family.
@@ -20,9 +23,10 @@ export function servicePorts(
   const clusterIP = service.clusterIPs.find((candidate) => candidate.family === family)?.ip;
   if (clusterIP === undefined) return [];
   const ofFamily = (ip: string): boolean => ipFamily(ip) === family;
-  const externalIPs = externalIPsCount ? service.externalIPs.filter(ofFamily) : [];
+  const externalIPs = externalIPsCount ? service.externalIPs.filter(ofFamily) : noTexts;
   const isLoadBalancer = service.type === "LoadBalancer";
-  const loadBalancerIPs = isLoadBalancer ? service.loadBalancerIPs.filter(ofFamily) : [];
+  const loadBalancerIPs = isLoadBalancer ? service.loadBalancerIPs.filter(ofFamily) : noTexts;
+  const rank = `${service.createdAt} ${service.key}`;
   const external = isLoadBalancer || service.type === "NodePort" || externalIPs.length > 0;
   return service.ports.map((port) => ({
     key: `${service.key}:${port.name}/${port.protocol}`,
@@ -37,11 +41,11 @@ export function servicePorts(
     loadBalancerIPs,
     sourceRanges: isLoadBalancer
       ? allowedSources(service.sourceRanges, family, nodeIPs, loadBalancerIPs)
-      : [],
+      : noTexts,
     internalLocal: service.internalLocal,
     externalLocal: external && service.externalLocal,
     affinitySeconds: service.affinitySeconds,
-    rank: `${service.createdAt} ${service.key}`,
+    rank,
   }));
 }
 

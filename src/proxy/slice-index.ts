@@ -1,35 +1,43 @@
 import type { IPFamily } from "../lib/cidr.ts";
-import type { SliceView } from "./parse.ts";
+import type { EndpointView, SliceView } from "./parse.ts";
 import type { Endpoint, ServicePort } from "./types.ts";
 
 /** EndpointSlices by Service. */
 export class SliceIndex {
-  readonly #byService = new Map<string, Map<string, SliceView>>();
+  /** Nearly always it is one, and then there is no list. */
+  readonly #byService = new Map<string, SliceView | readonly SliceView[]>();
   readonly #nodeName: string;
 
   constructor(nodeName: string) {
     this.#nodeName = nodeName;
   }
 
-  /** Adds or replaces a slice. */
-  set(slice: SliceView): void {
-    if (slice.service === undefined) return;
-    const slices = this.#byService.get(slice.service) ?? new Map<string, SliceView>();
-    slices.set(slice.key, slice);
-    this.#byService.set(slice.service, slices);
+  #slices(service: string): readonly SliceView[] {
+    const held = this.#byService.get(service);
+    if (held === undefined) return [];
+    return "key" in held ? [held] : held;
   }
 
-  delete(slice: SliceView): void {
-    if (slice.service === undefined) return;
-    const slices = this.#byService.get(slice.service);
-    slices?.delete(slice.key);
-    if (slices?.size === 0) this.#byService.delete(slice.service);
+  /** Adds or replaces a slice. */
+  set(slice: SliceView): void {
+    const { service, key } = slice;
+    if (service === undefined) return;
+    const others = this.#slices(service).filter((other) => other.key !== key);
+    this.#byService.set(service, others.length === 0 ? slice : [...others, slice]);
+  }
+
+  delete({ service, key }: SliceView): void {
+    if (service === undefined) return;
+    const left = this.#slices(service).filter((slice) => slice.key !== key);
+    const [only] = left;
+    if (only === undefined) this.#byService.delete(service);
+    else this.#byService.set(service, left.length === 1 ? only : left);
   }
 
   /** Ready endpoints of a Service on this node, each address once; of one family, or of both together. */
   localReady(service: string, family?: IPFamily): number {
     const ips = new Set<string>();
-    for (const slice of this.#byService.get(service)?.values() ?? []) {
+    for (const slice of this.#slices(service)) {
       if (family !== undefined && slice.family !== family) continue;
       // Without a port nobody can be reached there.
       if (slice.ports.length === 0) continue;
@@ -42,7 +50,7 @@ export class SliceIndex {
 
   /** Endpoints of one port, sorted, each address once. */
   endpoints(port: Pick<ServicePort, "service" | "portName" | "protocol" | "family">): Endpoint[] {
-    return mergeEndpoints(this.#byService.get(port.service)?.values() ?? [], port, this.#nodeName);
+    return mergeEndpoints(this.#slices(port.service), port, this.#nodeName);
   }
 }
 
@@ -61,27 +69,41 @@ export function mergeEndpoints(
   selector: PortSelector,
   nodeName: string,
 ): Endpoint[] {
-  const found = new Map<string, Endpoint>();
+  const all: Endpoint[] = [];
   for (const slice of slices) {
     if (slice.family !== selector.family) continue;
-    for (const port of slice.ports) {
-      if (port.name !== selector.portName || port.protocol !== selector.protocol) continue;
-      for (const view of slice.endpoints) {
-        const { nodeName: onNode, ...rest } = view;
-        const endpoint = { ...rest, port: port.port, local: onNode === nodeName };
-        const key = `${view.ip} ${port.port}`;
-        const known = found.get(key);
-        if (known === undefined || preferred(endpoint, known)) found.set(key, endpoint);
-      }
+    for (const { name, protocol, port } of slice.ports) {
+      if (name !== selector.portName || protocol !== selector.protocol) continue;
+      for (const view of slice.endpoints) all.push(endpointOf(view, port, nodeName));
     }
   }
-  return [...found].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, endpoint]) => endpoint);
+  all.sort(inOrder);
+  // The same address twice stands together now, the preferred one first.
+  return all.filter((endpoint, at) => at === 0 || !isSame(endpoint, all[at - 1]));
+}
+
+function endpointOf(view: EndpointView, port: number, nodeName: string): Endpoint {
+  return {
+    ip: view.ip,
+    port,
+    local: view.nodeName === nodeName,
+    ready: view.ready,
+    serving: view.serving,
+    terminating: view.terminating,
+    forZones: view.forZones,
+    forNodes: view.forNodes,
+  };
+}
+
+function isSame(a: Endpoint, b: Endpoint | undefined): boolean {
+  return a.ip === b?.ip && a.port === b.port;
+}
+
+function inOrder(a: Endpoint, b: Endpoint): number {
+  if (a.ip !== b.ip) return a.ip < b.ip ? -1 : 1;
+  return a.port === b.port ? score(b) - score(a) : a.port - b.port;
 }
 
 function score(endpoint: Endpoint): number {
   return (endpoint.terminating ? 0 : 4) + (endpoint.ready ? 2 : 0) + (endpoint.serving ? 1 : 0);
-}
-
-function preferred(candidate: Endpoint, known: Endpoint): boolean {
-  return score(candidate) > score(known);
 }

@@ -58,13 +58,14 @@ export class DesiredTable {
   set(key: string, plan: PlannedPort | undefined): void {
     const before = this.#ports.get(key);
     const now = plan === undefined ? undefined : placed(plan, this.#touched.get(key) ?? before);
-    const rivals = new Set([
-      ...(before === undefined ? [] : this.#index.rivals(before)),
-      ...(now === undefined ? [] : this.#index.rivals(now)),
-    ]);
-    this.#touch(key, before);
-    for (const rival of rivals) this.#touch(rival.key, rival);
-    this.#noteMoves(before, now, rivals.size > 0);
+    if (this.#committedLayout !== undefined) {
+      const rivals = [before, now].flatMap((one) =>
+        one === undefined ? [] : this.#index.rivals(one),
+      );
+      this.#touch(key, before);
+      for (const rival of rivals) this.#touch(rival.key, rival);
+      if (!this.#handedOver) this.#noteMoves(before, now, rivals.length > 0);
+    }
     if (before !== undefined) this.#index.remove(before);
     if (now === undefined) {
       this.#ports.delete(key);
@@ -75,7 +76,7 @@ export class DesiredTable {
   }
 
   #touch(key: string, plan: PlannedPort | undefined): void {
-    if (this.#committedLayout === undefined || this.#touched.has(key)) return;
+    if (this.#touched.has(key)) return;
     this.#touched.set(key, plan === undefined ? undefined : this.#index.effective(plan));
   }
 
@@ -84,7 +85,6 @@ export class DesiredTable {
     now: PlannedPort | undefined,
     contested: boolean,
   ): void {
-    if (this.#committedLayout === undefined || this.#handedOver) return;
     const place = ({ ip, port }: PlannedPort["frontends"][number]): string => `${ip} ${port}`;
     const kept = new Set(now?.frontends.map(place));
     this.#handedOver = contested || [...kept].some((at) => this.#left.has(at));
