@@ -137,8 +137,10 @@ export class Oracle {
   #isNodePortAddress(ip: string): boolean {
     const { nodePortIPs, localhostNodePorts, mode, family } = this.#settings;
     if (!this.#isOwn(ip)) return false;
-    if (this.#isLoopback(ip)) return mode === "iptables" && family === "IPv4" && localhostNodePorts;
-    return nodePortIPs === undefined || nodePortIPs.includes(ip);
+    if (nodePortIPs !== undefined && !nodePortIPs.includes(ip)) return false;
+    return (
+      !this.#isLoopback(ip) || (mode === "iptables" && family === "IPv4" && localhostNodePorts)
+    );
   }
 
   #fromPod({ source, inInterface }: ModelPacket): boolean {
