@@ -150,7 +150,7 @@ async function lookAtCluster(looking: Looking, signal: AbortSignal): Promise<See
 
 async function look(looking: Looking, signal: AbortSignal): Promise<ServiceReport> {
   const limited = deadline(signal, lookMs);
-  const { asked, client, seconds } = looking;
+  const { asked, seconds } = looking;
   const seen = await lookAtCluster(looking, limited);
   const { explanation, node } = seen;
   const { facts } = asked;
@@ -162,10 +162,12 @@ async function look(looking: Looking, signal: AbortSignal): Promise<ServiceRepor
     flowsMissing: undefined,
     counted: undefined,
   };
-  if (explanation.notServed !== undefined) return { ...base, kernelMissing: undefined };
+  if (explanation.notServed !== undefined) {
+    return { ...base, mode: undefined, kernelMissing: undefined };
+  }
   if (facts === undefined) return { ...base, kernelMissing: asked.why };
   if (!seen.isOwnCluster) return { ...base, kernelMissing: otherCluster(node.nodeName) };
-  const kernel = await readKernel({ client, facts, ...seen }, limited);
+  const kernel = await readKernel({ facts, ...seen }, limited);
   const targets = targetsOf(explanation, facts);
   const flows = await readFlows(targets, limited);
   const counting = { targets, seconds: seconds ?? 0, id: String(process.pid), clock: systemClock };

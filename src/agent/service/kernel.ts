@@ -1,4 +1,3 @@
-import type { ApiClient } from "../../api/client.ts";
 import { isForbidden } from "../../api/errors.ts";
 import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage, ExecError, isAbort, SetupError } from "../../lib/errors.ts";
@@ -9,7 +8,7 @@ import { IptablesError } from "../../netfilter/iptables.ts";
 import type { NftTable } from "../../netfilter/transaction.ts";
 import type { RulesContext } from "../../proxy/backend.ts";
 import { countingEnd, countingText, parseCounts } from "../../proxy/explain/count.ts";
-import { indexOf, plansOf } from "../../proxy/explain/explain.ts";
+import { claimsOf, indexOf, plansOf } from "../../proxy/explain/explain.ts";
 import {
   type FlowCount,
   FlowTally,
@@ -27,12 +26,9 @@ import type {
 } from "../../proxy/explain/model.ts";
 import type { RawSlice } from "../../proxy/explain/endpoints.ts";
 import type { CountedTraffic } from "../../proxy/explain/text.ts";
-import type { PlannedPort } from "../../proxy/plan.ts";
 import { parseService, type ServiceView } from "../../proxy/parse.ts";
-import { readSlices } from "./cluster.ts";
 
 export interface KernelOptions {
-  readonly client: ApiClient;
   readonly facts: AgentFacts;
   readonly node: Viewpoint;
   readonly service: unknown;
@@ -76,43 +72,15 @@ async function viewOf(
   signal: AbortSignal,
 ): Promise<KernelView> {
   const { facts, node, service, slices } = options;
+  const { externalIPs, mode, table } = facts;
   const { family } = context;
-  const planned = (view: ServiceView, of: readonly RawSlice[]): readonly PlannedPort[] =>
-    plansOf(view, family, indexOf(of, node), { node, externalIPs: facts.externalIPs }).map(
-      ({ plan }) => plan,
-    );
-  const wanted = {
-    context,
-    plans: planned(parseService(service), slices),
-    rivals: await rivalPlans(options, family, planned, signal),
-  };
-  return facts.mode === "nftables"
-    ? nftablesView({ ...wanted, table: facts.table }, signal)
+  const input = { ...options, externalIPs };
+  const planned = plansOf(parseService(service), family, indexOf(slices, node), input);
+  const claims = claimsOf(input, family, planned);
+  const wanted = { context, plans: planned.map(({ plan }) => plan), claims };
+  return mode === "nftables"
+    ? nftablesView({ ...wanted, table }, signal)
     : iptablesView(wanted, signal);
-}
-
-/** Plans of Services that want an address of ours. */
-async function rivalPlans(
-  { client, explanation, others }: KernelOptions,
-  family: PortExplanation["family"],
-  planned: (view: ServiceView, slices: readonly RawSlice[]) => readonly PlannedPort[],
-  signal: AbortSignal,
-): Promise<readonly PlannedPort[]> {
-  const keys = new Set(
-    explanation.ports
-      .filter((port) => port.family === family)
-      .flatMap(({ addresses }) => addresses.flatMap(({ claimedBy }) => claimedBy)),
-  );
-  const services = others.filter(
-    ({ key }) =>
-      key !== explanation.service && [...keys].some((rival) => rival.startsWith(`${key}:`)),
-  );
-  const plans = await Promise.all(
-    services.map(async (view) =>
-      planned(view, await readSlices(client, view.namespace, view.name, signal)),
-    ),
-  );
-  return plans.flat().filter(({ key }) => keys.has(key));
 }
 
 /** Addresses and ports that flows of a Service have: for node ports, those of the node. */

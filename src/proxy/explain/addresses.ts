@@ -1,25 +1,12 @@
 import { isRecord, optionalString } from "../../lib/guard.ts";
-import type { Frontend, PlannedPort } from "../plan.ts";
-import { planPort } from "../plan.ts";
+import { FrontendIndex } from "../frontend-index.ts";
 import type { ServiceView } from "../parse.ts";
+import { type Frontend, type PlannedPort, planPort } from "../plan.ts";
 import { servicePorts } from "../service-model.ts";
 import type { ServicePort } from "../types.ts";
 import type { AddressExplanation, AddressKind, Viewpoint } from "./model.ts";
 
-/** Who else wants an address and port. Lower rank has it. */
-export interface Claim {
-  readonly key: string;
-  readonly rank: string;
-}
-
-/** Claims of many Services by `family ip protocol port`; node ports under an empty address. */
-export type ClaimIndex = ReadonlyMap<string, readonly Claim[]>;
-
-function claimID({ family, protocol }: ServicePort, { ip, port }: Frontend): string {
-  return `${family} ${ip} ${protocol} ${port}`;
-}
-
-/** Indexes what all Services of one family want. */
+/** Indexes what Services want in one family: who has an address that several claim. */
 export function indexClaims(
   services: readonly ServiceView[],
   options: {
@@ -27,21 +14,15 @@ export function indexClaims(
     readonly node: Viewpoint;
     readonly externalIPs: boolean;
   },
-): ClaimIndex {
+): FrontendIndex {
   const { family, node, externalIPs } = options;
-  const claims = new Map<string, Claim[]>();
+  const index = new FrontendIndex();
   for (const service of services) {
     for (const port of servicePorts(service, family, node.nodeIPs, externalIPs)) {
-      for (const frontend of planPort(port, [], planNode(node)).frontends) {
-        const id = claimID(port, frontend);
-        const known = claims.get(id);
-        const claim = { key: port.key, rank: port.rank };
-        if (known === undefined) claims.set(id, [claim]);
-        else known.push(claim);
-      }
+      index.add(planPort(port, [], planNode(node)));
     }
   }
-  return claims;
+  return index;
 }
 
 /** The node in the words of plans. */
@@ -49,17 +30,19 @@ export function planNode({ nodeName, zone }: Viewpoint): { name: string; zone: s
   return { name: nodeName, zone: zone ?? "" };
 }
 
-/** Every address of a port, with where flows to it go and who else wants it. */
+/**
+ * Every address of a port, with where flows to it go and who else wants it.
+ *
+ * @param claims Of all Services, with this plan among them.
+ */
 export function explainAddresses(
   port: ServicePort,
   plan: PlannedPort,
-  claims: ClaimIndex,
+  claims: FrontendIndex,
 ): readonly AddressExplanation[] {
   return plan.frontends.map((frontend): AddressExplanation => {
-    const rivals = (claims.get(claimID(port, frontend)) ?? []).filter(
-      ({ key }) => key !== port.key,
-    );
-    const best = rivals.toSorted((a, b) => (a.rank < b.rank ? -1 : 1))[0];
+    const claimants = claims.claimants(plan.protocol, frontend).map(({ key }) => key);
+    const winner = claimants[0];
     return {
       kind: kindOf(port, frontend),
       ip: frontend.ip,
@@ -67,8 +50,8 @@ export function explainAddresses(
       verdict: frontend.verdict,
       goesTo: inWords(port, plan, frontend),
       sourceRanges: frontend.restricted ? port.sourceRanges : [],
-      claimedBy: rivals.map(({ key }) => key),
-      lostTo: best !== undefined && best.rank < port.rank ? best.key : undefined,
+      claimedBy: claimants.filter((key) => key !== port.key),
+      lostTo: winner === undefined || winner === port.key ? undefined : winner,
     };
   });
 }

@@ -172,8 +172,8 @@ function reason(of: PortAndPlan, endpoint: Endpoint, view: EndpointView, node: V
   if (endpoint.ready && choice.topology !== undefined) {
     parts.push(hint(choice.topology, cluster, view, node));
   }
-  if ((port.internalLocal || port.externalLocal) && !endpoint.local) {
-    parts.push(`not on this node, which the Local policy asks for`);
+  if (cluster && (port.internalLocal || port.externalLocal) && !endpoint.local) {
+    parts.push("not on this node, which the Local policy asks for");
   }
   return parts.join("; ");
 }

@@ -1,6 +1,7 @@
 import type { IPFamily } from "../../lib/cidr.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { categorizeEndpoints } from "../categorize.ts";
+import type { FrontendIndex } from "../frontend-index.ts";
 import { parseService, parseSlice, type ServiceView } from "../parse.ts";
 import { planPort } from "../plan.ts";
 import { healthCheckPort } from "../service-health.ts";
@@ -53,18 +54,17 @@ export function explainService(input: ExplainInput): ServiceExplanation {
       own.map((family) => [family, index.localReady(view.key, family)]),
     ),
     ports: own.flatMap((family) => {
-      const claims = indexClaims(input.others, { ...input, family });
-      return plans
-        .filter(({ port }) => port.family === family)
-        .map((of): PortExplanation => ({
-          key: of.port.key,
-          family,
-          name: of.port.portName,
-          protocol: of.port.protocol,
-          addresses: explainAddresses(of.port, of.plan, claims),
-          endpoints: explainEndpoints(of, slices, node),
-          affinitySeconds: of.port.affinitySeconds,
-        }));
+      const ofFamily = plans.filter(({ port }) => port.family === family);
+      const claims = claimsOf(input, family, ofFamily);
+      return ofFamily.map((of): PortExplanation => ({
+        key: of.port.key,
+        family,
+        name: of.port.portName,
+        protocol: of.port.protocol,
+        addresses: explainAddresses(of.port, of.plan, claims),
+        endpoints: explainEndpoints(of, slices, node),
+        affinitySeconds: of.port.affinitySeconds,
+      }));
     }),
     remarks: [
       ...view.problems.map((field) => `${field} is not understood, so it has no rules`),
@@ -75,6 +75,19 @@ export function explainService(input: ExplainInput): ServiceExplanation {
       ...sliceRemarks(slices, plans, notServed),
     ],
   };
+}
+
+/** Who claims which address: all Services, this one with its own plans. */
+export function claimsOf(
+  input: Pick<ExplainInput, "service" | "others" | "node" | "externalIPs">,
+  family: IPFamily,
+  plans: readonly PortAndPlan[],
+): FrontendIndex {
+  const { key } = parseService(input.service);
+  const rest = input.others.filter((other) => other.key !== key);
+  const claims = indexClaims(rest, { ...input, family });
+  for (const { plan } of plans) claims.add(plan);
+  return claims;
 }
 
 /** The plans of a Service's ports, as the proxy makes them. */

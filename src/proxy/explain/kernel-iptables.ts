@@ -56,12 +56,13 @@ export async function iptablesView(wanted: WantedRules, signal: AbortSignal): Pr
 /** Compares whole tables with what some plans need. Pure. */
 export function compareIptables(
   tables: CountedTables,
-  { context, plans, rivals }: WantedRules,
+  { context, plans, claims }: WantedRules,
 ): Pick<KernelView, "carried" | "drift"> {
   const carried: CarriedRule[] = [];
   const drift: RuleDrift[] = [];
   for (const plan of plans) {
-    const lost = lostFrontends(plan, [...plans, ...rivals]);
+    const { frontends } = claims.effective(plan);
+    const lost = plan.frontends.filter((frontend) => !frontends.includes(frontend));
     portDispatch(plan, context, lost).forEach((rules, index) => {
       const chain = dispatchChains[index];
       if (chain === undefined) return;
@@ -96,16 +97,6 @@ export function compareIptables(
     }
   }
   return { carried, drift };
-}
-
-/** Frontends of a plan that an older Service has. */
-function lostFrontends(plan: PlannedPort, all: readonly PlannedPort[]): readonly Frontend[] {
-  const older = all.filter(({ rank, protocol }) => protocol === plan.protocol && rank < plan.rank);
-  return plan.frontends.filter(({ ip, port }) =>
-    older.some(({ frontends }) =>
-      frontends.some((other) => other.ip === ip && other.port === port),
-    ),
-  );
 }
 
 /** Whether a rule is for an address that the plan has. */

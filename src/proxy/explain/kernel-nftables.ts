@@ -1,8 +1,7 @@
 import { listTable } from "../../netfilter/nft.ts";
-import type { TableListing } from "../../netfilter/read-back.ts";
+import type { ListedChain, TableListing } from "../../netfilter/read-back.ts";
 import type { NftTable } from "../../netfilter/transaction.ts";
-import type { RulesContext } from "../backend.ts";
-import { type ChainClaim, chainSignature, type Claims } from "../diff.ts";
+import { type ChainClaim, chainSignature, type ElementClaim } from "../diff.ts";
 import { fixedClaims, portClaims } from "../nftables/layout.ts";
 import type { PlannedPort } from "../plan.ts";
 import { ruleTag } from "../rule-tag.ts";
@@ -31,100 +30,133 @@ export async function nftablesView(
 /** Compares a whole table with what some plans need. Pure. */
 export function compareNftables(
   listing: TableListing,
-  { context, plans, rivals }: WantedRules,
+  { context, plans, claims }: WantedRules,
 ): Pick<KernelView, "carried" | "drift"> {
   const carried: CarriedRule[] = [];
   const drift: RuleDrift[] = [];
   const compareChain = (chain: ChainClaim): boolean => {
-    const found = listing.chains.get(chain.name);
     const where = `chain ${chain.name}`;
-    const text = chain.rules.join("; ");
-    if (found === undefined) {
-      drift.push({ where, key: "", wanted: text, found: undefined });
-      return false;
-    }
-    const signature = chainSignature(chain.hook, chain.rules.map(ruleTag));
-    const same = chainSignature(found.hook, found.tags) === signature;
-    if (!same) drift.push({ where, key: "", wanted: text, found: "other rules" });
-    return same;
+    const found = listing.chains.get(chain.name);
+    if (found !== undefined && sameChain(chain, found)) return true;
+    const wanted = chain.rules.join("; ");
+    drift.push({ where, key: "", wanted, found: found === undefined ? undefined : "other rules" });
+    return false;
   };
-  for (const chain of fixedClaims(context).chains) compareChain(chain);
-  const { chains, elements } = merged(context, plans, rivals);
-  for (const { container, key, value } of elements) {
-    const found = listing.containers.get(container)?.elements.get(key);
+  const own = plans.map((plan) => claims.effective(plan));
+  const wanted = own.map((plan) => portClaims(plan, context));
+  const elements = unique(wanted.flatMap((claim) => claim.elements));
+  for (const { container, key, value, found } of compared(listing, own, elements)) {
     const where = `map ${container}`;
-    if (found !== undefined) carried.push({ where, rule: element(key, found) });
+    if (found !== undefined) carried.push({ where, rule: inWords(key, found) });
     if (found !== value) drift.push({ where, key, wanted: value, found });
   }
-  for (const chain of chains) {
-    // Old nft prints some of these wrongly, so they are shown as they were written; their comments prove that they are those.
+  for (const chain of fixedClaims(context).chains) compareChain(chain);
+  const protocols = new Set(own.map(({ protocol }) => protocol));
+  for (const chain of new Map(
+    wanted.flatMap(({ chains }) => chains.map((one) => [one.name, one])),
+  ).values()) {
+    // Old nft prints some of these wrongly, so they are shown as they were written; comments prove that they are those.
     if (!compareChain(chain)) continue;
-    for (const rule of chain.rules) carried.push({ where: `chain ${chain.name}`, rule });
-  }
-  for (const { container, key, value } of strays(listing, plans, elements)) {
-    carried.push({ where: `map ${container}`, rule: element(key, value) });
-    drift.push({ where: `map ${container}`, key, wanted: undefined, found: value });
+    for (const rule of chain.rules.filter((text) => concerns(text, protocols))) {
+      carried.push({ where: `chain ${chain.name}`, rule });
+    }
   }
   return { carried, drift };
 }
 
-function element(key: string, value: string): string {
+function inWords(key: string, value: string): string {
   return value === "" ? key : `${key} : ${value}`;
 }
 
-/** What the plans want, without what an older Service has; that one's claims are for comparison. */
-function merged(
-  context: RulesContext,
-  plans: readonly PlannedPort[],
-  rivals: readonly PlannedPort[],
-): Pick<Claims, "chains" | "elements"> {
-  const chains = new Map<string, ChainClaim>();
-  const elements = new Map<string, Claims["elements"][number]>();
-  const ours = new Set(plans.flatMap((plan) => idsOf(portClaims(plan, context))));
-  for (const plan of [...plans, ...rivals].toSorted((a, b) => (a.rank < b.rank ? -1 : 1))) {
-    const claims = portClaims(plan, context);
-    if (plans.includes(plan)) for (const chain of claims.chains) chains.set(chain.name, chain);
-    for (const one of claims.elements) {
-      const id = `${one.container} ${one.key}`;
-      if (ours.has(id) && !elements.has(id)) elements.set(id, one);
-    }
-  }
-  return { chains: [...chains.values()], elements: [...elements.values()] };
+/** Chains that ports of all protocols share have a rule for each. */
+function concerns(rule: string, protocols: ReadonlySet<string>): boolean {
+  const protocol = /^meta l4proto (tcp|udp|sctp) /.exec(rule)?.[1];
+  return protocol === undefined || protocols.has(protocol);
 }
 
-function idsOf({ elements }: Claims): readonly string[] {
-  return elements.map(({ container, key }) => `${container} ${key}`);
+/** Endpoints keep their slots while others come and go, so a rule that lists them may list them in any order. */
+function sameChain(chain: ChainClaim, found: ListedChain): boolean {
+  const tags = chain.rules.map(ruleTag);
+  if (chainSignature(found.hook, found.tags) === chainSignature(chain.hook, tags)) return true;
+  if (tags.length !== found.tags.length) return false;
+  const ordered = tags.filter(
+    (_, at) => !/ map \{/.test(chain.rules[at]?.replace("vmap", "map") ?? ""),
+  );
+  return ordered.length < tags.length && ordered.every((tag) => found.tags.includes(tag));
 }
 
-interface Stray {
-  readonly container: string;
-  readonly key: string;
-  readonly value: string;
+type Element = Pick<ElementClaim, "container" | "key" | "value">;
+
+function unique(elements: readonly ElementClaim[]): readonly ElementClaim[] {
+  return [...new Map(elements.map((one) => [`${one.container} ${one.key}`, one])).values()];
 }
 
-/** Elements for the plans' addresses that nobody wants. */
-function strays(
+/** What each key should be and is. `value` undefined: nobody wants it. */
+type Compared = Pick<Element, "container" | "key"> & {
+  readonly value: string | undefined;
+  readonly found: string | undefined;
+};
+
+function compared(
   listing: TableListing,
   plans: readonly PlannedPort[],
-  wanted: readonly { readonly container: string; readonly key: string }[],
-): readonly Stray[] {
-  const known = new Set(wanted.map(({ container, key }) => `${container} ${key}`));
-  const tuples = new Set(plans.flatMap(frontendKeys));
-  return [...listing.containers].flatMap(([container, { elements }]) =>
-    [...elements].flatMap(([key, value]): Stray[] =>
-      known.has(`${container} ${key}`) || !belongs(key, tuples) ? [] : [{ container, key, value }],
+  elements: readonly Element[],
+): readonly Compared[] {
+  const known = new Set(elements.map(({ container, key }) => `${container} ${key}`));
+  const at = ({ container, key }: Element): string | undefined =>
+    listing.containers.get(container)?.elements.get(key);
+  const lists = new Map<string, { readonly wanted: Set<string>; readonly found: Set<string> }>();
+  for (const one of elements.filter(({ container }) => isSlotMap(container))) {
+    const list = lists.get(listOf(one)) ?? { wanted: new Set(), found: new Set() };
+    lists.set(listOf(one), list);
+    list.wanted.add(one.value);
+    list.found.add(at(one) ?? "");
+  }
+  return [
+    ...elements.map((one) => {
+      const { container, key, value } = one;
+      const found = at(one);
+      const list = lists.get(listOf(one));
+      // Which slot is whose does not matter: all of them are chosen alike.
+      const same = list !== undefined && list.wanted.symmetricDifference(list.found).size === 0;
+      return { container, key, value: same ? found : value, found };
+    }),
+    ...strays(listing, plans).flatMap(({ container, key, value }) =>
+      known.has(`${container} ${key}`) ? [] : [{ container, key, value: undefined, found: value }],
     ),
-  );
+  ];
 }
 
-/** How keys of maps name the frontends of a port. */
-function frontendKeys({ frontends, protocol }: PlannedPort): readonly string[] {
-  return frontends.map(({ ip, port }) =>
-    ip === "" ? `${protocol} . ${port}` : `${ip} . ${protocol} . ${port}`,
-  );
+function isSlotMap(container: string): boolean {
+  return container.startsWith("ep-");
 }
 
-/** Whether a key is a frontend, or a frontend with the number of an endpoint behind it. */
-function belongs(key: string, tuples: ReadonlySet<string>): boolean {
-  return tuples.has(key) || tuples.has(key.split(" . ").slice(0, -1).join(" . "));
+/** What the slots of one list have in common. */
+function listOf({ container, key }: Element): string {
+  return `${container} ${key.slice(0, key.lastIndexOf(" . "))}`;
+}
+
+/** All elements for the plans' addresses. */
+function strays(listing: TableListing, plans: readonly PlannedPort[]): readonly Element[] {
+  return plans.flatMap(({ frontends, protocol }) =>
+    frontends.flatMap(({ ip, port }) => {
+      const address = ip === "" ? "" : `${ip} . `;
+      const dispatch = `${address}${protocol} . ${port}`;
+      const slots = `${address}${port}`;
+      return [...listing.containers].flatMap(([container, { elements: found }]): Element[] => {
+        if (!isSlotMap(container)) {
+          const value = found.get(dispatch);
+          return value === undefined ? [] : [{ container, key: dispatch, value }];
+        }
+        if (!container.endsWith(`-${protocol}`)) return [];
+        const elements: Element[] = [];
+        for (let slot = 0; ; slot += 1) {
+          const key = `${slots} . ${slot}`;
+          const value = found.get(key);
+          if (value === undefined) return elements;
+          elements.push({ container, key, value });
+        }
+      });
+    }),
+  );
 }

@@ -1,4 +1,5 @@
 import type { RulesContext } from "../backend.ts";
+import type { FrontendIndex } from "../frontend-index.ts";
 import type { PlannedPort } from "../plan.ts";
 
 /** What the kernel should have of a Service in one family. */
@@ -6,8 +7,8 @@ export interface WantedRules {
   readonly context: RulesContext;
   /** Plans of the Service. */
   readonly plans: readonly PlannedPort[];
-  /** Plans of others that want an address of it. */
-  readonly rivals: readonly PlannedPort[];
+  /** All Services, with these plans among them. */
+  readonly claims: FrontendIndex;
 }
 
 /** Something of ours in the kernel that carries a Service, in the words of the program that wrote it. */
