@@ -30,6 +30,10 @@ function onDisk(name: string): ReturnType<typeof runs> {
   return runs(name, { one: container }, { volumes: [{ name: "data", iscsi }] });
 }
 
+const volumes = "/var/lib/remora/volumes";
+/** Of the claim, in MiB. */
+const size = 8;
+
 /** Runs a script in the pod's container. */
 async function inPod(node: Node, name: string, script: string): Promise<string> {
   const { status } = await node.podReady(name);
@@ -115,6 +119,51 @@ export const storageChecks: readonly Check[] = [
       await node.deletePod("on-disk-again");
       await node.until("nothing of the disk is left again", gone);
       await machine.sh("systemctl stop tgt.service iscsid.service iscsid.socket || true");
+    },
+  },
+  {
+    name: "a claim on a file system with project quota gets no more bytes than it asked for",
+    prepare: async ({ machine }) => {
+      await machine.sh(`truncate -s 128M /var/tmp/quota.img
+        mkfs.ext4 -q -O quota,project -E quotatype=prjquota /var/tmp/quota.img
+        mkdir -p ${volumes}
+        mount -o loop,prjquota /var/tmp/quota.img ${volumes}`);
+    },
+    objects: [
+      {
+        kind: "PersistentVolumeClaim",
+        metadata: { name: "small" },
+        spec: {
+          accessModes: ["ReadWriteOnce"],
+          resources: { requests: { storage: `${size}Mi` } },
+        },
+      },
+      runs(
+        "in-small",
+        { one: container },
+        { volumes: [{ name: "data", persistentVolumeClaim: { claimName: "small" } }] },
+      ),
+    ],
+    run: async (node) => {
+      const { machine } = node;
+      const write = (megabytes: number): Promise<string> =>
+        inPod(
+          node,
+          "in-small",
+          `dd if=/dev/zero of=/data/file bs=1M count=${megabytes} 2>&1; stat -c %s /data/file`,
+        );
+      assert.match(await write(size / 2), new RegExp(`${(size / 2) * 1024 * 1024}$`));
+      const beyond = await write(2 * size);
+      assert.match(beyond, /quota exceeded|No space left/i);
+      assert.ok(Number(beyond.split("\n").at(-1)) <= size * 1024 * 1024, beyond);
+      await node.deletePod("in-small");
+      await node.deleteClaim("small");
+      await node.until("data and limit are gone", async () => {
+        const left = await machine.sh(`find ${volumes} -mindepth 1 -not -name lost+found
+          repquota -P -n ${volumes} | awk '/^#[1-9]/ && $5 > 0'`);
+        return left === "" ? true : undefined;
+      });
+      await machine.sh(`umount ${volumes}; rm /var/tmp/quota.img`);
     },
   },
 ];

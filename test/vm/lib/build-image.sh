@@ -13,7 +13,7 @@ packages=systemd,systemd-sysv,dbus,udev,kmod,util-linux,procps,iproute2,nftables
 packages=$packages,docker.io,apparmor,ca-certificates,libatomic1,libstdc++6,busybox-static,qemu-guest-agent
 packages=$packages,linux-image-cloud-amd64
 # Servers and clients of volumes; started by the check that needs them.
-packages=$packages,nfs-kernel-server,nfs-common,tgt,open-iscsi
+packages=$packages,nfs-kernel-server,nfs-common,tgt,open-iscsi,quota
 
 debootstrap --variant=minbase --include="$packages" bookworm "$rootfs" ${mirror:+"$mirror"}
 
@@ -41,7 +41,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.tim
   ln -sf /dev/null "$rootfs/etc/systemd/system/$unit"
 done
 for unit in nfs-server.service nfs-client.target nfs-blkmap.service rpcbind.socket rpcbind.service rpc-statd.service \
-  tgt.service open-iscsi.service iscsid.service iscsid.socket; do
+  tgt.service open-iscsi.service iscsid.service iscsid.socket quota.service quotarpc.service; do
   chroot "$rootfs" systemctl disable "$unit" || true
 done
 rm -rf "$rootfs"/var/cache/apt/archives/*.deb "$rootfs"/var/lib/apt/lists/* "$rootfs"/var/log/*.log \

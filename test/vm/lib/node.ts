@@ -12,6 +12,7 @@ const apiPort = 6443;
 const unit = "remora-up.service";
 const adminKubeconfig = "/var/lib/remora/control-plane/admin.conf";
 const pods = "/api/v1/namespaces/default/pods";
+const claims = "/api/v1/namespaces/default/persistentvolumeclaims";
 
 /** Emulated and beside other work: what takes a second elsewhere may take a minute here. */
 const patienceMs = 10 * 60_000;
@@ -20,6 +21,7 @@ const collections: Readonly<Record<string, string>> = {
   Pod: pods,
   Service: "/api/v1/namespaces/default/services",
   Secret: "/api/v1/namespaces/default/secrets",
+  PersistentVolumeClaim: claims,
 };
 
 type Options = Pick<VirtualMachineOptions, "image" | "disks">;
@@ -117,6 +119,11 @@ export class Node implements AsyncDisposable {
   /** Asks for its deletion, and does not wait for it. */
   async deletePod(name: string): Promise<void> {
     await this.#request("DELETE", `${pods}/${name}`);
+  }
+
+  /** Asks for its deletion, and does not wait for it. */
+  async deleteClaim(name: string): Promise<void> {
+    await this.#request("DELETE", `${claims}/${name}`);
   }
 
   async deletePods(): Promise<void> {
