@@ -26,6 +26,12 @@ const breakable = [
   "ip6tables-legacy-restore",
 ];
 
+const builtInChains = {
+  nat: ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
+  mangle: ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+  filter: ["INPUT", "FORWARD", "OUTPUT"],
+} as const;
+
 /**
  * This namespace is a node with the pods a, b and c on the real bridge network. Beyond its uplink are a switch that is
  * also the default route and drops what it gets, an off-cluster client and another node with the pod `remote`.
@@ -67,12 +73,7 @@ export class Topology {
     ] as [Peer, Peer, Peer, Peer, Peer, Peer, Peer, Peer];
     this.#named = { node, a, b, c, remote, client, far };
     await this.#connect(far, client, node2, remote);
-    for (const program of ["iptables", "ip6tables"] as const) {
-      for (const table of ["nat", "mangle", "filter"]) await sh(program, "-t", table, "-S");
-      // As Docker leaves it.
-      await sh(program, "-P", "FORWARD", "DROP");
-    }
-    this.#inventory = await inventory();
+    this.#inventory = await this.takeInventory();
     this.#stateDir = await mkdtemp(join(tmpdir(), "remora-proxy-"));
     this.#network = createBridgeNetwork({
       stateDir: this.#stateDir,
@@ -102,6 +103,18 @@ export class Topology {
     await Promise.all(
       Object.entries({ a, b, c, remote, client, node }).map(([name, peer]) => peer.serve(name)),
     );
+  }
+
+  /** All that a program could leave in this namespace, one sorted line each, with FORWARD as Docker leaves it. */
+  async takeInventory(): Promise<string> {
+    // iptables makes its own chains at their first use and never takes them away: so that they are there each time.
+    for (const program of ["iptables", "ip6tables"] as const) {
+      for (const [table, chains] of Object.entries(builtInChains)) {
+        for (const chain of chains) await sh(program, "-t", table, "-P", chain, "ACCEPT");
+      }
+      await sh(program, "-P", "FORWARD", "DROP");
+    }
+    return (await inventory()).split("\n").toSorted().join("\n");
   }
 
   /** Puts back what a case took from the pod network. */

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 
 import { ENDPOINT_SLICES, SERVICES } from "../../../../src/api/resources.ts";
 import { cleanUpProxy } from "../../../../src/proxy/cleanup.ts";
-import { inventory } from "../../namespace.ts";
 import type { Subject } from "../packet-case.ts";
 import { eventually } from "../world.ts";
 import { assertAmong } from "./expect.ts";
@@ -46,6 +45,6 @@ export function cleanUpCases({ world, packet }: Subject): void {
     await cleanUpProxy(signal);
     await cleanUpProxy(signal);
     await world.topology.removeNetwork();
-    assert.equal(await inventory(), world.topology.untouched);
+    assert.equal(await world.topology.takeInventory(), world.topology.untouched);
   });
 }

@@ -205,7 +205,7 @@ export function hostCases({ world, mode, at, packet }: Subject): void {
       eventually(
         async () => (await askHealth(`http://${host}:${port}/`))?.status === wanted,
         String(wanted),
-        { seconds: 10 },
+        { seconds: 20 },
       );
     stage.atEnd(() => world.topology.breakPrograms(0));
     await world.withSettings({ syncPeriodMs: 300 }, async () => {
