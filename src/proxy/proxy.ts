@@ -384,7 +384,8 @@ class Proxier implements ServiceProxy {
   }
 
   async #runServers(signal: AbortSignal): Promise<void> {
-    const { config, clock, nodeName, nodeIPs, pages } = this.#options;
+    const { config, clock, nodeName, pages } = this.#options;
+    const { nodeIPs } = this.#nodeFacts();
     await runOwnServers(
       {
         config,
