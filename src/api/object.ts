@@ -11,9 +11,25 @@ export interface StoredMeta extends ObjectMeta {
 /** An API object as the server returned it. `T` is a generated type such as `Pod`. */
 export type Stored<T> = Omit<T, "metadata"> & { metadata: StoredMeta };
 
+interface MadeKey {
+  readonly namespace: string;
+  readonly name: string;
+  readonly key: string;
+}
+
+/** The keys that were made last. Several who parse one object keep its key and another: these shall be the same texts. */
+let lastKey: MadeKey = { namespace: "", name: "", key: "" };
+let keyBefore = lastKey;
+
 /** `namespace/name`, or `name` for cluster-scoped objects: the key of informers and work queues. */
 export function objectKey(namespace: string | undefined, name: string): string {
-  return namespace === undefined || namespace === "" ? name : `${namespace}/${name}`;
+  if (namespace === undefined || namespace === "") return name;
+  for (const made of [lastKey, keyBefore]) {
+    if (made.name === name && made.namespace === namespace) return made.key;
+  }
+  keyBefore = lastKey;
+  lastKey = { namespace, name, key: `${namespace}/${name}` };
+  return lastKey.key;
 }
 
 /** The {@link objectKey} of a stored object. */

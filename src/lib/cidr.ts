@@ -71,8 +71,10 @@ export function formatIP(value: bigint, family: IPFamily): string {
 
 /** Canonical text of an address in any accepted spelling. */
 export function canonicalIP(address: string, path = "address"): string {
+  // Strict: no leading zeros, no shorter forms. So there is only one spelling.
+  if (isIPv4(address)) return address;
   const value = parseIP(address, path);
-  return formatIP(value, isIPv4(address) ? "IPv4" : "IPv6");
+  return formatIP(value, "IPv6");
 }
 
 /** @throws {ParseError} unless `text` is `address/prefix`. Host bits are cleared. */

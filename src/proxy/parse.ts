@@ -1,6 +1,8 @@
+import { objectKey } from "../api/object.ts";
 import { canonicalIP, formatCidr, type IPFamily, ipFamily, parseCidr } from "../lib/cidr.ts";
 import { ParseError } from "../lib/errors.ts";
 import { asRecord, asString, isRecord, optionalString } from "../lib/guard.ts";
+import { parsedList, Pool, pooledText } from "../lib/pool.ts";
 import type { Protocol } from "./types.ts";
 
 /** What the proxy keeps of a Service. */
@@ -72,17 +74,17 @@ function dnsString(value: unknown, path: string): string {
 export function parseService(value: unknown): ServiceView {
   const object = asRecord(value, "$");
   const metadata = asRecord(object["metadata"], "$.metadata");
-  const namespace = dnsString(metadata["namespace"], "$.metadata.namespace");
+  const namespace = pooledText(dnsString(metadata["namespace"], "$.metadata.namespace"));
   const name = dnsString(metadata["name"], "$.metadata.name");
   const spec = isRecord(object["spec"]) ? object["spec"] : {};
   const problems: string[] = [];
   return {
-    key: `${namespace}/${name}`,
+    key: objectKey(namespace, name),
     namespace,
     name,
     uid: optionalString(metadata["uid"]) ?? "",
     createdAt: optionalString(metadata["creationTimestamp"]) ?? "",
-    type: optionalString(spec["type"]) ?? "ClusterIP",
+    type: pooledText(optionalString(spec["type"]) ?? "ClusterIP"),
     clusterIPs: clusterIPs(spec, problems),
     externalIPs: addresses(spec["externalIPs"], "spec.externalIPs", problems),
     loadBalancerIPs: loadBalancerIPs(object["status"], problems),
@@ -91,10 +93,17 @@ export function parseService(value: unknown): ServiceView {
     externalLocal: spec["externalTrafficPolicy"] === "Local",
     affinitySeconds: affinitySeconds(spec),
     healthCheckNodePort: portNumber(spec["healthCheckNodePort"]) ?? 0,
-    ports: list(spec["ports"]).flatMap((port, index) => parsePort(port, index, problems)),
-    problems,
+    ports: servicePorts.alike(
+      parsedList(spec["ports"], (port, index) => parsePort(port, index, problems)),
+    ),
+    problems: problems.length === 0 ? noProblems : problems,
   };
 }
+
+/** Kept of each Service and slice, so what is equal is kept once. */
+const servicePorts = new Pool<ServiceView["ports"]>();
+const slicePorts = new Pool<SliceView["ports"]>();
+const noProblems: readonly string[] = [];
 
 function list(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : [];
@@ -119,16 +128,16 @@ function protocolOf(value: unknown): Protocol | undefined {
   }
 }
 
-function parsePort(value: unknown, index: number, problems: string[]): PortView[] {
-  if (!isRecord(value)) return [];
+function parsePort(value: unknown, index: number, problems: string[]): PortView | undefined {
+  if (!isRecord(value)) return undefined;
   const port = portNumber(value["port"]);
   const protocol = protocolOf(value["protocol"]);
   const name = optionalString(value["name"]) ?? "";
   if (port === undefined || protocol === undefined || (name !== "" && !dnsName.test(name))) {
     problems.push(`spec.ports[${index}]`);
-    return [];
+    return undefined;
   }
-  return [{ name, protocol, port, nodePort: portNumber(value["nodePort"]) ?? 0 }];
+  return { name, protocol, port, nodePort: portNumber(value["nodePort"]) ?? 0 };
 }
 
 function address(value: unknown, path: string, problems: string[]): string | undefined {
@@ -140,21 +149,18 @@ function address(value: unknown, path: string, problems: string[]): string | und
 }
 
 function addresses(value: unknown, path: string, problems: string[]): readonly string[] {
-  const found = list(value).flatMap((item, index) => {
-    const ip = address(item, `${path}[${index}]`, problems);
-    return ip === undefined ? [] : [ip];
-  });
-  return [...new Set(found)];
+  const found = parsedList(value, (item, index) => address(item, `${path}[${index}]`, problems));
+  return found.length < 2 ? found : [...new Set(found)];
 }
 
 function clusterIPs(spec: Record<string, unknown>, problems: string[]): ServiceView["clusterIPs"] {
   const listed = list(spec["clusterIPs"]);
   const raw = listed.length > 0 ? listed : [spec["clusterIP"]];
-  return raw.flatMap((item, index) => {
-    if (item === undefined || item === "" || item === "None") return [];
+  return parsedList(raw, (item, index) => {
+    if (item === undefined || item === "" || item === "None") return undefined;
     const ip = address(item, `spec.clusterIPs[${index}]`, problems);
     const family = ip === undefined ? undefined : ipFamily(ip);
-    return ip === undefined || family === undefined ? [] : [{ family, ip }];
+    return ip === undefined || family === undefined ? undefined : { family, ip };
   });
 }
 
@@ -169,14 +175,14 @@ function loadBalancerIPs(status: unknown, problems: string[]): readonly string[]
 }
 
 function sourceRanges(value: unknown, problems: string[]): readonly string[] {
-  return list(value).flatMap((item, index) => {
+  return parsedList(value, (item, index) => {
     // Leading zeros were once accepted by the API and are still stored in old objects.
     const text = typeof item === "string" ? item.trim().replaceAll(/(^|\.)0+(?=\d)/g, "$1") : "";
     try {
-      return [formatCidr(parseCidr(text))];
+      return formatCidr(parseCidr(text));
     } catch {
       problems.push(`spec.loadBalancerSourceRanges[${index}]`);
-      return [];
+      return undefined;
     }
   });
 }
@@ -198,21 +204,21 @@ function affinitySeconds(spec: Record<string, unknown>): number {
 export function parseSlice(value: unknown): SliceView {
   const object = asRecord(value, "$");
   const metadata = asRecord(object["metadata"], "$.metadata");
-  const namespace = dnsString(metadata["namespace"], "$.metadata.namespace");
+  const namespace = pooledText(dnsString(metadata["namespace"], "$.metadata.namespace"));
   const labels = isRecord(metadata["labels"]) ? metadata["labels"] : {};
   const service = optionalString(labels["kubernetes.io/service-name"]);
   const type = object["addressType"];
   const family = type === "IPv4" || type === "IPv6" ? type : undefined;
   return {
-    key: `${namespace}/${dnsString(metadata["name"], "$.metadata.name")}`,
-    service: service !== undefined && dnsName.test(service) ? `${namespace}/${service}` : undefined,
+    key: objectKey(namespace, dnsString(metadata["name"], "$.metadata.name")),
+    service:
+      service !== undefined && dnsName.test(service) ? objectKey(namespace, service) : undefined,
     family,
     triggeredAt: triggerTime(metadata["annotations"]),
-    ports: list(object["ports"]).flatMap(parseSlicePort),
-    endpoints:
-      family === undefined
-        ? []
-        : list(object["endpoints"]).flatMap((item) => parseEndpoint(item, family)),
+    ports: slicePorts.alike(parsedList(object["ports"], parseSlicePort)),
+    endpoints: parsedList(family === undefined ? undefined : object["endpoints"], (item) =>
+      family === undefined ? undefined : parseEndpoint(item, family),
+    ),
   };
 }
 
@@ -224,37 +230,36 @@ function triggerTime(annotations: unknown): number | undefined {
   return Number.isNaN(time) ? undefined : time;
 }
 
-function parseSlicePort(value: unknown): SliceView["ports"][number][] {
-  if (!isRecord(value)) return [];
+function parseSlicePort(value: unknown): SliceView["ports"][number] | undefined {
+  if (!isRecord(value)) return undefined;
   const port = portNumber(value["port"]);
   const protocol = protocolOf(value["protocol"]);
   const name = optionalString(value["name"]) ?? "";
-  return port === undefined || protocol === undefined ? [] : [{ name, protocol, port }];
+  return port === undefined || protocol === undefined ? undefined : { name, protocol, port };
 }
 
-function parseEndpoint(value: unknown, family: IPFamily): EndpointView[] {
-  if (!isRecord(value)) return [];
+function parseEndpoint(value: unknown, family: IPFamily): EndpointView | undefined {
+  if (!isRecord(value)) return undefined;
   // Only the first address counts: the others have never had a meaning (EndpointSlice API, field `addresses`).
   const first = list(value["addresses"])[0];
-  if (typeof first !== "string" || ipFamily(first) !== family) return [];
+  if (typeof first !== "string" || ipFamily(first) !== family) return undefined;
+  const nodeName = optionalString(value["nodeName"]);
   const conditions = isRecord(value["conditions"]) ? value["conditions"] : {};
   const hints = isRecord(value["hints"]) ? value["hints"] : {};
-  return [
-    {
-      ip: canonicalIP(first),
-      nodeName: optionalString(value["nodeName"]),
-      ready: conditions["ready"] !== false,
-      serving: conditions["serving"] !== false,
-      terminating: conditions["terminating"] === true,
-      forZones: hintNames(hints["forZones"]),
-      forNodes: hintNames(hints["forNodes"]),
-    },
-  ];
+  return {
+    ip: canonicalIP(first),
+    nodeName: nodeName === undefined ? undefined : pooledText(nodeName),
+    ready: conditions["ready"] !== false,
+    serving: conditions["serving"] !== false,
+    terminating: conditions["terminating"] === true,
+    forZones: hintNames(hints["forZones"]),
+    forNodes: hintNames(hints["forNodes"]),
+  };
 }
 
 function hintNames(value: unknown): readonly string[] | undefined {
-  const names = list(value).flatMap((item) =>
-    isRecord(item) && typeof item["name"] === "string" ? [item["name"]] : [],
+  const names = parsedList(value, (item) =>
+    isRecord(item) && typeof item["name"] === "string" ? pooledText(item["name"]) : undefined,
   );
   return names.length > 0 ? names : undefined;
 }
