@@ -8,17 +8,23 @@ import {
   type FlowTarget,
   listUDPFlows,
   type StaleFlows,
+  type TouchedFrontend,
   type UDPFlow,
 } from "./conntrack.ts";
 import type { ProxyMetrics } from "./metrics.ts";
 import { nodeWarning } from "./node-event.ts";
 import { Wake } from "./wake.ts";
 
-/** Says of a UDP flow which flows like it must go; undefined when it is right, or none of ours. */
-export type FlowJudge = (
-  flow: UDPFlow,
-  wasFrontend: (target: FlowTarget) => boolean,
-) => StaleFlows | undefined;
+/** What is known of one family's flows. */
+export interface FlowJudge {
+  /** Says of a UDP flow which flows like it must go; undefined when it is right, or none of ours. */
+  readonly judge: (
+    flow: UDPFlow,
+    wasFrontend: (target: FlowTarget) => boolean,
+  ) => StaleFlows | undefined;
+  /** Addresses that node ports answer on. */
+  readonly nodePortIPs: () => readonly string[];
+}
 
 /** The kernel's table of flows, by a program. */
 export interface FlowTable {
@@ -42,16 +48,16 @@ interface Work {
   /** Every flow. */
   all: boolean;
   /** Flows to these, by `ip port`. */
-  readonly touched: Map<string, FlowTarget>;
+  readonly touched: Map<string, TouchedFrontend>;
 }
 
-/** With more frontends than this one listing of all flows is cheaper than one for each. */
-const mostListings = 8;
+/** To delete more kinds of flows than this takes longer than to list all and see which there are. */
+const mostBlindDeletions = 16;
 /** Different deletions gathered in one pass: bounds the memory; what is left is found by the next pass. */
 const deletionsPerPass = 500;
 const mostPasses = 40;
-/** Between two rounds: twice the duration of the last one, within these. */
-const gapMs = { least: 100, most: 10_000 };
+/** Between two rounds: as long as the last one took, within these. */
+const gapMs = { least: 20, most: 5000 };
 
 export const missingTool =
   "conntrack is not installed, so UDP clients that keep sending from one port may keep sending to endpoints that are gone: run `apt-get install conntrack`";
@@ -81,10 +87,14 @@ export class ConntrackReconciler {
   }
 
   /** Asks for a look at flows to these; returns at once. To be called when the change is in the kernel. */
-  touched(family: IPFamily, targets: readonly FlowTarget[]): void {
+  touched(family: IPFamily, targets: readonly TouchedFrontend[]): void {
     if (targets.length === 0) return;
     const { touched } = this.#work(family);
-    for (const target of targets) touched.set(`${target.ip} ${target.port}`, target);
+    for (const target of targets) {
+      const name = `${target.ip} ${target.port}`;
+      const lost = [...(touched.get(name)?.lost ?? []), ...target.lost];
+      touched.set(name, { ...target, lost });
+    }
     this.#wake.set();
   }
 
@@ -107,7 +117,7 @@ export class ConntrackReconciler {
         if (judge !== undefined) await this.#reconcile(family, work, judge, signal);
       }
       const tookMs = clock.monotonic() - startedAt;
-      await clock.sleep(Math.min(Math.max(2 * tookMs, gapMs.least), gapMs.most), signal);
+      await clock.sleep(Math.min(Math.max(tookMs, gapMs.least), gapMs.most), signal);
     }
   }
 
@@ -122,7 +132,8 @@ export class ConntrackReconciler {
     let deleted = 0;
     try {
       for (let pass = 0; pass < mostPasses; pass += 1) {
-        const stale = await this.#findStale(family, work, judge, signal);
+        const blind = pass === 0 && !work.all ? guessStale(work.touched, judge) : undefined;
+        const stale = blind ?? (await this.#findStale(family, work, judge, signal));
         const count =
           stale === undefined || stale.size === 0
             ? stale?.size
@@ -132,7 +143,7 @@ export class ConntrackReconciler {
           return;
         }
         deleted += count;
-        if (stale.size < deletionsPerPass) break;
+        if (blind !== undefined || stale.size < deletionsPerPass) break;
       }
     } catch (error) {
       if (isAbort(error)) throw error;
@@ -155,8 +166,8 @@ export class ConntrackReconciler {
   /** @returns Undefined without the tool. */
   async #findStale(
     family: IPFamily,
-    { all, touched }: Work,
-    judge: FlowJudge,
+    { touched }: Work,
+    { judge }: FlowJudge,
     signal: AbortSignal,
   ): Promise<ReadonlyMap<string, StaleFlows> | undefined> {
     const found = new Map<string, StaleFlows>();
@@ -164,15 +175,9 @@ export class ConntrackReconciler {
     const onFlow = (flow: UDPFlow): void => {
       if (found.size >= deletionsPerPass) return;
       const stale = judge(flow, was);
-      if (stale === undefined) return;
-      const { vip, port, from } = stale;
-      found.set(`${vip} ${port} ${from?.ip} ${from?.port}`, stale);
+      if (stale !== undefined) found.set(nameOf(stale), stale);
     };
-    const targets = all || touched.size > mostListings ? [undefined] : touched.values();
-    for (const target of targets) {
-      if (!(await this.#table.list({ family, target }, onFlow, signal))) return undefined;
-    }
-    return found;
+    return (await this.#table.list(family, onFlow, signal)) ? found : undefined;
   }
 
   #reportMissing(): void {
@@ -182,4 +187,29 @@ export class ConntrackReconciler {
     logger.log("warn", "UDP flows cannot be deleted", { remedy: missingTool });
     nodeWarning(events, name, "ConntrackMissing", missingTool);
   }
+}
+
+function nameOf({ vip, port, from }: StaleFlows): string {
+  return `${vip} ${port} ${from?.ip} ${from?.port}`;
+}
+
+/** Kinds of flows that there may be and must not; undefined when there are too many of them. */
+function guessStale(
+  touched: ReadonlyMap<string, TouchedFrontend>,
+  { judge, nodePortIPs }: FlowJudge,
+): ReadonlyMap<string, StaleFlows> | undefined {
+  const found = new Map<string, StaleFlows>();
+  const was = ({ ip, port }: FlowTarget): boolean => touched.has(`${ip} ${port}`);
+  for (const { ip, port, lost } of touched.values()) {
+    for (const destination of ip === "" ? nodePortIPs() : [ip]) {
+      // Those that were sent there before anybody translated them.
+      for (const from of [{ ip: destination, port }, ...lost]) {
+        const flow = { destination, port, from: from.ip, fromPort: from.port };
+        const stale = judge(flow, was);
+        if (stale !== undefined) found.set(nameOf(stale), stale);
+        if (found.size > mostBlindDeletions) return undefined;
+      }
+    }
+  }
+  return found;
 }

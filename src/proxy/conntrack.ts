@@ -27,6 +27,12 @@ export function forwards({ verdict }: Pick<Frontend, "verdict">): boolean {
   return verdict !== "reject" && verdict !== "drop";
 }
 
+/** A frontend of which UDP flows may be wrong. */
+export interface TouchedFrontend extends FlowTarget {
+  /** Backends that its flows may have gone to, and may no more. */
+  readonly lost: readonly Backend[];
+}
+
 /**
  * Frontends of which a change of their port may have made UDP flows wrong: a client that keeps sending from one port
  * keeps sending to where its first datagram went, whatever the rules say by now. Other protocols have none: their
@@ -35,18 +41,23 @@ export function forwards({ verdict }: Pick<Frontend, "verdict">): boolean {
 export function touchedFrontends(
   before: PlannedPort | undefined,
   after: PlannedPort | undefined,
-): readonly FlowTarget[] {
+): readonly TouchedFrontend[] {
   if ((before ?? after)?.protocol !== "udp") return [];
   const kept = new Set(after?.serving.map(nameOf));
-  const lost = before?.serving.some((backend) => !kept.has(nameOf(backend))) === true;
+  const all = before?.serving ?? [];
+  const lost = all.filter((backend) => !kept.has(nameOf(backend)));
   const then = new Map(before?.frontends.map((frontend) => [nameOf(frontend), forwards(frontend)]));
-  const now = new Map(after?.frontends.map((frontend) => [nameOf(frontend), forwards(frontend)]));
+  const now = new Set(after?.frontends.map(nameOf));
   const gone = (before?.frontends ?? []).filter((frontend) => !now.has(nameOf(frontend)));
-  // One that forwards from now on may have flows of before, to itself; one that does not any more, flows to backends.
-  const changed = (after?.frontends ?? []).filter(
-    (frontend) => (then.get(nameOf(frontend)) ?? false) !== forwards(frontend) || lost,
-  );
-  return [...gone, ...changed].map(({ ip, port }) => ({ ip, port }));
+  const touched = gone.map(({ ip, port }) => ({ ip, port, lost: all }));
+  for (const frontend of after?.frontends ?? []) {
+    const { ip, port } = frontend;
+    const did = then.get(nameOf(frontend)) ?? false;
+    // One that forwards from now on may have flows of before, to itself; one that does not any more, flows to backends.
+    if (did && !forwards(frontend)) touched.push({ ip, port, lost: all });
+    else if (did !== forwards(frontend) || lost.length > 0) touched.push({ ip, port, lost });
+  }
+  return touched;
 }
 
 function nameOf({ ip, port }: Backend): string {
@@ -79,24 +90,18 @@ function familyArgs(family: IPFamily): readonly string[] {
   return ["-p", "udp", "-f", family === "IPv4" ? "ipv4" : "ipv6"];
 }
 
-function targetArgs({ ip, port }: FlowTarget): readonly string[] {
-  return [...(ip === "" ? [] : ["--orig-dst", ip]), "--dport", String(port)];
-}
-
 /**
  * Lists the UDP flows of one family line by line: the table may have a million entries and is never held.
  *
- * @param target Lists those alone that are sent there; default all.
  * @returns False when there is no `conntrack` on this machine.
  * @throws {ExecError} the tool failed; `AbortError`.
  */
 export async function listUDPFlows(
-  { family, target }: { readonly family: IPFamily; readonly target?: FlowTarget | undefined },
+  family: IPFamily,
   onFlow: (flow: UDPFlow) => void,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const filter = target === undefined ? [] : targetArgs(target);
-  const argv = ["conntrack", "-L", ...familyArgs(family), ...filter] as const;
+  const argv = ["conntrack", "-L", ...familyArgs(family)] as const;
   const child = spawnStreaming(argv, { signal, dieWithParent: true });
   const closed = once(child, "close");
   let stderr = "";
@@ -117,7 +122,7 @@ export async function listUDPFlows(
 function deletion({ family, vip, port, from }: StaleFlows): readonly string[] {
   const answers =
     from === undefined ? [] : ["--reply-src", from.ip, "--reply-port-src", String(from.port)];
-  return ["-D", ...familyArgs(family), ...targetArgs({ ip: vip, port }), ...answers];
+  return ["-D", ...familyArgs(family), "--orig-dst", vip, "--dport", String(port), ...answers];
 }
 
 /**

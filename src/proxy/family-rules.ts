@@ -8,7 +8,13 @@ import type {
   RuleBackend,
   RulesContext,
 } from "./backend.ts";
-import { type FlowTarget, type StaleFlows, touchedFrontends, type UDPFlow } from "./conntrack.ts";
+import {
+  type FlowTarget,
+  type StaleFlows,
+  type TouchedFrontend,
+  touchedFrontends,
+  type UDPFlow,
+} from "./conntrack.ts";
 import { judgeFlow } from "./flow-judge.ts";
 import type { ServiceView } from "./parse.ts";
 import { type PlannedPort, planPort, samePlan } from "./plan.ts";
@@ -28,7 +34,7 @@ export class FamilyRules {
   readonly #externalIPs: boolean;
   /** UDP ports by `ip port`, node ports under an empty address: what conntrack's flows are compared with. */
   readonly #udpFrontends = new Map<string, PlannedPort>();
-  readonly #touched = new Map<string, FlowTarget>();
+  #touched: TouchedFrontend[] = [];
 
   /** @param options.context What `backend` was made with. */
   constructor(options: {
@@ -93,9 +99,7 @@ export class FamilyRules {
   }
 
   #replace(key: string, previous: PlannedPort | undefined, plan: PlannedPort | undefined): void {
-    for (const target of touchedFrontends(previous, plan)) {
-      this.#touched.set(`${target.ip} ${target.port}`, target);
-    }
+    for (const target of touchedFrontends(previous, plan)) this.#touched.push(target);
     this.#indexUDP(previous, plan);
     this.#backend.set(key, plan);
     if (plan !== undefined) this.#reportConflicts(key);
@@ -204,9 +208,9 @@ export class FamilyRules {
   }
 
   /** Frontends of which changes that are in the kernel by now may have made UDP flows wrong; each is returned once. */
-  takeTouched(): readonly FlowTarget[] {
-    const touched = [...this.#touched.values()];
-    this.#touched.clear();
+  takeTouched(): readonly TouchedFrontend[] {
+    const touched = this.#touched;
+    this.#touched = [];
     return touched;
   }
 

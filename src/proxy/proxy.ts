@@ -4,7 +4,7 @@ import { createInformer, type StreamingSupport } from "../api/informer.ts";
 import { NODES, SERVICE_CIDRS } from "../api/resources.ts";
 import { proxyDefaults } from "../config/agent-config.ts";
 import type { AgentConfig, ProxySettings } from "../config/types.ts";
-import type { IPFamily } from "../lib/cidr.ts";
+import { type IPFamily, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
@@ -130,7 +130,7 @@ class Proxier implements ServiceProxy {
       ...(streaming === undefined ? {} : { streaming }),
       whenForbidden: missingBinding,
     };
-    this.#families = familiesOf(nodeIPs, config.clusterCIDRs);
+    this.#families = familiesOf(ownAddresses(this.#settings, nodeIPs), config.clusterCIDRs);
     this.#informers = options.informers ?? ownInformers(shared);
     this.#feed = new ServiceFeed(this.#informers, nodeName);
     const fieldSelector = `metadata.name=${nodeName}`;
@@ -241,7 +241,11 @@ class Proxier implements ServiceProxy {
       judges: new Map(
         this.#rules.map((rules) => [
           rules.family,
-          (flow, was) => rules.judge(flow, (ip) => this.#isNodePortIP(rules, ip), was),
+          {
+            judge: (flow, was) =>
+              rules.judge(flow, (ip) => this.#nodePortIPs(rules).includes(ip), was),
+            nodePortIPs: () => this.#nodePortIPs(rules),
+          },
         ]),
       ),
       nodeName,
@@ -292,8 +296,14 @@ class Proxier implements ServiceProxy {
     };
   }
 
-  #isNodePortIP({ context }: FamilyRules, ip: string): boolean {
-    return (context.nodePortIPs ?? this.#addresses.addresses).includes(ip);
+  #answersElsewhere({ context, family, mode }: FamilyRules): boolean {
+    const facts = contextFacts({ family, mode }, this.#settings, this.#nodeFacts());
+    return facts.nodePortIPs?.join() !== context.nodePortIPs?.join();
+  }
+
+  #nodePortIPs({ context, family }: FamilyRules): readonly string[] {
+    const all = this.#addresses.addresses;
+    return context.nodePortIPs ?? all.filter((ip) => ipFamily(ip) === family);
   }
 
   #subscribe(): void {
@@ -318,7 +328,10 @@ class Proxier implements ServiceProxy {
       },
     });
     this.#node.subscribe(() => this.#wakeAll());
-    this.#addresses.subscribe(() => this.#wakeAll());
+    // Interfaces of pods come and go with addresses that no rule knows.
+    this.#addresses.subscribe(() => {
+      if (this.#rules.some((rules) => this.#answersElsewhere(rules))) this.#wakeAll();
+    });
   }
 
   /** For what all rules depend on: the next synchronisation looks what of it changed. */

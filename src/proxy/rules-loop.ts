@@ -46,7 +46,9 @@ export interface RulesLoopOptions {
 }
 
 /** Before the second, third, ... attempt; the last one for ever. */
-const retryMs = [100, 500, 2000, 10_000, 30_000] as const;
+const retryMs = [100, 500, 2000, 4000, 8000, 16_000, 30_000] as const;
+/** A change after a failure is tried no sooner: it may be what mends it. */
+const eagerRetryMs = 1000;
 /** Between the end of one synchronisation and the start of the next: twice its duration, within these. */
 const gapMs = { least: 10, most: 1000 };
 const garbageDelayMs = 1000;
@@ -171,8 +173,10 @@ export class RulesLoop implements FeedListener {
     await this.#plan();
     if (!(await this.#apply(signal))) {
       this.#failures += 1;
-      this.wake();
-      await clock.sleep(retryDelayMs(this.#failures, random), signal);
+      this.#needed = true;
+      const delayMs = retryDelayMs(this.#failures, random);
+      void this.#wakeLater(delayMs, signal);
+      await clock.sleep(Math.min(delayMs, eagerRetryMs), signal);
       return;
     }
     this.#failures = 0;
