@@ -1,5 +1,5 @@
 import { RefusedTextError, UnknownRuleError } from "./errors.ts";
-import type { BaseChain, Final, Flow, HookName, Ruleset, Verdict } from "./flow.ts";
+import type { BaseChain, Final, Flow, HookName, Remembered, Ruleset, Verdict } from "./flow.ts";
 import { type IptablesMatch, type IptablesMemory, parseIptablesMatch } from "./iptables-match.ts";
 import { type IptablesTarget, parseIptablesTarget } from "./iptables-target.ts";
 import { IptablesReader, iptablesWords } from "./iptables-words.ts";
@@ -53,10 +53,10 @@ export class IptablesTraceRuleset {
   }
 
   /** A list of the module `recent` has seen an address. */
-  remember(list: string, ip: string, secondsAgo = 0): void {
-    const known = this.#recent.get(list) ?? new Map<string, number>();
-    known.set(ip, secondsAgo);
-    this.#recent.set(list, known);
+  remember({ container, key }: Remembered, secondsAgo = 0): void {
+    const known = this.#recent.get(container) ?? new Map<string, number>();
+    known.set(key, secondsAgo);
+    this.#recent.set(container, known);
   }
 
   /** Members of an ipset, in ipset's spelling. */

@@ -73,6 +73,11 @@ export class NftContainer {
     for (const [other, value] of rest) this.add(other, value);
   }
 
+  clear(): void {
+    this.#elements.clear();
+    this.#intervals = [];
+  }
+
   /** The value of a packet's key: empty text for a set; undefined when it is not in it. */
   lookUp(key: string): string | undefined {
     const found = this.#elements.get(key);

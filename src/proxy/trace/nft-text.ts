@@ -1,5 +1,5 @@
 import { RefusedTextError, UnknownRuleError } from "./errors.ts";
-import type { Ruleset } from "./flow.ts";
+import type { Remembered, Ruleset } from "./flow.ts";
 import { parseElements } from "./nft-container.ts";
 import { parsePlace } from "./nft-place.ts";
 import { NftTraceTable } from "./nft-table.ts";
@@ -31,6 +31,11 @@ export class NftTraceRuleset {
     const own = new Set(["inet", family === "IPv4" ? "ip" : "ip6"]);
     const tables = [...this.tables.values()].filter((table) => own.has(table.family));
     return { bases: tables.flatMap((table) => table.bases()) };
+  }
+
+  /** A set has seen what a packet left behind. */
+  remember({ container, key }: Remembered): void {
+    for (const { containers } of this.tables.values()) containers.get(container)?.add(key, "");
   }
 
   /**
@@ -85,6 +90,10 @@ function objectCommand(table: NftTraceTable, command: string, rest: string): boo
       return true;
     case "flush chain":
       table.chain(name).rules.length = 0;
+      return true;
+    case "flush set":
+    case "flush map":
+      table.container(name).clear();
       return true;
     case "delete chain":
       table.chain(name);

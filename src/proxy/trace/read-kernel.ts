@@ -146,7 +146,7 @@ async function iptablesRules(program: string, text: string, signal: AbortSignal)
   const rules = new IptablesTraceRuleset({ program, strict: (chain) => ownChain.test(chain) });
   if (text.includes("-m recent ")) {
     for (const { list, ip, secondsAgo } of await recentlySeen())
-      rules.remember(list, ip, secondsAgo);
+      rules.remember({ container: list, key: ip }, secondsAgo);
   }
   if (text.includes("--match-set ")) {
     for (const [name, members] of await ipsets(signal)) rules.setMembers(name, members);

@@ -34,6 +34,8 @@ export interface Way {
   /** Every rule that matched, in order. */
   readonly steps: readonly Step[];
   readonly remembered: readonly Remembered[];
+  /** What the packet is marked with in the end. */
+  readonly mark: number;
 }
 
 /** The kernel's own places of address translation: nat chains run there, whatever their priority says among others. */
@@ -84,7 +86,7 @@ function walkOnce(
 ): Omit<Way, "probability"> {
   const flow = new Flow(packet, host, choose);
   const end = packet.inInterface === "" ? fromNode(flow, rules) : fromOutside(flow, rules);
-  return { end, steps: flow.steps, remembered: flow.remembered };
+  return { end, steps: flow.steps, remembered: flow.remembered, mark: flow.mark };
 }
 
 function delivered(flow: Flow, otherwise: End): End {

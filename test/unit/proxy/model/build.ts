@@ -7,7 +7,7 @@ import { IptablesBackend } from "../../../../src/proxy/iptables/backend.ts";
 import { NftBackend } from "../../../../src/proxy/nftables/backend.ts";
 import { parseService, parseSlice } from "../../../../src/proxy/parse.ts";
 import { SliceIndex } from "../../../../src/proxy/slice-index.ts";
-import type { Ruleset } from "../../../../src/proxy/trace/flow.ts";
+import type { Remembered, Ruleset } from "../../../../src/proxy/trace/flow.ts";
 import { Host } from "../../../../src/proxy/trace/host.ts";
 import { IptablesTraceRuleset } from "../../../../src/proxy/trace/iptables-text.ts";
 import { NftTraceRuleset } from "../../../../src/proxy/trace/nft-text.ts";
@@ -19,6 +19,8 @@ import {
   serviceObject,
   sliceObject,
 } from "./cluster.ts";
+import { SimulatedIptables } from "./iptables-host.ts";
+import { SimulatedNft } from "./nft-host.ts";
 import type { ModelSettings } from "./oracle.ts";
 
 export const modelMark = 0x4000;
@@ -29,6 +31,35 @@ export function contextOf(settings: ModelSettings): RulesContext {
   return { ...rest, mark: modelMark };
 }
 
+/** Writes rules into a kernel that is simulated. */
+export interface SimulatedKernel {
+  readonly backend: RuleBackend;
+  /** The rules that packets meet now. */
+  rules(): Ruleset;
+  /** What is there, so that equal means equal. */
+  comparable(): Map<string, string>;
+}
+
+export function simulatedKernel(settings: ModelSettings): SimulatedKernel {
+  const context = contextOf(settings);
+  if (settings.mode === "nftables") {
+    const backend = new SimulatedNft(context, tableName);
+    return {
+      backend,
+      rules: () => backend.rules.rules(settings.family),
+      comparable: () => backend.comparable(),
+    };
+  }
+  const host = new SimulatedIptables();
+  const options = { context, logger: silentLogger, clock: systemClock, host };
+  return {
+    backend: new IptablesBackend(options),
+    rules: () => host.rules.rules(),
+    comparable: () => new Map(host.rules.dump().map((line) => [line, ""])),
+  };
+}
+
+/** The backend as it is used on a machine; nothing is synchronised. */
 export function makeBackend(settings: ModelSettings): RuleBackend {
   const shared = { context: contextOf(settings), logger: silentLogger, clock: systemClock };
   return settings.mode === "nftables"
@@ -45,8 +76,12 @@ export class ModelRules {
   readonly #services = new Map<string, ModelService>();
   readonly #slices = new Map<string, ModelSlice>();
 
-  constructor(settings: ModelSettings, node: ModelNode) {
-    this.#backend = makeBackend(settings);
+  constructor(
+    settings: ModelSettings,
+    node: ModelNode,
+    backend: RuleBackend = makeBackend(settings),
+  ) {
+    this.#backend = backend;
     this.#family = new FamilyRules({
       context: contextOf(settings),
       backend: this.#backend,
@@ -86,6 +121,10 @@ export class ModelRules {
     this.#family.update(`ns/${name}`, view, this.#index, this.#node);
   }
 
+  async sync(): Promise<void> {
+    await this.#backend.sync(new AbortController().signal);
+  }
+
   snapshot(): Map<string, string> {
     return this.#backend.snapshot();
   }
@@ -99,24 +138,30 @@ export function rulesFor(
   cluster: ModelCluster,
   settings: ModelSettings,
   node: ModelNode,
+  backend?: RuleBackend,
 ): ModelRules {
-  const rules = new ModelRules(settings, node);
+  const rules = new ModelRules(settings, node, backend);
   for (const [name, slice] of cluster.slices) rules.setSlice(name, slice);
   for (const [name, service] of cluster.services) rules.setService(name, service);
   return rules;
 }
 
+/** Rules that can be executed, and that remember. */
+export interface Executable {
+  readonly rules: Ruleset;
+  remember(what: Remembered): void;
+}
+
 /** Reads rendered rules as the kernel would. */
-export function execute(text: string, { mode, family }: ModelSettings): Ruleset {
+export function execute(text: string, { mode, family }: ModelSettings): Executable {
   if (mode === "iptables") {
     const rules = new IptablesTraceRuleset({ program: "iptables" });
     rules.run(text);
-    return rules.rules();
+    return { rules: rules.rules(), remember: (what) => rules.remember(what) };
   }
   const rules = new NftTraceRuleset();
-  rules.addTable(family === "IPv4" ? "ip" : "ip6", tableName);
   rules.run(text);
-  return rules.rules(family);
+  return { rules: rules.rules(family), remember: (what) => rules.remember(what) };
 }
 
 export function hostOf(node: ModelNode, { localhostNodePorts }: ModelSettings): Host {
@@ -205,5 +250,5 @@ export function judge(
   node: ModelNode = here,
 ): { readonly rules: Ruleset; readonly host: Host } {
   const text = rulesFor(cluster, settings, node).render();
-  return { rules: execute(text, settings), host: hostOf(node, settings) };
+  return { rules: execute(text, settings).rules, host: hostOf(node, settings) };
 }

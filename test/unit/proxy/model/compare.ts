@@ -37,8 +37,10 @@ export function endText(end: End): string {
 /** Ends of a packet in the simulator, with their probabilities. */
 export function simulate(rules: Ruleset, packet: Packet, host: Host): Ends {
   const ends = new Map<string, number>();
-  for (const { end, probability } of walk(rules, packet, host)) {
+  for (const { end, probability, mark } of walk(rules, packet, host)) {
     const text = endText(end);
+    const passes = end.kind === "backend" || end.kind === "forwarded";
+    assert.ok(!passes || mark === 0, `leaves with mark ${mark}: ${text}`);
     ends.set(text, (ends.get(text) ?? 0) + probability);
   }
   return ends;

@@ -112,6 +112,17 @@ export class Oracle {
     return byPort === undefined ? this.#noService(packet) : this.#external(byPort, packet);
   }
 
+  /** Where a packet of a flow ends that was there before the rules and that no rule has translated. */
+  established({ destination }: ModelPacket): Ends {
+    return this.#certain(this.#isOwn(destination) ? "host" : "forwarded kept");
+  }
+
+  /** Whether who was served once is served by the same endpoint the next time. */
+  remembers(packet: ModelPacket): boolean {
+    const unit = this.#units.find((one) => this.#isVIP(one, packet)) ?? this.#byNodePort(packet);
+    return unit !== undefined && unit.service.affinitySeconds > 0;
+  }
+
   #isVIP({ service, port }: Unit, packet: ModelPacket): boolean {
     if (port.port !== packet.port || port.protocol !== packet.protocol) return false;
     return [
