@@ -4,7 +4,7 @@ import { systemHost } from "../kubelet/node/host.ts";
 import type { NodeHeartbeat } from "../kubelet/node/node.ts";
 import type { Figures } from "../kubelet/server/route.ts";
 import { findPodContainer } from "../kubelet/spec/containers.ts";
-import { measuredClient } from "../kubelet/stats/client-metrics.ts";
+import { ClientMetrics, measuredClient } from "../kubelet/stats/client-metrics.ts";
 import { kernelFiles } from "../kubelet/stats/kernel-files.ts";
 import { KubeletMetrics } from "../kubelet/stats/kubelet-metrics.ts";
 import { measuredRuntime } from "../kubelet/stats/measured-runtime.ts";
@@ -31,6 +31,12 @@ export interface Measurements {
   /** What everybody uses, in the place of the one that was given. */
   readonly runtime: ContainerRuntime & ImageService;
   client(client: ApiClient, server: string): ApiClient;
+  /** The Service proxy's client, counted by itself, and what its page says of the program. */
+  proxy(
+    client: ApiClient,
+    server: string,
+    node: Pick<NodeView, "node">,
+  ): { readonly client: ApiClient; readonly text: () => string };
   pages(sources: {
     readonly node: NodeView;
     readonly runtimeInfo: () => RuntimeInfo;
@@ -67,6 +73,14 @@ export function createMeasurements(options: MeasurementOptions): Measurements {
     client: (client, server) => {
       const host = URL.parse(server)?.host ?? server;
       return measuredClient(client, { metrics: metrics.client, host, clock });
+    },
+    proxy: (client, server, node) => {
+      const recorder = new ClientMetrics();
+      const host = URL.parse(server)?.host ?? server;
+      return {
+        client: measuredClient(client, { metrics: recorder, host, clock }),
+        text: () => metrics.programText({ files, node }, recorder),
+      };
     },
     pages({ heartbeat, node, runtimeInfo }) {
       const lists = { inventory, pods, node, runtimeInfo, heartbeat };

@@ -257,6 +257,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "server" }),
       clientCA,
     });
+    const ofProxy = measurements.proxy(proxyClient, proxyKubeconfig.cluster.server, node.view);
     const deletions = new DeletionWatch({
       clock,
       logger: logger.child({ component: "netfilter" }),
@@ -272,11 +273,11 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     const informers =
       config.dns === "off" || config.clusterDNS.length === 0
         ? undefined
-        : createServiceInformers({ client: proxyClient, clock, logger, random });
+        : createServiceInformers({ client: ofProxy.client, clock, logger, random });
     const proxy = createProxy({
       ...(informers === undefined ? {} : { informers: informers.proxy }),
       config,
-      client: proxyClient,
+      client: ofProxy.client,
       nodeName: config.nodeName,
       nodeIPs: config.nodeIPs,
       ...(config.serviceCIDRs === undefined ? {} : { serviceCIDRs: config.serviceCIDRs }),
@@ -284,6 +285,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       pages: {
         configuration: () => kubeProxyConfiguration(config),
         binaryVersion: kubeletVersion.replace(/^v/, ""),
+        moreMetrics: ofProxy.text,
         ...(config.flags === undefined ? {} : { flags: config.flags }),
       },
       deletions,

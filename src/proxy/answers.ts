@@ -10,6 +10,8 @@ export function answerText(
   response.writeHead(status, {
     "Content-Type": contentType,
     "X-Content-Type-Options": "nosniff",
+    // Without it Node sends chunks, which the simpler load balancers do not understand.
+    "Content-Length": Buffer.byteLength(text),
   });
   response.end(text);
 }

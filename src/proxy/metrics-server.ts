@@ -147,6 +147,10 @@ async function serveZPage(
   response: ServerResponse,
 ): Promise<void> {
   const { status, headers, body } = await zAnswer(request.headers.accept ?? "", component, page);
-  response.writeHead(status, { "X-Content-Type-Options": "nosniff", ...headers });
+  response.writeHead(status, {
+    "X-Content-Type-Options": "nosniff",
+    ...headers,
+    "Content-Length": Buffer.byteLength(body),
+  });
   response.end(body);
 }

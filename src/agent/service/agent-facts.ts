@@ -22,7 +22,7 @@ export async function askAgent(
     const refused = errorCode(cause) === "ECONNREFUSED";
     const why = refused
       ? `no agent answers on ${at} (proxyMetricsPort)`
-      : `asking ${at} failed: ${errorMessage(error)}`;
+      : `asking ${at} failed: ${errorMessage(cause ?? error)}`;
     return { facts: undefined, why };
   }
 }

@@ -54,6 +54,17 @@ export class KubeletMetrics {
     ])}`;
   }
 
+  /** What every program says of itself: the Service proxy's page is of the same process, and has a client of its own. */
+  programText(
+    { files, node }: Pick<KubeletMetricsSources, "files" | "node">,
+    client: ClientMetrics,
+  ): string {
+    const page = new Page();
+    addProcess(page, files);
+    addBuild(page, node);
+    return `${page.text()}${renderMetrics(client.metrics())}`;
+  }
+
   /** `/metrics/probes`. */
   probesText(files: KernelFiles): string {
     const page = new Page();

@@ -36,13 +36,22 @@ export function countingText(
   const target = `meta l4proto . ct original ${ip} daddr . ct original proto-dst`;
   const tuple = `inet_proto . ${address} . inet_service`;
   const elements = targets.map(({ ip: vip, port, protocol }) => `${protocol} . ${vip} . ${port}`);
-  const count = (chain: string, more: string): string[] =>
-    sets.map((set) => {
+  // nft knows the type of `proto-dst` behind a match of one protocol only.
+  const each = [...new Set(targets.map(({ protocol }) => protocol))];
+  const matches = (before: string): readonly string[] =>
+    each.map((protocol) => `${before}meta l4proto ${protocol} ${target} @targets ct direction`);
+  const count = (chain: string, before: string): string[] =>
+    sets.flatMap((set) => {
       const direction = set === "asked" ? "original" : "reply";
       const key = `${target} . ct reply ${ip} saddr . ct reply proto-src`;
-      return `add rule ${at} ${chain} ${more}${target} @targets ct direction ${direction} update @${set} { ${key} }`;
+      return matches(before).map(
+        (match) => `add rule ${at} ${chain} ${match} ${direction} update @${set} { ${key} }`,
+      );
     });
-  const arrive = `${target} @targets ct direction original update @arrived { ${target} }`;
+  const arrive = (chain: string, before: string): readonly string[] =>
+    matches(before).map(
+      (match) => `add rule ${at} ${chain} ${match} original update @arrived { ${target} }`,
+    );
   return `${[
     `add table ${at}`,
     `add set ${at} targets { type ${tuple} ; elements = { ${elements.join(", ")} } ; }`,
@@ -56,8 +65,8 @@ export function countingText(
     `add chain ${at} made { type filter hook output priority -180 ; }`,
     `add chain ${at} out { type filter hook postrouting priority 300 ; }`,
     `add chain ${at} here { type filter hook input priority 300 ; }`,
-    `add rule ${at} in iifname != "lo" ${arrive}`,
-    `add rule ${at} made ${arrive}`,
+    ...arrive("in", 'iifname != "lo" '),
+    ...arrive("made", ""),
     ...count("out", ""),
     // What the node sends itself was counted on its way out.
     ...count("here", 'iifname != "lo" '),

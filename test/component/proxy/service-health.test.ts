@@ -63,6 +63,7 @@ describe("health check ports of Services", () => {
     assert.equal(response.headers.get("X-Load-Balancing-Endpoint-Weight"), "2");
     assert.equal(response.headers.get("X-Content-Type-Options"), "nosniff");
     assert.equal(response.headers.get("Content-Type"), "application/json");
+    assert.equal(response.headers.get("Transfer-Encoding"), null);
     assert.equal(
       await response.text(),
       '{\n\t"service": {\n\t\t"namespace": "ns",\n\t\t"name": "lb"\n\t},\n\t"localEndpoints": 2,\n\t"serviceProxyHealthy": true\n}',

@@ -307,6 +307,23 @@ describe("requests to the node", () => {
 });
 
 describe("the page of the agent's own work", () => {
+  test("has a part that other pages of the program have too, with another client's requests", () => {
+    const metrics = new KubeletMetrics();
+    const client = new ClientMetrics();
+    metrics.client.requested("api:6443", "GET", "200", 0.1);
+    client.requested("api:6443", "LIST", "403", 0.1);
+    const sources = { files: recordedKernel(2), node: { node: () => undefined } };
+    const families = parsePrometheus(metrics.programText(sources, client));
+    const requests = families.get("rest_client_requests_total")?.samples ?? [];
+    assert.deepEqual(
+      requests.map(({ labels }) => labels["code"]),
+      ["403"],
+    );
+    for (const name of ["process_resident_memory_bytes", "kubernetes_build_info"])
+      assert.ok(families.has(name), name);
+    assert.ok(!families.has("kubelet_node_name"));
+  });
+
   test("is well formed, with nothing recorded and with everything recorded", () => {
     const metrics = new KubeletMetrics();
     const clock = new ManualClock();
