@@ -37,6 +37,8 @@ export interface PodEntry {
   volumesStale: boolean;
   /** Objects that have changed since, by kind and name; the volumes that show them are out of date. */
   readonly changed: Map<string, Reference>;
+  /** Called besides, when the pod is woken while its containers are being stopped. */
+  woken: (() => void) | undefined;
   /** Somebody has asked for a look; a change of objects alone is not one. */
   lookWanted: boolean;
   /** When the next look is due, monotonic milliseconds. */
@@ -101,6 +103,7 @@ export function newPodEntry(
     graceSeconds: undefined,
     volumesStale: true,
     changed: new Map(),
+    woken: undefined,
     lookWanted: true,
     lookAt: 0,
     volumesAt: 0,

@@ -155,6 +155,7 @@ export class PodLoop {
 
   #look(entry: PodEntry): void {
     entry.lookWanted = true;
+    entry.woken?.();
     this.#queue.add(entry.uid);
   }
 
@@ -422,13 +423,11 @@ export class PodLoop {
     return this.#admitter.hasRoom(entry.uid) && !this.#hasNamesake(entry);
   }
 
-  #hasNamesake(entry: PodEntry): boolean {
-    for (const other of this.#entries.values()) {
-      const same = other.name === entry.name && other.namespace === entry.namespace;
-      if (same && other.uid !== entry.uid && (other.removed || other.pod === undefined))
-        return true;
-    }
-    return false;
+  #hasNamesake({ name, namespace, uid }: PodEntry): boolean {
+    return [...this.#entries.values()].some((other) => {
+      const same = other.name === name && other.namespace === namespace && other.uid !== uid;
+      return same && (other.removed || other.pod === undefined);
+    });
   }
 
   /** The other pods that run, with what they were granted. */

@@ -23,6 +23,7 @@ import { loggedContainers } from "./pod-view.ts";
 import { stopContainers } from "./stop-containers.ts";
 import { pruneActions } from "./prune-actions.ts";
 import { deletePodObject, removePod, tearDownPod } from "./tear-down.ts";
+import { tellingMeanwhile } from "./while-stopping.ts";
 
 /** What the pod's loop does after one look. */
 export interface Outcome {
@@ -316,7 +317,12 @@ async function terminate(look: Look, pod: AssignedPod): Promise<Outcome> {
   if (alive) {
     try {
       const graceSeconds = effectiveGrace(state);
-      await stopContainers({ deps, state, pod, observed, graceSeconds }, signal);
+      const stopping = { deps, state, pod, observed, graceSeconds };
+      await tellingMeanwhile(
+        state,
+        () => tellEnding(look, pod),
+        () => stopContainers(stopping, signal),
+      );
       await removeUnknown(look, observed);
     } catch (error) {
       if (signal.aborted && isAbort(error)) throw error;
@@ -328,6 +334,20 @@ async function terminate(look: Look, pod: AssignedPod): Promise<Outcome> {
     await publish(look, pod, observed, true);
   }
   return cleanUp(look, pod, observed);
+}
+
+/** Publishes how a pod that is being stopped is now. */
+async function tellEnding(look: Look, pod: AssignedPod): Promise<void> {
+  const { deps, signal, state } = look;
+  try {
+    await publish(look, pod, await observePod(deps, state, signal), true);
+  } catch (error) {
+    // The look that stops the pod publishes at its end too, and what it meets there is told.
+    deps.logger.log("debug", "status of a pod that is being stopped not published", {
+      pod: `${state.namespace}/${state.name}`,
+      error: errorMessage(error),
+    });
+  }
 }
 
 /** A container whose state the engine cannot tell is gone only once it is removed. */

@@ -269,3 +269,26 @@ describe("a preStop hook", () => {
     });
   });
 });
+
+test("a pod that drains is unready as soon as its probe says so, not when it has ended", async () => {
+  const readinessProbe = { exec: { command: ["ready"] }, periodSeconds: 1, failureThreshold: 2 };
+  const preStop = { sleep: { seconds: 3600 } };
+  const containers = [{ name: "web", image: "app:1", readinessProbe, lifecycle: { preStop } }];
+  await withPod({ containers, terminationGracePeriodSeconds: 3600 }, async (world) => {
+    const isReady = (): boolean | undefined =>
+      world.pod("web")?.status?.containerStatuses?.[0]?.ready;
+    await world.until("ready", () => isReady() === true);
+    world.deletePod("web", 3600);
+    await world.until("stopping", () => count(world, "Killing") === 1);
+    world.runtime.onExec = () => ({ exitCode: 1 });
+    await world.until("unready", () => isReady() === false);
+    assert.equal(
+      world.runtime.calls.some((call) => call.startsWith("stopContainer")),
+      false,
+    );
+    world.runtime.onExec = () => ({ exitCode: 0 });
+    await world.until("ready again", () => isReady() === true);
+    world.deletePod("web", 1);
+    await world.until("gone", () => world.pod("web") === undefined);
+  });
+});
