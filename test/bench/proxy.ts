@@ -150,8 +150,9 @@ async function network(plan: Plan): Promise<Figures> {
 /** Everything that pods and Services have as addresses is this machine. */
 async function prepare(): Promise<void> {
   await sh("ip", "link", "set", "lo", "up");
+  await sh("ip", "addr", "add", "192.0.2.1/32", "dev", "lo");
   await sh("ip", "route", "add", "local", "10.128.0.0/9", "dev", "lo");
-  await sh("ip", "route", "add", "172.16.0.0/12", "dev", "lo");
+  await sh("ip", "route", "add", "172.16.0.0/12", "dev", "lo", "src", "192.0.2.1");
 }
 
 /** Runs in the namespace that bench.ts made; `argv` are the words after the benchmark's name. */
