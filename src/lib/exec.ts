@@ -254,6 +254,18 @@ export function spawnStreaming(
   return child;
 }
 
+/**
+ * Resolves when the child has ended and its streams are closed. Never rejects, also not when it was aborted, as
+ * `events.once` does: who reads the streams first would not be there to hear it.
+ */
+export async function whenClosed(child: StreamingChild): Promise<void> {
+  await new Promise<void>((resolve) => {
+    child.once("close", () => {
+      resolve();
+    });
+  });
+}
+
 /** A running Node program that is sent messages, and answers with messages and sockets. */
 export interface ChannelChild {
   /** Lost when the program has ended. */

@@ -5,7 +5,7 @@ import { jitteredBackoffMs } from "../lib/backoff.ts";
 import { canonicalIP, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
-import { exec, spawnStreaming } from "../lib/exec.ts";
+import { exec, spawnStreaming, whenClosed } from "../lib/exec.ts";
 import type { Logger } from "../lib/log.ts";
 
 /** Addresses in what `ip -o address show` prints, sorted. */
@@ -122,12 +122,7 @@ export class AddressWatch {
     createInterface({ input: child.stdout }).on("line", () => {
       this.#readSoon(signal);
     });
-    // events.once would end with the error of an abort instead.
-    const closed = new Promise<void>((resolve) => {
-      child.once("close", () => {
-        resolve();
-      });
-    });
+    const closed = whenClosed(child);
     // What changes from here on has a line of its own.
     this.#readSoon(signal);
     await closed;

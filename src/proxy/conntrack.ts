@@ -1,9 +1,8 @@
-import { once } from "node:events";
 import { createInterface } from "node:readline";
 
 import type { IPFamily } from "../lib/cidr.ts";
 import { ExecError, errorCode } from "../lib/errors.ts";
-import { execResult, spawnStreaming } from "../lib/exec.ts";
+import { execResult, spawnStreaming, whenClosed } from "../lib/exec.ts";
 import type { Frontend, PlannedPort } from "./plan.ts";
 import type { Backend } from "./types.ts";
 
@@ -103,7 +102,7 @@ export async function listUDPFlows(
 ): Promise<boolean> {
   const argv = ["conntrack", "-L", ...familyArgs(family)] as const;
   const child = spawnStreaming(argv, { signal, dieWithParent: true });
-  const closed = once(child, "close");
+  const closed = whenClosed(child);
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => (stderr = chunk.toString("utf8").slice(-500)));
   for await (const line of createInterface({ input: child.stdout })) {

@@ -1,9 +1,8 @@
-import { once } from "node:events";
 import { createInterface } from "node:readline";
 
 import { canonicalIP, type IPFamily } from "../../lib/cidr.ts";
 import { ExecError } from "../../lib/errors.ts";
-import { spawnStreaming } from "../../lib/exec.ts";
+import { spawnStreaming, whenClosed } from "../../lib/exec.ts";
 
 /** One address and port that flows are counted for. */
 export interface FlowTarget {
@@ -108,7 +107,7 @@ export async function listTrackedFlows(
 ): Promise<void> {
   const argv = ["conntrack", "-L", "-f", family === "IPv4" ? "ipv4" : "ipv6"] as const;
   const child = spawnStreaming(argv, { signal, dieWithParent: true });
-  const closed = once(child, "close");
+  const closed = whenClosed(child);
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => (stderr = chunk.toString("utf8").slice(-500)));
   for await (const line of createInterface({ input: child.stdout })) {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { ExecError } from "../../../src/lib/errors.ts";
-import { exec, execResult } from "../../../src/lib/exec.ts";
+import { exec, execResult, spawnStreaming, whenClosed } from "../../../src/lib/exec.ts";
 
 const never = new AbortController().signal;
 
@@ -110,4 +110,15 @@ describe("programs that are run to their end", () => {
     assert.deepEqual(new Set(ends.map(({ status }) => status)), new Set(["rejected"]));
     assert.equal(await exec(["echo", "after"], { signal: never }), "after\n");
   });
+});
+
+test("the end of a child that is aborted while its streams are read is no error of its own", async () => {
+  const stop = new AbortController();
+  const child = spawnStreaming(["sleep", "60"], { signal: stop.signal });
+  // Nobody waits for it when the abort comes: a rejection would end the whole agent.
+  const closed = whenClosed(child);
+  stop.abort();
+  for await (const _ of child.stdout) assert.fail("sleep says nothing");
+  await closed;
+  assert.equal(child.signalCode, "SIGTERM");
 });
