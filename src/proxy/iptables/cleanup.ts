@@ -8,6 +8,8 @@ import {
   type IptablesProgram,
   mayHaveRules,
 } from "../../netfilter/iptables.ts";
+import { applyNft, listTable } from "../../netfilter/nft.ts";
+import { renderTransaction } from "../../netfilter/transaction.ts";
 import { firewallChain, hintChain, kubeletCanary } from "../../netfilter/kubelet-hints.ts";
 import { canaryChain, openedLocalnet, tables } from "./fixed.ts";
 import { notPodsChain } from "./layout.ts";
@@ -94,6 +96,35 @@ export async function cleanUpIptables(
   return found;
 }
 
+/**
+ * iptables for nftables makes a table with all its chains when it is first spoken of, and never takes it away. One in
+ * which nobody has anything is as good as none, and is made again for whoever wants it.
+ */
+async function dropEmptyTable(
+  iptables: Iptables,
+  table: Table,
+  signal: AbortSignal,
+): Promise<void> {
+  const { family, program } = iptables;
+  if (program.variant !== "nf_tables") return;
+  const at = { family: family === "IPv4" ? "ip" : "ip6", name: table } as const;
+  const saved = (await iptables.save(table, signal))
+    .split("\n")
+    .filter((line) => /^[-:]/.test(line));
+  // A rule, or a chain with a policy of its own; without any line it is none of iptables' tables.
+  if (saved.length === 0 || saved.some((line) => !/^:[A-Z]+ ACCEPT /.test(line))) return;
+  try {
+    const listing = await listTable(at, signal);
+    const chains = [...(listing?.chains.values() ?? [])];
+    const others = chains.some(({ tags }) => tags.length > 0);
+    if (listing === undefined || others || listing.containers.size > 0) return;
+    await applyNft(renderTransaction(at, [{ op: "drop-table" }]), signal);
+  } catch (error) {
+    // Without the program nft it stays, as it does after any use of iptables.
+    if (!(error instanceof SetupError)) throw error;
+  }
+}
+
 async function cleanUpFamily(
   iptables: Iptables,
   keepKubelet: boolean,
@@ -114,9 +145,11 @@ async function cleanUpFamily(
       await writeFile("/proc/sys/net/ipv4/conf/all/route_localnet", "0");
     }
     const text = removalText(table, parseSave(saved), keepKubelet);
-    if (text === "") continue;
-    found = true;
-    await iptables.restore(text, signal);
+    if (text !== "") {
+      found = true;
+      await iptables.restore(text, signal);
+    }
+    if (!keepKubelet) await dropEmptyTable(iptables, table, signal);
   }
   return found;
 }

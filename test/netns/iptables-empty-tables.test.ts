@@ -1,0 +1,45 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+
+import { cleanUpIptables } from "../../src/proxy/iptables/cleanup.ts";
+import { insideOwnNamespace, sh } from "./namespace.ts";
+
+const { signal } = new AbortController();
+const tables = ["filter", "nat", "mangle"];
+
+/** What a proxy of mode iptables leaves when all its rules are taken out one by one. */
+async function useAllTables(): Promise<void> {
+  for (const program of ["iptables-nft", "ip6tables-nft"]) {
+    for (const table of tables) {
+      await sh(program, "-t", table, "-N", "KUBE-SERVICES");
+      await sh(program, "-t", table, "-A", "OUTPUT", "-j", "KUBE-SERVICES");
+    }
+  }
+}
+
+if (insideOwnNamespace(import.meta.filename)) {
+  describe("tables that iptables made for our rules", { concurrency: false }, () => {
+    it("go with the last rule", async () => {
+      await useAllTables();
+      assert.equal(await cleanUpIptables(signal), true);
+      assert.equal((await sh("nft", "list", "ruleset")).trim(), "");
+      assert.equal(await cleanUpIptables(signal), false);
+    });
+
+    it("stay with whatever else is in them: a policy, a rule, a chain, a set", async () => {
+      await useAllTables();
+      await sh("iptables-nft", "-P", "FORWARD", "DROP");
+      await sh("iptables-nft", "-t", "nat", "-A", "POSTROUTING", "-s", "192.0.2.1", "-j", "ACCEPT");
+      await sh("iptables-nft", "-t", "mangle", "-N", "MINE");
+      await sh("nft", "add set ip6 nat mine { type ipv6_addr; }");
+      await cleanUpIptables(signal);
+      const left = await sh("nft", "list", "tables");
+      assert.deepEqual(left.trim().split("\n").toSorted(), [
+        "table ip filter",
+        "table ip mangle",
+        "table ip nat",
+        "table ip6 nat",
+      ]);
+    });
+  });
+}
