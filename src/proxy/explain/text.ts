@@ -82,7 +82,13 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): r
 
 function portLines(port: PortExplanation, report: ServiceReport): readonly string[] {
   const name = port.name === "" ? "" : ` ${port.name}`;
-  const endpoints = port.endpoints.map((endpoint) => endpointRow(port, endpoint, report));
+  const shownFlows = new Set<string>();
+  const endpoints = port.endpoints.map((endpoint) => {
+    // A duplicate has none of its own.
+    const first = !shownFlows.has(endpoint.address);
+    shownFlows.add(endpoint.address);
+    return endpointRow(port, endpoint, first ? report : { ...report, flows: [] });
+  });
   return [
     `Port${name} (${port.protocol.toUpperCase()}, ${port.family})`,
     ...table(

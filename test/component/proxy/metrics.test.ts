@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
 
 import { ProxyMetrics } from "../../../src/proxy/metrics.ts";
@@ -53,6 +54,12 @@ function everything(metrics: ProxyMetrics): void {
   metrics.healthAnswered("/livez", 503);
 }
 
+function onlyIptables(metrics: ProxyMetrics): void {
+  metrics.packetsCounted({ invalidDropped: 3, localhostNodePorts: 4 });
+  const rules = new Map([["nat", { total: 20, written: 3 }]]);
+  metrics.synced({ family: "IPv4", seconds: 1, full: true, bytes: 1, changes: 1, rules }, 1000);
+}
+
 function byName(a: readonly string[], b: readonly string[]): number {
   return (a[0] ?? "") < (b[0] ?? "") ? -1 : 1;
 }
@@ -83,9 +90,7 @@ describe("metrics of the Service proxy", () => {
     metrics.addFamily("IPv4", "nftables");
     metrics.addFamily("IPv4", "iptables");
     everything(metrics);
-    metrics.packetsCounted({ invalidDropped: 3, localhostNodePorts: 4 });
-    const rules = new Map([["nat", { total: 20, written: 3 }]]);
-    metrics.synced({ family: "IPv4", seconds: 1, full: true, bytes: 1, changes: 1, rules }, 1000);
+    onlyIptables(metrics);
     assert.deepEqual(families(metrics), sorted(...ofBoth, ...ofIptables));
     const parsed = parsePrometheus(metrics.render());
     const value = (name: string): number | undefined =>
@@ -136,6 +141,38 @@ describe("metrics of the Service proxy", () => {
       'kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv6"} 1',
     ]) {
       assert.ok(text.includes(line), line);
+    }
+  });
+});
+
+describe("docs/metrics.md", () => {
+  it("has the families of both modes", () => {
+    const text = readFileSync(new URL("../../../docs/metrics.md", import.meta.url), "utf8");
+    const section = text.split("## The Service proxy's page")[1] ?? "";
+    const documented = [...section.matchAll(/^\| `(\w+)` \| (\w+) \| ([^|]+) \| (\w+) \|$/gm)].map(
+      ([, name = "", type = "", labels = "", mode = ""]) => ({
+        name,
+        type,
+        labels: [...labels.matchAll(/`(\w+)`/g)].map((match) => match[1] ?? ""),
+        mode,
+      }),
+    );
+    for (const mode of ["nftables", "iptables"] as const) {
+      const metrics = new ProxyMetrics();
+      metrics.addFamily("IPv4", mode);
+      everything(metrics);
+      if (mode === "iptables") onlyIptables(metrics);
+      const present = [...parsePrometheus(metrics.render()).values()].map(
+        ({ name, type, samples }) => {
+          const labels = Object.keys(samples[0]?.labels ?? {}).filter((label) => label !== "le");
+          return { name, type, labels: labels.toSorted((a, b) => (a < b ? -1 : 1)) };
+        },
+      );
+      const expected = documented
+        .filter((row) => row.mode === "both" || row.mode === mode)
+        .map(({ name, type, labels }) => ({ name, type, labels }));
+      const sortedByName = present.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+      assert.deepEqual(sortedByName, expected);
     }
   });
 });
