@@ -13,7 +13,7 @@ import { hijackConnection } from "./upgrade.ts";
 
 /** Oldest and newest minor of API 1.x that this adapter is written and tested for. */
 export const apiFloor = 41;
-export const apiCeiling = 51;
+export const apiCeiling = 55;
 
 /**
  * Which limit a call counts against. Reads and writes together stay under 32; `wait` calls (stop with a grace) idle in

@@ -73,7 +73,7 @@ export type PullProblem = "notFound" | "auth" | "network" | "registry";
 /** The class of a pull error's text. */
 export function classifyPullError(message: string): PullProblem {
   if (
-    /manifest unknown|manifest for .* not found|name unknown|not found: does not exist|repository .* not found|no matching manifest/i.test(
+    /manifest unknown|manifest for .* not found|name unknown|not found: does not exist|repository .* not found|no matching manifest|failed to resolve reference .*: not found/i.test(
       message,
     )
   ) {

@@ -67,7 +67,7 @@ describe("DockerClient", () => {
     engine.version = { Version: "29.0", ApiVersion: "1.52", MinAPIVersion: "1.44", Arch: "amd64" };
     engine.answer = () => "hangUp";
     await assert.rejects(client.call({ ...ping, method: "POST" }, signal), fails("Unavailable"));
-    assert.equal((await client.version(signal)).api, 51);
+    assert.equal((await client.version(signal)).api, 52);
   });
 
   it("repeats a GET once when a kept connection turns out dead, a POST never", async () => {

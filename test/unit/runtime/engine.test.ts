@@ -13,12 +13,13 @@ describe("negotiate", () => {
     const version = (newest: string, oldest: string): number =>
       negotiate({ ApiVersion: newest, MinAPIVersion: oldest, Version: "x", Arch: "amd64" }).api;
     assert.equal(version("1.41", "1.12"), 41);
-    assert.equal(version("1.52", "1.44"), 51);
+    assert.equal(version("1.52", "1.44"), 52);
+    assert.equal(version("1.60", "1.44"), 55);
   });
 
   it("refuses what is too old or too new, with the remedy", () => {
     assert.throws(() => negotiate({ ApiVersion: "1.40" }), /needs 1\.41/);
-    assert.throws(() => negotiate({ ApiVersion: "1.60", MinAPIVersion: "1.52" }), /update Remora/);
+    assert.throws(() => negotiate({ ApiVersion: "1.60", MinAPIVersion: "1.56" }), /update Remora/);
     assert.throws(() => negotiate({ ApiVersion: "two" }), /needs 1\.41/);
     assert.throws(() => negotiate([]), /version: expected an object/);
   });

@@ -104,6 +104,20 @@ describe("the pull stream", () => {
       ["Get https://r/v2/: unauthorized: authentication required", "auth"],
       ["Get https://r/v2/: dial tcp: lookup r: no such host", "network"],
       ["received unexpected HTTP status: 500 Internal Server Error", "registry"],
+      // Where containerd keeps the images.
+      ['failed to resolve reference "r/a:1": r/a:1: not found', "notFound"],
+      [
+        'unknown: failed to resolve reference "r/a:1": unexpected status from HEAD request to http://r/v2/a/manifests/1: 401 Unauthorized',
+        "auth",
+      ],
+      [
+        'failed to resolve reference "r/a:1": failed to do request: Head "https://r/v2/a/manifests/1": dial tcp 192.0.2.1:443: connect: connection refused',
+        "network",
+      ],
+      [
+        'failed commit on ref "manifest-sha256:1": commit failed: unexpected commit digest sha256:2, expected sha256:1: failed precondition',
+        "registry",
+      ],
     ] as const;
     for (const [message, problem] of cases) assert.equal(classifyPullError(message), problem);
   });
