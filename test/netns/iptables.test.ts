@@ -383,13 +383,7 @@ if (insideOwnNamespace(import.meta.filename)) {
             sleepers.push(resolve);
           }),
       };
-      const running = new KubeletHints({
-        clock,
-        logger: {
-          log: (...a) => process.stderr.write(JSON.stringify(a) + "\n"),
-          child: () => silentLogger,
-        },
-      }).run(stop.signal);
+      const running = new KubeletHints({ clock, logger: silentLogger }).run(stop.signal);
       const v4 = new Iptables("IPv4", (await probeIptables(signal)) ?? assert.fail("no iptables"));
       const there = async (): Promise<boolean> => {
         const firewall = await v4.list("filter", "KUBE-FIREWALL", signal);
