@@ -51,6 +51,18 @@ interface Work {
   readonly touched: Map<string, TouchedFrontend>;
 }
 
+function noWork(): Work {
+  return { all: false, touched: new Map() };
+}
+
+/** Families do not wait for each other. */
+interface Lane {
+  readonly family: IPFamily;
+  readonly judge: FlowJudge;
+  readonly wake: Wake;
+  work: Work;
+}
+
 /** To delete more kinds of flows than this takes longer than to list all and see which there are. */
 const mostBlindDeletions = 16;
 /** Different deletions gathered in one pass: bounds the memory; what is left is found by the next pass. */
@@ -71,51 +83,55 @@ export const missingTool =
 export class ConntrackReconciler {
   readonly #options: ConntrackReconcilerOptions;
   readonly #table: FlowTable;
-  readonly #wake = new Wake();
-  readonly #due = new Map<IPFamily, Work>();
+  readonly #lanes: ReadonlyMap<IPFamily, Lane>;
   #toldMissing = false;
 
   constructor(options: ConntrackReconcilerOptions) {
     this.#options = options;
     this.#table = options.table ?? { list: listUDPFlows, delete: deleteFlows };
+    this.#lanes = new Map(
+      [...options.judges].map(([family, judge]) => [
+        family,
+        { family, judge, wake: new Wake(), work: noWork() },
+      ]),
+    );
   }
 
   /** Asks for a look at all flows; returns at once. */
   request(family: IPFamily): void {
-    this.#work(family).all = true;
-    this.#wake.set();
+    const lane = this.#lanes.get(family);
+    if (lane === undefined) return;
+    lane.work.all = true;
+    lane.wake.set();
   }
 
   /** Asks for a look at flows to these; returns at once. To be called when the change is in the kernel. */
   touched(family: IPFamily, targets: readonly TouchedFrontend[]): void {
-    if (targets.length === 0) return;
-    const { touched } = this.#work(family);
+    const lane = this.#lanes.get(family);
+    if (lane === undefined || targets.length === 0) return;
+    const { touched } = lane.work;
     for (const target of targets) {
       const name = `${target.ip} ${target.port}`;
-      const lost = [...(touched.get(name)?.lost ?? []), ...target.lost];
-      touched.set(name, { ...target, lost });
+      const known = touched.get(name);
+      const lost = known === undefined ? target.lost : [...known.lost, ...target.lost];
+      touched.set(name, { ...target, lost, fresh: target.fresh || known?.fresh === true });
     }
-    this.#wake.set();
-  }
-
-  #work(family: IPFamily): Work {
-    const known = this.#due.get(family);
-    const work = known ?? { all: false, touched: new Map() };
-    if (known === undefined) this.#due.set(family, work);
-    return work;
+    lane.wake.set();
   }
 
   /** Does what is asked for until `signal` aborts. A failed pass is reported and not repeated. */
   async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([...this.#lanes.values()].map((lane) => this.#runLane(lane, signal)));
+  }
+
+  async #runLane(lane: Lane, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     while (!signal.aborted) {
-      await this.#wake.wait(signal);
+      await lane.wake.wait(signal);
       const startedAt = clock.monotonic();
-      for (const [family, work] of this.#due) {
-        this.#due.delete(family);
-        const judge = this.#options.judges.get(family);
-        if (judge !== undefined) await this.#reconcile(family, work, judge, signal);
-      }
+      const { family, judge, work } = lane;
+      lane.work = noWork();
+      await this.#reconcile(family, work, judge, signal);
       const tookMs = clock.monotonic() - startedAt;
       await clock.sleep(Math.min(Math.max(tookMs, gapMs.least), gapMs.most), signal);
     }
@@ -200,10 +216,9 @@ function guessStale(
 ): ReadonlyMap<string, StaleFlows> | undefined {
   const found = new Map<string, StaleFlows>();
   const was = ({ ip, port }: FlowTarget): boolean => touched.has(`${ip} ${port}`);
-  for (const { ip, port, lost } of touched.values()) {
+  for (const { ip, port, lost, fresh } of touched.values()) {
     for (const destination of ip === "" ? nodePortIPs() : [ip]) {
-      // Those that were sent there before anybody translated them.
-      for (const from of [{ ip: destination, port }, ...lost]) {
+      for (const from of fresh ? [{ ip: destination, port }, ...lost] : lost) {
         const flow = { destination, port, from: from.ip, fromPort: from.port };
         const stale = judge(flow, was);
         if (stale !== undefined) found.set(nameOf(stale), stale);

@@ -30,6 +30,8 @@ export function forwards({ verdict }: Pick<Frontend, "verdict">): boolean {
 export interface TouchedFrontend extends FlowTarget {
   /** Backends that its flows may have gone to, and may no more. */
   readonly lost: readonly Backend[];
+  /** It did not forward before: flows of then are on their way to its own address. */
+  readonly fresh: boolean;
 }
 
 /**
@@ -48,13 +50,13 @@ export function touchedFrontends(
   const then = new Map(before?.frontends.map((frontend) => [nameOf(frontend), forwards(frontend)]));
   const now = new Set(after?.frontends.map(nameOf));
   const gone = (before?.frontends ?? []).filter((frontend) => !now.has(nameOf(frontend)));
-  const touched = gone.map(({ ip, port }) => ({ ip, port, lost: all }));
+  const touched = gone.map(({ ip, port }) => ({ ip, port, lost: all, fresh: false }));
   for (const frontend of after?.frontends ?? []) {
     const { ip, port } = frontend;
     const did = then.get(nameOf(frontend)) ?? false;
-    // One that forwards from now on may have flows of before, to itself; one that does not any more, flows to backends.
-    if (did && !forwards(frontend)) touched.push({ ip, port, lost: all });
-    else if (did !== forwards(frontend) || lost.length > 0) touched.push({ ip, port, lost });
+    const does = forwards(frontend);
+    if (did === does && lost.length === 0) continue;
+    touched.push({ ip, port, lost: did && !does ? all : lost, fresh: does && !did });
   }
   return touched;
 }

@@ -74,7 +74,7 @@ const lost = (count: number) =>
 describe("UDP flows that a change made wrong", () => {
   it("are deleted without a listing: to what is gone, and those that nobody translated", async () => {
     const bench = new Bench();
-    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(1) }]);
+    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(1), fresh: true }]);
     await bench.settle();
     assert.deepEqual(bench.deleted, ["172.30.0.1:53 172.30.0.1:53", "172.30.0.1:53 10.244.1.1:53"]);
     assert.equal(bench.listings, 0);
@@ -84,7 +84,7 @@ describe("UDP flows that a change made wrong", () => {
   it("to a node port are those to the node's own addresses, and no stranger's", async () => {
     const bench = new Bench();
     for (const ip of ["192.0.2.1", "192.0.2.2"]) bench.right.add(ip);
-    bench.reconciler.touched("IPv4", [{ ip: "", port: 30_053, lost: lost(1) }]);
+    bench.reconciler.touched("IPv4", [{ ip: "", port: 30_053, lost: lost(1), fresh: true }]);
     await bench.settle();
     assert.deepEqual(bench.deleted, [
       "192.0.2.1:30053 10.244.1.1:53",
@@ -96,7 +96,7 @@ describe("UDP flows that a change made wrong", () => {
   it("are not those to a backend that came back", async () => {
     const bench = new Bench();
     bench.right.add("10.244.1.1").add("172.30.0.1");
-    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(2) }]);
+    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(2), fresh: true }]);
     await bench.settle();
     assert.deepEqual(bench.deleted, ["172.30.0.1:53 10.244.1.2:53"]);
     await bench.stop();
@@ -109,7 +109,9 @@ describe("UDP flows that a change made wrong", () => {
       ...Array.from({ length: 1000 }, () => flow),
       { ...flow, destination: "198.51.100.1" },
     ];
-    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(200) }]);
+    bench.reconciler.touched("IPv4", [
+      { ip: "172.30.0.1", port: 53, lost: lost(200), fresh: true },
+    ]);
     await bench.settle();
     assert.equal(bench.listings, 1);
     assert.deepEqual(bench.deleted, ["172.30.0.1:53 10.244.1.7:53"]);
@@ -135,7 +137,7 @@ describe("UDP flows that a change made wrong", () => {
   it("stay without the tool, which is told once, with the remedy", async () => {
     const bench = new Bench();
     bench.hasTool = false;
-    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(1) }]);
+    bench.reconciler.touched("IPv4", [{ ip: "172.30.0.1", port: 53, lost: lost(1), fresh: true }]);
     bench.reconciler.request("IPv4");
     await bench.settle();
     bench.reconciler.request("IPv4");
