@@ -30,15 +30,10 @@ if (file !== "") {
   stream.on("test:fail", ({ name, details }) => {
     // A suite fails with its tests, which told why; with its hooks only, it is the one to tell.
     const { error } = details;
-    if (
-      details.type === "suite" &&
-      "failureType" in error &&
-      error.failureType === "subtestsFailed"
-    ) {
-      return;
-    }
+    const kind = "failureType" in error ? String(error.failureType) : "";
+    if (details.type === "suite" && kind === "subtestsFailed") return;
     const cause = error.cause instanceof Error ? error.cause : error;
-    say({ name, failure: cause.stack ?? cause.message });
+    say({ name, failure: `${kind}: ${cause.stack ?? cause.message}` });
   });
   stream.on("test:stderr", ({ message }) => process.stderr.write(message));
   stream.on("test:stdout", ({ message }) => process.stderr.write(message));

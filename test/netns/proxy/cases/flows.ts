@@ -141,9 +141,9 @@ export function flowCases({ at, packet }: Subject): void {
         (await peer.ask("udp", to, { localPort, timeoutMs }))[0]?.split(" ")[2];
       assert.equal(await port(3000), "8080");
       service.change({ targetPort: 8081 });
-      await eventually(async () => (await port(150)) === "8081", "the other port", second);
+      await eventually(async () => (await port(150)) === "8081", "the other port");
       service.change({ targetPort: 8080 });
-      await eventually(async () => (await port(150)) === "8080", "and back", second);
+      await eventually(async () => (await port(150)) === "8080", "and back");
     }
   });
 

@@ -211,11 +211,15 @@ export function hostCases({ world, mode, at, packet }: Subject): void {
     await world.withSettings({ syncPeriodMs: 300 }, async () => {
       await becomes(200);
       await world.topology.breakPrograms(1000);
-      service.setTargets("a", "b");
-      await becomes(503);
-      const { status } = await fetch("http://127.0.0.1:10256/healthz");
-      assert.equal(status, 503);
-      await world.topology.breakPrograms(0);
+      try {
+        service.setTargets("a", "b");
+        await becomes(503);
+        const healthz = await fetch("http://127.0.0.1:10256/healthz");
+        await healthz.arrayBuffer();
+        assert.equal(healthz.status, 503);
+      } finally {
+        await world.topology.breakPrograms(0);
+      }
       await becomes(200);
     });
   });
