@@ -115,11 +115,18 @@ export class Iptables {
   /**
    * The rules of one chain as `-S` lists them, or undefined when there is no such chain.
    *
+   * @param counters With `-c PACKETS BYTES` in each.
    * @throws {IptablesError} busy, {SetupError}, `AbortError`.
    */
-  async list(table: string, chain: string, signal: AbortSignal): Promise<string | undefined> {
+  async list(
+    table: string,
+    chain: string,
+    signal: AbortSignal,
+    counters = false,
+  ): Promise<string | undefined> {
     const program = this.#name("");
-    const result = await run([program, ...lockWait, "-t", table, "-S", chain], "", signal);
+    const how = [...lockWait, "-t", table, ...(counters ? ["-v"] : []), "-S", chain] as const;
+    const result = await run([program, ...how], "", signal);
     if (result.exitCode === 0) return result.stdout;
     // iptables-nft 1.8.9 says of a chain that is missing that it is incompatible.
     const missing = /No chain\/target\/match|does not exist|is incompatible/i;

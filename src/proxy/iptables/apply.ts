@@ -1,5 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 
+import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import {
@@ -11,14 +12,15 @@ import {
   probeIptables,
 } from "../../netfilter/iptables.ts";
 import type { ApplyResult, RulesContext } from "../backend.ts";
-import { type Changes, countChanges, renderChanges } from "./changes.ts";
+import { Breather } from "../in-slices.ts";
+import { type Changes, countChanges, countWritten, pause, restoreTexts } from "./changes.ts";
 import type { DesiredRules } from "./desired.ts";
 import { canaryChain, jumps, openedLocalnet, servesLocalhost, tables } from "./fixed.ts";
 import { type Listing, parseSave } from "./listing.ts";
-import { jumpsAreThere, reconcile, withoutRules } from "./reconcile.ts";
+import { jumpsAreThere, reconcileSteps, withoutRules } from "./reconcile.ts";
 
 /** The nf_tables kind takes time that grows with the square of a transaction's chains; the other kind, of its number. */
-const rulesPerText = { nf_tables: 2000, legacy: Infinity } as const;
+const rulesPerText = { nf_tables: 1000, legacy: Infinity } as const;
 
 /** What the kernel is not trusted with: all of it, or the ways from the system's chains to ours. */
 type Doubt = "nothing" | "jumps" | "all";
@@ -36,6 +38,7 @@ export class RulesApplier {
   readonly #desired: DesiredRules;
   readonly #logger: Logger;
   readonly #host: RulesHost;
+  readonly #clock: Clock;
   #iptables: Awaited<ReturnType<RulesHost["open"]>> | undefined;
   #doubt: Doubt = "all";
   #failures = 0;
@@ -47,10 +50,12 @@ export class RulesApplier {
     readonly desired: DesiredRules;
     readonly logger: Logger;
     readonly host: RulesHost;
+    readonly clock: Clock;
   }) {
     this.#desired = options.desired;
     this.#logger = options.logger;
     this.#host = options.host;
+    this.#clock = options.clock;
   }
 
   distrust(what: "jumps" | "all"): void {
@@ -62,6 +67,16 @@ export class RulesApplier {
     return this.#iptables?.program;
   }
 
+  /** What the kernel counted at the rules of one of our chains; undefined when there is none. */
+  async counters(
+    table: string,
+    chain: string,
+    signal: AbortSignal,
+  ): Promise<readonly CountedRule[] | undefined> {
+    const text = await this.#iptables?.list(table, chain, signal, true);
+    return text === undefined ? undefined : parseCounters(text);
+  }
+
   /** @param remember Gets what is about to be changed. @throws as `RuleBackend.sync`. */
   async sync(remember: (changes: Changes) => void, signal: AbortSignal): Promise<ApplyResult> {
     this.#iptables ??= await this.#host.open(signal);
@@ -70,32 +85,80 @@ export class RulesApplier {
     // At the start all is pending, and nothing is explained by it.
     const pending = this.#everDone ? this.#desired.changes() : nothingPending;
     const doubt = this.#doubt;
-    const changes = await this.#whatDiffers(pending, signal);
-    const texts = renderChanges(changes, rulesPerText[iptables.program.variant]);
-    remember(changes);
-    this.#doubt = "all";
-    for (const text of texts) await this.#restore(iptables, text, signal);
+    // What is doubted while this goes on is looked at the next time.
     this.#doubt = "nothing";
-    this.#failures = 0;
-    this.#desired.committed();
-    const count = countChanges(changes);
-    const drift = this.#everDone && count > countChanges(pending);
-    this.#everDone = true;
-    return {
-      changes: count,
-      transactions: texts.length,
-      bytes: texts.reduce((sum, text) => sum + text.length, 0),
-      drift: doubt === "nothing" ? undefined : drift,
-      cleanupFailed: false,
-    };
+    try {
+      const changes = await this.#whatDiffers(doubt, pending, signal);
+      remember(changes);
+      const { transactions, bytes } = await this.#restoreAll(iptables, changes, signal);
+      this.#failures = 0;
+      this.#desired.committed();
+      const count = countChanges(changes);
+      const written = countWritten(changes);
+      const drift = this.#everDone && count > countChanges(pending);
+      this.#everDone = true;
+      return {
+        changes: count,
+        transactions,
+        bytes,
+        drift: doubt === "nothing" ? undefined : drift,
+        cleanupFailed: false,
+        rules: new Map(
+          [...this.#desired.countRules()].map(([table, total]) => [
+            table,
+            { total, written: written.get(table) ?? 0 },
+          ]),
+        ),
+      };
+    } catch (error) {
+      this.#doubt = "all";
+      throw error;
+    }
   }
 
-  async #whatDiffers(pending: Changes, signal: AbortSignal): Promise<Changes> {
-    if (this.#doubt === "nothing") return pending;
-    if (this.#doubt === "jumps" && (await this.areJumpsThere(signal))) return pending;
+  #countRules(changes: Changes): NonNullable<ApplyResult["rules"]> {
+    const written = countWritten(changes);
+    return new Map(
+      [...this.#desired.countRules()].map(([table, total]) => [
+        table,
+        { total, written: written.get(table) ?? 0 },
+      ]),
+    );
+  }
+
+  async #whatDiffers(doubt: Doubt, pending: Changes, signal: AbortSignal): Promise<Changes> {
+    if (doubt === "nothing") return pending;
+    if (doubt === "jumps" && (await this.areJumpsThere(signal))) return pending;
     const listing = await this.#read(signal);
     // What fails twice after a look is something that comparing does not see.
-    return reconcile(this.#desired, this.#failures < 2 ? listing : withoutRules(listing));
+    const known = this.#failures < 2 ? listing : withoutRules(listing);
+    const steps = reconcileSteps(this.#desired, known);
+    const breather = new Breather(this.#clock);
+    for (;;) {
+      const { done, value } = steps.next();
+      if (done === true) return value;
+      if (breather.due()) await breather.rest();
+    }
+  }
+
+  async #restoreAll(
+    iptables: Pick<Iptables, "restore" | "program">,
+    changes: Changes,
+    signal: AbortSignal,
+  ): Promise<Pick<ApplyResult, "transactions" | "bytes">> {
+    const breather = new Breather(this.#clock);
+    let transactions = 0;
+    let bytes = 0;
+    for (const text of restoreTexts(changes, rulesPerText[iptables.program.variant])) {
+      if (text === pause) {
+        if (breather.due()) await breather.rest();
+        continue;
+      }
+      await this.#restore(iptables, text, signal);
+      transactions += 1;
+      bytes += text.length;
+    }
+    return { transactions, bytes };
   }
 
   async #read(signal: AbortSignal): Promise<Listing> {
@@ -185,6 +248,21 @@ export class RulesApplier {
     }
     return true;
   }
+}
+
+/** A rule and how many packets met it. */
+export interface CountedRule {
+  readonly text: string;
+  readonly packets: number;
+}
+
+/** Reads what `iptables -v -S` prints. */
+export function parseCounters(text: string): readonly CountedRule[] {
+  return text.split("\n").flatMap((line) => {
+    const [, before, packets, after] = /^-A \S+ (.*?)-c (\d+) \d+ ?(.*)$/.exec(line) ?? [];
+    if (before === undefined || after === undefined) return [];
+    return [{ text: `${before}${after}`.trim(), packets: Number(packets) }];
+  });
 }
 
 const nothingPending: Changes = { chains: [], edits: [], dead: [], jumps: [] };

@@ -1,10 +1,10 @@
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Deletion } from "../../netfilter/monitor.ts";
-import type { ApplyResult, RuleBackend, RulesContext } from "../backend.ts";
+import type { ApplyResult, PacketCounters, RuleBackend, RulesContext } from "../backend.ts";
 import type { PlannedPort } from "../plan.ts";
 import { RulesApplier, type RulesHost, systemRulesHost } from "./apply.ts";
-import { renderChanges } from "./changes.ts";
+import { pause, restoreTexts } from "./changes.ts";
 import { DesiredRules } from "./desired.ts";
 import { Echoes } from "./echoes.ts";
 import { reconcile } from "./reconcile.ts";
@@ -38,6 +38,7 @@ export class IptablesBackend implements RuleBackend {
     this.#applier = new RulesApplier({
       desired: this.#desired,
       logger,
+      clock,
       host: options.host ?? systemRulesHost(context.family, logger),
     });
   }
@@ -88,8 +89,16 @@ export class IptablesBackend implements RuleBackend {
 
   readonly hasGarbage = false;
 
+  /** Node ports on loopback have no rule of their own, so nobody counts them. */
+  async packetCounters(signal: AbortSignal): Promise<PacketCounters> {
+    const rules = await this.#applier.counters("filter", "KUBE-FORWARD", signal);
+    const invalid = rules?.find(({ text }) => text.includes("--ctstate INVALID"));
+    return { invalidDropped: invalid?.packets, localhostNodePorts: undefined };
+  }
+
   render(): string {
-    return renderChanges(reconcile(this.#desired, new Map()), Infinity).join("\n");
+    const texts = restoreTexts(reconcile(this.#desired, new Map()), Infinity);
+    return [...texts].filter((text) => text !== pause).join("\n");
   }
 
   snapshot(): Map<string, string> {

@@ -31,6 +31,20 @@ export function countChanges({ chains, edits, dead, jumps }: Changes): number {
   );
 }
 
+/** Rules that are written, by table. */
+export function countWritten({ chains, edits, jumps }: Changes): ReadonlyMap<Table, number> {
+  const counts = new Map<Table, number>();
+  const add = (table: Table, count: number): void => {
+    counts.set(table, (counts.get(table) ?? 0) + count);
+  };
+  for (const group of chains) for (const { table, rules } of group) add(table, rules.length);
+  for (const { table, steps } of edits) {
+    add(table, steps.filter(({ edit }) => edit === "insert").length);
+  }
+  for (const { table, line } of jumps) if (line.startsWith("-I")) add(table, 1);
+  return counts;
+}
+
 interface TableText {
   readonly chains: string[];
   readonly rules: string[];
@@ -46,9 +60,9 @@ class RestoreText {
     return found;
   }
 
-  chain({ table, name, rules }: Chain): void {
+  piece({ chain: { table, name, rules }, continued }: Piece): void {
     const text = this.#table(table);
-    text.chains.push(`:${name} - [0:0]`);
+    if (!continued) text.chains.push(`:${name} - [0:0]`);
     for (const rule of rules) text.rules.push(`-A ${name} ${ruleText(rule)}`);
   }
 
@@ -77,30 +91,57 @@ function editLine(chain: string, edit: Edit): string {
   return `-I ${chain} ${edit.at === 1 ? "" : `${edit.at} `}${ruleText(edit.rule)}`;
 }
 
+/** A piece of a chain: all of it, or a part of one that nobody is sent to yet. */
+interface Piece {
+  readonly chain: Chain;
+  /** The chain has its first rules. */
+  readonly continued: boolean;
+}
+
+/** What must go into one text: chains of one port refer to each other. Long ones, which are not a port's, may be parted. */
+function pieces(group: readonly Chain[], rulesPerText: number): readonly (readonly Piece[])[] {
+  if (countRules(group) <= rulesPerText) {
+    return [group.map((chain) => ({ chain, continued: false }))];
+  }
+  return group.flatMap((chain): readonly Piece[][] => {
+    if (chain.fresh !== true) return [[{ chain, continued: false }]];
+    const found: Piece[][] = [];
+    for (let at = 0; at === 0 || at < chain.rules.length; at += rulesPerText) {
+      const rules = chain.rules.slice(at, at + rulesPerText);
+      found.push([{ chain: { ...chain, rules }, continued: at > 0 }]);
+    }
+    return found;
+  });
+}
+
+/** Gives way to others; not a text. */
+export const pause = Symbol("pause");
+
 /**
- * The texts for `iptables-restore` that carry out changes, in order. Chains go ahead of what leads to them, and only the
- * last text leads there, so that what fails halfway has changed nothing for packets of new Services.
+ * The texts for `iptables-restore` that carry out changes. Chains go ahead of what leads to them: what fails halfway has
+ * changed nothing for packets of new Services.
  *
- * @param rulesPerText How many rules one text may have, about; the last one may have more.
+ * @param rulesPerText How many rules one text may have, about; one chain that is in use is never parted.
+ * @yields Each text, in order, and between them places where the work may rest.
  */
-export function renderChanges(changes: Changes, rulesPerText: number): readonly string[] {
-  const { chains, edits, dead, jumps } = changes;
-  const total = chains.reduce((sum, group) => sum + countRules(group), 0);
-  const texts: string[] = [];
+export function* restoreTexts(
+  { chains, edits, dead, jumps }: Changes,
+  rulesPerText: number,
+): Generator<string | typeof pause, undefined> {
   let text = new RestoreText();
-  if (total <= rulesPerText) {
-    for (const group of chains) for (const chain of group) text.chain(chain);
-  } else {
-    let size = 0;
-    for (const group of chains) {
-      if (size > 0 && size + countRules(group) > rulesPerText) {
-        texts.push(text.toString());
+  let size = 0;
+  for (const group of chains) {
+    for (const some of pieces(group, rulesPerText)) {
+      const length = countRules(some.map(({ chain }) => chain));
+      if (size > 0 && size + length > rulesPerText) {
+        yield text.toString();
         text = new RestoreText();
         size = 0;
       }
-      for (const chain of group) text.chain(chain);
-      size += countRules(group);
+      for (const piece of some) text.piece(piece);
+      size += length;
     }
+    yield pause;
   }
   for (const { table, chain, steps } of edits) {
     for (const step of steps) text.line(table, editLine(chain, step));
@@ -111,7 +152,8 @@ export function renderChanges(changes: Changes, rulesPerText: number): readonly 
     text.declare(table, name);
     text.line(table, `-X ${name}`);
   }
-  return [...texts, text.toString()].filter((one) => one !== "");
+  const last = text.toString();
+  if (last !== "") yield last;
 }
 
 function countRules(group: readonly Chain[]): number {

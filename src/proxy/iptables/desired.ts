@@ -35,6 +35,8 @@ export class DesiredRules {
   /** Keys in the order of their rules; undefined when it must be made anew. */
   #order: string[] | undefined;
   readonly #committed = new Map<string, Committed>();
+  /** Rules in a port's own chains, noted when they are made: to make all of them again would cost as much as a start. */
+  readonly #chainRules = new Map<string, number>();
   /** Nearly all ports have the same few. */
   readonly #counts = new Map<string, readonly number[]>();
   #committedContext: RulesContext;
@@ -52,8 +54,9 @@ export class DesiredRules {
   }
 
   setContext(context: RulesContext): void {
+    const same = portBasis(context) === portBasis(this.#context);
     this.#context = context;
-    for (const key of this.#plans.keys()) this.#dirty.add(key);
+    if (!same) for (const key of this.#plans.keys()) this.#dirty.add(key);
   }
 
   setFacts(facts: Partial<HostFacts>): void {
@@ -62,8 +65,10 @@ export class DesiredRules {
 
   set(key: string, plan: PlannedPort | undefined): void {
     const before = this.#plans.get(key);
-    if (plan === undefined) this.#plans.delete(key);
-    else this.#plans.set(key, plan);
+    if (plan === undefined) {
+      this.#plans.delete(key);
+      this.#chainRules.delete(key);
+    } else this.#plans.set(key, plan);
     if (before?.rank !== plan?.rank) this.#reorder(key, before, plan);
     this.#endpoints += (plan?.serving.length ?? 0) - (before?.serving.length ?? 0);
     this.#countClusterIP(before, -1);
@@ -136,21 +141,37 @@ export class DesiredRules {
     const comments = this.#comments;
     for (const key of this.#ordered()) {
       const plan = this.#plans.get(key);
-      if (plan !== undefined) yield portChains(plan, this.#context, comments);
+      if (plan === undefined) continue;
+      const chains = portChains(plan, this.#context, comments);
+      this.#noteRules(key, chains);
+      yield chains;
     }
   }
 
-  /** Chains that do not belong to one port alone. */
-  sharedChains(): readonly Chain[] {
+  /**
+   * Chains that do not belong to one port alone; those that every port has rules in are the last.
+   *
+   * @yields Places where the work may rest.
+   */
+  *sharedSteps(): Generator<undefined, readonly Chain[]> {
     const all = dispatchChains.map((): Rule[] => []);
     for (const key of this.#ordered()) {
       const plan = this.#plans.get(key);
       if (plan === undefined) continue;
       this.#dispatchOf(plan).forEach((rules, index) => all[index]?.push(...rules));
+      yield;
     }
     all[0]?.push(...nodePortRules(this.#context));
     const dispatch = dispatchChains.map((chain, index) => ({ ...chain, rules: all[index] ?? [] }));
     return [...this.fixedChains(), ...dispatch];
+  }
+
+  #sharedChains(): readonly Chain[] {
+    const steps = this.sharedSteps();
+    for (;;) {
+      const { done, value } = steps.next();
+      if (done === true) return value;
+    }
   }
 
   fixedChains(): readonly Chain[] {
@@ -171,6 +192,7 @@ export class DesiredRules {
       const before =
         was === undefined ? [] : portChains(was.plan, this.#committedContext, comments);
       const after = plan === undefined ? [] : portChains(plan, this.#context, comments);
+      if (plan !== undefined) this.#noteRules(key, after);
       const { changed, gone } = compareChains(before, after);
       if (changed.length > 0) chains.push(changed);
       for (const name of gone) dead.push({ table: "nat", name });
@@ -229,7 +251,7 @@ export class DesiredRules {
       return steps.length === 0 || rewritten.has(index) ? [] : [{ table, chain: name, steps }];
     });
     if (rewritten.size === 0) return { edits, rewritten: [] };
-    const shared = this.sharedChains().slice(-dispatchChains.length);
+    const shared = this.#sharedChains().slice(-dispatchChains.length);
     return { edits, rewritten: shared.filter((_, index) => rewritten.has(index)) };
   }
 
@@ -291,15 +313,25 @@ export class DesiredRules {
     return known ?? counts;
   }
 
-  /** Rules by table, of all chains. */
-  countRules(): { readonly filter: number; readonly nat: number } {
-    const counts = { filter: 0, nat: 0 };
-    const count = ({ table, rules }: Chain): void => {
-      if (table !== "mangle") counts[table] += rules.length;
-    };
-    for (const group of this.portGroups()) group.forEach(count);
-    this.sharedChains().forEach(count);
-    return counts;
+  /** Rules by table, of all chains, when the kernel has them all. */
+  countRules(): ReadonlyMap<Table, number> {
+    const totals = { filter: 0, nat: nodePortRules(this.#context).length, mangle: 0 };
+    for (const count of this.#chainRules.values()) totals.nat += count;
+    for (const { counts } of this.#committed.values()) {
+      dispatchChains.forEach(({ table }, index) => (totals[table] += counts[index] ?? 0));
+    }
+    for (const { table, rules } of this.fixedChains()) totals[table] += rules.length;
+    return new Map([
+      ["filter", totals.filter],
+      ["nat", totals.nat],
+    ]);
+  }
+
+  #noteRules(key: string, chains: readonly Chain[]): void {
+    this.#chainRules.set(
+      key,
+      chains.reduce((sum, { rules }) => sum + rules.length, 0),
+    );
   }
 
   /** Rules by chain, without what is for people only. */
@@ -309,9 +341,14 @@ export class DesiredRules {
       found.set(`${table} ${name}`, rules.map(({ text }) => text).join("\n"));
     };
     for (const group of this.portGroups()) group.forEach(take);
-    this.sharedChains().forEach(take);
+    this.#sharedChains().forEach(take);
     return found;
   }
+}
+
+/** What the rules of ports depend on besides plans. */
+function portBasis({ local, masqueradeAll }: RulesContext): string {
+  return JSON.stringify([local, masqueradeAll]);
 }
 
 const none: readonly (readonly Rule[])[] = [];

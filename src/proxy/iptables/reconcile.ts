@@ -6,28 +6,58 @@ import { canonicalRule, type Listing, targetOf } from "./listing.ts";
 import { isPortChain } from "./names.ts";
 import { type Chain, ruleText, type Table } from "./rules.ts";
 
-/** What distinguishes the kernel from what is wanted, by a listing of all three tables. */
-export function reconcile(desired: DesiredRules, listing: Listing): Changes {
+/**
+ * What distinguishes the kernel from what is wanted, by a listing of all three tables.
+ *
+ * @yields Places where the work may rest.
+ */
+export function* reconcileSteps(
+  desired: DesiredRules,
+  listing: Listing,
+): Generator<undefined, Changes> {
   const differs = (chain: Chain): boolean => !isThere(chain, listing);
-  const shared = desired.sharedChains();
-  const fixed = shared.slice(0, -dispatchChains.length).filter(differs);
-  const dispatch = shared.slice(-dispatchChains.length).filter(differs);
-  const wanted = new Set(shared.flatMap(({ table, name }) => (table === "nat" ? [name] : [])));
-  const groups: (readonly Chain[])[] = [fixed];
+  const wanted = new Set<string>();
+  const groups: (readonly Chain[])[] = [];
   for (const group of desired.portGroups()) {
     for (const { name } of group) wanted.add(name);
-    groups.push(group.filter(differs));
+    const changed = group.filter(differs);
+    if (changed.length > 0) groups.push(changed);
+    yield;
   }
-  groups.push(dispatch);
+  const shared = yield* desired.sharedSteps();
+  for (const { table, name } of shared) if (table === "nat") wanted.add(name);
+  const changed = shared
+    .filter(differs)
+    .map((chain) => (listing.get(chain.table)?.has(chain.name) ? chain : asFresh(chain)));
+  const isDispatch = ({ table, name }: Chain): boolean =>
+    dispatchChains.some((one) => one.table === table && one.name === name);
   const stale = [...(listing.get("nat")?.keys() ?? [])].filter(
     (name) => (isPortChain(name) || name === notPodsChain) && !wanted.has(name),
   );
   return {
-    chains: groups.filter(({ length }) => length > 0),
+    // First what ports lead to, last what leads to them.
+    chains: [
+      changed.filter((chain) => !isDispatch(chain)),
+      ...groups,
+      changed.filter(isDispatch),
+    ].filter(({ length }) => length > 0),
     edits: [],
     dead: stale.map((name) => ({ table: "nat", name })),
     jumps: tables.flatMap((table) => jumpChanges(table, listing)),
   };
+}
+
+function asFresh(chain: Chain): Chain {
+  return { ...chain, fresh: true };
+}
+
+/** {@link reconcileSteps} without a rest. */
+export function reconcile(desired: DesiredRules, listing: Listing): Changes {
+  const steps = reconcileSteps(desired, listing);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
+  }
 }
 
 /** The names of a listing's chains alone: what to do when comparing has not helped. */

@@ -14,6 +14,8 @@ export interface Chain {
   readonly table: Table;
   readonly name: string;
   readonly rules: readonly Rule[];
+  /** Not in the kernel yet, so no packet comes here before all of it does. */
+  readonly fresh?: true;
 }
 
 /** What stands behind `-A CHAIN`. */
