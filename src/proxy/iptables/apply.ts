@@ -259,7 +259,7 @@ export interface CountedRule {
 /** Reads what `iptables -v -S` prints. */
 export function parseCounters(text: string): readonly CountedRule[] {
   return text.split("\n").flatMap((line) => {
-    const [, before, packets, after] = /^-A \S+ (.*?)-c (\d+) \d+ ?(.*)$/.exec(line) ?? [];
+    const [, before, packets, after] = /^-A \S+ (.*)-c (\d+) \d+ ?(.*)$/.exec(line) ?? [];
     if (before === undefined || after === undefined) return [];
     return [{ text: `${before}${after}`.trim(), packets: Number(packets) }];
   });
