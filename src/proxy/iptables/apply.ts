@@ -116,16 +116,6 @@ export class RulesApplier {
     }
   }
 
-  #countRules(changes: Changes): NonNullable<ApplyResult["rules"]> {
-    const written = countWritten(changes);
-    return new Map(
-      [...this.#desired.countRules()].map(([table, total]) => [
-        table,
-        { total, written: written.get(table) ?? 0 },
-      ]),
-    );
-  }
-
   async #whatDiffers(doubt: Doubt, pending: Changes, signal: AbortSignal): Promise<Changes> {
     if (doubt === "nothing") return pending;
     if (doubt === "jumps" && (await this.areJumpsThere(signal))) return pending;

@@ -1,5 +1,6 @@
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
+import type { IptablesVariant } from "../../netfilter/iptables.ts";
 import type { Deletion } from "../../netfilter/monitor.ts";
 import type { ApplyResult, PacketCounters, RuleBackend, RulesContext } from "../backend.ts";
 import type { PlannedPort } from "../plan.ts";
@@ -41,6 +42,11 @@ export class IptablesBackend implements RuleBackend {
       clock,
       host: options.host ?? systemRulesHost(context.family, logger),
     });
+  }
+
+  /** The kind of iptables that has the rules; undefined before the first synchronisation. */
+  get variant(): IptablesVariant | undefined {
+    return this.#applier.program?.variant;
   }
 
   setContext(context: RulesContext): void {
