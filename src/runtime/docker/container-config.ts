@@ -10,7 +10,7 @@ import type {
 import { allCapabilities } from "./capabilities.ts";
 import { limitFields } from "./container-limits.ts";
 import { label, ownerLabels, type Owner, podLabels } from "./labels.ts";
-import { checkMounts, mountEntry } from "./mounts.ts";
+import { checkMounts, mountEntries } from "./mounts.ts";
 
 /** What the translation needs to know of engine and host. */
 export interface HostFacts {
@@ -335,7 +335,7 @@ export function containerCreateBody(
       MaskedPaths: masked ? [...maskedPaths, ...(host.maskedPaths ?? [])] : [],
       ReadonlyPaths: masked ? readonlyPaths : [],
       ...(user.groups.length === 0 ? {} : { GroupAdd: user.groups }),
-      Mounts: config.mounts.map((mount) => mountEntry(mount, host)),
+      Mounts: mountEntries(config.mounts, host),
       Devices: config.devices.map((device) => ({
         PathOnHost: device.hostPath,
         PathInContainer: device.containerPath,

@@ -1,5 +1,5 @@
 import { RuntimeError } from "../errors.ts";
-import type { Mount } from "../types.ts";
+import type { ImageMount, Mount } from "../types.ts";
 import type { HostFacts } from "./container-config.ts";
 
 /** First minor of API 1.x that mounts images, their parts included (Docker 28). */
@@ -67,19 +67,39 @@ function propagationOf(mount: Mount): Readonly<Record<string, string>> {
   }
 }
 
-/** One entry of `HostConfig.Mounts`. */
-export function mountEntry(mount: Mount, host: HostFacts): Readonly<Record<string, unknown>> {
-  const { containerPath, hostPath, image, readOnly } = mount;
-  if (image !== undefined) {
-    const { id, subPath } = image;
-    return {
-      Type: "image",
-      Source: id,
-      Target: containerPath,
-      ReadOnly: true,
-      ...(subPath === "" ? {} : { ImageOptions: { Subpath: subPath } }),
-    };
-  }
+type MountEntry = Readonly<Record<string, unknown>>;
+
+/**
+ * The name by which a container's mount of an image asks for it. Docker 28 calls the layer that it makes for a mount by the
+ * container and this name, and so mounts an image only once under the same one: all but the first are asked for by a
+ * shorter part of the id.
+ */
+function imageName(id: string, earlier: number): string {
+  const hex = id.replace(/^sha256:/, "");
+  return earlier === 0 ? id : hex.slice(0, Math.max(hex.length + 1 - earlier, 12));
+}
+
+/** True for the first of those names. */
+export function isFullImageName(name: string): boolean {
+  return /^sha256:[0-9a-f]{64}$/.test(name);
+}
+
+function imageEntry(
+  { id, subPath }: ImageMount,
+  containerPath: string,
+  earlier: number,
+): MountEntry {
+  return {
+    Type: "image",
+    Source: imageName(id, earlier),
+    Target: containerPath,
+    ReadOnly: true,
+    ...(subPath === "" ? {} : { ImageOptions: { Subpath: subPath } }),
+  };
+}
+
+function bindEntry(mount: Mount, host: HostFacts): MountEntry {
+  const { containerPath, hostPath, readOnly } = mount;
   return {
     Type: "bind",
     Source: hostPath,
@@ -91,4 +111,16 @@ export function mountEntry(mount: Mount, host: HostFacts): Readonly<Record<strin
       ...(readOnly && host.api >= 44 ? readOnlyDepth(mount) : {}),
     },
   };
+}
+
+/** `HostConfig.Mounts` of one container. */
+export function mountEntries(mounts: readonly Mount[], host: HostFacts): readonly MountEntry[] {
+  const seen = new Map<string, number>();
+  return mounts.map((mount) => {
+    const { containerPath, image } = mount;
+    if (image === undefined) return bindEntry(mount, host);
+    const earlier = seen.get(image.id) ?? 0;
+    seen.set(image.id, earlier + 1);
+    return imageEntry(image, containerPath, earlier);
+  });
 }

@@ -16,6 +16,7 @@ import type {
   SandboxRecord,
 } from "../types.ts";
 import { label, type Labels } from "./labels.ts";
+import { isFullImageName } from "./mounts.ts";
 
 /** One entry of the engine's list: cheap, but without pids, times and exit codes. */
 export interface ListedContainer {
@@ -65,12 +66,13 @@ export function parseTime(value: unknown): number {
   return Number.isFinite(time) ? time : 0;
 }
 
-/** What was asked for as the source of each mount of an image: with us always an id. */
+/** Ids of the images that are mounted; each of ours is asked for by its full id at least once. */
 function mountedImages(mounts: unknown): readonly string[] {
   if (!Array.isArray(mounts)) return [];
   return mounts.flatMap((mount: unknown) => {
     if (!isRecord(mount) || mount["Type"] !== "image") return [];
-    return optionalString(mount["Name"]) ?? [];
+    const name = optionalString(mount["Name"]) ?? "";
+    return isFullImageName(name) ? [name] : [];
   });
 }
 

@@ -233,22 +233,22 @@ describe("the create body of a container", () => {
       recursiveReadOnly: true,
       propagation: "private" as const,
     };
-    const whole = { ...mount, image: { id: "sha256:1", subPath: "" } };
-    const part = {
-      ...mount,
-      containerPath: "/part",
-      image: { id: "sha256:1", subPath: "a/b" },
-    };
+    const id = `sha256:${"1".repeat(64)}`;
+    const whole = { ...mount, image: { id, subPath: "" } };
+    const part = { ...mount, containerPath: "/part", image: { id, subPath: "a/b" } };
+    const third = { ...mount, containerPath: "/third", image: { id, subPath: "" } };
     const facts = { ...host, api: 48 };
-    assert.deepEqual(body({ mounts: [whole, part] }, { facts }).hostConfig["Mounts"], [
-      { Type: "image", Source: "sha256:1", Target: "/content", ReadOnly: true },
+    // Docker 28 mounts an image once under each name of it.
+    assert.deepEqual(body({ mounts: [whole, part, third] }, { facts }).hostConfig["Mounts"], [
+      { Type: "image", Source: id, Target: "/content", ReadOnly: true },
       {
         Type: "image",
-        Source: "sha256:1",
+        Source: "1".repeat(64),
         Target: "/part",
         ReadOnly: true,
         ImageOptions: { Subpath: "a/b" },
       },
+      { Type: "image", Source: "1".repeat(63), Target: "/third", ReadOnly: true },
     ]);
     assert.throws(
       () => body({ mounts: [whole] }, { facts: { ...host, api: 47 } }),

@@ -43,16 +43,18 @@ function podLabels(type: string, name: string, attempt: number): Record<string, 
 }
 
 describe("images that a container is shown", () => {
+  const image = `sha256:${"2".repeat(64)}`;
   const Mounts = [
     { Type: "bind", Source: "/a", Destination: "/b" },
-    { Type: "image", Name: "sha256:2", Source: "/engine/layer/merged", Destination: "/content" },
+    { Type: "image", Name: image, Source: "/engine/layer/merged", Destination: "/content" },
+    { Type: "image", Name: "2".repeat(64), Source: "/engine/other/merged", Destination: "/part" },
   ];
   it("are read from the list as from inspect", () => {
     const entry = parseListed({ Id: "c1", State: "running", Labels: {}, Mounts });
     const seen = inspect({ Status: "running" }, { Mounts });
-    assert.deepEqual(entry.mountedImages, ["sha256:2"]);
-    assert.deepEqual(seen.mountedImages, ["sha256:2"]);
-    assert.deepEqual(containerRecord(entry, undefined).mountedImages, ["sha256:2"]);
+    assert.deepEqual(entry.mountedImages, [image]);
+    assert.deepEqual(seen.mountedImages, [image]);
+    assert.deepEqual(containerRecord(entry, undefined).mountedImages, [image]);
     assert.equal("mountedImages" in containerRecord(listed("c2", {}), undefined), false);
   });
 });
