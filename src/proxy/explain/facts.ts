@@ -1,4 +1,4 @@
-import { asRecord, asString, isRecord } from "../../lib/guard.ts";
+import { asRecord, asString, isRecord, optionalString } from "../../lib/guard.ts";
 import { ParseError } from "../../lib/errors.ts";
 import type { LocalDetector, ProxyMode, RulesContext } from "../backend.ts";
 import type { AgentFacts } from "./model.ts";
@@ -62,7 +62,7 @@ export function parseFacts(value: unknown): AgentFacts {
   return {
     nodeName: asString(value["nodeName"], "$.nodeName"),
     nodeIPs: texts(value["nodeIPs"], "$.nodeIPs"),
-    kubeconfig: asString(value["kubeconfig"], "$.kubeconfig"),
+    kubeconfig: optionalString(value["kubeconfig"]) ?? "",
     mode: modeOf(value["mode"], "$.mode"),
     table: asString(value["table"], "$.table"),
     externalIPs: value["externalIPs"] === true,

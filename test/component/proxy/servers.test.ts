@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from "node:test";
 import { type Clock, systemClock } from "../../../src/lib/clock.ts";
 import { SetupError } from "../../../src/lib/errors.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import { factsPath, parseFacts } from "../../../src/proxy/explain/facts.ts";
+import { factsPath, factsText, parseFacts } from "../../../src/proxy/explain/facts.ts";
 import type { AgentFacts } from "../../../src/proxy/explain/model.ts";
 import { type HealthState, healthAnswer, serveHealth } from "../../../src/proxy/health.ts";
 import { boundedServer, portBounds } from "../../../src/proxy/listen.ts";
@@ -251,6 +251,30 @@ function health(change: Partial<HealthState>): HealthState {
     ...change,
   };
 }
+
+describe("what an agent says its rules depend on", () => {
+  it("is read back, whatever tells pods apart", () => {
+    const [context] = facts.families;
+    assert.ok(context !== undefined);
+    for (const local of [
+      { kind: "none" },
+      { kind: "interface", name: "cni0" },
+      { kind: "interface-prefix", prefix: "veth" },
+    ] as const) {
+      const said = {
+        ...facts,
+        kubeconfig: "",
+        families: [{ ...context, local, nodePortIPs: [] }],
+      };
+      assert.deepEqual(parseFacts(JSON.parse(factsText(said))), said);
+    }
+  });
+
+  it("is refused when another program answers", () => {
+    for (const answer of [{}, "ok", { ...facts, mode: "ipvs" }, { ...facts, families: [{}] }])
+      assert.throws(() => parseFacts(answer), { name: "ParseError" });
+  });
+});
 
 describe("health of the Service proxy", () => {
   const iso = (ms: number): string => new Date(ms).toISOString();
