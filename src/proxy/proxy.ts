@@ -1,9 +1,7 @@
-import type { ApiClient } from "../api/client.ts";
-import type { EventRecorder } from "../api/event-types.ts";
-import { createInformer, type StreamingSupport } from "../api/informer.ts";
+import { createInformer } from "../api/informer.ts";
 import { NODES, SERVICE_CIDRS } from "../api/resources.ts";
 import { proxyDefaults } from "../config/agent-config.ts";
-import type { AgentConfig, ProxySettings } from "../config/types.ts";
+import type { ProxySettings } from "../config/types.ts";
 import { type IPFamily, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { isAbort } from "../lib/errors.ts";
@@ -12,7 +10,7 @@ import { probeIptables } from "../netfilter/iptables.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { probeNft } from "../netfilter/probe.ts";
 import { AddressWatch } from "./address-watch.ts";
-import type { ApplyResult, ProxyMode } from "./backend.ts";
+import type { ApplyResult, ProxyMode, RuleBackend } from "./backend.ts";
 import { type ChosenBackend, chooseBackend } from "./choose-backend.ts";
 import { ConntrackReconciler } from "./conntrack-reconciler.ts";
 import { applyConntrackSettings, systemConntrackIO } from "./conntrack-settings.ts";
@@ -29,51 +27,18 @@ import { ProxyMetrics } from "./metrics.ts";
 import { familiesOf, nodePortRemarks, ownAddresses } from "./node-addresses.ts";
 import { parseNode } from "./node-condition.ts";
 import { nodeWarning } from "./node-event.ts";
-import { findOtherProxy, type OtherProxyProbe, twoProxies, whenAlone } from "./other-proxy.ts";
+import { findOtherProxy, twoProxies, whenAlone } from "./other-proxy.ts";
 import { ownInformers, type ProxyInformers } from "./own-informers.ts";
-import { type ProgramPages, runOwnServers } from "./own-servers.ts";
+import { runOwnServers } from "./own-servers.ts";
 import { OwnNode } from "./own-node.ts";
 import { ProblemReport } from "./problem-report.ts";
+import type { ProxyOptions } from "./proxy-options.ts";
 import { RulesHealth } from "./rules-health.ts";
 import { RulesLoop } from "./rules-loop.ts";
 import { ServiceFeed } from "./service-feed.ts";
 import { ServiceHealthPorts } from "./service-health.ts";
 import { parseServiceCIDR, ServiceNetworks } from "./service-networks.ts";
-import { takeOver } from "./take-over.ts";
-
-export interface ProxyOptions {
-  readonly config: Pick<
-    AgentConfig,
-    | "clusterCIDRs"
-    | "bindAddress"
-    | "proxyHealthzPort"
-    | "proxyHealthzAddress"
-    | "proxyMetricsPort"
-    | "proxyMetricsAddress"
-  > &
-    Partial<Pick<AgentConfig, "proxy">>;
-  /** An identity that may list and watch Services, EndpointSlices and Nodes: system:node-proxier. */
-  readonly client: ApiClient;
-  readonly nodeName: string;
-  /** Addresses of this node; node ports answer on them. */
-  readonly nodeIPs: readonly string[];
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly random: () => number;
-  readonly events: EventRecorder;
-  /** nftables table, default `remora-proxy`. */
-  readonly tableName?: string;
-  /** Networks of ClusterIPs, besides those that the server's ServiceCIDRs say. */
-  readonly serviceCIDRs?: readonly string[];
-  /** Reports deletions in nftables and is run by who made it. Without it the proxy runs one of its own. */
-  readonly deletions?: DeletionWatch;
-  readonly streaming?: StreamingSupport;
-  /** Somebody else's, run by them. Default: its own. */
-  readonly informers?: ProxyInformers;
-  readonly pages?: ProgramPages;
-  /** Default: asks kube-proxy's ports. */
-  readonly findOtherProxy?: OtherProxyProbe;
-}
+import { iptablesVariants, takeOver } from "./take-over.ts";
 
 export interface ServiceProxy {
   /**
@@ -111,6 +76,7 @@ class Proxier implements ServiceProxy {
   readonly #metrics = new ProxyMetrics();
   readonly #healthPorts: HealthPortLoop;
   readonly #tableName: string;
+  #backends: ReadonlyMap<IPFamily, RuleBackend> = new Map();
   #rules: readonly FamilyRules[] = [];
   #loops: readonly RulesLoop[] = [];
   #serviceCIDRs: readonly string[] = [];
@@ -236,6 +202,7 @@ class Proxier implements ServiceProxy {
       ),
     );
     this.#rules = made.map(({ rules }) => rules);
+    this.#backends = new Map(made.map(({ rules, backend }) => [rules.family, backend]));
     for (const { family } of this.#rules) this.#metrics.addFamily(family, mode);
     const conntrack = new ConntrackReconciler({
       judges: new Map(
@@ -373,7 +340,12 @@ class Proxier implements ServiceProxy {
       (async () => {
         await alone();
         const { clock, random } = this.#options;
-        const inUse = { mode, families: this.#families, tableName: this.#tableName };
+        const inUse = {
+          mode,
+          families: this.#families,
+          tableName: this.#tableName,
+          variants: iptablesVariants(this.#backends),
+        };
         await takeOver(inUse, { clock, random, logger: this.#logger }, signal);
       })(),
     ]);

@@ -139,13 +139,15 @@ export class RulesLoop implements FeedListener {
    */
   async run(signal: AbortSignal): Promise<void> {
     this.wake();
-    const looks = this.#askForLooks(signal);
+    const stop = new AbortController();
+    const looks = this.#askForLooks(AbortSignal.any([signal, stop.signal]));
     try {
       while (!signal.aborted) {
         await this.#wake.wait(signal);
         await this.#turn(signal);
       }
     } finally {
+      stop.abort();
       await looks;
     }
   }

@@ -1,8 +1,11 @@
 import { jitteredBackoffMs } from "../lib/backoff.ts";
+import type { IPFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { probeIptables } from "../netfilter/iptables.ts";
+import type { IptablesVariant } from "../netfilter/iptables.ts";
+import type { RuleBackend } from "./backend.ts";
+import { IptablesBackend } from "./iptables/backend.ts";
 import { type InUse, removeLeftOvers } from "./left-overs/left-overs.ts";
 
 const retry = { baseMs: 1000, maxMs: 60_000 };
@@ -24,9 +27,7 @@ export async function takeOver(
   for (let failures = 1; failures <= mostAttempts; failures += 1) {
     let errors: readonly string[];
     try {
-      const variant =
-        inUse.mode === "iptables" ? (await probeIptables(signal))?.variant : undefined;
-      const { removed, failures: left } = await removeLeftOvers({ ...inUse, variant }, signal);
+      const { removed, failures: left } = await removeLeftOvers(inUse, signal);
       if (removed.length > 0) {
         logger.log("info", "service rules that are not used any more were removed", {
           removed: removed.join(", "),
@@ -43,4 +44,17 @@ export async function takeOver(
     });
     await clock.sleep(jitteredBackoffMs(failures, retry, random), signal);
   }
+}
+
+/** The kind of iptables that has the rules of each family; none of families that are written by nftables. */
+export function iptablesVariants(
+  backends: ReadonlyMap<IPFamily, RuleBackend>,
+): ReadonlyMap<IPFamily, IptablesVariant> {
+  const found = new Map<IPFamily, IptablesVariant>();
+  for (const [family, backend] of backends) {
+    if (!(backend instanceof IptablesBackend)) continue;
+    // It has rules in the kernel, so it knows where.
+    if (backend.variant !== undefined) found.set(family, backend.variant);
+  }
+  return found;
 }

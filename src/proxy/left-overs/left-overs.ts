@@ -2,7 +2,7 @@ import type { IPFamily } from "../../lib/cidr.ts";
 import {
   installedIptables,
   Iptables,
-  type IptablesProgram,
+  type IptablesVariant,
   mayHaveRules,
 } from "../../netfilter/iptables.ts";
 import { applyNft } from "../../netfilter/nft.ts";
@@ -22,12 +22,16 @@ export interface InUse {
   readonly families: readonly IPFamily[];
   /** Our table, of mode nftables. */
   readonly tableName: string;
-  /** The kind of iptables that writes the rules, of mode iptables. */
-  readonly variant?: IptablesProgram["variant"] | undefined;
+  /** The kind of iptables that has the rules of a family, in mode iptables. */
+  readonly variants: ReadonlyMap<IPFamily, IptablesVariant>;
 }
 
 /** Tables of nftables, as `ip name`, that a proxy made and nobody uses any more. */
-export function unusedTables({ mode, families, tableName }: InUse): readonly string[] {
+export function unusedTables({
+  mode,
+  families,
+  tableName,
+}: Pick<InUse, "mode" | "families" | "tableName">): readonly string[] {
   const kept = new Set(
     mode === "nftables"
       ? families.map((family) => `${family === "IPv4" ? "ip" : "ip6"} ${tableName}`)
@@ -76,8 +80,7 @@ export async function removeLeftOvers(inUse: InUse, signal: AbortSignal): Promis
   const removed = [...(await removeTables(unusedTables(inUse), signal))];
   const chains = await cleanUpIptables(signal, {
     keepKubelet: true,
-    spare: ({ variant }, family) =>
-      inUse.mode === "iptables" && variant === inUse.variant && inUse.families.includes(family),
+    spare: ({ variant }, family) => inUse.variants.get(family) === variant,
   });
   if (chains) removed.push("iptables chains KUBE-*");
   return withIpvs(removed, signal);

@@ -272,7 +272,12 @@ describe("the loop of a family's rules", () => {
 
   it("ends when this machine cannot do it at the start; later that is an accident", async () => {
     const broken = (): Promise<ApplyResult> => Promise.reject(new SetupError("no nf_tables"));
-    const first = await start({ prepare: ({ outcomes }) => outcomes.push(broken) });
+    const first = await start({
+      prepare: (made) => {
+        made.outcomes.push(broken);
+        made.check = () => Promise.resolve(true);
+      },
+    });
     await assert.rejects(first.running, /no nf_tables/);
     const { backend, clock, loop, stop } = await start();
     await clock.advance(10);

@@ -1,0 +1,44 @@
+import type { ApiClient } from "../api/client.ts";
+import type { EventRecorder } from "../api/event-types.ts";
+import type { StreamingSupport } from "../api/informer.ts";
+import type { AgentConfig } from "../config/types.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { DeletionWatch } from "../netfilter/monitor.ts";
+import type { OtherProxyProbe } from "./other-proxy.ts";
+import type { ProxyInformers } from "./own-informers.ts";
+import type { ProgramPages } from "./own-servers.ts";
+
+export interface ProxyOptions {
+  readonly config: Pick<
+    AgentConfig,
+    | "clusterCIDRs"
+    | "bindAddress"
+    | "proxyHealthzPort"
+    | "proxyHealthzAddress"
+    | "proxyMetricsPort"
+    | "proxyMetricsAddress"
+  > &
+    Partial<Pick<AgentConfig, "proxy">>;
+  /** An identity that may list and watch Services, EndpointSlices and Nodes: system:node-proxier. */
+  readonly client: ApiClient;
+  readonly nodeName: string;
+  /** Addresses of this node; node ports answer on them. */
+  readonly nodeIPs: readonly string[];
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: () => number;
+  readonly events: EventRecorder;
+  /** nftables table, default `remora-proxy`. */
+  readonly tableName?: string;
+  /** Networks of ClusterIPs, besides those that the server's ServiceCIDRs say. */
+  readonly serviceCIDRs?: readonly string[];
+  /** Reports deletions in nftables and is run by who made it. Without it the proxy runs one of its own. */
+  readonly deletions?: DeletionWatch;
+  readonly streaming?: StreamingSupport;
+  /** Somebody else's, run by them. Default: its own. */
+  readonly informers?: ProxyInformers;
+  readonly pages?: ProgramPages;
+  /** Default: asks kube-proxy's ports. */
+  readonly findOtherProxy?: OtherProxyProbe;
+}

@@ -1,0 +1,431 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, before, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+
+import { ENDPOINT_SLICES, NODES, SERVICES } from "../../src/api/resources.ts";
+import type { ProxySettings } from "../../src/config/types.ts";
+import { cleanUpProxy, leftOfProxy } from "../../src/proxy/cleanup.ts";
+import { type FakeApiServer, startFakeApiServer } from "../fakes/api-server.ts";
+import { insideOwnNamespace, inventory, sh } from "./namespace.ts";
+
+const { signal } = new AbortController();
+const processFile = new URL("proxy-process.ts", import.meta.url).pathname;
+const vip = "172.30.0.1";
+const backend = "10.244.0.2";
+
+/** Rules as a kube-proxy of each mode leaves them, and what belongs to others. */
+const kubeProxyTables = `
+table ip kube-proxy { chain services { }
+}
+table ip6 kube-proxy { chain services { }
+}
+table ip mine { chain services { }
+}
+`;
+const kubeProxyChains = `*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]
+:MINE - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 172.30.0.9/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-AAAAAAAAAAAAAAAA
+-A KUBE-SVC-AAAAAAAAAAAAAAAA -j KUBE-SEP-AAAAAAAAAAAAAAAA
+-A KUBE-SEP-AAAAAAAAAAAAAAAA -p tcp -m tcp -j DNAT --to-destination 10.244.0.9:80
+-A MINE -j RETURN
+COMMIT
+*mangle
+:KUBE-IPTABLES-HINT - [0:0]
+:KUBE-PROXY-CANARY - [0:0]
+COMMIT
+`;
+
+interface Running {
+  readonly child: ChildProcess;
+  log: string;
+}
+
+if (insideOwnNamespace(import.meta.filename)) {
+  describe("the rules of another proxy, and of another mode", { concurrency: false }, () => {
+    let api: FakeApiServer;
+    let server: Server;
+    let programs = "";
+    let untouched = "";
+    const running = new Set<Running>();
+    const sockets = new Set<Socket>();
+
+    /** @param wrapper Words before the program. */
+    function launch(
+      settings: Partial<ProxySettings>,
+      { wrapper = [], metricsPort = 0 }: { wrapper?: readonly string[]; metricsPort?: number } = {},
+    ): Running {
+      const argv = [
+        ...wrapper,
+        process.execPath,
+        processFile,
+        JSON.stringify(api.kubeconfig),
+        JSON.stringify(settings),
+        String(metricsPort),
+      ];
+      const [file = "", ...args] = argv;
+      const { NODE_TEST_CONTEXT: _context, ...env } = process.env;
+      const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"], env });
+      const proxy: Running = { child, log: "" };
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on("data", (chunk: Buffer) => (proxy.log += chunk.toString()));
+      }
+      running.add(proxy);
+      return proxy;
+    }
+
+    async function end({ child }: Running, how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const ended = once(child, "close");
+      child.kill(how);
+      await ended;
+    }
+
+    async function eventually(
+      probe: () => Promise<boolean>,
+      what: string,
+      seconds = 10,
+    ): Promise<void> {
+      const until = performance.now() + seconds * 1000;
+      while (!(await probe())) {
+        if (performance.now() > until) {
+          const logs = [...running].map(({ log }) => log.split("\n").slice(-12).join("\n"));
+          assert.fail(`not within ${seconds} s: ${what}\n${logs.join("\n---\n")}`);
+        }
+        await delay(50);
+      }
+    }
+
+    /** A connection to the Service's address; the server echoes. */
+    async function dial(): Promise<Socket> {
+      const socket = connect({ host: vip, port: 80 });
+      sockets.add(socket);
+      socket.on("error", () => undefined);
+      await Promise.race([
+        once(socket, "connect"),
+        delay(500).then(() => {
+          socket.destroy();
+          throw new Error("no answer");
+        }),
+      ]);
+      return socket;
+    }
+
+    async function serves(): Promise<boolean> {
+      try {
+        (await dial()).destroy();
+        return true;
+      } catch {
+        return false;
+      }
+    }
+
+    async function echoes(socket: Socket): Promise<void> {
+      socket.write("ping");
+      const [answer] = (await once(socket, "data", { signal: AbortSignal.timeout(2000) })) as [
+        Buffer,
+      ];
+      assert.equal(answer.toString(), "ping");
+    }
+
+    const tables = (): Promise<string> => sh("nft", "list", "tables");
+    const saved = async (): Promise<string> =>
+      [
+        await sh("iptables-nft-save"),
+        await sh("iptables-legacy-save"),
+        await sh("ip6tables-nft-save"),
+      ].join("\n");
+
+    async function plantKubeProxy(): Promise<void> {
+      await restore("nft", ["-f", "-"], kubeProxyTables);
+      await restore("iptables-nft-restore", ["--noflush"], kubeProxyChains);
+      await restore("iptables-legacy-restore", ["--noflush"], kubeProxyChains);
+      // A real one is of type dummy, which not every kernel has.
+      await sh("ip", "link", "add", "kube-ipvs0", "type", "veth", "peer", "name", "ipvs1");
+      await sh("ip", "address", "add", "172.30.0.9/32", "dev", "kube-ipvs0");
+    }
+
+    async function restore(file: string, args: readonly string[], text: string): Promise<void> {
+      const child = spawn(file, args, { stdio: ["pipe", "ignore", "inherit"] });
+      child.stdin.end(text);
+      assert.deepEqual(await once(child, "close"), [0, null], file);
+    }
+
+    /** What a real kube-proxy left is gone; what others made, and a kubelet, is not. */
+    async function kubeProxyIsGone(): Promise<boolean> {
+      const chains = await saved();
+      const links = await sh("ip", "-o", "link");
+      return (
+        !(await tables()).includes("kube-proxy") &&
+        !chains.includes("KUBE-SVC-AAAA") &&
+        !chains.includes("10.244.0.9") &&
+        !links.includes("kube-ipvs0")
+      );
+    }
+
+    async function removePlanted(): Promise<void> {
+      await sh("nft", "destroy", "table", "ip", "mine").catch(() =>
+        sh("nft", "delete", "table", "ip", "mine").catch(() => ""),
+      );
+      for (const kind of ["iptables-nft", "iptables-legacy"]) {
+        await sh(kind, "-t", "nat", "-F", "MINE").catch(() => "");
+        await sh(kind, "-t", "nat", "-X", "MINE").catch(() => "");
+      }
+    }
+
+    before(async () => {
+      programs = await mkdtemp(join(tmpdir(), "remora-take-over-"));
+      await sh("ip", "link", "set", "lo", "up");
+      await sh("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1");
+      for (const name of ["up0", "up1"]) await sh("ip", "link", "set", name, "up");
+      await sh("ip", "address", "add", "192.0.2.1/24", "dev", "up0");
+      await sh("ip", "address", "add", `${backend}/32`, "dev", "up0");
+      await sh("ip", "route", "add", "default", "dev", "up0");
+      // Tables of iptables that were asked for once stay.
+      await saved();
+      server = createServer((socket) => {
+        sockets.add(socket);
+        socket.on("error", () => undefined);
+        socket.pipe(socket);
+      });
+      server.listen({ host: backend, port: 8080 });
+      await once(server, "listening");
+      api = await startFakeApiServer();
+      api.put(NODES, { metadata: { name: "here" } });
+      api.put(SERVICES, {
+        metadata: { name: "web", namespace: "default" },
+        spec: {
+          type: "NodePort",
+          clusterIP: vip,
+          clusterIPs: [vip],
+          ports: [{ name: "t", port: 80, protocol: "TCP", nodePort: 30_080 }],
+        },
+      });
+      api.put(ENDPOINT_SLICES, {
+        metadata: {
+          name: "web",
+          namespace: "default",
+          labels: { "kubernetes.io/service-name": "web" },
+        },
+        addressType: "IPv4",
+        ports: [{ name: "t", port: 8080, protocol: "TCP" }],
+        endpoints: [{ addresses: [backend], nodeName: "here", conditions: { ready: true } }],
+      });
+      // The first time makes what the kernel's translation keeps.
+      const proxy = launch({ mode: "iptables" });
+      await eventually(serves, "served");
+      await end(proxy);
+      await cleanUpProxy(signal);
+      untouched = await inventory();
+    });
+
+    afterEach(async () => {
+      for (const proxy of running) await end(proxy);
+      running.clear();
+      for (const socket of sockets) socket.destroy();
+      sockets.clear();
+      await removePlanted();
+      await cleanUpProxy(signal);
+      await sh("ip", "link", "delete", "kube-ipvs0").catch(() => "");
+    });
+
+    after(async () => {
+      server.close();
+      await api.close();
+      await rm(programs, { recursive: true, force: true });
+    });
+
+    for (const mode of ["nftables", "iptables"] as const) {
+      it(`what a kube-proxy of any mode left goes when our rules are there, and nothing else [${mode}]`, async () => {
+        await plantKubeProxy();
+        launch({ mode });
+        await eventually(serves, "served");
+        await eventually(kubeProxyIsGone, "left-overs are gone");
+        assert.match(await tables(), /table ip mine/);
+        const chains = await saved();
+        assert.equal(chains.match(/^:MINE /gm)?.length, 2, chains);
+        assert.equal(chains.match(/^:KUBE-IPTABLES-HINT /gm)?.length, 2, chains);
+        assert.equal(await serves(), true);
+        // The hint of the kubelet is in the nf_tables kind.
+        assert.equal(/remora-proxy/.test(await tables()), mode === "nftables");
+        assert.equal(/KUBE-SERVICES/.test(await saved()), mode === "iptables");
+        assert.doesNotMatch(await sh("iptables-legacy-save"), /KUBE-SERVICES|KUBE-PROXY-CANARY/);
+      });
+    }
+
+    it("one mode follows the other: established connections live, new ones are served all the time", async () => {
+      let proxy = launch({ mode: "nftables" });
+      await eventually(serves, "served");
+      const old = await dial();
+      await echoes(old);
+      let failures = 0;
+      let attempts = 0;
+      const over = new AbortController();
+      const watching = (async () => {
+        while (!over.signal.aborted) {
+          attempts += 1;
+          if (!(await serves())) failures += 1;
+          await delay(10);
+        }
+      })();
+      for (const mode of ["iptables", "nftables"] as const) {
+        await end(proxy);
+        proxy = launch({ mode });
+        await eventually(
+          async () =>
+            /remora-proxy/.test(await tables()) === (mode === "nftables") &&
+            /KUBE-SERVICES/.test(await saved()) === (mode === "iptables"),
+          `only ${mode}`,
+        );
+        await echoes(old);
+      }
+      over.abort();
+      await watching;
+      assert.equal(failures, 0, `${failures} of ${attempts} failed`);
+    });
+
+    it("while another proxy runs its rules stay; when it ends they go [nftables]", async () => {
+      const other = await startOther();
+      await plantKubeProxy();
+      const proxy = launch({ mode: "nftables" });
+      await eventually(serves, "served");
+      await eventually(() => Promise.resolve(/TwoServiceProxies/.test(proxy.log)), "told");
+      assert.match(proxy.log, /answers on 127\.0\.0\.1:10249 \(mode iptables\)/);
+      await delay(500);
+      assert.match(await tables(), /kube-proxy/);
+      other.kill("SIGKILL");
+      await once(other, "close");
+      await eventually(kubeProxyIsGone, "left-overs are gone", 15);
+    });
+
+    it("two proxies do not write one set of chains: ours waits for the other's end [iptables]", async () => {
+      const other = await startOther();
+      const proxy = launch({ mode: "iptables" });
+      await eventually(() => Promise.resolve(/TwoServiceProxies/.test(proxy.log)), "told");
+      await delay(500);
+      assert.doesNotMatch(await saved(), /KUBE-SERVICES/);
+      other.kill("SIGKILL");
+      await once(other, "close");
+      await eventually(serves, "served", 15);
+    });
+
+    async function startOther(): Promise<ChildProcess> {
+      const code =
+        'require("http").createServer((q, r) => r.end("iptables")).listen(10249, "127.0.0.1", () => console.log("up"))';
+      const other = spawn(process.execPath, ["-e", code], { stdio: ["ignore", "pipe", "inherit"] });
+      await once(other.stdout, "data");
+      return other;
+    }
+
+    it("a proxy's own answers are not another's", async () => {
+      await plantKubeProxy();
+      const proxy = launch({ mode: "nftables" }, { metricsPort: 10_249 });
+      await eventually(kubeProxyIsGone, "left-overs are gone");
+      assert.doesNotMatch(proxy.log, /TwoServiceProxies/);
+      await end(proxy);
+    });
+
+    it("killed at any moment of start, switch and take-over: the next start makes all right", async () => {
+      const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000);
+      process.stderr.write(`seed ${seed}\n`);
+      let state = seed;
+      const random = (): number => {
+        state = (state * 48_271 + 11) % 2_147_483_647;
+        return state / 2_147_483_647;
+      };
+      await plantKubeProxy();
+      for (let round = 0; round < 14; round += 1) {
+        const proxy = launch({ mode: random() < 0.5 ? "nftables" : "iptables" });
+        // Reading the program alone takes longer than anything that is to be hit.
+        await eventually(() => Promise.resolve(proxy.log.includes("service proxy starts")), "runs");
+        await delay(random() * 900);
+        await end(proxy, "SIGKILL");
+        running.delete(proxy);
+      }
+      for (const mode of ["iptables", "nftables"] as const) {
+        const proxy = launch({ mode });
+        await eventually(serves, "served");
+        await eventually(
+          async () =>
+            (await kubeProxyIsGone()) &&
+            /remora-proxy/.test(await tables()) === (mode === "nftables") &&
+            /KUBE-(SERVICES|PROXY-CANARY)/.test(await saved()) === (mode === "iptables"),
+          `only ${mode}`,
+        );
+        const afterKills = await rules(mode);
+        await end(proxy);
+        await cleanUpProxy(signal);
+        const fresh = launch({ mode });
+        await eventually(serves, "served");
+        await eventually(async () => (await rules(mode)) === afterKills, `as from scratch`).catch(
+          async () => assert.equal(afterKills, await rules(mode)),
+        );
+        await end(fresh);
+      }
+    });
+
+    /** Without what counts and what has no order. */
+    async function rules(mode: "nftables" | "iptables"): Promise<string> {
+      const text =
+        mode === "nftables"
+          ? `${await sh("nft", "list", "table", "ip", "remora-proxy")}${await sh("nft", "list", "table", "ip6", "remora-proxy")}`
+          : `${await sh("iptables-nft-save")}${await sh("ip6tables-nft-save")}`;
+      return text
+        .split("\n")
+        .filter((line) => !line.startsWith("#") && !line.includes("MINE") && !line.includes("HINT"))
+        .map((line) => line.replace(/\[\d+:\d+\]/, ""))
+        .toSorted()
+        .join("\n");
+    }
+
+    it("the end leaves nothing, and says so", async () => {
+      for (const mode of ["nftables", "iptables"] as const) {
+        const proxy = launch({ mode });
+        await eventually(serves, "served");
+        await end(proxy);
+        if (mode === "iptables") assert.notDeepEqual(await leftOfProxy(signal), []);
+        await cleanUpProxy(signal);
+        assert.deepEqual(await leftOfProxy(signal), []);
+        assert.equal(await inventory(), untouched);
+      }
+    });
+
+    it("a machine without nft gets its rules by iptables", async () => {
+      const sbin = join(programs, "sbin");
+      const script = `mkdir -p ${sbin} && mount --bind /usr/sbin ${sbin} && mount -t tmpfs none /usr/sbin && for f in ${sbin}/*; do [ "$f" = ${sbin}/nft ] || ln -s "$f" /usr/sbin/; done && exec "$@"`;
+      const proxy = launch({}, { wrapper: ["unshare", "--mount", "--", "sh", "-c", script, "sh"] });
+      await eventually(serves, "served");
+      assert.match(proxy.log, /"mode":"iptables"/);
+      assert.match(proxy.log, /nft is not installed/);
+      assert.match(await saved(), /KUBE-SERVICES/);
+    });
+
+    it("a transaction that fails once is tried again soon", async () => {
+      const wrapper = join(programs, "nft");
+      const failed = join(programs, "failed");
+      await writeFile(
+        wrapper,
+        `#!/bin/sh\ncase "$*" in "-f -") [ -e ${failed} ] || { touch ${failed}; echo made to fail >&2; exit 1; };; esac\nexec /usr/sbin/nft "$@"\n`,
+      );
+      await chmod(wrapper, 0o755);
+      const script = `mount -t tmpfs none /usr/local/sbin && ln -s ${wrapper} /usr/local/sbin/nft && exec "$@"`;
+      const proxy = launch(
+        { mode: "nftables" },
+        { wrapper: ["unshare", "--mount", "--", "sh", "-c", script, "sh"] },
+      );
+      await eventually(serves, "served");
+      assert.match(proxy.log, /made to fail/);
+      assert.equal(await readFile(failed, "utf8"), "");
+    });
+  });
+}
