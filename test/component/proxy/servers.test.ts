@@ -261,7 +261,7 @@ describe("what an agent says its rules depend on", () => {
       { kind: "interface", name: "cni0" },
       { kind: "interface-prefix", prefix: "veth" },
     ] as const) {
-      const said = {
+      const said: AgentFacts = {
         ...facts,
         kubeconfig: "",
         families: [{ ...context, local, nodePortIPs: [] }],
