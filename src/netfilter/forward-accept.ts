@@ -54,31 +54,49 @@ export function renderForwardChain(accept: ForwardAccept): string {
   ].join("\n");
 }
 
-/** Whether a listing (`iptables-save -t filter`) has our chain as it should be, and the jump to it on top. */
+/** Whether a listing (`iptables-save -t filter`) has our chain as it should be, and the jump to it in its place. */
 export function forwardIsRight(listing: string, accept: ForwardAccept): boolean {
   const prefix = `-A ${accept.chain} `;
   const have = listing.split("\n").filter((line) => line.startsWith(prefix));
   const want = renderForwardChain(accept)
     .split("\n")
     .filter((line) => line.startsWith(prefix));
-  const { first, count } = jumpPosition(listing, accept.chain);
-  return first && count === 1 && have.map((line) => line.trim()).join("\n") === want.join("\n");
+  const { right, count } = jumpPosition(listing, accept.chain);
+  return right && count === 1 && have.map((line) => line.trim()).join("\n") === want.join("\n");
 }
 
-/** How the jump to `chain` stands in a listing of FORWARD (`iptables -S FORWARD`). */
+/** What a service proxy refuses in iptables (endpoints, source ranges) must not be accepted before. */
+const toServiceRules = /-j KUBE-\S+$/;
+
+/**
+ * How the jump to `chain` stands in a listing of FORWARD (`iptables -S FORWARD`): its place is behind those to a service
+ * proxy's rules, and where there are none it comes first.
+ */
 export function jumpPosition(
   listing: string,
   chain: string,
-): { readonly first: boolean; readonly count: number } {
+): {
+  /** There is one in its place. */
+  readonly right: boolean;
+  readonly count: number;
+  /** Number of the rule that it should be put before, from 1. */
+  readonly place: number;
+  /** Numbers of the rules that are copies of it elsewhere. */
+  readonly others: readonly number[];
+} {
   const rules = listing.split("\n").filter((line) => line.startsWith("-A FORWARD "));
-  const isJump = (rule: string): boolean => rule.trimEnd().endsWith(`-j ${chain}`);
-  return { first: rules[0] !== undefined && isJump(rules[0]), count: rules.filter(isJump).length };
+  const place = rules.findLastIndex((rule) => toServiceRules.test(rule.trimEnd())) + 2;
+  const found = rules.flatMap((rule, index) =>
+    rule.trimEnd().endsWith(`-j ${chain}`) ? [index + 1] : [],
+  );
+  const others = found.filter((number) => number !== place);
+  return { right: found.includes(place), count: found.length, place, others };
 }
 
 /**
- * Makes the host's FORWARD chain accept our traffic, before any rule or policy of others. Needed because Docker sets
- * the policy to DROP, and an accept in a table of our own cannot override a drop in another. Also the repair: Docker
- * puts its own jumps first whenever it starts. One listing when all is right.
+ * Makes the host's FORWARD chain accept our traffic, before any rule or policy of others but those of a service proxy.
+ * Needed because Docker sets the policy to DROP, and an accept in a table of our own cannot override a drop in another.
+ * Also the repair: Docker puts its own jumps first whenever it starts. One listing when all is right.
  *
  * @returns `absent` when the host has no iptables for this family, and so nothing to accept against.
  * @throws {ExecError}, {SetupError}, `AbortError`.
@@ -100,31 +118,18 @@ export async function ensureForwardAccept(
     if (errorCode(error) === "ENOENT" || isUnsupported(error)) return "absent";
     throw error;
   }
-  const listing = await iptables([program, "-w", waitSeconds, "-S", "FORWARD"], "", signal);
-  const { first, count } = jumpPosition(listing, accept.chain);
-  if (first && count === 1) return "changed";
-  // The new jump first, so that there is no instant without one; then one deletion per older copy, from the top down.
-  await iptables(
-    [program, "-w", waitSeconds, "-I", "FORWARD", "1", "-j", accept.chain],
-    "",
-    signal,
-  );
-  for (let copies = count; copies > 0; copies -= 1) {
-    await removeSecondJump(program, accept.chain, signal);
+  const change = (...args: readonly string[]): Promise<string> =>
+    iptables([program, "-w", waitSeconds, ...args], "", signal);
+  const look = async (): Promise<ReturnType<typeof jumpPosition>> =>
+    jumpPosition(await change("-S", "FORWARD"), accept.chain);
+  const { right, count, place } = await look();
+  // The new jump first, so that there is no instant without one; then one deletion per copy elsewhere.
+  if (!right) await change("-I", "FORWARD", String(place), "-j", accept.chain);
+  for (let copies = right ? count - 1 : count; copies > 0; copies -= 1) {
+    const [copy] = (await look()).others;
+    if (copy !== undefined) await change("-D", "FORWARD", String(copy));
   }
   return "changed";
-}
-
-async function removeSecondJump(
-  program: string,
-  chain: string,
-  signal: AbortSignal,
-): Promise<void> {
-  const listing = await iptables([program, "-w", waitSeconds, "-S", "FORWARD"], "", signal);
-  const rules = listing.split("\n").filter((line) => line.startsWith("-A FORWARD "));
-  const last = rules.findLastIndex((rule) => rule.trimEnd().endsWith(`-j ${chain}`));
-  if (last <= 0) return;
-  await iptables([program, "-w", waitSeconds, "-D", "FORWARD", String(last + 1)], "", signal);
 }
 
 /** A kernel without IPv6 (or without iptables) has nothing that could drop our packets. */

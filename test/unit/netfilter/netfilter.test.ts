@@ -133,21 +133,41 @@ describe("the monitor", () => {
 });
 
 describe("the FORWARD jump", () => {
-  it("is right only when it is the first rule", () => {
-    const ours = "-A FORWARD -j REMORA-FORWARD";
-    assert.deepEqual(
-      jumpPosition(`-P FORWARD DROP\n${ours}\n-A FORWARD -j DOCKER-USER\n`, "REMORA-FORWARD"),
-      { first: true, count: 1 },
-    );
-    assert.deepEqual(
-      jumpPosition(`-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n${ours}\n`, "REMORA-FORWARD"),
-      { first: false, count: 1 },
-    );
-    assert.deepEqual(
-      jumpPosition("-P FORWARD DROP\n-A FORWARD -j REMORA-FORWARD-2\n", "REMORA-FORWARD"),
-      { first: false, count: 0 },
-    );
-  });
+  const ours = "-A FORWARD -j REMORA-FORWARD";
+  const docker = "-A FORWARD -j DOCKER-USER";
+  const kube = [
+    '-A FORWARD -m conntrack --ctstate NEW -m comment --comment "load balancer" -j KUBE-PROXY-FIREWALL',
+    '-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD',
+  ];
+  const cases: readonly (readonly [
+    name: string,
+    rules: readonly string[],
+    right: boolean,
+    place: number,
+    others: readonly number[],
+  ])[] = [
+    ["first", [ours, docker], true, 1, []],
+    ["behind Docker's", [docker, ours], false, 1, [2]],
+    ["twice", [ours, docker, ours], true, 1, [3]],
+    ["none, but one of a longer name", ["-A FORWARD -j REMORA-FORWARD-2"], false, 1, []],
+    ["behind a service proxy's rules", [...kube, ours, docker], true, 3, []],
+    ["before a service proxy's rules", [ours, ...kube, docker], false, 4, [1]],
+    ["between them and Docker's, which came later", [docker, ...kube, ours], true, 4, []],
+    ["far behind them", [...kube, docker, ours], false, 3, [4]],
+  ];
+  for (const [name, rules, right, place, others] of cases) {
+    it(`${name}: ${right ? "right" : "to be moved"}`, () => {
+      assert.deepEqual(
+        jumpPosition(["-P FORWARD DROP", ...rules, ""].join("\n"), "REMORA-FORWARD"),
+        {
+          right,
+          count: others.length + (right ? 1 : 0),
+          place,
+          others,
+        },
+      );
+    });
+  }
   it("leads to a chain that accepts pods and translated flows only", () => {
     const text = renderForwardChain({
       family: "IPv4",
