@@ -75,6 +75,8 @@ export class ServiceFeed {
   #tellTrigger(before: SliceView | undefined, after: SliceView | undefined): void {
     const { family, service, triggeredAt } = after ?? before ?? {};
     if (family === undefined || service === undefined) return;
+    // A slice that changed for another reason still carries the time of its last one.
+    if (after !== undefined && triggeredAt === before?.triggeredAt) return;
     for (const listener of this.#listeners) {
       if (after === undefined) listener.untriggered?.(family, service);
       else if (triggeredAt !== undefined) listener.triggered?.(family, service, triggeredAt);
