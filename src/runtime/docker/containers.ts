@@ -35,9 +35,37 @@ export async function createContainer(
   }
 }
 
+/** What engines say of a part of an image that they do not find, or that a link leads out of the image. */
+const noSuchPart = /cannot access path|escapes the base directory/i;
+
 /**
- * Looks for the parts of images that a container is shown. The engine itself would do so only when it starts the
- * container, which would then count as one that ran.
+ * Why the engine cannot show what is mounted at a path of a container; undefined where it can. It would say so itself only
+ * when it starts the container, which would then count as one that ran.
+ */
+async function mountProblem(
+  { client }: DockerContext,
+  id: string,
+  containerPath: string,
+  signal: AbortSignal,
+): Promise<RuntimeError | undefined> {
+  const op = "look at mount";
+  const path = `/containers/${id}/archive`;
+  const call = { op, path, query: { path: containerPath }, timeoutMs: 120_000 };
+  // The first way is cheap, also for large trees; only the second one gives a reason.
+  for (const method of ["HEAD", "GET"] as const) {
+    try {
+      await client.call({ ...call, method }, signal);
+      return undefined;
+    } catch (error) {
+      if (!isRuntimeFailure(error, "NotFound", "Internal", "InvalidSpec")) throw error;
+      if (method === "GET") return error as RuntimeError;
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Looks for the parts of images that a container is shown.
  *
  * @throws {RuntimeError} `ImageMountFailed`; the container is removed again.
  */
@@ -49,25 +77,16 @@ async function checkImageParts(
 ): Promise<void> {
   for (const { containerPath, image } of mounts) {
     if (image === undefined || image.subPath === "") continue;
-    const call = {
-      op: "look at mount",
-      method: "HEAD",
-      path: `/containers/${id}/archive`,
-      query: { path: containerPath },
-      timeoutMs: 120_000,
-    } as const;
-    try {
-      await context.client.call(call, signal);
-    } catch (error) {
-      if (!isRuntimeFailure(error, "NotFound", "Internal")) throw error;
-      context.observer.doubt(podUID);
-      await deleteContainer(context, id, signal);
-      throw new RuntimeError(
-        "ImageMountFailed",
-        `failed to mount image volume at "${containerPath}": ${image.id} has no "${image.subPath}" that could be shown`,
-        { cause: error },
-      );
-    }
+    const cause = await mountProblem(context, id, containerPath, signal);
+    // Another mount of the container may be what is wrong: its start tells.
+    if (cause === undefined || !noSuchPart.test(cause.message)) continue;
+    context.observer.doubt(podUID);
+    await deleteContainer(context, id, signal);
+    throw new RuntimeError(
+      "ImageMountFailed",
+      `failed to mount image volume at "${containerPath}": ${image.id} has no "${image.subPath}" that could be shown`,
+      { cause },
+    );
   }
 }
 

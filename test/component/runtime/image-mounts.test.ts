@@ -54,7 +54,9 @@ function usual({ method, path }: { readonly method: string; readonly path: strin
 
 test("a container whose image has no such part is not made, for the engine would count it as one that ran", async () => {
   await using engine = await FakeEngine.start();
-  engine.answer = usual;
+  const message = "cannot access path /engine/layer/missing: no such file or directory";
+  engine.answer = (request): Answer =>
+    request.path.endsWith("/archive") ? { status: 500, json: { message } } : usual(request);
   await assert.rejects(
     runtimeOf(engine).createContainer(sandbox, showing("missing"), signal),
     (error) =>
@@ -69,6 +71,16 @@ test("a container whose image has no such part is not made, for the engine would
     [`/containers/${id}/archive`, "/content"],
   );
   assert.equal(engine.seen.at(-1), `DELETE /containers/${id}`);
+});
+
+test("what is wrong with another mount of the container is left to its start to tell", async () => {
+  await using engine = await FakeEngine.start();
+  const message = "stat /gone: no such file or directory";
+  engine.answer = (request): Answer =>
+    request.path.endsWith("/archive") ? { status: 500, json: { message } } : usual(request);
+  const created = await runtimeOf(engine).createContainer(sandbox, showing("part"), signal);
+  assert.equal(created.id, id);
+  assert(!engine.seen.some((call) => call.startsWith("DELETE")));
 });
 
 test("an image that is shown whole is not looked at", async () => {
