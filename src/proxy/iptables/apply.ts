@@ -13,7 +13,14 @@ import {
 } from "../../netfilter/iptables.ts";
 import type { ApplyResult, RulesContext } from "../backend.ts";
 import { Breather } from "../in-slices.ts";
-import { type Changes, countChanges, countWritten, pause, restoreTexts } from "./changes.ts";
+import {
+  type Changes,
+  countChanges,
+  countWritten,
+  pause,
+  restoreTexts,
+  touchedChains,
+} from "./changes.ts";
 import type { DesiredRules } from "./desired.ts";
 import { canaryChain, jumps, openedLocalnet, servesLocalhost, tables } from "./fixed.ts";
 import { type Listing, parseSave } from "./listing.ts";
@@ -95,7 +102,7 @@ export class RulesApplier {
       this.#desired.committed();
       const count = countChanges(changes);
       const written = countWritten(changes);
-      const drift = this.#everDone && count > countChanges(pending);
+      const drift = this.#everDone && !isExplained(changes, pending);
       this.#everDone = true;
       return {
         changes: count,
@@ -253,6 +260,13 @@ export function parseCounters(text: string): readonly CountedRule[] {
     if (before === undefined || after === undefined) return [];
     return [{ text: `${before}${after}`.trim(), packets: Number(packets) }];
   });
+}
+
+/** Whether all that differs is about what was to be changed. */
+function isExplained(changes: Changes, pending: Changes): boolean {
+  if (changes === pending) return true;
+  const expected = touchedChains(pending);
+  return [...touchedChains(changes)].every((name) => expected.has(name));
 }
 
 const nothingPending: Changes = { chains: [], edits: [], dead: [], jumps: [] };

@@ -21,6 +21,16 @@ export interface Changes {
   readonly jumps: readonly { readonly table: Table; readonly line: string }[];
 }
 
+/** Names of all chains that changes are about, with their tables. */
+export function touchedChains({ chains, edits, dead, jumps }: Changes): ReadonlySet<string> {
+  return new Set([
+    ...chains.flatMap((group) => group.map(({ table, name }) => `${table} ${name}`)),
+    ...edits.map(({ table, chain }) => `${table} ${chain}`),
+    ...dead.map(({ table, name }) => `${table} ${name}`),
+    ...jumps.map(({ table, line }) => `${table} ${line.split(" ")[1] ?? ""}`),
+  ]);
+}
+
 /** How many things differ. */
 export function countChanges({ chains, edits, dead, jumps }: Changes): number {
   return (
