@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from "node:util";
+
 import type { ApiClient } from "../api/client.ts";
 import { createInformer } from "../api/informer.ts";
 import type { Informer } from "../api/informer-types.ts";
@@ -29,9 +31,47 @@ export interface ServiceInformers {
   run(signal: AbortSignal): Promise<void>;
 }
 
-interface Shared<P, D> {
+/** Both projections of one object. */
+interface Both<P, D> {
   readonly proxy: P | undefined;
   readonly dns: D;
+}
+
+/** Usually all that the name server needs follows from what the proxy keeps, and then nothing else is kept. */
+type Kept<P, D> = P | Both<P, D>;
+
+function keep<P extends object, D>(
+  proxy: P | undefined,
+  dns: D,
+  derive: (proxy: P) => D,
+): Kept<P, D> {
+  return proxy !== undefined && isDeepStrictEqual(derive(proxy), dns) ? proxy : { proxy, dns };
+}
+
+function proxyPart<P extends object, D>(kept: Kept<P, D>): P | undefined {
+  return "dns" in kept ? kept.proxy : kept;
+}
+
+function dnsPart<P extends object, D>(kept: Kept<P, D>, derive: (proxy: P) => D): D {
+  return "dns" in kept ? kept.dns : derive(kept);
+}
+
+function dnsService({ key, namespace, name, clusterIPs, ports }: ServiceView): DnsService {
+  return {
+    key,
+    namespace,
+    name,
+    clusterIPs: clusterIPs.map(({ ip }) => ip),
+    headless: false,
+    externalName: undefined,
+    ports: ports.map(({ name, protocol, port }) => ({ name, protocol, port })),
+    proxyName: "",
+  };
+}
+
+function dnsSlice({ key, service, ports, endpoints }: SliceView): DnsSlice {
+  const ready = endpoints.filter((endpoint) => endpoint.ready);
+  return { key, service, ports, endpoints: ready.map(({ ip }) => ({ ip, hostname: "" })) };
 }
 
 function hasLabel(value: unknown, label: string): boolean {
@@ -43,32 +83,30 @@ function hasLabel(value: unknown, label: string): boolean {
 /** Informers of all Services and EndpointSlices, and the views that proxy and name server have of them. */
 export function createServiceInformers(options: ServiceInformersOptions): ServiceInformers {
   const shared = { ...options, whenForbidden: missingBinding };
-  const services = createInformer<Shared<ServiceView, DnsService>>({
+  const services = createInformer<Kept<ServiceView, DnsService>>({
     ...shared,
     resource: SERVICES,
-    project: (value) => ({
-      proxy: hasLabel(value, "service.kubernetes.io/service-proxy-name")
-        ? undefined
-        : parseService(value),
-      dns: parseDnsService(value),
-    }),
+    project: (value) => {
+      const others = hasLabel(value, "service.kubernetes.io/service-proxy-name");
+      return keep(others ? undefined : parseService(value), parseDnsService(value), dnsService);
+    },
   });
-  const slices = createInformer<Shared<SliceView, DnsSlice>>({
+  const slices = createInformer<Kept<SliceView, DnsSlice>>({
     ...shared,
     resource: ENDPOINT_SLICES,
-    project: (value) => ({
-      proxy: hasLabel(value, "service.kubernetes.io/headless") ? undefined : parseSlice(value),
-      dns: parseDnsSlice(value),
-    }),
+    project: (value) => {
+      const headless = hasLabel(value, "service.kubernetes.io/headless");
+      return keep(headless ? undefined : parseSlice(value), parseDnsSlice(value), dnsSlice);
+    },
   });
   return {
     proxy: {
-      services: informerView(services, ({ proxy }) => proxy),
-      slices: informerView(slices, ({ proxy }) => proxy),
+      services: informerView(services, proxyPart<ServiceView, DnsService>),
+      slices: informerView(slices, proxyPart<SliceView, DnsSlice>),
     },
     dns: {
-      services: informerView(services, ({ dns }) => dns),
-      slices: informerView(slices, ({ dns }) => dns),
+      services: informerView(services, (kept) => dnsPart(kept, dnsService)),
+      slices: informerView(slices, (kept) => dnsPart(kept, dnsSlice)),
     },
     async run(signal) {
       await Promise.all([services.run(signal), slices.run(signal)]);

@@ -5,7 +5,7 @@ import type { NftTable } from "./transaction.ts";
 
 async function nft(
   args: readonly string[],
-  stdin: string,
+  stdin: string | Uint8Array,
   signal: AbortSignal,
 ): Promise<ExecResult> {
   try {
@@ -15,6 +15,11 @@ async function nft(
   }
 }
 
+/** For a string Node would take three times its length to write it, megabytes that the process never gives back. */
+function longText(text: string): string | Uint8Array {
+  return text.length > 64 * 1024 ? Buffer.from(text, "latin1") : text;
+}
+
 /**
  * Hands a transaction to the kernel: all of it takes effect at once, or nothing.
  *
@@ -22,7 +27,7 @@ async function nft(
  */
 export async function applyNft(text: string, signal: AbortSignal): Promise<void> {
   if (text === "") return;
-  const result = await nft(["-f", "-"], text, signal);
+  const result = await nft(["-f", "-"], longText(text), signal);
   if (result.exitCode !== 0) throw classifyNftFailure(result.stderr);
 }
 

@@ -1,3 +1,5 @@
+import { ElementList, elementsPerCommand, elementText } from "./element-list.ts";
+
 /** One nftables table. */
 export interface NftTable {
   readonly family: "ip" | "ip6";
@@ -46,7 +48,7 @@ export type NftOp =
   | {
       readonly op: "add-elements";
       readonly container: string;
-      readonly elements: readonly NftElement[];
+      readonly elements: readonly NftElement[] | ElementList;
     }
   | {
       readonly op: "delete-elements";
@@ -54,12 +56,14 @@ export type NftOp =
       readonly keys: readonly string[];
     };
 
-/** nft keeps about 3 KB per command but half of that per element of a batched one. */
-const elementsPerCommand = 1000;
-
 function* batches<T>(items: readonly T[]): Generator<readonly T[]> {
   for (let start = 0; start < items.length; start += elementsPerCommand)
     yield items.slice(start, start + elementsPerCommand);
+}
+
+function commands(elements: readonly NftElement[] | ElementList): Iterable<string> {
+  if (elements instanceof ElementList) return elements.commands();
+  return [...batches(elements)].map((batch) => batch.map(elementText).join(", "));
 }
 
 function renderOp(at: string, op: NftOp, lines: string[]): void {
@@ -93,9 +97,8 @@ function renderOp(at: string, op: NftOp, lines: string[]): void {
       lines.push(`flush ${op.kind} ${at} ${op.name}`);
       return;
     case "add-elements":
-      for (const batch of batches(op.elements)) {
-        const texts = batch.map(({ key, value }) => (value === "" ? key : `${key} : ${value}`));
-        lines.push(`add element ${at} ${op.container} { ${texts.join(", ")} }`);
+      for (const texts of commands(op.elements)) {
+        lines.push(`add element ${at} ${op.container} { ${texts} }`);
       }
       return;
     case "delete-elements":

@@ -132,6 +132,39 @@ if (insideOwnNamespace(import.meta.filename)) {
     });
   }
 
+  test("a failure in the middle of many transactions is read back, and nothing of others stays", async () => {
+    const table = backend("IPv4");
+    await sh("nft", "flush", "ruleset");
+    await table.sync(signal);
+    const plan = (id: number): PlannedPort => {
+      const ip = `10.1.${id >> 8}.${id & 255}`;
+      const cluster = [2, 3].map((net) => ({ ip: `10.${net}.${id >> 8}.${id & 255}`, port: 80 }));
+      return {
+        ...randomPlan("IPv4", 0, randomFrom(1)),
+        key: `ns/s${id}:p/tcp`,
+        service: `ns/s${id}`,
+        protocol: "tcp",
+        clusterIP: ip,
+        frontends: [{ ip, port: 80, verdict: "cluster", restricted: false }],
+        cluster,
+        local: [],
+        hairpin: [],
+        affinitySeconds: 0,
+      };
+    };
+    for (let id = 0; id < 8000; id += 1) table.set(plan(id).key, plan(id));
+    // Somebody has put what the second transaction is going to add.
+    const theirs = "10.1.31.0 . 80 . 0 : 192.0.2.9 . 9";
+    await applyNft(`add element ip table-test ep-c-tcp { ${theirs} }\n`, signal);
+    await assert.rejects(table.sync(signal), { failure: "exists" });
+    const svc = await sh("nft", "list", "map", "ip", "table-test", "svc");
+    assert.ok(svc.includes("10.1.0.0 . tcp") && !svc.includes("10.1.31.0 . tcp"), "one of two");
+    await table.sync(signal);
+    const fresh = backend("IPv4");
+    for (let id = 0; id < 8000; id += 1) fresh.set(plan(id).key, plan(id));
+    assert.equal((await fresh.sync(signal)).changes, 0);
+  });
+
   test("the whole text of a table is what nft takes, and what is then found to be right", async () => {
     const random = randomFrom(7);
     const table = backend("IPv4");

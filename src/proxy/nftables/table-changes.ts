@@ -1,3 +1,4 @@
+import { ElementList } from "../../netfilter/element-list.ts";
 import type { NftContainer, NftElement, NftOp } from "../../netfilter/transaction.ts";
 import type { ChainClaim } from "../diff.ts";
 import { ruleTag } from "../rule-tag.ts";
@@ -13,7 +14,7 @@ export class TableChanges {
   readonly unused: string[] = [];
   /** Values by key, by container. */
   readonly #removed = new Map<string, Map<string, string>>();
-  readonly #added = new Map<string, NftElement[]>();
+  readonly #added = new Map<string, ElementList>();
   #elements = 0;
   #replaced = 0;
 
@@ -52,9 +53,12 @@ export class TableChanges {
       this.#replaced += 1;
     }
     this.#elements += 1;
-    const elements = this.#added.get(container);
-    if (elements === undefined) this.#added.set(container, [element]);
-    else elements.push(element);
+    let elements = this.#added.get(container);
+    if (elements === undefined) {
+      elements = new ElementList();
+      this.#added.set(container, elements);
+    }
+    elements.push(element);
   }
 
   /** In the order that the kernel accepts: containers first, because rules name them, and chains before who goes there. */
