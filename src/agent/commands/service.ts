@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 
 import type { ApiClient } from "../../api/client.ts";
@@ -170,7 +171,13 @@ async function look(looking: Looking, signal: AbortSignal): Promise<ServiceRepor
   const kernel = await readKernel({ facts, ...seen }, limited);
   const targets = targetsOf(explanation, facts);
   const flows = await readFlows(targets, limited);
-  const counting = { targets, seconds: seconds ?? 0, id: String(process.pid), clock: systemClock };
+  const counting = {
+    targets,
+    seconds: seconds ?? 0,
+    pid: process.pid,
+    isAlive,
+    clock: systemClock,
+  };
   return {
     ...base,
     kernel: kernel.views,
@@ -178,6 +185,10 @@ async function look(looking: Looking, signal: AbortSignal): Promise<ServiceRepor
     ...("flows" in flows ? { flows: flows.flows } : { flowsMissing: flows.missing }),
     counted: seconds === undefined ? undefined : await countPackets(counting, signal),
   };
+}
+
+function isAlive(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
 }
 
 function otherCluster(nodeName: string): string {

@@ -134,17 +134,19 @@ export async function countPackets(
   options: {
     readonly targets: readonly (FlowTarget & Pick<PortExplanation, "family">)[];
     readonly seconds: number;
-    /** Makes the table's name unique. */
-    readonly id: string;
+    /** Of this process: makes the table's name unique, and tells later who left it behind. */
+    readonly pid: number;
+    readonly isAlive: (pid: number) => boolean;
     readonly clock: Clock;
   },
   signal: AbortSignal,
 ): Promise<CountedTraffic> {
-  const { targets, seconds, id, clock } = options;
+  const { targets, seconds, pid, clock } = options;
+  await removeAbandoned(options.isAlive, signal);
   const families = [...new Set(targets.map(({ family }) => family))];
   const table = (family: string): NftTable => ({
     family: family === "IPv4" ? "ip" : "ip6",
-    name: `remora-count-${id}`,
+    name: `${countingPrefix}${pid}`,
   });
   const made: NftTable[] = [];
   try {
@@ -167,6 +169,23 @@ export async function countPackets(
   } finally {
     const ending = deadline(new AbortController().signal, 10_000);
     for (const one of made) await applyNft(countingEnd(one), ending);
+  }
+}
+
+const countingPrefix = "remora-count-";
+
+/** Tables of commands that were killed while they counted. */
+async function removeAbandoned(
+  isAlive: (pid: number) => boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const { stdout } = await execResult(["nft", "list", "tables"], { signal });
+  for (const line of stdout.split("\n")) {
+    const [, family, pid = ""] =
+      new RegExp(`^table (ip6?) ${countingPrefix}(\\d+)$`).exec(line) ?? [];
+    if (family !== "ip" && family !== "ip6") continue;
+    if (isAlive(Number(pid))) continue;
+    await applyNft(countingEnd({ family, name: `${countingPrefix}${pid}` }), signal);
   }
 }
 
