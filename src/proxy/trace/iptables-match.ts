@@ -1,4 +1,4 @@
-import { ipFamily } from "../../lib/cidr.ts";
+import { ipFamily, parseIP } from "../../lib/cidr.ts";
 import type { Flow } from "./flow.ts";
 import type { IptablesReader } from "./iptables-words.ts";
 import { canonicalValue, numberOf, protocolName, valueTest } from "./values.ts";
@@ -39,9 +39,21 @@ function address(read: (flow: Flow) => string): Option {
     const tests = reader
       .next()
       .split(",")
-      .map((text) => valueTest(ipFamily(text) === undefined ? text : canonicalValue(text)));
+      .map((text) => {
+        const known = ipFamily(text) === undefined ? withPrefix(text) : canonicalValue(text);
+        if (known === undefined) throw reader.unknown();
+        return valueTest(known);
+      });
     return (flow) => tests.some((test) => test(read(flow)));
   };
+}
+
+/** `10.0.0.0/255.0.0.0` as `10.0.0.0/8`; masks with holes are not understood. */
+function withPrefix(text: string): string | undefined {
+  const [ip = "", mask = ""] = text.split("/");
+  if (ipFamily(mask) !== "IPv4") return text;
+  const bits = parseIP(mask).toString(2).padStart(32, "0");
+  return /^1*0*$/.test(bits) ? `${ip}/${bits.replaceAll("0", "").length}` : undefined;
 }
 
 function nameTest(pattern: string): (name: string) => boolean {

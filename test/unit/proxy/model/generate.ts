@@ -126,6 +126,13 @@ const conditions: Readonly<
 
 /** Endpoints beyond this number are those of `many`. */
 const fewEndpoints = 6;
+/** Pods that there are when packets are real. */
+const realHere = 3;
+const realThere = 1;
+
+function isReal({ n, here }: Pick<EndpointDraw, "n" | "here">): boolean {
+  return n <= (here ? realHere : realThere);
+}
 
 interface EndpointDraw {
   readonly n: number;
@@ -188,15 +195,17 @@ function sliceChange(small: boolean): fc.Arbitrary<ModelChange> {
         ports: draw.ports.map(({ name: port, protocol }) => ({
           name: port,
           protocol,
-          port: draw.part === "y" && port === "web" ? 8081 : 8080,
+          port: !small && draw.part === "y" && port === "web" ? 8081 : 8080,
         })),
-        endpoints: drawn.map((one) =>
-          endpointOf(
-            draw.uniform === "" ? one : { ...one, condition: draw.uniform },
-            addressesOf[draw.family],
-            draw.hints,
+        endpoints: drawn
+          .filter((one) => !small || isReal(one))
+          .map((one) =>
+            endpointOf(
+              draw.uniform === "" ? one : { ...one, condition: draw.uniform },
+              addressesOf[draw.family],
+              draw.hints,
+            ),
           ),
-        ),
       };
       return { kind: "slice", name, slice };
     });
@@ -287,4 +296,38 @@ export function packetArbitrary(family: IPFamily): fc.Arbitrary<ModelPacket> {
       way: fc.oneof({ arbitrary: anywhere, weight: 15 }, { arbitrary: loopback, weight: 1 }),
     })
     .map(({ protocol, way }) => ({ protocol, ...way }));
+}
+
+/** A packet that a real peer can send, and whose end its answer tells. */
+export function realPacketArbitrary(family: IPFamily): fc.Arbitrary<ModelPacket> {
+  const at = addressesOf[family];
+  const id = fc.integer({ min: 0, max: serviceCount - 1 });
+  const source = fc.oneof(
+    fc.integer({ min: 1, max: realHere }).map((n) => ({
+      source: at.pod(n + 1),
+      inInterface: "remora0",
+    })),
+    fc.constant({ source: at.outside, inInterface: "up0" }),
+    fc.constant({ source: at.node, inInterface: "" }),
+  );
+  const destination = fc.oneof(
+    { arbitrary: id.map((one) => at.clusterIP(one + 1)), weight: 4 },
+    { arbitrary: fc.constantFrom(1, 2).map(at.external), weight: 3 },
+    { arbitrary: fc.constantFrom(1, 2, 3).map(at.balancer), weight: 2 },
+    { arbitrary: fc.constantFrom(at.node, at.node, at.secondNode), weight: 3 },
+    { arbitrary: fc.constant(at.clusterIP(99)), weight: 1 },
+  );
+  const port = fc.oneof(
+    { arbitrary: fc.constantFrom(80, 80, 53), weight: 6 },
+    { arbitrary: id.map((one) => 30_000 + one * 10), weight: 3 },
+    { arbitrary: fc.constant(443), weight: 1 },
+  );
+  return fc
+    .record({
+      source,
+      destination,
+      port,
+      protocol: fc.constantFrom("tcp" as const, "tcp" as const, "udp" as const),
+    })
+    .map(({ source: from, ...rest }) => ({ ...from, ...rest }));
 }

@@ -5,6 +5,7 @@ import { DesiredTable } from "../../../../src/proxy/nftables/desired-table.ts";
 import { serviceLayout } from "../../../../src/proxy/nftables/layout.ts";
 import { renderServiceRules } from "../../../../src/proxy/nftables/render.ts";
 import type { PlannedPort } from "../../../../src/proxy/plan.ts";
+import type { NftTraceTable } from "../../../../src/proxy/trace/nft-table.ts";
 import { NftTraceRuleset } from "../../../../src/proxy/trace/nft-text.ts";
 
 const empty: ApplyResult = {
@@ -73,23 +74,25 @@ export class SimulatedNft implements RuleBackend {
     return this.#desired.snapshot();
   }
 
-  /** What is in the table, whichever slots endpoints have and whatever waits for its deletion. */
   comparable(): Map<string, string> {
-    const { family, name } = this.#table;
-    const table = this.rules.table(family, name);
-    const out = new Map<string, string>();
-    for (const { name: chain, place, rules } of table.chains.values()) {
-      out.set(`chain ${chain}`, JSON.stringify([place, rules.map(({ text }) => text)]));
-    }
-    for (const { name: container, elements } of table.containers.values()) {
-      const slots = new Map<string, string[]>();
-      for (const [key, value] of elements) {
-        const place = container.startsWith("ep-") ? key.replace(/ \. \d+$/, "") : key;
-        slots.set(place, [...(slots.get(place) ?? []), value]);
-      }
-      for (const [place, values] of slots)
-        out.set(`element ${container} ${place}`, values.toSorted().join());
-    }
-    return out;
+    return comparableTable(this.rules.table(this.#table.family, this.#table.name));
   }
+}
+
+/** What is in a table, whichever slots endpoints have, and whatever a listing makes of the words of its rules. */
+export function comparableTable(table: NftTraceTable): Map<string, string> {
+  const out = new Map<string, string>();
+  for (const { name: chain, place, rules } of table.chains.values()) {
+    out.set(`chain ${chain}`, JSON.stringify([place, rules.map(({ tag }) => tag)]));
+  }
+  for (const { name: container, elements } of table.containers.values()) {
+    const slots = new Map<string, string[]>();
+    for (const [key, value] of elements) {
+      const place = container.startsWith("ep-") ? key.replace(/ \. \d+$/, "") : key;
+      slots.set(place, [...(slots.get(place) ?? []), value]);
+    }
+    for (const [place, values] of slots)
+      out.set(`element ${container} ${place}`, values.toSorted().join());
+  }
+  return out;
 }
