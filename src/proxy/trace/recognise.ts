@@ -18,6 +18,7 @@ function spellings(listed: string): ReadonlySet<string> {
   };
   add((text) => text.replace(/\bdnat (ip6?) to (?=.* map )/, "dnat $1 addr . port to "));
   add((text) => text.replace(/^(?=reject with tcp reset$)/, "meta l4proto tcp "));
+  add((text) => text.replace(/^(?=dnat .*\b(tcp|udp|sctp) dport )/, "meta l4proto $1 "));
   // Networks of one address, and sets of one.
   add((text) => text.replace(/( ip saddr|^ip saddr) ([\d.]+)(?= |$)/, "$1 $2/32"));
   add((text) => text.replace(/( ip6 saddr|^ip6 saddr) ([\da-f:]+)(?= |$)/, "$1 $2/128"));

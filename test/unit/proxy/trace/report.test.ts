@@ -168,6 +168,10 @@ describe("rules as nft lists them", () => {
       "meta l4proto tcp dnat ip addr . port to ip daddr . tcp dport . numgen random mod 2 map @ep-c-tcp",
       "meta l4proto tcp dnat ip to ip daddr . tcp dport . numgen random mod 2 map @ep-c-tcp",
     ],
+    [
+      "meta l4proto udp dnat ip6 addr . port to udp dport . numgen random mod 1 map @ep-nc-udp",
+      "dnat ip6 to udp dport . numgen random mod 1 map @ep-nc-udp",
+    ],
     ["meta l4proto tcp reject with tcp reset", "reject with tcp reset"],
     ["ip saddr 192.0.2.2/32 return", "ip saddr 192.0.2.2 return"],
     ["ip6 saddr 2001:db8::2/128 return", "ip6 saddr 2001:db8::2 return"],
