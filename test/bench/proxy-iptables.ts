@@ -134,9 +134,11 @@ async function measure(
   fill(first.backend, cold);
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
-  const coldMs = await timed(() => first.backend.sync(signal));
+  let coldTransactions = 0;
+  const coldMs = await timed(async () => {
+    coldTransactions = (await first.backend.sync(signal)).transactions;
+  });
   delay.disable();
-  const coldTransactions = first.texts.length;
 
   await cleanUpIptables(signal);
   const { backend, texts } = subject(program);

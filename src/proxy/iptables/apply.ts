@@ -99,7 +99,7 @@ export class RulesApplier {
       remember(changes);
       const { transactions, bytes } = await this.#restoreAll(iptables, changes, signal);
       this.#failures = 0;
-      this.#desired.committed();
+      await this.#inSlices(this.#desired.committedSteps());
       const count = countChanges(changes);
       const written = countWritten(changes);
       const drift = this.#everDone && !isExplained(changes, pending);
@@ -129,7 +129,11 @@ export class RulesApplier {
     const listing = await this.#read(signal);
     // What fails twice after a look is something that comparing does not see.
     const known = this.#failures < 2 ? listing : withoutRules(listing);
-    const steps = reconcileSteps(this.#desired, known);
+    return this.#inSlices(reconcileSteps(this.#desired, known));
+  }
+
+  /** Long work must let others on this event loop have a turn. */
+  async #inSlices<T>(steps: Generator<undefined, T>): Promise<T> {
     const breather = new Breather(this.#clock);
     for (;;) {
       const { done, value } = steps.next();

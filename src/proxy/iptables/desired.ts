@@ -290,8 +290,12 @@ export class DesiredRules {
     return this.#committed.get(key)?.counts ?? [];
   }
 
-  /** The kernel has it all. */
-  committed(): void {
+  /**
+   * The kernel has it all.
+   *
+   * @yields Places where the work may rest.
+   */
+  *committedSteps(): Generator<undefined, undefined> {
     for (const key of this.#dirty) {
       const plan = this.#plans.get(key);
       if (plan === undefined) {
@@ -300,6 +304,7 @@ export class DesiredRules {
       }
       const counts = this.#intern(this.#dispatchOf(plan).map(({ length }) => length));
       this.#committed.set(key, { plan, lost: this.#claims.lost(plan), counts });
+      yield;
     }
     this.#dirty.clear();
     this.#committedContext = this.#context;
