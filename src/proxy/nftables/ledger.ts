@@ -111,8 +111,10 @@ export class Ledger {
       return;
     }
     held.count += 1;
-    // A set that remembers clients must not remember those of its former life.
-    if (this.#unused.delete(`container ${name}`) && container.kind === "set")
+    const unusedSince = this.#unused.get(`container ${name}`);
+    this.#unused.delete(`container ${name}`);
+    // A set that remembers clients must not remember those of its former life. One that is only planned anew has none.
+    if (unusedSince !== undefined && unusedSince !== Infinity && container.kind === "set")
       changes.emptied.push(name);
   }
 

@@ -7,7 +7,7 @@ import { affinityCases, affinityRestartCases } from "./cases/affinity.ts";
 import { cleanUpCases, removedServicesCases } from "./cases/clean-up.ts";
 import { clusterIPCases } from "./cases/cluster-ip.ts";
 import { externalCases, externalSettingsCases } from "./cases/external.ts";
-import { flowCases } from "./cases/flows.ts";
+import { flowCases, udpFlowCases } from "./cases/flows.ts";
 import { hostCases } from "./cases/host.ts";
 import { nodePortCases, nodePortSettingsCases } from "./cases/node-port.ts";
 import { nodeZoneCases, policyCases } from "./cases/policies.ts";
@@ -35,6 +35,7 @@ const undisturbed = [
 
 /** These restart the proxy, change the machine or take rules away: one at a time. */
 const alone = [
+  udpFlowCases,
   nodeZoneCases,
   nodePortSettingsCases,
   externalSettingsCases,

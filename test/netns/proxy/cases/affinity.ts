@@ -74,6 +74,33 @@ export function affinityCases({ mode, packet }: Subject): void {
     assertNames(await client.ask("tcp", service.at(), { from }), "b");
   });
 
+  packet(
+    35,
+    "clients of endpoints that stay are not moved when others come and go",
+    async (stage) => {
+      const service = await stage.served({ targets: ["a", "b"], spec: sticky() });
+      const from = stage.clients(16);
+      const { client } = stage.peers;
+      const first = who(await client.ask("tcp", service.at(), { from }));
+      for (const targets of [
+        ["a", "b", "c"],
+        ["remote", "a", "b"],
+        ["a", "b"],
+      ] as const) {
+        service.setTargets(...targets);
+        await stage.settled();
+        assert.deepEqual(who(await client.ask("tcp", service.at(), { from })), first);
+      }
+      service.setTargets("b");
+      await stage.settled();
+      const stayed = from.filter((_, index) => first[index] === "b");
+      assertNames(await client.ask("tcp", service.at(), { from: stayed }), "b");
+      service.setTargets("a", "b");
+      await stage.settled();
+      assertNames(await client.ask("tcp", service.at(), { from: stayed }), "b");
+    },
+  );
+
   packet(36, "the ClusterIP and the node port of one port share affinity", async (stage) => {
     const service = await stage.served({
       type: "LoadBalancer",

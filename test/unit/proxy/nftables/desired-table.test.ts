@@ -213,4 +213,24 @@ describe("what nobody uses any more", () => {
       [0, 0],
     );
   });
+
+  it("remembers the clients of endpoints that stay when another goes", async () => {
+    const table = new DesiredTable(layout);
+    const kernel = new KernelModel();
+    const sticky = plan(1, { affinitySeconds: 60 });
+    table.set(sticky.key, sticky);
+    await kernel.take(table, nothing());
+    const sizes = (): number[] =>
+      [...kernel.containers].flatMap(([name, set]) => (name.startsWith("aff-") ? [set.size] : []));
+    for (const [name, set] of kernel.containers) {
+      if (name.startsWith("aff-")) set.set("10.9.9.9", "");
+    }
+    const one = { ...sticky, cluster: sticky.cluster.slice(1) };
+    table.set(one.key, one);
+    await kernel.take(table);
+    assert.deepEqual(sizes(), [1, 1]);
+    table.set(sticky.key, sticky);
+    await kernel.take(table);
+    assert.deepEqual(sizes(), [0, 1]);
+  });
 });
