@@ -4,7 +4,7 @@ import { after, before, describe, it } from "node:test";
 import { NODES } from "../../src/api/resources.ts";
 import type { ProxySettings } from "../../src/config/types.ts";
 import type { ProxyMode } from "../../src/proxy/backend.ts";
-import { insideOwnNamespace } from "./namespace.ts";
+import { insideOwnNamespace, sh } from "./namespace.ts";
 import type { Addresses } from "./proxy/addresses.ts";
 import {
   assertNames,
@@ -172,6 +172,36 @@ function settingsTests(mode: ProxyMode): void {
         });
       });
     });
+
+    it(
+      "a network that mends its forwarding lets nothing pass by",
+      { timeout: 60_000 },
+      async () => {
+        // As Docker does when it starts.
+        for (const program of ["iptables", "ip6tables"])
+          await sh(program, "-I", "FORWARD", "-i", "lo0");
+        try {
+          await world.topology.restoreNetwork();
+          await inBothFamilies(world, "mended", async (stage) => {
+            const service = await stage.served({
+              type: "LoadBalancer",
+              spec: { loadBalancerSourceRanges: ["203.0.113.0/24", "2001:db8:77::/64"] },
+            });
+            const { c } = stage.peers;
+            assertRefused(await c.ask("tcp", service.at(), { count: 3 }));
+            service.setTargets("a");
+            await stage.settled();
+            assertNames(await c.ask("tcp", service.at(), { count: 3 }), "a");
+            assertSilence(await c.ask("tcp", service.atLoadBalancer(), { count: 1, ...briefly }));
+            assert.deepEqual(await stage.leftFor(service.loadBalancerIP, 80), []);
+          });
+        } finally {
+          for (const program of ["iptables", "ip6tables"])
+            await sh(program, "-D", "FORWARD", "-i", "lo0");
+          await world.topology.restoreNetwork();
+        }
+      },
+    );
 
     it("minSyncPeriod: changes wait for each other that long", { timeout: 60_000 }, async () => {
       await world.withSettings({ minSyncPeriodMs: 600 }, async () => {
