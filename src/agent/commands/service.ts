@@ -183,7 +183,11 @@ async function look(looking: Looking, signal: AbortSignal): Promise<ServiceRepor
     kernel: kernel.views,
     kernelMissing: kernel.missing,
     ...("flows" in flows ? { flows: flows.flows } : { flowsMissing: flows.missing }),
-    counted: seconds === undefined ? undefined : await countPackets(counting, signal),
+    // Who may not read rules may not add any, and has been told why.
+    counted:
+      seconds === undefined || kernel.missing !== undefined
+        ? undefined
+        : await countPackets(counting, signal),
   };
 }
 

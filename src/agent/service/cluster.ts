@@ -41,24 +41,24 @@ export async function findKubeconfig(
   );
 }
 
-/** @throws {SetupError} when there is no such Service, or it may not be read. */
+/**
+ * Reads one Service by listing: an identity of the Service proxy may list, and may not get.
+ *
+ * @throws {SetupError} when there is none of that name.
+ */
 export async function readService(
   client: ApiClient,
   namespace: string,
   name: string,
   signal: AbortSignal,
 ): Promise<unknown> {
-  try {
-    return await getObject(client, SERVICES, { namespace, name }, { signal });
-  } catch (error) {
-    if (isNotFound(error)) {
-      throw new SetupError(
-        `there is no Service ${name} in namespace ${namespace}; -n names another namespace`,
-        { cause: error },
-      );
-    }
-    throw error;
-  }
+  const fieldSelector = `metadata.name=${name}`;
+  const { items } = await listObjects(client, SERVICES, { namespace, fieldSelector, signal });
+  const found = items.find(({ metadata }) => metadata.name === name);
+  if (found !== undefined) return found;
+  throw new SetupError(
+    `there is no Service ${name} in namespace ${namespace}; -n names another namespace`,
+  );
 }
 
 /** EndpointSlices of a Service, those included that proxies do not look at. */
