@@ -24,7 +24,7 @@ export interface TableLayout {
 }
 
 /** Elements of one transaction when there are many: keeps the kernel's lock under about 100 ms. */
-const elementsPerTransaction = 6_000;
+const elementsPerTransaction = 10_000;
 
 /**
  * The table as it should be: a function of the planned ports. Nothing of it is kept but the plans themselves, and how
