@@ -24,9 +24,13 @@ export class NftTraceTable {
   readonly chains = new Map<string, NftTraceChain>();
   readonly containers = new Map<string, NftContainer>();
 
-  constructor(family: string, name: string) {
+  readonly #strict: boolean;
+
+  /** @param strict What is not understood is an error at once; else only packets that meet it cannot be judged. */
+  constructor(family: string, name: string, strict = true) {
     this.family = family;
     this.name = name;
+    this.#strict = strict;
   }
 
   get label(): string {
@@ -64,8 +68,15 @@ export class NftTraceTable {
     const [, text = "", tag = ""] = /^(.*?)(?: comment "([^"]*)")?$/.exec(body.trim()) ?? [];
     const reader = new NftReader(text);
     const statements: NftStatement[] = [];
-    while (!reader.done) {
-      statements.push(parseNftStatement(reader, (name) => this.containers.get(name)));
+    try {
+      while (!reader.done) {
+        statements.push(parseNftStatement(reader, (name) => this.containers.get(name)));
+      }
+    } catch (error) {
+      if (!(error instanceof UnknownRuleError) || this.#strict) throw error;
+      statements.push(() => {
+        throw error;
+      });
     }
     if (statements.length === 0) throw new UnknownRuleError("end", body);
     this.chain(chain).rules.push({ text, tag, try: (flow) => tryRule(statements, flow) });

@@ -11,6 +11,12 @@ function braced(text: string): string {
 /** All tables that a text made, and what it did to them. */
 export class NftTraceRuleset {
   readonly tables = new Map<string, NftTraceTable>();
+  readonly #strict: boolean;
+
+  /** @param strict As in {@link NftTraceTable}. */
+  constructor(strict = true) {
+    this.#strict = strict;
+  }
 
   /** @throws {RefusedTextError} */
   table(family: string, name: string): NftTraceTable {
@@ -21,7 +27,7 @@ export class NftTraceRuleset {
 
   addTable(family: string, name: string): NftTraceTable {
     const id = `${family} ${name}`;
-    const known = this.tables.get(id) ?? new NftTraceTable(family, name);
+    const known = this.tables.get(id) ?? new NftTraceTable(family, name, this.#strict);
     this.tables.set(id, known);
     return known;
   }

@@ -55,7 +55,7 @@ export async function readKernelRules(
   signal: AbortSignal,
 ): Promise<KernelRules> {
   const nftFamily = family === "IPv4" ? "ip" : "ip6";
-  const own = new NftTraceRuleset();
+  const own = new NftTraceRuleset(false);
   const read: string[] = [];
   const listing = await nftOutput(["list", "table", nftFamily, tableName], signal);
   const notOwn: string[] = [];

@@ -123,6 +123,17 @@ describe("matches of the nft language", () => {
     }
   });
 
+  test("what somebody has put into a table is an error for packets that meet it only", () => {
+    const rules = new NftTraceRuleset(false);
+    readListing(
+      "table ip t {\n\tchain c {\n\t\ttype filter hook forward priority 0; policy accept;\n\t\tip saddr 10.244.0.3 limit rate 5/second drop\n\t}\n}\n",
+      rules,
+    );
+    assert.equal(walk(rules.rules("IPv4"), fromPod, host)[0]?.end.kind, "forwarded");
+    const other = { ...fromPod, source: "10.244.0.3" };
+    assert.throws(() => walk(rules.rules("IPv4"), other, host), UnknownRuleError);
+  });
+
   test("what is not understood in a listing is an error too", () => {
     const read = (text: string): void => readListing(text, new NftTraceRuleset());
     assert.throws(() => read("table ip t {\n\tsynproxy x {\n\t}\n}\n"), UnknownRuleError);
