@@ -90,7 +90,9 @@ export class RulesApplier {
     const iptables = this.#iptables;
     await this.#prepareHost(iptables, signal);
     // At the start all is pending, and nothing is explained by it.
-    const pending = this.#everDone ? this.#desired.changes() : nothingPending;
+    const pending = this.#everDone
+      ? await this.#inSlices(this.#desired.changesSteps())
+      : nothingPending;
     const doubt = this.#doubt;
     // What is doubted while this goes on is looked at the next time.
     this.#doubt = "nothing";

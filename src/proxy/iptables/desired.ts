@@ -178,8 +178,12 @@ export class DesiredRules {
     return fixedChains(this.#context, this.#facts);
   }
 
-  /** What has changed since the kernel was told. */
-  changes(): Changes {
+  /**
+   * What has changed since the kernel was told.
+   *
+   * @yields Places where the work may rest.
+   */
+  *changesSteps(): Generator<undefined, Changes> {
     const fixed = this.#changedFixed();
     const chains: (readonly Chain[])[] = [fixed.changed];
     const dead = [...fixed.dead];
@@ -206,6 +210,7 @@ export class DesiredRules {
         return to[index] ?? [];
       });
       if (insert.some(({ length }) => length > 0)) inserted.set(key, insert);
+      yield;
     }
     const { edits, rewritten } = this.#edits(deletions, inserted);
     if (rewritten.length > 0) chains.push(rewritten);
