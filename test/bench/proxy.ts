@@ -1,4 +1,4 @@
-// npm run bench -- proxy [--quick] [--only=cold,follow,memory,network]: the Service proxy against its bounds, in a
+// npm run bench -- proxy [--quick] [--only=cold,follow,iptables,memory,network]: the Service proxy against its bounds, in a
 // network namespace of its own. Milliseconds unless a name says otherwise. Beside each figure stands what it is divided
 // by: `nft -f` of the same text, and kube-proxy's layout. Measurements of both sides alternate. The last line is one
 // JSON object.
@@ -12,6 +12,7 @@ import { build } from "./bundle.ts";
 import { median, quantile, round } from "./figures.ts";
 import { type ColdFigures, measureCold, measurePerServiceMap } from "./proxy-cold.ts";
 import { changeSummary, type FollowFigures, measureFollowing } from "./proxy-follow.ts";
+import { measureIptables } from "./proxy-iptables.ts";
 import { measureMemory } from "./proxy-memory.ts";
 import { measureNetwork } from "./proxy-network.ts";
 
@@ -22,6 +23,7 @@ interface Plan {
   readonly changes: number;
   readonly bursts: number;
   readonly rollSteps: number;
+  readonly iptablesChanges: number;
   readonly restMs: number;
   readonly pods: number;
 }
@@ -32,6 +34,7 @@ const full: Plan = {
   changes: 200,
   bursts: 5,
   rollSteps: 300,
+  iptablesChanges: 30,
   restMs: 30_000,
   pods: 40,
 };
@@ -41,6 +44,7 @@ const quick: Plan = {
   changes: 60,
   bursts: 2,
   rollSteps: 60,
+  iptablesChanges: 7,
   restMs: 10_000,
   pods: 5,
 };
@@ -130,6 +134,25 @@ async function follow(plan: Plan): Promise<Figures> {
   };
 }
 
+/** Half as many, as in the bound. */
+const iptablesServices = 5000;
+
+async function iptables(plan: Plan): Promise<Figures> {
+  const found = await measureIptables({
+    cold: usual,
+    services: iptablesServices,
+    changes: plan.iptablesChanges,
+  });
+  for (const one of found) line(`iptables (${one.variant})`, JSON.stringify(one));
+  const native = found.find(({ variant }) => variant === "nf_tables");
+  return {
+    iptables_change_ratio: Math.max(...found.map(({ changeRatio }) => changeRatio)),
+    iptables_cold_10k_ms: native?.coldMs,
+    iptables_n: plan.iptablesChanges,
+    iptables: found,
+  };
+}
+
 async function memory(plan: Plan, directory: string): Promise<Figures> {
   build(directory);
   const { services, emptyMB, fullMB, bytesPerService } = await measureMemory(
@@ -171,6 +194,7 @@ export async function benchProxy(argv: readonly string[]): Promise<void> {
       await cleanUpProxy(signal);
       return figures;
     },
+    iptables: () => iptables(plan),
     memory: () => memory(plan, join(directory, "bundle")),
     network: () => network(plan),
   };
