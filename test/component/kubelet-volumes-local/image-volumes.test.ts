@@ -13,7 +13,7 @@ import { MountTable } from "../../../src/kubelet/volumes/mount-table.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { RuntimeError } from "../../../src/runtime/errors.ts";
-import type { Image } from "../../../src/runtime/types.ts";
+import type { Image, PodRecord } from "../../../src/runtime/types.ts";
 import { JumpingClock, makeWorld, podManifest, type World } from "../kubelet-pods/fixture.ts";
 import { app } from "../kubelet-pods/stage.ts";
 import { inTemporary } from "../../fakes/temporary.ts";
@@ -93,17 +93,23 @@ test("an image that a volume shows is not removed, however full the disk", async
   const collector = new ImageCollector({
     config: { nodeName: "worker", imageMinimumGCAgeMs: 0 },
     images: {
-      listImages: async () => [image("shown"), image("unused")],
+      listImages: async () => [image("shown"), image("mounted"), image("unused")],
       imageStatus: async () => undefined,
       pullImage: () => Promise.reject(new Error("not asked")),
       removeImage: async (id) => void removed.push(id),
     },
-    runtime: { snapshot: async () => new Map() },
+    runtime: {
+      snapshot: async () => {
+        const containers = [{ imageID: "own", mountedImages: ["mounted"] }];
+        return new Map([["uid", { containers } as unknown as PodRecord]]);
+      },
+    },
     records: {
       keepOnly: async () => undefined,
       broughtImages: async () =>
         new Map([
           ["shown", new Set(["docker.io/library/shown"])],
+          ["mounted", new Set(["docker.io/library/mounted"])],
           ["unused", new Set(["docker.io/library/unused"])],
         ]),
       forget: async () => undefined,
