@@ -157,7 +157,7 @@ describe("the watch over the container engine", () => {
     engine.version = { Version: "29.0", ApiVersion: "1.52", MinAPIVersion: "1.44", Arch: "amd64" };
     endStream();
     await until(() => watch.info()?.version === "29.0", "the new version is known");
-    assert.equal(watch.info()?.apiVersion, "1.51");
+    assert.equal(watch.info()?.apiVersion, "1.52");
     await docker.ping(stop.signal);
     assert.equal(engine.seen.at(-1), "GET /_ping");
     stop.abort();
