@@ -84,14 +84,17 @@ async function hasServers(): Promise<boolean> {
 /** @throws `AbortError`. A tool that is not there, or fails, has found nothing. */
 export async function findIpvs(signal: AbortSignal): Promise<IpvsFindings> {
   const addresses = await deviceAddresses(signal);
-  const saved = (await runIfThere(["ipset", "save"], { signal }))?.stdout ?? "";
-  const sets = [...saved.matchAll(/^create (\S+)/gm)].flatMap(([, name = ""]) =>
-    ownSets.test(name) ? [name] : [],
-  );
+  // Names alone: sets of others may have a million members.
+  const names = (await runIfThere(["ipset", "list", "-n"], { signal }))?.stdout ?? "";
+  const sets = names.split("\n").filter((name) => ownSets.test(name));
   if (addresses === undefined && sets.length === 0) {
     return { addresses, sets, servers: [], unknown: false };
   }
   const listed = (await runIfThere(["ipvsadm", "-Sn"], { signal }))?.stdout;
+  let saved = "";
+  for (const name of sets.filter((set) => nodePortSets.test(set))) {
+    saved += (await runIfThere(["ipset", "save", name], { signal }))?.stdout ?? "";
+  }
   const servers = kubeProxyServers(
     parseVirtualServers(listed ?? ""),
     addresses ?? new Set(),
