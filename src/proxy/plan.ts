@@ -46,26 +46,24 @@ function listsOf(
   cluster: readonly Endpoint[],
   local: readonly Endpoint[],
 ): Pick<PlannedPort, "cluster" | "local" | "serving" | "hairpin"> {
-  const made = new Map<Endpoint, Backend>();
-  const backend = (endpoint: Endpoint): Backend => {
-    let known = made.get(endpoint);
-    if (known === undefined) {
-      known = { ip: endpoint.ip, port: endpoint.port };
-      made.set(endpoint, known);
-    }
-    return known;
-  };
+  if (endpoints.length === 0) return { cluster: none, local: none, serving: none, hairpin: none };
+  const made = endpoints.map(({ ip, port }): Backend => ({ ip, port }));
+  /** `list` is a part of all in their order, so one walk finds it. */
   const backends = (list: readonly Endpoint[], like: readonly Backend[]): readonly Backend[] => {
     if (list.length === 0) return none;
-    const found = list.map(backend);
-    return found.length === like.length && found.every((one, at) => one === like[at])
-      ? like
-      : found;
+    if (list.length === endpoints.length) return made;
+    let from = 0;
+    const found = list.map((endpoint) => {
+      from = endpoints.indexOf(endpoint, from) + 1;
+      return made[from - 1] ?? endpoint;
+    });
+    const same = found.length === like.length && found.every((one, at) => one === like[at]);
+    return same ? like : found;
   };
   const all = backends(cluster, none);
   const here = backends(local, all);
-  const hairpin = cluster.filter((endpoint) => endpoint.local);
-  for (const endpoint of local) if (!cluster.includes(endpoint)) hairpin.push(endpoint);
+  const asksItself = (endpoint: Endpoint): boolean =>
+    endpoint.local && (cluster.includes(endpoint) || local.includes(endpoint));
   return {
     cluster: all,
     local: here,
@@ -73,7 +71,7 @@ function listsOf(
       endpoints.filter(({ ready, serving }) => ready || serving),
       all,
     ),
-    hairpin: backends(hairpin, here),
+    hairpin: backends(endpoints.filter(asksItself), here),
   };
 }
 

@@ -127,7 +127,10 @@ export class TableApplier {
     let listing: TableListing | undefined;
     let drift: boolean | undefined;
     let collected: Collected = "nothing";
-    if (this.#known) {
+    const trusted = this.#known;
+    // From here on: who deletes something while this goes on makes it doubtful again.
+    this.#known = true;
+    if (trusted) {
       collected = await this.#collect(signal);
       if (collected === "failed") listing = await this.#readBack(signal);
     } else {
@@ -137,7 +140,6 @@ export class TableApplier {
     }
     const sent = await this.#send(listing, signal);
     this.#desired.committed();
-    this.#known = true;
     this.#desired.ledger.noteUnused(this.#clock.monotonic());
     return {
       ...sent,
