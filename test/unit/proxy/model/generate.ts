@@ -24,10 +24,13 @@ const possiblePorts: readonly ModelPort[] = [
   { name: "dns", protocol: "udp", port: 53, nodePort: 0 },
   { name: "quic", protocol: "udp", port: 80, nodePort: 0 },
   { name: "", protocol: "sctp", port: 80, nodePort: 0 },
+  // The node port of another Service, which matters on an address of the node.
+  { name: "high", protocol: "tcp", port: 30_000, nodePort: 0 },
 ];
 
 function nodePortOf(id: number, { name, protocol }: ModelPort): number {
   // Two protocols may share one number.
+  if (name === "high") return 30_002 + id * 10;
   return 30_000 + id * 10 + (protocol === "udp" && name === "dns" ? 1 : 0);
 }
 
@@ -40,6 +43,7 @@ function serviceChange(small: boolean): fc.Arbitrary<ModelChange> {
       type: fc.constantFrom("ClusterIP", "NodePort", "LoadBalancer"),
       families: fc.subarray([...families], { minLength: 1 }),
       externalIPs: fc.subarray([1, 2], { maxLength: 2 }),
+      onNode: fc.integer({ min: 0, max: 4 }),
       ingress: fc.uniqueArray(
         fc.record({
           ip: fc.integer({ min: 1, max: 3 }),
@@ -66,9 +70,10 @@ function serviceChange(small: boolean): fc.Arbitrary<ModelChange> {
         clusterIPs: Object.fromEntries(
           own.map((family) => [family, addressesOf[family].clusterIP(draw.id + 1)]),
         ),
-        externalIPs: draw.externalIPs.flatMap((n) =>
-          own.map((family) => addressesOf[family].external(n)),
-        ),
+        externalIPs: own.flatMap((family) => [
+          ...draw.externalIPs.map((n) => addressesOf[family].external(n)),
+          ...(draw.onNode === 0 ? [addressesOf[family].node] : []),
+        ]),
         ingress: balanced
           ? draw.ingress.flatMap(({ ip, mode, asExternal }) =>
               own.map((family) => {

@@ -79,11 +79,21 @@ export class SimulatedNft implements RuleBackend {
   }
 }
 
+/** Chains that name all endpoints of one port, in the order of their slots. */
+const isOwnOfPort = /^(a[cl]|w[cl])-/;
+
+function wordsOf(text: string): readonly string[] {
+  return text.split(/[\s,]+/).filter((word) => !/^\d*$/.test(word));
+}
+
 /** What is in a table, whichever slots endpoints have, and whatever a listing makes of the words of its rules. */
 export function comparableTable(table: NftTraceTable): Map<string, string> {
   const out = new Map<string, string>();
   for (const { name: chain, place, rules } of table.chains.values()) {
-    out.set(`chain ${chain}`, JSON.stringify([place, rules.map(({ tag }) => tag)]));
+    const own = isOwnOfPort.test(chain)
+      ? rules.flatMap(({ text }) => wordsOf(text)).toSorted()
+      : rules.map(({ tag }) => tag);
+    out.set(`chain ${chain}`, JSON.stringify([place, own]));
   }
   for (const { name: container, elements } of table.containers.values()) {
     const slots = new Map<string, string[]>();
