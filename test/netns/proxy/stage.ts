@@ -4,7 +4,7 @@ import type { ProxyMode } from "../../../src/proxy/backend.ts";
 import type { Addresses } from "./addresses.ts";
 import { type PortName, portOf, serviceObject, sliceObject, type Target } from "./objects.ts";
 import type { Peer } from "./peer.ts";
-import type { World } from "./world.ts";
+import { eventually, type World } from "./world.ts";
 
 /** What a case says about a Service; the rest is given out. */
 export interface ServiceWish {
@@ -191,6 +191,12 @@ export class Stage {
   /** Source addresses of what left the node for there. */
   leftFor(to: string, port: number): Promise<readonly string[]> {
     return this.world.topology.leftFor(this.at, to, port);
+  }
+
+  /** Waits until something has left the node for there. */
+  assertLeft(to: string, port: number): Promise<void> {
+    const seen = async (): Promise<boolean> => (await this.leftFor(to, port)).length > 0;
+    return eventually(seen, `a packet to ${to} port ${port} on the uplink`);
   }
 
   /** The many addresses that the client has, `count` that nobody else uses. */

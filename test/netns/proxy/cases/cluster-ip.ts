@@ -114,7 +114,7 @@ export function clusterIPCases({ mode, at, packet }: Subject): void {
       return;
     }
     assertSilence(await c.ask("tcp", to, briefly));
-    assert.notDeepEqual(await stage.leftFor(service.clusterIP, port), []);
+    await stage.assertLeft(service.clusterIP, port);
   });
 
   packet(39, "without affinity one client spreads at once", async (stage) => {

@@ -27,7 +27,7 @@ export function externalCases({ at, packet }: Subject): void {
     const { a, node } = stage.peers;
     assertSilence(await a.ask("tcp", service.atLoadBalancer(), briefly));
     assertSilence(await node.ask("tcp", service.atLoadBalancer(), briefly));
-    assert.notDeepEqual(await stage.leftFor(service.loadBalancerIP, 80), []);
+    await stage.assertLeft(service.loadBalancerIP, 80);
     assertNames(await a.ask("tcp", service.at()), "b");
     service.change({ ipMode: "VIP" });
     await stage.settled();
@@ -163,7 +163,7 @@ export function externalSettingsCases({ world, packet }: Subject): void {
     assert.deepEqual(names(await c.ask("tcp", service.atExternal())), ["a"]);
     await world.withSettings({ externalIPs: false }, async () => {
       assertSilence(await c.ask("tcp", service.atExternal(), briefly));
-      assert.notDeepEqual(await stage.leftFor(service.externalIP, 80), []);
+      await stage.assertLeft(service.externalIP, 80);
       assertNames(await c.ask("tcp", service.at()), "a");
     });
     assertNames(await c.ask("tcp", service.atExternal()), "a");

@@ -48,7 +48,7 @@ export function hostCases({ world, mode, at, packet }: Subject): void {
     const [first, second] = [at.clusterIP(60_000), at.clusterIP(60_001)];
     const to = (ip: string): string => `${four ? ip : `[${ip}]`}:80`;
     assertSilence(await a.ask("tcp", to(first), briefly));
-    assert.notDeepEqual(await stage.leftFor(first, 80), []);
+    await stage.assertLeft(first, 80);
     const name = `cidr-${at.suffix}`;
     world.api.put(SERVICE_CIDRS, {
       apiVersion: "networking.k8s.io/v1",
@@ -62,7 +62,7 @@ export function hostCases({ world, mode, at, packet }: Subject): void {
     if (mode === "iptables") {
       await stage.settled();
       assertSilence(await a.ask("tcp", to(second), briefly));
-      assert.notDeepEqual(await stage.leftFor(second, 80), []);
+      await stage.assertLeft(second, 80);
       return;
     }
     await eventually(

@@ -51,7 +51,7 @@ export function rejectCases({ mode, packet }: Subject): void {
       } else {
         // kube-proxy's chains have no such jump in OUTPUT: what the node sends there leaves it.
         assertSilence(await node.ask("tcp", service.atExternal(), briefly));
-        assert.notDeepEqual(await stage.leftFor(service.externalIP, 80), []);
+        await stage.assertLeft(service.externalIP, 80);
       }
       service.setTargets("b");
       await stage.settled();
