@@ -9,6 +9,7 @@ import { after, afterEach, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { ENDPOINT_SLICES, NODES, SERVICES } from "../../src/api/resources.ts";
+import type { EndpointSlice } from "../../src/api/types.gen.ts";
 import type { ProxySettings } from "../../src/config/types.ts";
 import { cleanUpProxy, leftOfProxy } from "../../src/proxy/cleanup.ts";
 import { type FakeApiServer, startFakeApiServer } from "../fakes/api-server.ts";
@@ -18,6 +19,8 @@ const { signal } = new AbortController();
 const processFile = new URL("proxy-process.ts", import.meta.url).pathname;
 const vip = "172.30.0.1";
 const backend = "10.244.0.2";
+/** An address that nobody's source is rewritten from: a node's own would become that of the loopback interface. */
+const pod = "10.244.0.3";
 
 /** Rules as a kube-proxy of each mode leaves them, and what belongs to others. */
 const kubeProxyTables = `
@@ -45,6 +48,23 @@ COMMIT
 :KUBE-PROXY-CANARY - [0:0]
 COMMIT
 `;
+
+function webSlice(ips: readonly string[]): EndpointSlice {
+  return {
+    metadata: {
+      name: "web",
+      namespace: "default",
+      labels: { "kubernetes.io/service-name": "web" },
+    },
+    addressType: "IPv4",
+    ports: [{ name: "t", port: 8080, protocol: "TCP" }],
+    endpoints: ips.map((ip) => ({
+      addresses: [ip],
+      nodeName: "here",
+      conditions: { ready: true },
+    })),
+  };
+}
 
 interface Running {
   readonly child: ChildProcess;
@@ -108,16 +128,15 @@ if (insideOwnNamespace(import.meta.filename)) {
 
     /** A connection to the Service's address; the server echoes. */
     async function dial(): Promise<Socket> {
-      const socket = connect({ host: vip, port: 80 });
+      const socket = connect({ host: vip, port: 80, localAddress: pod });
       sockets.add(socket);
       socket.on("error", () => undefined);
-      await Promise.race([
-        once(socket, "connect"),
-        delay(500).then(() => {
-          socket.destroy();
-          throw new Error("no answer");
-        }),
-      ]);
+      try {
+        await once(socket, "connect", { signal: AbortSignal.timeout(1000) });
+      } catch (error) {
+        socket.destroy();
+        throw error;
+      }
       return socket;
     }
 
@@ -189,7 +208,7 @@ if (insideOwnNamespace(import.meta.filename)) {
       await sh("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1");
       for (const name of ["up0", "up1"]) await sh("ip", "link", "set", name, "up");
       await sh("ip", "address", "add", "192.0.2.1/24", "dev", "up0");
-      await sh("ip", "address", "add", `${backend}/32`, "dev", "up0");
+      for (const ip of [backend, pod]) await sh("ip", "address", "add", `${ip}/32`, "dev", "up0");
       await sh("ip", "route", "add", "default", "dev", "up0");
       // Tables of iptables that were asked for once stay.
       await saved();
@@ -211,16 +230,7 @@ if (insideOwnNamespace(import.meta.filename)) {
           ports: [{ name: "t", port: 80, protocol: "TCP", nodePort: 30_080 }],
         },
       });
-      api.put(ENDPOINT_SLICES, {
-        metadata: {
-          name: "web",
-          namespace: "default",
-          labels: { "kubernetes.io/service-name": "web" },
-        },
-        addressType: "IPv4",
-        ports: [{ name: "t", port: 8080, protocol: "TCP" }],
-        endpoints: [{ addresses: [backend], nodeName: "here", conditions: { ready: true } }],
-      });
+      api.put(ENDPOINT_SLICES, webSlice([backend]));
       // The first time makes what the kernel's translation keeps.
       const proxy = launch({ mode: "iptables" });
       await eventually(serves, "served");
@@ -278,19 +288,22 @@ if (insideOwnNamespace(import.meta.filename)) {
           await delay(10);
         }
       })();
-      for (const mode of ["iptables", "nftables"] as const) {
-        await end(proxy);
-        proxy = launch({ mode });
-        await eventually(
-          async () =>
-            /remora-proxy/.test(await tables()) === (mode === "nftables") &&
-            /KUBE-SERVICES/.test(await saved()) === (mode === "iptables"),
-          `only ${mode}`,
-        );
-        await echoes(old);
+      try {
+        for (const mode of ["iptables", "nftables"] as const) {
+          await end(proxy);
+          proxy = launch({ mode });
+          await eventually(
+            async () =>
+              /remora-proxy/.test(await tables()) === (mode === "nftables") &&
+              /KUBE-SERVICES/.test(await saved()) === (mode === "iptables"),
+            `only ${mode}`,
+          );
+          await echoes(old);
+        }
+      } finally {
+        over.abort();
+        await watching;
       }
-      over.abort();
-      await watching;
       assert.equal(failures, 0, `${failures} of ${attempts} failed`);
     });
 
@@ -410,22 +423,107 @@ if (insideOwnNamespace(import.meta.filename)) {
       assert.match(await saved(), /KUBE-SERVICES/);
     });
 
-    it("a transaction that fails once is tried again soon", async () => {
+    it("of mode ipvs go the servers and sets that a kube-proxy made, by their tools; others stay", async () => {
+      await sh("mount", "-t", "tmpfs", "none", "/usr/local/sbin");
+      try {
+        const asked = join(programs, "asked");
+        const answers: Readonly<Record<string, readonly string[]>> = {
+          "ipset list -n": ["KUBE-NODE-PORT-TCP", "KUBE-CLUSTER-IP", "KUBE-SRC-ABC", "mine"],
+          "ipset save KUBE-NODE-PORT-TCP": ["add KUBE-NODE-PORT-TCP 30080"],
+          "ipvsadm -Sn": [
+            "-A -t 172.30.0.9:80 -s rr",
+            "-A -t 192.0.2.1:30080 -s rr",
+            "-A -t 192.0.2.1:8443 -s rr",
+          ],
+        };
+        for (const name of ["ipset", "ipvsadm"]) {
+          const cases = Object.entries(answers).map(
+            ([call, lines]) =>
+              `"${call}") printf '%s\\n' ${lines.map((line) => `'${line}'`).join(" ")};;`,
+          );
+          const script = `#!/bin/sh\necho "${name} $*" >> ${asked}\ncase "${name} $*" in ${cases.join(" ")} esac\n`;
+          await writeFile(`/usr/local/sbin/${name}`, script);
+          await chmod(`/usr/local/sbin/${name}`, 0o755);
+        }
+        await plantKubeProxy();
+        launch({ mode: "nftables" });
+        await eventually(kubeProxyIsGone, "left-overs are gone");
+        const changes = (await readFile(asked, "utf8"))
+          .split("\n")
+          .filter((call) => call !== "" && !(call in answers));
+        assert.deepEqual(changes, [
+          "ipvsadm -D -t 172.30.0.9:80",
+          "ipvsadm -D -t 192.0.2.1:30080",
+          "ipset destroy KUBE-NODE-PORT-TCP",
+          "ipset destroy KUBE-CLUSTER-IP",
+        ]);
+      } finally {
+        await sh("umount", "/usr/local/sbin");
+      }
+    });
+
+    /** Puts a program of the name nft before the real one. */
+    async function launchWithNft(script: string): Promise<Running> {
       const wrapper = join(programs, "nft");
-      const failed = join(programs, "failed");
-      await writeFile(
-        wrapper,
-        `#!/bin/sh\ncase "$*" in "-f -") [ -e ${failed} ] || { touch ${failed}; echo made to fail >&2; exit 1; };; esac\nexec /usr/sbin/nft "$@"\n`,
-      );
+      await writeFile(wrapper, `#!/bin/sh\n${script}\n`);
       await chmod(wrapper, 0o755);
-      const script = `mount -t tmpfs none /usr/local/sbin && ln -s ${wrapper} /usr/local/sbin/nft && exec "$@"`;
-      const proxy = launch(
+      const setUp = `mount -t tmpfs none /usr/local/sbin && ln -s ${wrapper} /usr/local/sbin/nft && exec "$@"`;
+      return launch(
         { mode: "nftables" },
-        { wrapper: ["unshare", "--mount", "--", "sh", "-c", script, "sh"] },
+        { wrapper: ["unshare", "--mount", "--", "sh", "-c", setUp, "sh"] },
+      );
+    }
+
+    it("a transaction that fails once is tried again soon", async () => {
+      const failed = join(programs, "failed");
+      const proxy = await launchWithNft(
+        `case "$*" in "-f -") [ -e ${failed} ] || { touch ${failed}; echo made to fail >&2; exit 1; };; esac\nexec /usr/sbin/nft "$@"`,
       );
       await eventually(serves, "served");
       assert.match(proxy.log, /made to fail/);
       assert.equal(await readFile(failed, "utf8"), "");
+    });
+
+    it("a family that cannot be written does not hold up the other", async () => {
+      const text = join(programs, "text");
+      const proxy = await launchWithNft(
+        `[ "$*" = "-f -" ] || exec /usr/sbin/nft "$@"\ncat > ${text}.$$\nif grep -q 'ip6 remora-proxy' ${text}.$$; then echo made to fail >&2; exit 1; fi\n/usr/sbin/nft -f ${text}.$$`,
+      );
+      await eventually(serves, "served");
+      const failures = (): number =>
+        proxy.log.match(/"IPv6","error":"nft: made to fail"/g)?.length ?? 0;
+      // From here on the next attempt is seconds away.
+      await eventually(() => Promise.resolve(failures() >= 4), "fails again and again");
+      api.put(ENDPOINT_SLICES, webSlice([]));
+      await eventually(async () => !(await serves()), "follows", 2);
+      api.put(ENDPOINT_SLICES, webSlice([backend]));
+      await eventually(serves, "follows back", 2);
+      assert.doesNotMatch(await tables(), /ip6 remora-proxy/);
+    });
+
+    it("a table that is taken away in the middle of changes comes back right", async () => {
+      launch({ mode: "nftables" });
+      await eventually(serves, "served");
+      for (let turn = 0; turn < 20; turn += 1) {
+        api.put(ENDPOINT_SLICES, webSlice(turn % 2 === 0 ? [backend, "10.244.0.7"] : []));
+        await delay(turn);
+        await sh("nft", "delete", "table", turn % 3 === 0 ? "ip6" : "ip", "remora-proxy").catch(
+          () => "",
+        );
+      }
+      api.put(ENDPOINT_SLICES, webSlice([backend]));
+      await eventually(serves, "served again", 5);
+      await eventually(async () => /ip6 remora-proxy/.test(await tables()), "both tables", 5);
+      // Unused objects go a second later.
+      await delay(1500);
+      const mended = await rules("nftables");
+      for (const proxy of running) await end(proxy);
+      await cleanUpProxy(signal);
+      launch({ mode: "nftables" });
+      await eventually(serves, "served from scratch");
+      await eventually(async () => (await rules("nftables")) === mended, "as from scratch").catch(
+        async () => assert.equal(mended, await rules("nftables")),
+      );
     });
   });
 }
