@@ -26,7 +26,9 @@ import {
 } from "./proxy-cluster.ts";
 
 const { signal } = new AbortController();
-const settleMs = 60;
+const settleMs = 100;
+/** Changes before the measured ones: the code is compiled by then. */
+const warmUps = 10;
 const probe = {
   name: "probe",
   vip: "172.31.0.1",
@@ -163,7 +165,11 @@ async function measureChange(api: FakeApiServer, turns: number): Promise<ChangeF
   await nft.apply(
     `add element ${endpointMap} { 172.31.0.3 . 80 . 0 : ${first} . ${targetPort} }\n`,
   );
-  await oneChange(api, second);
+  for (let turn = 0; turn < warmUps; turn += 1) {
+    await oneChange(api, turn % 2 === 0 ? first : second);
+    await systemClock.sleep(settleMs, signal);
+  }
+  await systemClock.sleep(1500, signal);
   for (let turn = 0; turn < turns; turn += 1) {
     const backend = turn % 2 === 0 ? first : second;
     // Longer than the gap between synchronisations: each change finds the proxy idle.
