@@ -21,7 +21,11 @@ import {
   simulatedKernel,
 } from "../unit/proxy/model/build.ts";
 import { packetOf, simulate } from "../unit/proxy/model/compare.ts";
-import { changesArbitrary, realPacketArbitrary } from "../unit/proxy/model/generate.ts";
+import {
+  applyChange,
+  changesArbitrary,
+  realPacketArbitrary,
+} from "../unit/proxy/model/generate.ts";
 import { modes } from "../unit/proxy/model/modes.ts";
 import { comparableTable } from "../unit/proxy/model/nft-host.ts";
 import {
@@ -118,8 +122,7 @@ if (insideOwnNamespace(import.meta.filename)) {
           try {
             for (const { changes, packets } of draws) {
               for (const change of changes) {
-                if (change.kind === "service") rules.setService(change.name, change.service);
-                else rules.setSlice(change.name, change.slice);
+                applyChange(rules, change);
               }
               await rules.sync();
               const host = await readHost(family, signal);

@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 
 import type { IPFamily } from "../../../../src/lib/cidr.ts";
-import { addressesOf, type ModelAddresses, settingsOf } from "./build.ts";
+import { addressesOf, type ModelAddresses, type ModelRules, settingsOf } from "./build.ts";
 import {
   type ModelEndpoint,
   type ModelPort,
@@ -12,9 +12,41 @@ import {
 } from "./cluster.ts";
 import type { ModelPacket, ModelSettings } from "./oracle.ts";
 
+/** `only`: the other fields stay as they are, where there is such an object. */
 export type ModelChange =
-  | { readonly kind: "service"; readonly name: string; readonly service: ModelService | undefined }
-  | { readonly kind: "slice"; readonly name: string; readonly slice: ModelSlice | undefined };
+  | {
+      readonly kind: "service";
+      readonly name: string;
+      readonly service: ModelService | undefined;
+      readonly only: readonly (keyof ModelService)[];
+    }
+  | {
+      readonly kind: "slice";
+      readonly name: string;
+      readonly slice: ModelSlice | undefined;
+      readonly only: readonly (keyof ModelSlice)[];
+    };
+
+function merged<T extends object>(
+  known: T | undefined,
+  fresh: T | undefined,
+  only: readonly (keyof T)[],
+): T | undefined {
+  if (known === undefined || fresh === undefined || only.length === 0) return fresh;
+  const result = { ...known };
+  for (const field of only) result[field] = fresh[field];
+  return result;
+}
+
+export function applyChange(rules: ModelRules, change: ModelChange): void {
+  const { services, slices } = rules.cluster;
+  const { name } = change;
+  if (change.kind === "service") {
+    rules.setService(name, merged(services.get(name), change.service, change.only));
+  } else {
+    rules.setSlice(name, merged(slices.get(name), change.slice, change.only));
+  }
+}
 
 const families = ["IPv4", "IPv6"] as const;
 const serviceCount = 5;
@@ -55,12 +87,27 @@ function serviceChange(small: boolean): fc.Arbitrary<ModelChange> {
       ranges: fc.constantFrom("", "", "outside", "pods", "node", "all", "other family"),
       internalLocal: fc.boolean(),
       externalLocal: fc.boolean(),
-      affinity: fc.constantFrom(0, 0, 0, 3600),
+      affinity: fc.constantFrom(0, 0, 3600),
       ports: fc.subarray([...possiblePorts], { minLength: 1 }),
+      only: fc.oneof(
+        fc.constant([]),
+        fc.subarray(
+          [
+            "ports",
+            "created",
+            "externalIPs",
+            "internalLocal",
+            "externalLocal",
+            "sourceRanges",
+          ] as const,
+          { maxLength: 2 },
+        ),
+      ),
     })
     .map((draw): ModelChange => {
       const name = `s${draw.id}`;
-      if (draw.present === 0) return { kind: "service", name, service: undefined };
+      const { only } = draw;
+      if (draw.present === 0) return { kind: "service", name, service: undefined, only };
       const own = draw.families;
       const balanced = draw.type === "LoadBalancer";
       const service = modelService({
@@ -95,7 +142,7 @@ function serviceChange(small: boolean): fc.Arbitrary<ModelChange> {
           nodePort: draw.type === "ClusterIP" ? 0 : nodePortOf(draw.id, port),
         })),
       });
-      return { kind: "service", name, service };
+      return { kind: "service", name, service, only };
     });
 }
 
@@ -180,10 +227,12 @@ function sliceChange(small: boolean): fc.Arbitrary<ModelChange> {
       uniform: fc.constantFrom("", "", "draining", "ready"),
       hints: fc.constantFrom("", "", "zones", "nodes", "some"),
       ports: fc.subarray([...possiblePorts], { minLength: 1 }),
+      only: fc.constantFrom([], [], ["ports" as const], ["endpoints" as const]),
     })
     .map((draw): ModelChange => {
       const name = `s${draw.id}-${draw.part}-${draw.family.toLowerCase()}`;
-      if (draw.present === 0) return { kind: "slice", name, slice: undefined };
+      const { only } = draw;
+      if (draw.present === 0) return { kind: "slice", name, slice: undefined, only };
       const drawn: readonly EndpointDraw[] =
         draw.many === 0
           ? draw.endpoints
@@ -212,7 +261,7 @@ function sliceChange(small: boolean): fc.Arbitrary<ModelChange> {
             ),
           ),
       };
-      return { kind: "slice", name, slice };
+      return { kind: "slice", name, slice, only };
     });
 }
 

@@ -16,7 +16,7 @@ import {
 import type { Packet } from "../../../../src/proxy/trace/flow.ts";
 import { walk } from "../../../../src/proxy/trace/walk.ts";
 import { assertSameEnds, endText, packetOf, simulate } from "./compare.ts";
-import { changesArbitrary, packetArbitrary, settingsArbitrary } from "./generate.ts";
+import { applyChange, changesArbitrary, packetArbitrary, settingsArbitrary } from "./generate.ts";
 import { modes } from "./modes.ts";
 import { type ModelPacket, type ModelSettings, Oracle } from "./oracle.ts";
 
@@ -64,8 +64,7 @@ for (const mode of modes) {
           const kernel = simulatedKernel(settings);
           const rules = new ModelRules(settings, here, kernel.backend);
           for (const [index, change] of changes.entries()) {
-            if (change.kind === "service") rules.setService(change.name, change.service);
-            else rules.setSlice(change.name, change.slice);
+            applyChange(rules, change);
             if (syncs[index % syncs.length] === true) await rules.sync();
           }
           await rules.sync();
