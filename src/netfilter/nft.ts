@@ -1,7 +1,12 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+
 import { type ExecResult, execResult } from "../lib/exec.ts";
 import { classifyNftFailure, explainMissingProgram, NftError } from "./errors.ts";
-import { type TableListing, parseTableListing } from "./read-back.ts";
+import { type TableListing, tableListingSteps } from "./read-back.ts";
 import type { NftTable } from "./transaction.ts";
+
+/** Steps of reading a listing between turns of the event loop. */
+const stepsPerTurn = 10;
 
 async function nft(
   args: readonly string[],
@@ -56,7 +61,13 @@ export async function listTable(
     if (failure instanceof NftError && failure.failure === "missing") return undefined;
     throw failure;
   }
-  return parseTableListing(JSON.parse(result.stdout));
+  const steps = tableListingSteps(JSON.parse(result.stdout));
+  for (let count = 1; ; count += 1) {
+    const { done, value: listing } = steps.next();
+    if (done === true) return listing;
+    // About a millisecond's work each time.
+    if (count % stepsPerTurn === 0) await nextTurn();
+  }
 }
 
 /** The version of nft, for example `1.0.6`. @throws as {@link applyNft}. */

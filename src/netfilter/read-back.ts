@@ -28,14 +28,32 @@ export interface TableListing {
  * @throws {ParseError} when the shape is not libnftables JSON schema version 1.
  */
 export function parseTableListing(value: unknown): TableListing {
-  const items = asRecord(value, "$")["nftables"];
+  const steps = tableListingSteps(value);
+  for (;;) {
+    const { done, value: listing } = steps.next();
+    if (done === true) return listing;
+  }
+}
+
+/**
+ * The same for large tables.
+ *
+ * @yields a few thousand times for a table of 45 000 Services: where others may have a turn.
+ */
+export function* tableListingSteps(value: unknown): Generator<undefined, TableListing> {
+  const items: unknown = asRecord(value, "$")["nftables"];
   if (!Array.isArray(items)) throw new ParseError("$.nftables", "an array");
   const listing: TableListing = { chains: new Map(), containers: new Map() };
-  items.forEach((item: unknown, index) => readItem(item, `$.nftables[${index}]`, listing));
+  for (const [index, item] of items.entries()) {
+    yield* readItem(item, `$.nftables[${index}]`, listing);
+    yield undefined;
+  }
   return listing;
 }
 
-function readItem(item: unknown, path: string, listing: TableListing): void {
+const elementsPerStep = 100;
+
+function* readItem(item: unknown, path: string, listing: TableListing): Generator<undefined, void> {
   if (!isRecord(item)) return;
   if (isRecord(item["chain"])) {
     const chain = item["chain"];
@@ -52,7 +70,10 @@ function readItem(item: unknown, path: string, listing: TableListing): void {
     const elements = new Map<string, string>();
     const listed: unknown = body["elem"];
     if (Array.isArray(listed)) {
-      for (const element of listed) readElement(kind, element, `${path}.${kind}.elem`, elements);
+      for (const [at, element] of listed.entries()) {
+        readElement(kind, element, `${path}.${kind}.elem`, elements);
+        if (at % elementsPerStep === 0) yield undefined;
+      }
     }
     listing.containers.set(asString(body["name"], `${path}.${kind}.name`), { kind, elements });
   }
