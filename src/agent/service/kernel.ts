@@ -120,7 +120,8 @@ function flowsReason(error: ExecError): string {
   if (error.exitCode === 127) {
     return "conntrack is not installed: run `apt-get install conntrack`";
   }
-  return /permitted|must be root|EPERM/i.test(errorMessage(error))
+  // It does not always say why.
+  return process.getuid?.() !== 0
     ? "conntrack may not be asked: run remora as root"
     : errorMessage(error);
 }
