@@ -23,7 +23,9 @@ export class SliceIndex {
     const { service, key } = slice;
     if (service === undefined) return;
     const others = this.#slices(service).filter((other) => other.key !== key);
-    this.#byService.set(service, others.length === 0 ? slice : [...others, slice]);
+    // In the order of their names: whose word counts on an address that two have alike must not depend on history.
+    const all = [...others, slice].toSorted((a, b) => (a.key < b.key ? -1 : 1));
+    this.#byService.set(service, others.length === 0 ? slice : all);
   }
 
   delete({ service, key }: SliceView): void {

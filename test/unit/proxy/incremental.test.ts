@@ -58,6 +58,7 @@ const serviceChange = fc.record({
   externalLocal: fc.boolean(),
   externalIP: fc.boolean(),
   loadBalancer: fc.boolean(),
+  onePort: fc.boolean(),
 });
 const endpoint = fc.record({
   last: fc.integer({ min: 1, max: 400 }),
@@ -101,8 +102,9 @@ function serviceOf(change: {
   externalLocal?: boolean;
   externalIP: boolean;
   loadBalancer?: boolean;
+  onePort?: boolean;
 }): ServiceView {
-  const { id, vip, loadBalancer = false } = change;
+  const { id, vip, loadBalancer = false, onePort = false } = change;
   return parseService({
     metadata: {
       namespace: "ns",
@@ -120,7 +122,7 @@ function serviceOf(change: {
       loadBalancerSourceRanges: loadBalancer ? ["203.0.113.0/24", "2001:db8:5::/48"] : [],
       ports: [
         { name: "a", port: 80, nodePort: 30_000 + id },
-        { name: "b", port: 53, protocol: "UDP" },
+        ...(onePort ? [] : [{ name: "b", port: 53, protocol: "UDP" }]),
       ],
     },
     status: {
