@@ -40,6 +40,20 @@ export interface SimulatedKernel {
   comparable(): Map<string, string>;
 }
 
+/** Rules by chain. Comments are for people: whether there are any depends on how many endpoints there once were. */
+function comparableTables(rules: IptablesTraceRuleset): Map<string, string> {
+  const out = new Map<string, string>();
+  for (const table of ["filter", "nat", "mangle"]) {
+    for (const line of rules.save(table).split("\n")) {
+      const [, verb = "", chain = "", rest = ""] = /^(:|-A )(\S+)(.*)$/.exec(line) ?? [];
+      const plain = rest.replace(/ -m comment --comment (?:"[^"]*"|\S+)/, "");
+      const key = `${table} ${chain}`;
+      if (verb !== "") out.set(key, `${out.get(key) ?? ""}${plain}\n`);
+    }
+  }
+  return out;
+}
+
 export function simulatedKernel(settings: ModelSettings): SimulatedKernel {
   const context = contextOf(settings);
   if (settings.mode === "nftables") {
@@ -55,7 +69,7 @@ export function simulatedKernel(settings: ModelSettings): SimulatedKernel {
   return {
     backend: new IptablesBackend(options),
     rules: () => host.rules.rules(),
-    comparable: () => new Map(host.rules.dump().map((line) => [line, ""])),
+    comparable: () => comparableTables(host.rules),
   };
 }
 
