@@ -170,7 +170,9 @@ export class Oracle {
 
   #lists({ service, port }: Unit): Lists {
     const found = new Map<string, Target>();
-    for (const slice of this.#cluster.slices.values()) {
+    const slices = [...this.#cluster.slices.values()];
+    // Of two that say the same of an address, the first by name counts.
+    for (const slice of slices.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
       if (slice.service !== service.name || slice.family !== this.#settings.family) continue;
       for (const ported of slice.ports) {
         if (ported.name !== port.name || ported.protocol !== port.protocol) continue;
