@@ -88,7 +88,7 @@ export class ServiceNetworks {
         if (failures === 1) {
           logger.log(
             "info",
-            "ServiceCIDRs are not readable; unallocated ClusterIPs are not refused",
+            "ServiceCIDRs are not readable; packets to unallocated ClusterIPs leave the node",
             {
               error: errorMessage(error),
             },

@@ -124,7 +124,7 @@ if (insideOwnNamespace(import.meta.filename)) {
       assert.doesNotMatch(sockets, /0\.0\.0\.0:53|\[::\]:53|\*:53 /);
     });
 
-    it("the proxy's refusal of unused ClusterIPs lets it through", async () => {
+    it("the proxy's silence for unused ClusterIPs lets it through", async () => {
       const claims = fixedClaims({
         family: "IPv4",
         local: { kind: "none" },
@@ -142,9 +142,7 @@ if (insideOwnNamespace(import.meta.filename)) {
       await sh("nft", "add chain ip t o { type filter hook output priority 0; }");
       for (const rule of rules) await sh("nft", `add rule ip t o ${rule}`);
       assert.equal(await askFromHere("10.96.0.10", "udp"), true);
-      const started = performance.now();
       assert.equal(await askFromHere("10.96.0.11", "tcp"), false);
-      assert.ok(performance.now() - started < 1000, "an unused address is refused at once");
       await sh("nft", "delete table ip t");
     });
 

@@ -69,9 +69,10 @@ export function fixedClaims(context: RulesContext): Claims {
   const toVIP = `${ip} daddr . meta l4proto . th dport`;
   const toNode = nodePortMatch(context);
   const masquerade = masqueradeMatch(context);
-  // What the node itself answers on, as its name server may, goes to nobody else.
+  // Silence: the rules of a Service that is just being made may be a moment behind its address, and a client that was
+  // refused would not try again. What the node itself answers on, as its name server may, goes to nobody else.
   const unallocated = context.serviceCIDRs.map(
-    (cidr) => `ct state new ${ip} daddr ${cidr} fib daddr type != local goto rej`,
+    (cidr) => `ct state new ${ip} daddr ${cidr} fib daddr type != local drop`,
   );
   const vipVerdicts = (name: string): NftContainer => ({
     kind: "map",

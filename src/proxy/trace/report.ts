@@ -65,7 +65,7 @@ const meanings: readonly (readonly [
       `the ClusterIP has no port ${destinationPort}/${protocol} (cluster-ips)`,
   ],
   [
-    /fib daddr type != local goto rej/,
+    /fib daddr type != local drop/,
     (): string => "an address of the ServiceCIDRs that no Service has",
   ],
 ];

@@ -167,7 +167,7 @@ describe("the verdict on a UDP flow", () => {
 
   it("networks inside others and of the other family make no rule", () => {
     const text = rules.render();
-    assert.match(text, /ip daddr 172\.30\.0\.0\/16 fib daddr type != local goto rej/);
+    assert.match(text, /ip daddr 172\.30\.0\.0\/16 fib daddr type != local drop/);
     assert.doesNotMatch(text, /172\.30\.7\.0|fd00/);
   });
 });

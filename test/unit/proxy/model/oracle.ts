@@ -304,9 +304,8 @@ export class Oracle {
       ({ service }) => service.clusterIPs[family] === packet.destination,
     );
     if (live) return this.#reject(packet);
-    // kube-proxy drops these in silence; whoever asks is better told at once.
     return within(packet.destination, serviceCIDRs, family)
-      ? this.#reject(packet)
+      ? this.#certain("dropped")
       : this.#certain("forwarded kept");
   }
 }
