@@ -11,6 +11,7 @@ import { IptablesBackend } from "../../src/proxy/iptables/backend.ts";
 import { cleanUpIptables } from "../../src/proxy/iptables/cleanup.ts";
 import { type PlannedPort, planPort } from "../../src/proxy/plan.ts";
 import { median, round } from "./figures.ts";
+import { readyEndpoint, rulesContext, servicePort } from "../fakes/service-samples.ts";
 
 const { signal } = new AbortController();
 
@@ -35,33 +36,13 @@ function dotted(network: number, id: number): string {
 
 function plan(id: number, hosts: readonly number[]): PlannedPort {
   return planPort(
-    {
+    servicePort({
       key: `bench/service-${id}:http/tcp`,
       service: `bench/service-${id}`,
-      portName: "http",
-      family: "IPv4",
-      protocol: "tcp",
       clusterIP: dotted(96, id),
-      port: 80,
-      nodePort: 0,
-      externalIPs: [],
-      loadBalancerIPs: [],
-      sourceRanges: [],
-      internalLocal: false,
-      externalLocal: false,
-      affinitySeconds: 0,
       rank: `2026-01-01T00:00:00Z bench/service-${id}`,
-    },
-    hosts.map((host) => ({
-      ip: dotted(128, host),
-      port: 8080,
-      local: false,
-      ready: true,
-      serving: true,
-      terminating: false,
-      forZones: undefined,
-      forNodes: undefined,
-    })),
+    }),
+    hosts.map((host) => readyEndpoint(dotted(128, host))),
     { name: "bench", zone: "" },
   );
 }
@@ -82,15 +63,7 @@ function subject(program: IptablesProgram): Subject {
     }
   }
   const backend = new IptablesBackend({
-    context: {
-      family: "IPv4",
-      local: { kind: "cidrs", cidrs: ["10.244.0.0/16"] },
-      nodePortIPs: undefined,
-      localhostNodePorts: false,
-      serviceCIDRs: [],
-      mark: 0x4000,
-      masqueradeAll: false,
-    },
+    context: rulesContext(),
     logger: silentLogger,
     clock: systemClock,
     host: {

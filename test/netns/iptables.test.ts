@@ -17,6 +17,7 @@ import { endpointText, portChain } from "../../src/proxy/iptables/names.ts";
 import { type PlannedPort, planPort } from "../../src/proxy/plan.ts";
 import type { ServicePort } from "../../src/proxy/types.ts";
 import { insideOwnNamespace, sh } from "./namespace.ts";
+import { readyEndpoint, servicePort } from "../fakes/service-samples.ts";
 
 const { signal } = new AbortController();
 type Family = "IPv4" | "IPv6";
@@ -58,34 +59,17 @@ function plan(
 ): PlannedPort {
   const protocol = over.protocol ?? "tcp";
   return planPort(
-    {
+    servicePort({
       key: `ns/s${id}:p/${protocol}`,
       service: `ns/s${id}`,
       portName: "p",
       family,
       protocol,
       clusterIP: address(family, 96, id + 1),
-      port: 80,
-      nodePort: 0,
-      externalIPs: [],
-      loadBalancerIPs: [],
-      sourceRanges: [],
-      internalLocal: false,
-      externalLocal: false,
-      affinitySeconds: 0,
       rank: `2026-01-01 ns/s${id}`,
       ...over,
-    },
-    hosts.map((host) => ({
-      ip: address(family, 244, host),
-      port: 8080,
-      local: host % 2 === 0,
-      ready: true,
-      serving: true,
-      terminating: false,
-      forZones: undefined,
-      forNodes: undefined,
-    })),
+    }),
+    hosts.map((host) => readyEndpoint(address(family, 244, host), { local: host % 2 === 0 })),
     { name: "here", zone: "" },
   );
 }

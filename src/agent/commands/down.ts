@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readdir, readFile, rm, rmdir } from "node:fs/promises";
+import { readFile, rm, rmdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 
@@ -8,6 +8,7 @@ import { deadline, systemClock } from "../../lib/clock.ts";
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { createBridgeNetwork } from "../../network/bridge.ts";
 import { cleanUpProxy, leftOfProxy } from "../../proxy/cleanup.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
@@ -63,15 +64,6 @@ async function stopAgent(
       );
     }
     await systemClock.sleep(100, signal);
-  }
-}
-
-async function namesIn(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw error;
   }
 }
 

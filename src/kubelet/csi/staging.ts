@@ -1,4 +1,4 @@
-import { mkdir, readdir, rmdir } from "node:fs/promises";
+import { mkdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import type { Clock } from "../../lib/clock.ts";
@@ -6,6 +6,7 @@ import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Given } from "../../lib/protobuf-message.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import type { StepHook } from "../steps.ts";
 import type { VolumesInUse } from "../volumes/in-use.ts";
 import { KeyedLock } from "../volumes/keyed-lock.ts";
@@ -308,15 +309,6 @@ export class Staging {
       }
     }
     return found;
-  }
-}
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT" || errorCode(error) === "ENOTDIR") return [];
-    throw error;
   }
 }
 

@@ -1,19 +1,10 @@
-import {
-  constants,
-  copyFile,
-  link,
-  mkdir,
-  readdir,
-  readlink,
-  rename,
-  rm,
-  stat,
-} from "node:fs/promises";
+import { constants, copyFile, link, mkdir, readlink, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import type { AgentConfig } from "../../config/types.ts";
 import { errorCode, errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import type { ContainerRecord } from "../../runtime/types.ts";
 import { podLogPath } from "../spec/container-config.ts";
 import type { AssignedPod } from "../types.ts";
@@ -24,15 +15,6 @@ async function inodeOf(path: string): Promise<bigint | undefined> {
     return (await stat(path, { bigint: true })).ino;
   } catch (error) {
     if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
     throw error;
   }
 }

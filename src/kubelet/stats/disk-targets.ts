@@ -1,8 +1,8 @@
-import { readdir, readlink } from "node:fs/promises";
+import { readlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import type { Volume } from "../../api/types.gen.ts";
-import { errorCode } from "../../lib/errors.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import type { PodRecord } from "../../runtime/types.ts";
 import type { AssignedPod } from "../types.ts";
 import { podPaths } from "../volumes/pod-paths.ts";
@@ -69,15 +69,6 @@ export function writableLayer(
     return below.some((directory) => upper.startsWith(`${directory}/`)) ? upper : undefined;
   }
   return undefined;
-}
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw error;
-  }
 }
 
 async function targetOf(link: string): Promise<string | undefined> {

@@ -10,7 +10,7 @@ import { spawnStreaming } from "../../lib/exec.ts";
 import type { Logger } from "../../lib/log.ts";
 import { podTarget } from "../pods/event-target.ts";
 import type { AssignedPod } from "../types.ts";
-import { namesIn } from "./names-in.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { type OwnershipOrder, parseOwnershipReport } from "./ownership-report.ts";
 import { asyncTree, giveToGroup, rootMatches, type WalkResult } from "./ownership-walk.ts";
 import { VolumeError } from "./payload.ts";

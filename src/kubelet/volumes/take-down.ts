@@ -6,7 +6,7 @@ import type { Logger } from "../../lib/log.ts";
 import type { StepHook } from "../steps.ts";
 import type { MountEntry, MountTable } from "./mount-table.ts";
 import type { Mounter } from "./mounter.ts";
-import { namesIn } from "./names-in.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { Operations, type Standing, type Work } from "./operations.ts";
 import { VolumeError } from "./payload.ts";
 import type { VolumePlugin } from "./plugin.ts";

@@ -1,17 +1,7 @@
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
-import { errorCode } from "../../lib/errors.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { podPaths, podsDirectory } from "./pod-paths.ts";
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) return [];
-    throw error;
-  }
-}
 
 /** Uids of the pods that have a directory for the PersistentVolume of this name, whatever its type. */
 export async function podsWithVolume(rootDir: string, name: string): Promise<readonly string[]> {

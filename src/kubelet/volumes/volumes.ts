@@ -24,7 +24,7 @@ import { makeDirectory } from "./make-directory.ts";
 import type { MountTable } from "./mount-table.ts";
 import type { ShownImage } from "./image-volumes.ts";
 import { mayHang, type Mounter } from "./mounter.ts";
-import { namesIn } from "./names-in.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { Operations, type Work } from "./operations.ts";
 import { VolumeError } from "./payload.ts";
 import type {

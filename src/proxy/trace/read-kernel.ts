@@ -1,10 +1,11 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { type IPFamily, ipFamily, parseCidr } from "../../lib/cidr.ts";
 import { errorCode, ExecError, ParseError, SetupError } from "../../lib/errors.ts";
 import { exec, execResult } from "../../lib/exec.ts";
 import { asRecord, isRecord, optionalNumber, optionalString } from "../../lib/guard.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { classifyNftFailure, explainMissingProgram, NftError } from "../../netfilter/errors.ts";
 import { installedIptables } from "../../netfilter/iptables.ts";
 import { ruleTag } from "../rule-tag.ts";
@@ -191,15 +192,6 @@ async function recentlySeen(): Promise<readonly Seen[]> {
     }
   }
   return seen;
-}
-
-async function namesIn(directory: string): Promise<readonly string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw error;
-  }
 }
 
 /** The kernel counts ticks from five minutes before an overflow of 32 bits. */

@@ -16,18 +16,11 @@ import { parseService, parseSlice } from "../../../src/proxy/parse.ts";
 import type { PlannedPort } from "../../../src/proxy/plan.ts";
 import type { FlowTarget } from "../../../src/proxy/conntrack.ts";
 import { SliceIndex } from "../../../src/proxy/slice-index.ts";
+import { rulesContext } from "../../fakes/service-samples.ts";
 
 const node = { name: "here", zone: "", ips: ["192.0.2.1"] };
 
-const testContext: RulesContext = {
-  family: "IPv4",
-  local: { kind: "cidrs", cidrs: ["10.244.0.0/16"] },
-  nodePortIPs: undefined,
-  localhostNodePorts: false,
-  serviceCIDRs: [],
-  mark: 0x4000,
-  masqueradeAll: false,
-};
+const testContext: RulesContext = rulesContext();
 
 describe("a line of conntrack's listing", () => {
   it("gives where a flow goes and who answers, for both families and unanswered flows", () => {

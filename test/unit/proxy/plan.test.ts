@@ -8,21 +8,12 @@ import { planPort } from "../../../src/proxy/plan.ts";
 import { servicePorts } from "../../../src/proxy/service-model.ts";
 import { mergeEndpoints } from "../../../src/proxy/slice-index.ts";
 import type { Endpoint } from "../../../src/proxy/types.ts";
+import { readyEndpoint } from "../../fakes/service-samples.ts";
 
 const here = { name: "here", zone: "z1", ips: ["192.0.2.1"] };
 
 function endpoint(last: number, change: Partial<Endpoint> = {}): Endpoint {
-  return {
-    ip: `10.244.0.${last}`,
-    port: 8080,
-    local: false,
-    ready: true,
-    serving: true,
-    terminating: false,
-    forZones: undefined,
-    forNodes: undefined,
-    ...change,
-  };
+  return readyEndpoint(`10.244.0.${last}`, change);
 }
 
 const dying = { ready: false, terminating: true };

@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { namesIn } from "../names-in.ts";
+import { namesIn } from "../../../lib/names-in.ts";
 import { VolumeError } from "../payload.ts";
 
 /** Where open-iscsi keeps its records: distributions differ. */

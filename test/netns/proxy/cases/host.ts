@@ -5,13 +5,7 @@ import type { ProxyMode } from "../../../../src/proxy/backend.ts";
 import { sh } from "../../namespace.ts";
 import type { Subject } from "../packet-case.ts";
 import { eventually } from "../world.ts";
-import {
-  assertNames,
-  assertNodeCalled,
-  assertSilence,
-  briefly,
-  callers,
-} from "./expect.ts";
+import { assertNames, assertNodeCalled, assertSilence, briefly, callers } from "./expect.ts";
 import { openAll, sayAll } from "./flows.ts";
 
 interface HealthAnswer {

@@ -18,16 +18,9 @@ import { IptablesBackend } from "../../../../src/proxy/iptables/backend.ts";
 import { fixedClaims, portClaims } from "../../../../src/proxy/nftables/layout.ts";
 import { parseService } from "../../../../src/proxy/parse.ts";
 import { ruleTag } from "../../../../src/proxy/rule-tag.ts";
+import { rulesContext } from "../../../fakes/service-samples.ts";
 
-const context: RulesContext = {
-  family: "IPv4",
-  local: { kind: "cidrs", cidrs: ["10.244.0.0/16"] },
-  nodePortIPs: undefined,
-  localhostNodePorts: false,
-  serviceCIDRs: [],
-  mark: 0x4000,
-  masqueradeAll: false,
-};
+const context: RulesContext = rulesContext();
 const node = { nodeName: "here", nodeIPs: ["192.0.2.1"], zone: "" };
 
 function object(name: string, spec: object = {}): object {

@@ -1,6 +1,6 @@
 import { readdir } from "node:fs/promises";
 
-import { errorCode } from "../../lib/errors.ts";
+import { errorCode } from "./errors.ts";
 
 /** What is in a directory; nothing where there is none, or no directory. */
 export async function namesIn(directory: string): Promise<readonly string[]> {
