@@ -69,6 +69,10 @@ class Dns {
   #namespaces: Pick<NamespaceNames, "names" | "run"> | undefined;
   #running: RunningThread | undefined;
   #serving: readonly string[] = [];
+  /** Keys of the Services that have the addresses of the cluster's DNS. */
+  #owners: ReadonlySet<string> = new Set();
+  /** Something has changed that decides who answers. */
+  #undecided = true;
   #refused = "";
   #failures = 0;
 
@@ -82,11 +86,21 @@ class Dns {
     const { services, slices, namespaces, config } = this.#options;
     const wake = (): void => this.#wake.set();
     const unsubscribe = [
-      services.subscribe((change) => this.#note(change, this.#pending.services)),
-      slices.subscribe((change) => this.#note(change, this.#pending.slices)),
+      services.subscribe((change) => {
+        this.#note(change, this.#pending.services, (service) =>
+          service.clusterIPs.some((ip) => this.#addresses.includes(ip)),
+        );
+      }),
+      slices.subscribe((change) => {
+        this.#note(change, this.#pending.slices, ({ service = "" }) => this.#owners.has(service));
+      }),
     ];
+    const decideAgain = (): void => {
+      this.#undecided = true;
+      wake();
+    };
     for (const informer of [services, slices]) {
-      informer.whenSynced(signal).then(wake, () => undefined);
+      informer.whenSynced(signal).then(decideAgain, () => undefined);
     }
     const stop = new AbortController();
     const all = AbortSignal.any([signal, stop.signal]);
@@ -124,11 +138,14 @@ class Dns {
     }
   }
 
-  #note(change: Change<DnsService> | Change<DnsSlice>, dirty: Set<string>): void {
+  /** @param decides Whether an object has a part in who answers: a large cluster's Services are not all asked each time. */
+  #note<T>(change: Change<T>, dirty: Set<string>, decides: (object: T) => boolean): void {
     // Most changes of a slice or a Service say nothing new about names.
     if (change.kind === "updated") {
       if (JSON.stringify(change.object) === JSON.stringify(change.previous)) return;
     }
+    if (change.kind !== "deleted" && decides(change.object)) this.#undecided = true;
+    if (change.kind !== "added" && decides(change.previous)) this.#undecided = true;
     if (this.#running?.told === true) dirty.add(change.key);
     this.#wake.set();
   }
@@ -138,9 +155,19 @@ class Dns {
     // What the cluster wants is not known before; `local` needs nobody's word.
     const { dns: mode = "auto" } = config;
     if (!services.synced && mode === "auto") return;
-    const { serve, refusals } = decideDns(mode, this.#addresses, services.values(), (service) =>
-      [...slices.values()].some((it) => it.service === service && it.endpoints.length > 0),
+    if (!this.#undecided) {
+      if (this.#serving.length > 0 && this.#running === undefined) this.#startThread(signal);
+      return;
+    }
+    this.#undecided = false;
+    const { serve, refusals, owners } = decideDns(
+      mode,
+      this.#addresses,
+      services.values(),
+      (service) =>
+        [...slices.values()].some((it) => it.service === service && it.endpoints.length > 0),
     );
+    this.#owners = new Set(owners);
     this.#tellRefusals(refusals.map(({ address, service }) => `${address} (Service ${service})`));
     if (serve.join() !== this.#serving.join()) {
       await this.#stopThread();

@@ -10,6 +10,8 @@ export interface DnsDecision {
   readonly serve: readonly string[];
   /** Addresses that should be answered on and are not, because other name servers do it. */
   readonly refusals: readonly { readonly address: string; readonly service: string }[];
+  /** Keys of the Services that have the addresses: what else changes decides nothing. */
+  readonly owners: readonly string[];
 }
 
 /**
@@ -22,7 +24,7 @@ export function decideDns(
   services: Iterable<DnsService>,
   hasEndpoints: (service: string) => boolean,
 ): DnsDecision {
-  if (mode === "off" || addresses.length === 0) return { serve: [], refusals: [] };
+  if (mode === "off" || addresses.length === 0) return { serve: [], refusals: [], owners: [] };
   const owners = new Map<string, DnsService>();
   for (const service of services) {
     for (const ip of service.clusterIPs) if (addresses.includes(ip)) owners.set(ip, service);
@@ -36,5 +38,5 @@ export function decideDns(
     refusals.push({ address, service: owner.key });
     return false;
   });
-  return { serve, refusals };
+  return { serve, refusals, owners: [...owners.values()].map(({ key }) => key) };
 }

@@ -32,6 +32,8 @@ class FakeInformer<T extends { readonly key: string }> implements Informer<T> {
   readonly #sync = Promise.withResolvers<void>();
   #version = 0;
   synced = false;
+  /** How often all were asked for. */
+  walks = 0;
 
   set(object: T): void {
     this.#version += 1;
@@ -57,6 +59,7 @@ class FakeInformer<T extends { readonly key: string }> implements Informer<T> {
   }
 
   values(): IterableIterator<T> {
+    this.walks += 1;
     return this.#cache.values();
   }
 
@@ -222,6 +225,8 @@ describe("DNS on the node", () => {
     fixture.services.set(nameService(true));
     fixture.sync();
     await fixture.until(() => fixture.threads[0]?.updates.length === 1);
+    await fixture.settle();
+    const { walks } = fixture.services;
     fixture.services.set(service("web", "10.96.0.7"));
     fixture.slices.set(slice("web-1", "default/web"));
     await fixture.until(() => fixture.thread.updates.length === 2);
@@ -237,6 +242,7 @@ describe("DNS on the node", () => {
     fixture.services.delete("default/web");
     await fixture.until(() => fixture.thread.updates.length === 3);
     assert.deepEqual(fixture.thread.updates[2]?.removedServices, ["default/web"]);
+    assert.equal(fixture.services.walks, walks, "nobody walks over all Services for one");
   });
 
   it("starts a thread that died again, with everything", async () => {
