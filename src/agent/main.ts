@@ -280,7 +280,7 @@ program
 program
   .command("service <name>")
   .description(
-    "what this node does for a Service: addresses, endpoints and why each is in or out, rules and flows in the kernel",
+    "what this node does for a Service: addresses, endpoints and why each is in or out, rules and flows in the kernel; exit code 0 = as it should be, 1 = an error, 2 = the kernel's rules are other ones, 3 = not served by this proxy",
   )
   .option("-n, --namespace <name>", "where it is (default: the kubeconfig's, or NAMESPACE/NAME)")
   .option(
@@ -301,6 +301,8 @@ program
 
 program
   .command("trace")
+  // 1 says something about the packet.
+  .exitOverride(({ exitCode }) => end(exitCode === 0 ? 0 : 2))
   .description(
     "where a packet ends: sends it through the rules that this node's kernel has, without sending one; exit code 0 = delivered, 1 = not, 2 = cannot tell",
   )
