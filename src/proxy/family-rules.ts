@@ -16,6 +16,7 @@ import {
   type UDPFlow,
 } from "./conntrack.ts";
 import { judgeFlow } from "./flow-judge.ts";
+import { FrontendIndex } from "./frontend-index.ts";
 import type { ServiceView } from "./parse.ts";
 import { type PlannedPort, planPort, samePlan } from "./plan.ts";
 import { servicePorts } from "./service-model.ts";
@@ -32,8 +33,8 @@ export class FamilyRules {
   readonly #reported = new Set<string>();
   readonly #logger: Logger;
   readonly #externalIPs: boolean;
-  /** UDP ports by `ip port`, node ports under an empty address: what conntrack's flows are compared with. */
-  readonly #udpFrontends = new Map<string, PlannedPort>();
+  /** UDP ports: what conntrack's flows are compared with. */
+  readonly #udp = new FrontendIndex();
   #touched: TouchedFrontend[] = [];
 
   /** @param options.context What `backend` was made with. */
@@ -107,17 +108,8 @@ export class FamilyRules {
 
   #indexUDP(previous: PlannedPort | undefined, plan: PlannedPort | undefined): void {
     if ((previous ?? plan)?.protocol !== "udp") return;
-    for (const { ip, port } of previous?.frontends ?? []) {
-      const at = `${ip} ${port}`;
-      if (this.#udpFrontends.get(at) === previous) this.#udpFrontends.delete(at);
-    }
-    for (const { ip, port } of plan?.frontends ?? []) {
-      const at = `${ip} ${port}`;
-      const owner = this.#udpFrontends.get(at);
-      if (plan !== undefined && (owner === undefined || owner.rank >= plan.rank)) {
-        this.#udpFrontends.set(at, plan);
-      }
-    }
+    if (previous !== undefined) this.#udp.remove(previous);
+    if (plan !== undefined) this.#udp.add(plan);
   }
 
   /** Networks of ClusterIPs, any family; those of the other one do not matter here. */
@@ -147,7 +139,7 @@ export class FamilyRules {
   ): StaleFlows | undefined {
     return judgeFlow(flow, {
       family: this.#family,
-      frontends: this.#udpFrontends,
+      ownerOf: (target) => this.#udp.claimants("udp", target)[0],
       isServiceIP: (ip) =>
         this.#backend.isClusterIP(ip) ||
         this.#context.serviceCIDRs.some((cidr) => cidrContains(parseCidr(cidr), ip)),

@@ -5,8 +5,8 @@ import type { PlannedPort } from "./plan.ts";
 /** What the verdict on a flow depends on. */
 export interface FlowContext {
   readonly family: IPFamily;
-  /** Ports that are planned now, by `ip port`; node ports under an empty address. UDP only. */
-  readonly frontends: ReadonlyMap<string, PlannedPort>;
+  /** The UDP port that has an address and port now; node ports under an empty address. */
+  readonly ownerOf: (target: FlowTarget) => PlannedPort | undefined;
   /** Whether an address belongs to Services alone. */
   readonly isServiceIP: (ip: string) => boolean;
   /** Whether node ports answer on an address. */
@@ -20,15 +20,15 @@ export interface FlowContext {
  * cluster IP, no address of a Service and no node port on an address of this node.
  */
 export function judgeFlow(flow: UDPFlow, context: FlowContext): StaleFlows | undefined {
-  const { frontends, isNodePortIP, isServiceIP, wasFrontend = () => false } = context;
+  const { ownerOf, isNodePortIP, isServiceIP, wasFrontend = () => false } = context;
   const { destination, port } = flow;
-  const addressed = frontends.get(`${destination} ${port}`);
+  const addressed = ownerOf({ ip: destination, port });
   if (addressed !== undefined) return judgeBy(flow, addressed, destination, context);
   if (isServiceIP(destination) || wasFrontend({ ip: destination, port })) {
     return unlessUntranslated(flow, context);
   }
   if (!isNodePortIP(destination)) return undefined;
-  const nodePort = frontends.get(` ${port}`);
+  const nodePort = ownerOf({ ip: "", port });
   if (nodePort !== undefined) return judgeBy(flow, nodePort, "", context);
   return wasFrontend({ ip: "", port }) ? unlessUntranslated(flow, context) : undefined;
 }

@@ -1,7 +1,9 @@
 import type { Frontend, PlannedPort } from "./plan.ts";
 
+type Place = Pick<Frontend, "ip" | "port">;
+
 /** Node ports have no address of their own. */
-function placeOf({ ip, port }: Frontend): string {
+function placeOf({ ip, port }: Place): string {
   return ip === "" ? `:${port}` : ip;
 }
 
@@ -10,7 +12,7 @@ function isBefore(a: PlannedPort, b: PlannedPort): boolean {
   return a.rank === b.rank ? a.key < b.key : a.rank < b.rank;
 }
 
-function has(plan: PlannedPort, protocol: string, { ip, port }: Frontend): boolean {
+function has(plan: PlannedPort, protocol: string, { ip, port }: Place): boolean {
   return (
     plan.protocol === protocol &&
     plan.frontends.some((frontend) => frontend.ip === ip && frontend.port === port)
@@ -59,7 +61,7 @@ export class FrontendIndex {
   }
 
   /** Ports that want this address and port of this protocol, the one that has it first. */
-  claimants(protocol: string, frontend: Frontend): readonly PlannedPort[] {
+  claimants(protocol: string, frontend: Place): readonly PlannedPort[] {
     const there = this.#ports(placeOf(frontend)).filter((plan) => has(plan, protocol, frontend));
     return there.length < 2 ? there : there.toSorted((a, b) => (isBefore(a, b) ? -1 : 1));
   }

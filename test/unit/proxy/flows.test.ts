@@ -165,6 +165,47 @@ describe("the verdict on a UDP flow", () => {
   });
 });
 
+describe("an address of two UDP Services", () => {
+  it("is the younger one's when the older one is gone", () => {
+    const backend = new NftBackend({
+      context: testContext,
+      tableName: "t",
+      logger: silentLogger,
+      clock: systemClock,
+    });
+    const rules = new FamilyRules({ context: testContext, backend, logger: silentLogger });
+    const index = new SliceIndex("here");
+    const service = (name: string, creationTimestamp: string, clusterIP: string): void => {
+      const view = parseService({
+        metadata: { namespace: "ns", name, creationTimestamp },
+        spec: {
+          clusterIP,
+          externalIPs: ["203.0.113.1"],
+          ports: [{ port: 53, protocol: "UDP" }],
+        },
+      });
+      index.set(
+        parseSlice({
+          metadata: { namespace: "ns", name, labels: { "kubernetes.io/service-name": name } },
+          addressType: "IPv4",
+          ports: [{ name: "", port: 8080, protocol: "UDP" }],
+          endpoints: [{ addresses: [clusterIP.replace("172.30", "10.244")] }],
+        }),
+      );
+      rules.update(view.key, view, index, node);
+    };
+    const isStale = (from: string): boolean => {
+      const flow = { destination: "203.0.113.1", port: 53, from, fromPort: 8080 };
+      return rules.judge(flow, () => false) !== undefined;
+    };
+    service("old", "2020-01-01T00:00:00Z", "172.30.0.1");
+    service("new", "2021-01-01T00:00:00Z", "172.30.0.2");
+    assert.deepEqual([isStale("10.244.0.1"), isStale("10.244.0.2")], [false, true]);
+    rules.update("ns/old", undefined, index, node);
+    assert.deepEqual([isStale("10.244.0.1"), isStale("10.244.0.2")], [true, false]);
+  });
+});
+
 describe("frontends that a change touches", () => {
   const plan = (
     serving: readonly string[],
