@@ -1,5 +1,5 @@
 import type { Clock } from "../../lib/clock.ts";
-import { errorMessage, isAbort } from "../../lib/errors.ts";
+import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import { NftError } from "../../netfilter/errors.ts";
 import type { Deletion } from "../../netfilter/monitor.ts";
@@ -21,6 +21,12 @@ function containerEcho(name: string): string {
   return `container ${name}`;
 }
 
+/** The kernel's tables, by a program. */
+export interface NftProgram {
+  readonly apply: typeof applyNft;
+  readonly list: typeof listTable;
+}
+
 type Collected = "nothing" | "done" | "failed";
 
 /**
@@ -38,6 +44,7 @@ export class TableApplier {
   readonly #desired: DesiredTable;
   readonly #logger: Logger;
   readonly #clock: Clock;
+  readonly #nft: NftProgram;
   /** Chains that own transactions emptied or deleted, and when: their events are no news. */
   readonly #ownDeletions = new Map<string, number>();
   #known = false;
@@ -50,11 +57,14 @@ export class TableApplier {
     readonly desired: DesiredTable;
     readonly logger: Logger;
     readonly clock: Clock;
+    /** Default: that of this machine. */
+    readonly nft?: NftProgram;
   }) {
     this.#table = options.table;
     this.#desired = options.desired;
     this.#logger = options.logger;
     this.#clock = options.clock;
+    this.#nft = options.nft ?? { apply: applyNft, list: listTable };
   }
 
   /** The kernel's table may not be what was committed: the next synchronisation reads it back. */
@@ -172,7 +182,7 @@ export class TableApplier {
         this.#remember([...prelude, ...ops]);
         sent.transactions += 1;
         sent.bytes += text.length;
-        applying = applyNft(text, signal);
+        applying = this.#nft.apply(text, signal);
         // Awaited below, or by the next turn; until then a failure must not count as one that nobody looks at.
         applying.catch(() => undefined);
       }
@@ -185,7 +195,7 @@ export class TableApplier {
 
   /** What the kernel has of the table: nothing when it is another version's, which is then replaced as a whole. */
   async #readBack(signal: AbortSignal): Promise<TableListing> {
-    const listing = await listTable(this.#table, signal);
+    const listing = await this.#list(signal);
     // What fails twice after a read-back is something that a difference cannot mend.
     const ours =
       listing?.chains.has(layoutChain) === true &&
@@ -196,13 +206,27 @@ export class TableApplier {
     return listing !== undefined && ours ? listing : { chains: new Map(), containers: new Map() };
   }
 
+  async #list(signal: AbortSignal): Promise<TableListing | undefined> {
+    try {
+      return await this.#nft.list(this.#table, signal);
+    } catch (error) {
+      if (isAbort(error) || error instanceof SetupError || this.#failures < 2) throw error;
+      // Others may have put into our table what no listing can be read with: then only another table helps.
+      this.#logger.log("warn", "the table of service rules cannot be read and is replaced", {
+        table: this.#table.name,
+        error: errorMessage(error),
+      });
+      return { chains: new Map(), containers: new Map() };
+    }
+  }
+
   /** Deletes what has been unused for a while. Failure costs a read-back. */
   async #collect(signal: AbortSignal): Promise<Collected> {
     const dead = this.#desired.ledger.takeUnused(this.#clock.monotonic() - unusedMs);
     if (dead.length === 0) return "nothing";
     this.#remember(dead);
     try {
-      await applyNft(renderTransaction(this.#table, dead), signal);
+      await this.#nft.apply(renderTransaction(this.#table, dead), signal);
     } catch (error) {
       if (!(error instanceof NftError)) throw error;
       this.#logger.log("debug", "unused chains could not be deleted yet", {
