@@ -153,14 +153,23 @@ describe("bad input", { skip: skip ?? false }, () => {
   });
 
   test("a port in use: which one, for what, and nothing was started", async () => {
-    for (const port of [6443, 10_250, 10_248, 10_256, 10_249]) {
+    // For those of the proxy the agent waits, unless it is told not to.
+    const hardFail = ["--bind-address-hard-fail"];
+    const needed: readonly (readonly [port: number, flags: readonly string[]])[] = [
+      [6443, []],
+      [10_250, []],
+      [10_248, []],
+      [10_256, hardFail],
+      [10_249, hardFail],
+    ];
+    for (const [port, flags] of needed) {
       const listener = machine.spawn(["busybox", "nc", "-l", "-p", String(port)]);
       await eventually(
         async () => ((await shell(`ss -Hltn 'sport = :${port}'`)).stdout === "" ? undefined : true),
         { timeoutMs: 10_000, describe: () => listener.output() },
       );
       assertRefused(
-        await run("up"),
+        await run("up", ...flags),
         new RegExp(`port ${port} \\(.+\\) is in use by another program; stop it \\(ss -ltnp`),
       );
       await listener.signal("KILL");

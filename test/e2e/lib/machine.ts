@@ -40,6 +40,12 @@ async function run(
   child.stderr.on("data", (chunk: Buffer) => (stderr += chunk.toString("utf8")));
   child.stdin.on("error", () => undefined);
   child.stdin.end(options.stdin ?? "");
+  // What it started inside the machine outlives it, and would keep its output open.
+  child.once("exit", (_code, signal) => {
+    if (signal !== "SIGKILL") return;
+    child.stdout.destroy();
+    child.stderr.destroy();
+  });
   await once(child, "close");
   const exitCode = child.exitCode ?? 128;
   if (exitCode !== 0 && options.allowFailure !== true) {
