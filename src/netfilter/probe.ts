@@ -15,9 +15,9 @@ export async function probeNft(signal: AbortSignal): Promise<string> {
     await checkNft(
       [
         "add table ip remora-probe",
-        "add map ip remora-probe m { typeof ip daddr . meta l4proto . th dport . numgen random mod 2 : ip daddr . th dport ; }",
+        "add map ip remora-probe m { typeof ip daddr . tcp dport . numgen random mod 2 : ip daddr . tcp dport ; }",
         "add chain ip remora-probe c",
-        "add rule ip remora-probe c meta l4proto { tcp, udp } dnat ip addr . port to ip daddr . meta l4proto . th dport . numgen random mod 2 map @m",
+        "add rule ip remora-probe c meta l4proto tcp dnat ip addr . port to ip daddr . tcp dport . numgen random mod 2 map @m",
         "",
       ].join("\n"),
       signal,
