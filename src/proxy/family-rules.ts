@@ -23,6 +23,18 @@ import { servicePorts } from "./service-model.ts";
 import type { SliceIndex } from "./slice-index.ts";
 import type { NodeView } from "./types.ts";
 
+/** While nothing can be applied for hours; then to look at every flow is the least work. */
+const mostTouched = 10_000;
+/** Beyond, all are forgotten, and told again when they change. */
+const mostReported = 10_000;
+
+/** What changes have touched. */
+export interface Touched {
+  readonly frontends: readonly TouchedFrontend[];
+  /** False: there were more. */
+  readonly all: boolean;
+}
+
 /** The Service rules of one IP family: what is planned, and who writes it to the kernel. */
 export class FamilyRules {
   readonly #family: IPFamily;
@@ -100,7 +112,9 @@ export class FamilyRules {
   }
 
   #replace(key: string, previous: PlannedPort | undefined, plan: PlannedPort | undefined): void {
-    for (const target of touchedFrontends(previous, plan)) this.#touched.push(target);
+    if (this.#touched.length < mostTouched) {
+      for (const target of touchedFrontends(previous, plan)) this.#touched.push(target);
+    }
     this.#indexUDP(previous, plan);
     this.#backend.set(key, plan);
     if (plan !== undefined) this.#reportConflicts(key);
@@ -168,6 +182,7 @@ export class FamilyRules {
     for (const [loser, winner] of this.#backend.conflicts(key)) {
       const pair = `${loser} ${winner}`;
       if (this.#reported.has(pair)) continue;
+      if (this.#reported.size >= mostReported) this.#reported.clear();
       this.#reported.add(pair);
       this.#logger.log(
         "warn",
@@ -200,10 +215,10 @@ export class FamilyRules {
   }
 
   /** Frontends of which changes that are in the kernel by now may have made UDP flows wrong; each is returned once. */
-  takeTouched(): readonly TouchedFrontend[] {
-    const touched = this.#touched;
+  takeTouched(): Touched {
+    const frontends = this.#touched;
     this.#touched = [];
-    return touched;
+    return { frontends, all: frontends.length < mostTouched };
   }
 
   render(): string {

@@ -400,7 +400,7 @@ function forgetFlows(
   rules: FamilyRules,
   { result, first }: { readonly result: ApplyResult; readonly first: boolean },
 ): void {
-  const touched = rules.takeTouched();
-  if (first || result.drift === true) conntrack.request(rules.family);
-  if (!first) conntrack.touched(rules.family, touched);
+  const { frontends, all } = rules.takeTouched();
+  if (first || result.drift === true || !all) conntrack.request(rules.family);
+  if (!first) conntrack.touched(rules.family, frontends);
 }

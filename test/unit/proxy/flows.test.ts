@@ -206,6 +206,31 @@ describe("an address of two UDP Services", () => {
   });
 });
 
+describe("frontends that were touched while nothing could be applied", () => {
+  it("are known up to a number; beyond it is known that there are more", () => {
+    const backend = new NftBackend({
+      context: testContext,
+      tableName: "t",
+      logger: silentLogger,
+      clock: systemClock,
+    });
+    const rules = new FamilyRules({ context: testContext, backend, logger: silentLogger });
+    const index = new SliceIndex("here");
+    const change = (port: number): void => {
+      const view = parseService({
+        metadata: { namespace: "ns", name: "dns" },
+        spec: { clusterIP: "172.30.0.1", ports: [{ port, protocol: "UDP" }] },
+      });
+      rules.update(view.key, view, index, node);
+    };
+    for (let at = 0; at < 20_000; at += 1) change(53 + (at % 2));
+    const { frontends, all } = rules.takeTouched();
+    assert.deepEqual([frontends.length, all], [10_000, false]);
+    change(60);
+    assert.equal(rules.takeTouched().all, true);
+  });
+});
+
 describe("frontends that a change touches", () => {
   const plan = (
     serving: readonly string[],
