@@ -82,6 +82,12 @@ export function canonicalRule(text: string): string {
     .join(" ");
 }
 
+/** What a rule says to people; empty for one that says nothing. */
+export function commentOf(text: string): string {
+  const [, quoted, plain = ""] = / ?--comment (?:"([^"]*)"|(\S+))/.exec(text) ?? [];
+  return quoted ?? plain;
+}
+
 /** The chain that a rule leads to, or its verdict; empty for a rule that only counts. */
 export function targetOf(text: string): string {
   return /(?:^| )-[jg] (\S+)/.exec(text)?.[1] ?? "";

@@ -2,7 +2,7 @@ import type { Changes } from "./changes.ts";
 import type { DesiredRules } from "./desired.ts";
 import { type Jump, jumps, tables } from "./fixed.ts";
 import { dispatchChains, notPodsChain } from "./layout.ts";
-import { canonicalRule, type Listing, targetOf } from "./listing.ts";
+import { canonicalRule, commentOf, type Listing, targetOf } from "./listing.ts";
 import { isPortChain } from "./names.ts";
 import { type Chain, ruleText, type Table } from "./rules.ts";
 
@@ -15,7 +15,10 @@ export function* reconcileSteps(
   desired: DesiredRules,
   listing: Listing,
 ): Generator<undefined, Changes> {
-  const differs = (chain: Chain): boolean => !isThere(chain, listing);
+  const isDispatch = ({ table, name }: Chain): boolean =>
+    dispatchChains.some((one) => one.table === table && one.name === name);
+  // Rules of these are deleted one by one, which takes their comments too.
+  const differs = (chain: Chain): boolean => !isThere(chain, listing, isDispatch(chain));
   const wanted = new Set<string>();
   const groups: (readonly Chain[])[] = [];
   for (const group of desired.portGroups()) {
@@ -29,8 +32,6 @@ export function* reconcileSteps(
   const changed = shared
     .filter(differs)
     .map((chain) => (listing.get(chain.table)?.has(chain.name) ? chain : asFresh(chain)));
-  const isDispatch = ({ table, name }: Chain): boolean =>
-    dispatchChains.some((one) => one.table === table && one.name === name);
   const stale = [...(listing.get("nat")?.keys() ?? [])].filter(
     (name) => (isPortChain(name) || name === notPodsChain) && !wanted.has(name),
   );
@@ -73,13 +74,15 @@ export function withoutRules(listing: Listing): Listing {
   );
 }
 
-function isThere({ table, name, rules }: Chain, listing: Listing): boolean {
+function isThere({ table, name, rules }: Chain, listing: Listing, comments: boolean): boolean {
   const found = listing.get(table)?.get(name);
   return (
     found?.length === rules.length &&
-    rules.every(
-      (rule, index) => canonicalRule(ruleText(rule)) === canonicalRule(found[index] ?? ""),
-    )
+    rules.every((rule, index) => {
+      const there = found[index] ?? "";
+      const same = canonicalRule(ruleText(rule)) === canonicalRule(there);
+      return same && (!comments || commentOf(there) === rule.comment);
+    })
   );
 }
 

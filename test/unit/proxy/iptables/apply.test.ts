@@ -10,6 +10,7 @@ import type { Deletion } from "../../../../src/netfilter/monitor.ts";
 import { IptablesBackend } from "../../../../src/proxy/iptables/backend.ts";
 import { removalText } from "../../../../src/proxy/iptables/cleanup.ts";
 import { canonicalRule, parseSave } from "../../../../src/proxy/iptables/listing.ts";
+import type { PlannedPort } from "../../../../src/proxy/plan.ts";
 import { FakeIptables } from "./restore-model.ts";
 import { context, endpoint, plan } from "./samples.ts";
 
@@ -216,6 +217,21 @@ describe("a synchronisation", () => {
       false,
     );
     assert.ok(names.includes("KUBE-ROUTER-X"));
+  });
+
+  test("a rule that was another Service's before the start is written anew, so that it can be deleted", async () => {
+    const fake = new FakeIptables();
+    const refused = (name: string): PlannedPort =>
+      plan({ key: `ns/${name}:http/tcp`, service: `ns/${name}`, rank: name }, []);
+    const former = on(fake);
+    former.set("ns/a:http/tcp", refused("a"));
+    await former.sync(signal);
+    const backend = on(fake);
+    backend.set("ns/b:http/tcp", refused("b"));
+    await backend.sync(signal);
+    backend.set("ns/b:http/tcp", undefined);
+    await backend.sync(signal);
+    assert.deepEqual(fake.chain("filter", "KUBE-SERVICES"), []);
   });
 
   test("node ports are asked before Docker's, whoever came first", async () => {
