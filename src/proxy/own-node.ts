@@ -11,6 +11,7 @@ export class OwnNode {
   readonly #informer: Informer<NodeCondition>;
   readonly #name: string;
   readonly #logger: Logger;
+  #podCIDRs: readonly string[] = [];
 
   constructor(informer: Informer<NodeCondition>, name: string, logger: Logger) {
     this.#informer = informer;
@@ -32,8 +33,11 @@ export class OwnNode {
     return this.condition?.zone ?? "";
   }
 
+  /** Also when the Node is gone, or was made anew and has none yet: its pods keep theirs. */
   get podCIDRs(): readonly string[] {
-    return this.condition?.podCIDRs ?? [];
+    const { podCIDRs = [] } = this.condition ?? {};
+    if (podCIDRs.length > 0) this.#podCIDRs = podCIDRs;
+    return this.#podCIDRs;
   }
 
   /** @param listener Is told of each change. @returns Ends the subscription. */

@@ -61,6 +61,21 @@ class TestInformer implements Informer<NodeCondition> {
   }
 }
 
+describe("networks of pods", () => {
+  it("stay known when the Node is gone or made anew, until it has others", () => {
+    const informer = new TestInformer();
+    const node = new OwnNode(informer, "here", silentLogger);
+    const base = { zone: "", eligible: true };
+    assert.deepEqual(node.podCIDRs, []);
+    informer.put({ ...base, podCIDRs: ["10.244.1.0/24"] });
+    assert.deepEqual(node.podCIDRs, ["10.244.1.0/24"]);
+    informer.put({ ...base, podCIDRs: [] });
+    assert.deepEqual(node.podCIDRs, ["10.244.1.0/24"]);
+    informer.put({ ...base, podCIDRs: ["10.244.2.0/24"] });
+    assert.deepEqual(node.podCIDRs, ["10.244.2.0/24"]);
+  });
+});
+
 describe("the wait for networks of pods", () => {
   it("ends when the cluster has given some", async () => {
     const informer = new TestInformer();
