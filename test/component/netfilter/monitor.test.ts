@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 
 import type { Clock } from "../../../src/lib/clock.ts";
@@ -76,9 +79,10 @@ describe("a watch on deletions in nftables", () => {
     });
   });
 
-  test("says when one ends, and again when the next one listens: between them nobody looked", async () => {
-    const once = `/tmp/remora-monitor-${process.pid}`;
-    const script = `mkdir ${once} 2>/dev/null && exit 1; rmdir ${once}; exec ${silent.join(" ")}`;
+  test("says when one ends, and again when the next one listens: between them nobody looked", async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), "remora-monitor-"));
+    t.after(async () => rm(directory, { recursive: true, force: true }));
+    const script = `cd ${directory} && mkdir one && exit 1; exec ${silent.join(" ")}`;
     await watching(["sh", "-c", script], async ({ clock, next }) => {
       assert.equal(await next(), "unwatched");
       await clock.pass();
