@@ -40,6 +40,12 @@ if (insideOwnNamespace(import.meta.filename)) {
         "table ip nat",
         "table ip6 nat",
       ]);
+      const chains = [...(await sh("nft", "list", "ruleset")).matchAll(/chain (\w+)/g)];
+      assert.deepEqual(chains.map(([, name = ""]) => name).toSorted(), [
+        "FORWARD",
+        "MINE",
+        "POSTROUTING",
+      ]);
     });
   });
 }

@@ -97,10 +97,11 @@ export async function cleanUpIptables(
 }
 
 /**
- * iptables for nftables makes a table with all its chains when it is first spoken of, and never takes it away. One in
- * which nobody has anything is as good as none, and is made again for whoever wants it.
+ * iptables for nftables makes a table, and chains that hook into the kernel, when they are first spoken of, and never
+ * takes them away. Where nobody has a rule or a policy they are as good as none, and are made again for whoever wants
+ * them.
  */
-async function dropEmptyTable(
+async function dropEmptyChains(
   iptables: Iptables,
   table: Table,
   signal: AbortSignal,
@@ -108,19 +109,24 @@ async function dropEmptyTable(
   const { family, program } = iptables;
   if (program.variant !== "nf_tables") return;
   const at = { family: family === "IPv4" ? "ip" : "ip6", name: table } as const;
-  const saved = (await iptables.save(table, signal))
-    .split("\n")
-    .filter((line) => /^[-:]/.test(line));
-  // A rule, or a chain with a policy of its own; without any line it is none of iptables' tables.
-  if (saved.length === 0 || saved.some((line) => !/^:[A-Z]+ ACCEPT /.test(line))) return;
+  const saved = await iptables.save(table, signal);
+  const open = new Set([...saved.matchAll(/^:([A-Z]+) ACCEPT /gm)].map(([, chain]) => chain));
+  // Without any line it is none of iptables' tables.
+  if (open.size === 0) return;
   try {
     const listing = await listTable(at, signal);
-    const chains = [...(listing?.chains.values() ?? [])];
-    const others = chains.some(({ tags }) => tags.length > 0);
-    if (listing === undefined || others || listing.containers.size > 0) return;
-    await applyNft(renderTransaction(at, [{ op: "drop-table" }]), signal);
+    if (listing === undefined) return;
+    const chains = [...listing.chains];
+    const empty = chains.flatMap(([name, { tags }]) =>
+      tags.length === 0 && open.has(name) ? [name] : [],
+    );
+    const nothing = empty.length === chains.length && listing.containers.size === 0;
+    const ops = nothing
+      ? [{ op: "drop-table" as const }]
+      : empty.map((chain) => ({ op: "delete-chain" as const, chain }));
+    await applyNft(renderTransaction(at, ops), signal);
   } catch (error) {
-    // Without the program nft it stays, as it does after any use of iptables.
+    // Without the program nft they stay, as they do after any use of iptables.
     if (!(error instanceof SetupError)) throw error;
   }
 }
@@ -145,11 +151,10 @@ async function cleanUpFamily(
       await writeFile("/proc/sys/net/ipv4/conf/all/route_localnet", "0");
     }
     const text = removalText(table, parseSave(saved), keepKubelet);
-    if (text !== "") {
-      found = true;
-      await iptables.restore(text, signal);
-    }
-    if (!keepKubelet) await dropEmptyTable(iptables, table, signal);
+    if (text === "") continue;
+    found = true;
+    await iptables.restore(text, signal);
+    if (!keepKubelet) await dropEmptyChains(iptables, table, signal);
   }
   return found;
 }
