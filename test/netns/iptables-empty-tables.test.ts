@@ -26,6 +26,19 @@ if (insideOwnNamespace(import.meta.filename)) {
       assert.equal(await cleanUpIptables(signal), false);
     });
 
+    it("go when our rules went before, but not chains beside the rules of others", async () => {
+      await sh("iptables-nft", "-t", "nat", "-L");
+      await sh("iptables-nft", "-A", "INPUT", "-s", "192.0.2.1", "-j", "ACCEPT");
+      await sh("iptables-nft", "-A", "FORWARD", "-j", "DROP");
+      await sh("iptables-nft", "-D", "FORWARD", "-j", "DROP");
+      const before = await sh("nft", "list", "table", "ip", "filter");
+      assert.match(before, /chain FORWARD/);
+      assert.equal(await cleanUpIptables(signal), false);
+      assert.equal((await sh("nft", "list", "tables")).trim(), "table ip filter");
+      assert.equal(await sh("nft", "list", "table", "ip", "filter"), before);
+      await sh("nft", "delete", "table", "ip", "filter");
+    });
+
     it("stay with whatever else is in them: a policy, a rule, a chain, a set", async () => {
       await useAllTables();
       await sh("iptables-nft", "-P", "FORWARD", "DROP");

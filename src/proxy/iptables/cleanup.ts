@@ -98,12 +98,13 @@ export async function cleanUpIptables(
 
 /**
  * iptables for nftables makes a table, and chains that hook into the kernel, when they are first spoken of, and never
- * takes them away. Where nobody has a rule or a policy they are as good as none, and are made again for whoever wants
- * them.
+ * takes them away. A table in which nobody has anything is as good as none, and is made again for whoever wants it;
+ * so are chains without a rule or a policy. Beside the rules of others they go only where `ours` went just now.
  */
 async function dropEmptyChains(
   iptables: Iptables,
   table: Table,
+  ours: boolean,
   signal: AbortSignal,
 ): Promise<void> {
   const { family, program } = iptables;
@@ -121,6 +122,7 @@ async function dropEmptyChains(
       tags.length === 0 && open.has(name) ? [name] : [],
     );
     const nothing = empty.length === chains.length && listing.containers.size === 0;
+    if (!nothing && !ours) return;
     const ops = nothing
       ? [{ op: "drop-table" as const }]
       : empty.map((chain) => ({ op: "delete-chain" as const, chain }));
@@ -151,10 +153,12 @@ async function cleanUpFamily(
       await writeFile("/proc/sys/net/ipv4/conf/all/route_localnet", "0");
     }
     const text = removalText(table, parseSave(saved), keepKubelet);
-    if (text === "") continue;
-    found = true;
-    await iptables.restore(text, signal);
-    if (!keepKubelet) await dropEmptyChains(iptables, table, signal);
+    const ours = text !== "";
+    if (ours) {
+      found = true;
+      await iptables.restore(text, signal);
+    }
+    if (!keepKubelet) await dropEmptyChains(iptables, table, ours, signal);
   }
   return found;
 }
