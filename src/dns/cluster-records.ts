@@ -6,6 +6,7 @@ import {
   serviceRecords,
   type ServiceRecords,
 } from "./service-records.ts";
+import { specialRecords } from "./special-names.ts";
 import type { DnsRecord, DnsService, DnsSlice, RecordsUpdate } from "./types.ts";
 
 /** What the cluster knows of a name. */
@@ -33,7 +34,7 @@ export interface ClusterRecordsOptions {
 }
 
 /** DNS specification that the answers follow. */
-const specVersion = "1.1.0";
+const specVersion = { name: "dns-version", data: "1.1.0", ttl: 28_800 } as const;
 
 /**
  * The cluster's names: Services and EndpointSlices as they were last told, answered by the Kubernetes DNS specification
@@ -129,14 +130,16 @@ export class ClusterRecords {
     if (name.endsWith(this.#suffix)) {
       return this.#below(name.slice(0, -this.#suffix.length), name, type);
     }
-    return this.#reverse(name, type);
+    const special = specialRecords(name);
+    if (special === "nxdomain") return this.#nxdomain(name.slice(name.lastIndexOf(".") + 1));
+    return special === undefined ? this.#reverse(name, type) : this.#found(name, special, type);
   }
 
   #below(relative: string, name: string, type: string): Lookup {
     const labels = relative.split(".");
     const kind = labels.at(-1);
-    if (kind === "dns-version" && labels.length === 1) {
-      const record = { name, type: "TXT", ttl: recordTTL, data: specVersion } as const;
+    if (relative === specVersion.name) {
+      const record = { ...specVersion, name, type: "TXT" } as const;
       return this.#found(this.#domain, [record], type);
     }
     if (kind === "dns" && labels.length === 1) return this.#found(this.#domain, [], type);
@@ -206,7 +209,8 @@ export class ClusterRecords {
     const services = [...(this.#byClusterIP.get(ip) ?? [])];
     if (services.length > 0) return services.map((key) => this.#serviceName(key));
     const named: string[] = [];
-    const assigned: string[] = [];
+    const headless: string[] = [];
+    const behind: string[] = [];
     for (const key of this.#byEndpointIP.get(ip) ?? []) {
       const service = this.#services.get(key);
       if (service === undefined || service.externalName !== undefined) continue;
@@ -215,12 +219,13 @@ export class ClusterRecords {
           if (endpoint.ip !== ip) continue;
           const name = `${endpointLabel(endpoint)}.${this.#serviceName(key)}`;
           if (endpoint.hostname !== "") named.push(name);
-          else if (service.headless) assigned.push(name);
+          else (service.headless ? headless : behind).push(name);
         }
       }
     }
-    // A pod that was given a name is known by it; its other Services add nothing.
-    return [...new Set(named.length > 0 ? named : assigned)];
+    // A pod that was given a name is known by it, and many use only the first: its other Services add nothing.
+    const best = [named, headless, behind].find((names) => names.length > 0) ?? [];
+    return [...new Set(best)];
   }
 
   #serviceName(key: string): string {

@@ -42,22 +42,34 @@ interface Offer {
   readonly target: string;
 }
 
-function addOffers(sets: RecordSets, name: string, offers: readonly Offer[]): void {
-  const perPort = new Map<string, number>();
-  const portKey = ({ port }: Offer): string => `${port.name}/${port.protocol}`;
+/** Offers by the name below the Service's own at which they are found, each once. */
+function offersByName(offers: readonly Offer[]): ReadonlyMap<string, ReadonlyMap<string, Offer>> {
+  const byName = new Map<string, Map<string, Offer>>();
+  const put = (below: string, offer: Offer): void => {
+    const found = byName.get(below) ?? new Map<string, Offer>();
+    found.set(`${offer.port.port} ${offer.target}`, offer);
+    byName.set(below, found);
+  };
   for (const offer of offers) {
-    perPort.set(portKey(offer), (perPort.get(portKey(offer)) ?? 0) + 1);
-  }
-  for (const offer of offers) {
-    const { port, target } = offer;
-    const weight = Math.max(1, Math.floor(100 / (perPort.get(portKey(offer)) ?? 1)));
-    const data = { priority: 0, weight, port: port.port, target };
+    const { name, protocol } = offer.port;
     // All ports at once, also those without a name, for who asks for SRV of the Service itself.
-    sets.add("", { name, type: "SRV", ttl: recordTTL, data });
-    if (port.name === "") continue;
-    const below = `_${port.name}._${port.protocol}`;
-    sets.touch(`_${port.protocol}`);
-    sets.add(below, { name: `${below}.${name}`, type: "SRV", ttl: recordTTL, data });
+    put("", offer);
+    if (name !== "") put(`_${name}._${protocol}`, offer);
+  }
+  return byName;
+}
+
+function addOffers(sets: RecordSets, service: string, offers: readonly Offer[]): void {
+  for (const [below, distinct] of offersByName(offers)) {
+    const name = below === "" ? service : `${below}.${service}`;
+    // All of one name are worth the same.
+    const weight = Math.max(1, Math.floor(100 / distinct.size));
+    // `_tcp` exists as soon as something is below it (RFC 8020).
+    if (below !== "") sets.touch(below.slice(below.lastIndexOf(".") + 1));
+    for (const { port, target } of distinct.values()) {
+      const data = { priority: 0, weight, port: port.port, target };
+      sets.add(below, { name, type: "SRV", ttl: recordTTL, data });
+    }
   }
 }
 
@@ -68,8 +80,7 @@ export function endpointLabel(endpoint: DnsEndpoint): string {
 
 function externalRecords(name: string, target: string): ServiceRecords {
   const sets = new RecordSets();
-  sets.touch("");
-  // An address is no name: the Service exists, and has nothing that a CNAME could say.
+  // An address is no name, and nobody could follow an alias to it: there is no such name, as CoreDNS says.
   if (isHostName(target) && ipFamily(target) === undefined) {
     sets.add("", { name, type: "CNAME", ttl: recordTTL, data: target });
   }

@@ -53,7 +53,8 @@ function filled(update: Partial<RecordsUpdate>): ClusterRecords {
 function ask(records: ClusterRecords, name: string, type = "A"): unknown {
   const lookup = records.lookup(name, type);
   if (lookup.kind !== "found") return lookup.kind;
-  return lookup.records.length === 0 ? "nodata" : lookup.records.map(({ data }) => data);
+  if (lookup.records.length === 0) return "nodata";
+  return lookup.records.map((record) => (record.type === "SOA" ? record.data.mname : record.data));
 }
 
 const svc = "svc.cluster.local";
@@ -172,9 +173,9 @@ describe("names of a headless Service", () => {
         : "",
     );
     assert.deepEqual(targets, [
-      `db-0.db.default.${svc} 5432 25`,
-      `10-244-0-6.db.default.${svc} 5432 25`,
-      `fd00--1-5.db.default.${svc} 5432 25`,
+      `db-0.db.default.${svc} 5432 33`,
+      `10-244-0-6.db.default.${svc} 5432 33`,
+      `fd00--1-5.db.default.${svc} 5432 33`,
     ]);
     assert.deepEqual(
       lookup.additionals.map(({ data }) => data),
@@ -183,11 +184,127 @@ describe("names of a headless Service", () => {
   });
 });
 
+describe("reverse names of pods", () => {
+  const headless = { clusterIP: "None", ports: [] };
+  const at = (name: string, more: Spec = {}): DnsSlice =>
+    slice(`${name}-1`, name, [{ addresses: ["10.244.0.5"], ...more }]);
+  const reverse = (services: readonly string[], slices: readonly DnsSlice[]): unknown =>
+    ask(
+      filled({
+        services: services.map((name) =>
+          name === "web" ? clusterIP("web", "10.96.0.7") : service(name, headless),
+        ),
+        slices,
+      }),
+      "5.0.244.10.in-addr.arpa",
+      "PTR",
+    );
+
+  it("a Service with a ClusterIP names its endpoints too, as CoreDNS does", () => {
+    assert.deepEqual(reverse(["web"], [at("web")]), [`10-244-0-5.web.default.${svc}`]);
+  });
+
+  it("the name that a pod was given comes before those that were made up, headless before others", () => {
+    const named = at("db", { hostname: "db-0" });
+    assert.deepEqual(reverse(["web", "db"], [at("web"), named]), [`db-0.db.default.${svc}`]);
+    assert.deepEqual(reverse(["web", "db"], [at("web"), at("db")]), [
+      `10-244-0-5.db.default.${svc}`,
+    ]);
+  });
+
+  it("each Service in which it has a name counts", () => {
+    const slices = [at("db", { hostname: "db-0" }), at("other", { hostname: "db-0" })];
+    assert.deepEqual(reverse(["db", "other"], slices), [
+      `db-0.db.default.${svc}`,
+      `db-0.other.default.${svc}`,
+    ]);
+  });
+
+  it("an address of both families, and of a Service in IPv6", () => {
+    const records = filled({
+      services: [service("six", { clusterIP: "fd00:10::7", clusterIPs: ["fd00:10::7"] })],
+    });
+    const name = "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.d.f.ip6.arpa";
+    assert.deepEqual(ask(records, name, "PTR"), [`six.default.${svc}`]);
+    assert.equal(ask(records, name.slice(2), "PTR"), "outside");
+  });
+});
+
+describe("SRV of several slices and ports", () => {
+  const ports = (more: readonly Spec[] = []) => ({
+    ports: [{ name: "dns", port: 53, protocol: "UDP" }, ...more],
+  });
+  const tcp = { name: "dns-tcp", port: 53, protocol: "TCP" };
+  const records = filled({
+    services: [service("dns", { clusterIP: "None" })],
+    slices: [
+      slice("dns-1", "dns", [{ addresses: ["10.244.0.5"] }], ports([tcp])),
+      // While a Service changes, its slices differ in their ports.
+      slice("dns-2", "dns", [{ addresses: ["10.244.0.6"] }], ports()),
+    ],
+  });
+  const targets = (name: string): readonly string[] => {
+    const lookup = records.lookup(name, "SRV");
+    assert.ok(lookup.kind === "found");
+    return lookup.records.map((record) =>
+      record.type === "SRV" ? `${record.data.target.split(".")[0]} ${record.data.weight}` : "",
+    );
+  };
+
+  it("each port has the endpoints of the slices that name it", () => {
+    assert.deepEqual(targets(`_dns._udp.dns.default.${svc}`), ["10-244-0-5 50", "10-244-0-6 50"]);
+    assert.deepEqual(targets(`_dns-tcp._tcp.dns.default.${svc}`), ["10-244-0-5 100"]);
+  });
+
+  it("a number that has two names is there once, with one weight", () => {
+    assert.deepEqual(targets(`dns.default.${svc}`), ["10-244-0-5 50", "10-244-0-6 50"]);
+  });
+});
+
+describe("what an endpoint is", () => {
+  const records = filled({
+    services: [service("db", { clusterIP: "None", publishNotReadyAddresses: true })],
+    slices: [
+      slice("db-1", "db", [
+        // As the controller writes them for publishNotReadyAddresses.
+        { addresses: ["10.244.0.1"], conditions: { ready: true, serving: false } },
+        { addresses: ["10.244.0.2"], conditions: {} },
+        { addresses: ["10.244.0.3"] },
+        { addresses: ["10.244.0.4"], conditions: { ready: false, terminating: true } },
+        { addresses: ["10.244.0.5"], hostname: "SAME" },
+        { addresses: ["10.244.0.6"], hostname: "same" },
+        { addresses: ["not an address"] },
+      ]),
+      slice("db-fqdn", "db", [{ addresses: ["example.org"] }], { addressType: "FQDN" }),
+    ],
+  });
+
+  it("ready, or not said to be otherwise", () => {
+    const expected = [1, 2, 3, 5, 6].map((last) => `10.244.0.${last}`);
+    assert.deepEqual(ask(records, `db.default.${svc}`), expected);
+  });
+
+  it("a hostname may be that of several, in any case", () => {
+    assert.deepEqual(ask(records, `same.db.default.${svc}`), ["10.244.0.5", "10.244.0.6"]);
+  });
+
+  it("without ports there is no SRV, but the name", () => {
+    assert.equal(ask(records, `db.default.${svc}`, "SRV"), "nodata");
+  });
+});
+
 describe("other names of the cluster", () => {
   const records = filled({
     services: [
       service("far", { type: "ExternalName", externalName: "Example.ORG." }),
       service("odd", { type: "ExternalName", externalName: "192.0.2.1" }),
+      service("odd6", { type: "ExternalName", externalName: "2001:db8::1" }),
+      service("worse", { type: "ExternalName", externalName: "a..b c" }),
+      service("ports", {
+        type: "ExternalName",
+        externalName: "example.org",
+        ports: [{ name: "http", port: 80 }],
+      }),
     ],
   });
   const table: readonly (readonly [string, string, unknown])[] = [
@@ -211,7 +328,39 @@ describe("other names of the cluster", () => {
     ["fd00--1-5.bare.pod.cluster.local", "AAAA", ["fd00::1:5"]],
     [`far.default.${svc}`, "A", ["example.org"]],
     [`far.default.${svc}`, "CNAME", ["example.org"]],
-    [`odd.default.${svc}`, "A", "nodata"],
+    // No address is a name (API field `externalName`), as CoreDNS says.
+    [`odd.default.${svc}`, "A", "nxdomain"],
+    [`odd6.default.${svc}`, "AAAA", "nxdomain"],
+    [`worse.default.${svc}`, "A", "nxdomain"],
+    // Ports and endpoints of an ExternalName are nobody's.
+    [`_http._tcp.ports.default.${svc}`, "SRV", "nxdomain"],
+    [`x.ports.default.${svc}`, "A", "nxdomain"],
+    ["cluster.local", "SOA", ["ns.dns.cluster.local"]],
+    [svc, "SOA", "nodata"],
+    [`default.${svc}`, "NS", "nodata"],
+    ["dns-version.cluster.local", "A", "nodata"],
+    ["x.dns-version.cluster.local", "TXT", "nxdomain"],
+    ["x.dns.cluster.local", "A", "nxdomain"],
+    // Wildcards were taken out of the specification with 1.1.0.
+    [`*.default.${svc}`, "A", "nxdomain"],
+    [`far.*.${svc}`, "A", "nxdomain"],
+    [`any.any.${svc}`, "A", "nxdomain"],
+    [`*.*.ports.default.${svc}`, "SRV", "nxdomain"],
+    // Names that the search path of a pod makes of a name outside.
+    [`example.org.default.${svc}`, "A", "nxdomain"],
+    [`example.org.${svc}`, "A", "nxdomain"],
+    ["example.org.cluster.local", "A", "nxdomain"],
+    ["localhost", "A", ["127.0.0.1"]],
+    ["db.localhost", "AAAA", ["::1"]],
+    ["localhost", "MX", "nodata"],
+    ["1.0.0.127.in-addr.arpa", "PTR", ["localhost"]],
+    [`1.${"0.".repeat(31)}ip6.arpa`, "PTR", ["localhost"]],
+    ["x.invalid", "A", "nxdomain"],
+    ["duckduckgo.onion", "A", "nxdomain"],
+    [`localhost.default.${svc}`, "A", "nxdomain"],
+    // Private networks that are not the cluster's: the network's own name servers may know them.
+    ["1.1.168.192.in-addr.arpa", "PTR", "outside"],
+    ["1.254.169.in-addr.arpa", "PTR", "outside"],
     ["example.org", "A", "outside"],
     ["notcluster.local", "A", "outside"],
     ["", "NS", "outside"],
