@@ -4,6 +4,7 @@ import type { StreamingSupport } from "../api/informer.ts";
 import type { AgentConfig } from "../config/types.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
+import type { AddressSource } from "../netfilter/address-watch.ts";
 import type { DeletionWatch } from "../netfilter/monitor.ts";
 import type { OtherProxyProbe } from "./other-proxy.ts";
 import type { ProxyInformers } from "./own-informers.ts";
@@ -23,8 +24,15 @@ export interface ProxyOptions {
   /** An identity that may list and watch Services, EndpointSlices and Nodes: system:node-proxier. */
   readonly client: ApiClient;
   readonly nodeName: string;
-  /** Addresses of this node; node ports answer on them. */
+  /** Addresses of this node; node ports answer on them. Those at the start, when `node` is given. */
   readonly nodeIPs: readonly string[];
+  /** Tells the node's addresses as they change; what it does not know yet is `nodeIPs`. */
+  readonly node?: {
+    hostIPs(): readonly string[];
+    subscribe(listener: () => void): () => void;
+  };
+  /** Addresses of all interfaces; run by who made it. Without it the proxy follows them itself. */
+  readonly addresses?: AddressSource;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly random: () => number;

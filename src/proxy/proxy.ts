@@ -6,10 +6,10 @@ import { type IPFamily, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { type AddressSource, AddressWatch } from "../netfilter/address-watch.ts";
 import { probeIptables } from "../netfilter/iptables.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { probeNft } from "../netfilter/probe.ts";
-import { AddressWatch } from "./address-watch.ts";
 import type { ApplyResult, ProxyMode, RuleBackend } from "./backend.ts";
 import { type ChosenBackend, chooseBackend } from "./choose-backend.ts";
 import { ConntrackReconciler } from "./conntrack-reconciler.ts";
@@ -71,7 +71,9 @@ class Proxier implements ServiceProxy {
   readonly #feed: ServiceFeed;
   readonly #node: OwnNode;
   readonly #networks: ServiceNetworks;
-  readonly #addresses: AddressWatch;
+  readonly #addresses: AddressSource;
+  /** Undefined when somebody else's is used. */
+  readonly #ownAddresses: AddressWatch | undefined;
   readonly #health: RulesHealth;
   readonly #metrics = new ProxyMetrics();
   readonly #healthPorts: HealthPortLoop;
@@ -80,6 +82,7 @@ class Proxier implements ServiceProxy {
   #rules: readonly FamilyRules[] = [];
   #loops: readonly RulesLoop[] = [];
   #serviceCIDRs: readonly string[] = [];
+  #seenNodeIPs = "";
 
   constructor(options: ProxyOptions) {
     this.#options = options;
@@ -87,7 +90,7 @@ class Proxier implements ServiceProxy {
     this.#clock = options.clock;
     this.#logger = options.logger.child({ component: "proxy" });
     this.#tableName = options.tableName ?? defaultTableName;
-    const { client, clock, config, nodeIPs, nodeName, random, streaming } = options;
+    const { client, clock, config, nodeName, random, streaming } = options;
     const shared = {
       client,
       clock,
@@ -96,7 +99,7 @@ class Proxier implements ServiceProxy {
       ...(streaming === undefined ? {} : { streaming }),
       whenForbidden: missingBinding,
     };
-    this.#families = familiesOf(ownAddresses(this.#settings, nodeIPs), config.clusterCIDRs);
+    this.#families = familiesOf(this.#nodeIPs(), config.clusterCIDRs);
     this.#informers = options.informers ?? ownInformers(shared);
     this.#feed = new ServiceFeed(this.#informers, nodeName);
     const fieldSelector = `metadata.name=${nodeName}`;
@@ -114,7 +117,10 @@ class Proxier implements ServiceProxy {
         this.#wakeAll();
       },
     });
-    this.#addresses = new AddressWatch({ clock, random, logger: this.#logger });
+    if (options.addresses === undefined) {
+      this.#ownAddresses = new AddressWatch({ clock, random, logger: this.#logger });
+      this.#addresses = this.#ownAddresses;
+    } else this.#addresses = options.addresses;
     this.#health = new RulesHealth({
       families: this.#families,
       syncPeriodMs: this.#settings.syncPeriodMs,
@@ -153,7 +159,7 @@ class Proxier implements ServiceProxy {
       slices.run(all),
       this.#node.run(all),
       this.#networks.run(all),
-      this.#addresses.run(all),
+      ...(this.#ownAddresses === undefined ? [] : [this.#ownAddresses.run(all)]),
       conntrack.run(all),
       this.#runServers(all),
       this.#keepRules(chosen, all),
@@ -178,8 +184,8 @@ class Proxier implements ServiceProxy {
     const chosen = await chooseBackend(this.#settings.mode, probes, signal);
     const { mode, program, reason } = chosen;
     this.#logger.log("info", "service proxy starts", { mode, program, reason });
-    const own = ownAddresses(this.#settings, this.#options.nodeIPs);
-    for (const remark of nodePortRemarks(this.#settings, mode, this.#families, own)) {
+    const remarks = nodePortRemarks(this.#settings, mode, this.#families, this.#nodeIPs());
+    for (const remark of remarks) {
       this.#logger.log("warn", "node ports", { remark });
     }
     return chosen;
@@ -253,12 +259,17 @@ class Proxier implements ServiceProxy {
     return this.#rules.find((rules) => rules.family === family);
   }
 
+  #nodeIPs(): readonly string[] {
+    const { node, nodeIPs } = this.#options;
+    const now = node?.hostIPs() ?? [];
+    return ownAddresses(this.#settings, now.length > 0 ? now : nodeIPs);
+  }
+
   #nodeFacts(): NodeFacts {
-    const { config, nodeIPs } = this.#options;
     return {
-      clusterCIDRs: config.clusterCIDRs,
+      clusterCIDRs: this.#options.config.clusterCIDRs,
       podCIDRs: this.#node.podCIDRs,
-      nodeIPs: ownAddresses(this.#settings, nodeIPs),
+      nodeIPs: this.#nodeIPs(),
       interfaceIPs: this.#addresses.addresses,
     };
   }
@@ -295,6 +306,13 @@ class Proxier implements ServiceProxy {
       },
     });
     this.#node.subscribe(() => this.#wakeAll());
+    this.#options.node?.subscribe(() => {
+      // Heartbeats are no news.
+      const now = this.#nodeIPs().join();
+      if (now === this.#seenNodeIPs) return;
+      this.#seenNodeIPs = now;
+      this.#wakeAll();
+    });
     // Interfaces of pods come and go with addresses that no rule knows.
     this.#addresses.subscribe(() => {
       if (this.#rules.some((rules) => this.#answersElsewhere(rules))) this.#wakeAll();
@@ -370,14 +388,20 @@ class Proxier implements ServiceProxy {
 
   async #runServers(signal: AbortSignal): Promise<void> {
     const { config, clock, nodeName, pages } = this.#options;
-    const { nodeIPs } = this.#nodeFacts();
+    const nodeIPs = (): readonly string[] => this.#nodeIPs();
     await runOwnServers(
       {
         config,
         state: this.#health,
         metrics: this.#metrics,
         families: this.#rules,
-        node: { nodeName, nodeIPs, table: this.#tableName },
+        node: {
+          nodeName,
+          get nodeIPs() {
+            return nodeIPs();
+          },
+          table: this.#tableName,
+        },
         pages,
         clock,
         logger: this.#logger,

@@ -3,7 +3,6 @@ import { describe, test } from "node:test";
 
 import { proxyDefaults } from "../../../src/config/agent-config.ts";
 import type { ProxySettings } from "../../../src/config/types.ts";
-import { parseAddressListing } from "../../../src/proxy/address-watch.ts";
 import type { LocalDetector, ProxyMode } from "../../../src/proxy/backend.ts";
 import { localDetector } from "../../../src/proxy/local-detector.ts";
 import {
@@ -215,18 +214,6 @@ describe("who is a pod of this node", () => {
       assert.deepEqual(localDetector(settings(change), "IPv6", networks), v6);
     });
   }
-});
-
-test("addresses are read from what ip prints", () => {
-  const text = [
-    "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever",
-    "4: eth0    inet 192.0.2.2/24 brd 192.0.2.255 scope global eth0\\       valid_lft forever",
-    "7: tun0    inet 10.0.0.1 peer 10.0.0.2/32 scope global tun0\\       valid_lft forever",
-    "4: eth0    inet6 FE80::1/64 scope link \\       valid_lft forever preferred_lft forever",
-    "9: nothing to see",
-    "",
-  ].join("\n");
-  assert.deepEqual(parseAddressListing(text), ["10.0.0.1", "127.0.0.1", "192.0.2.2", "fe80::1"]);
 });
 
 test("without the gate AllowServiceExternalIPs a Service has no external IPs", () => {

@@ -6,7 +6,11 @@ import { after, before, describe, test } from "node:test";
 
 import type { Clock } from "../../../src/lib/clock.ts";
 import type { Logger } from "../../../src/lib/log.ts";
-import { AddressWatch, type AddressWatchOptions } from "../../../src/proxy/address-watch.ts";
+import {
+  AddressWatch,
+  type AddressWatchOptions,
+  type InterfaceAddress,
+} from "../../../src/netfilter/address-watch.ts";
 
 let directory = "";
 let serial = 0;
@@ -16,6 +20,13 @@ before(async () => {
 });
 
 after(async () => rm(directory, { recursive: true, force: true }));
+
+const onEth0 = (address: string): InterfaceAddress => ({
+  interfaceName: "eth0",
+  address,
+  temporary: false,
+  doubtful: false,
+});
 
 /** A watch whose `ip monitor` prints what is appended to a file. */
 async function setUp(
@@ -45,7 +56,7 @@ async function setUp(
     clock,
     logger,
     random: () => 0.5,
-    list,
+    list: async () => (await list()).map(onEth0),
     monitor: ["tail", "-n", "+1", "-f", lines],
     ...change,
   });
@@ -115,7 +126,7 @@ describe("a watch on the machine's addresses", () => {
         if (broken) throw new Error("no ip");
         return Promise.resolve(["192.0.2.1", "192.0.2.2"]);
       },
-      { fallback: () => ["192.0.2.1"] },
+      { fallback: () => [onEth0("192.0.2.1")] },
     );
     const stop = new AbortController();
     const running = watch.run(stop.signal);
