@@ -1,6 +1,9 @@
-import { type Answer, encode, type RecordType } from "dns-packet";
+import { encode, type RecordType } from "dns-packet";
 
+import { headerBytes, MessageWriter } from "./message-writer.ts";
 import type { DnsRecord } from "./types.ts";
+
+export { headerBytes };
 
 /** RFC 1035, RFC 6891. */
 export const rcodes = {
@@ -18,7 +21,6 @@ const recursionDesired = 0x0100;
 const recursionAvailable = 0x0080;
 const checkingDisabled = 0x0010;
 
-export const headerBytes = 12;
 /** What we can take by UDP, and the most we send: fits every path without fragments (DNS flag day 2020). */
 export const udpPayloadBytes = 1232;
 const plainUDPBytes = 512;
@@ -83,7 +85,7 @@ export function parseQuery(message: Buffer): ParsedQuery {
     id: message.readUInt16BE(0),
     passedFlags: word & (recursionDesired | checkingDisabled),
     question: message.subarray(headerBytes, end + 4),
-    name: nameText(message, headerBytes),
+    name: nameText(message, headerBytes, end),
     type: typeNames[type] ?? `TYPE${type}`,
     edns: options === undefined ? undefined : options,
   };
@@ -110,16 +112,26 @@ export function nameEnd(message: Buffer, start: number, pointers: boolean): numb
   return undefined;
 }
 
-/** A name without pointers, in lower case. A dot inside a label becomes a byte that no name of ours has. */
-function nameText(message: Buffer, start: number): string {
-  const labels: string[] = [];
-  for (let offset = start; ;) {
-    const length = message[offset] ?? 0;
-    if (length === 0) return labels.join(".");
-    const label = message.toString("latin1", offset + 1, offset + 1 + length);
-    labels.push(label.replaceAll(".", "\0").toLowerCase());
-    offset += length + 1;
+/** Bytes in lower case. A dot inside a label becomes a byte that no name of ours has. */
+const folded = Uint8Array.from({ length: 256 }, (_, byte) => {
+  if (byte === 0x2e) return 0;
+  return byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte;
+});
+const dotted = Buffer.alloc(maxNameBytes);
+
+/** The name without pointers between `start` and `end`, in lower case, without a trailing dot. */
+function nameText(message: Buffer, start: number, end: number): string {
+  let border = start;
+  for (let offset = start; offset < end - 1; offset += 1) {
+    const byte = message[offset] ?? 0;
+    if (offset === border) {
+      dotted[offset - start] = 0x2e;
+      border += byte + 1;
+    } else {
+      dotted[offset - start] = folded[byte] ?? 0;
+    }
   }
+  return dotted.toString("latin1", 1, end - 1 - start);
 }
 
 interface Options {
@@ -176,19 +188,7 @@ export interface Reply {
   readonly additionals?: readonly DnsRecord[];
 }
 
-/** Everything of a record but its name, as it stands in a message. Records live as long as what they speak of. */
-const tails = new WeakMap<DnsRecord, Buffer>();
-
-function recordTail(record: DnsRecord): Buffer {
-  const known = tails.get(record);
-  if (known !== undefined) return known;
-  const answer = { ...record, name: "." } as Answer;
-  const tail = encode({ type: "response", answers: [answer] }).subarray(headerBytes + 1);
-  tails.set(record, tail);
-  return tail;
-}
-
-function optRecord(query: Query, rcode: number): Buffer {
+function makeOptRecord(rcode: number, dnssecOK: boolean): Buffer {
   const message = encode({
     type: "response",
     additionals: [
@@ -198,8 +198,8 @@ function optRecord(query: Query, rcode: number): Buffer {
         udpPayloadSize: udpPayloadBytes,
         extendedRcode: rcode >> 4,
         ednsVersion: 0,
-        flags: query.edns?.dnssecOK === true ? 0x8000 : 0,
-        flag_do: query.edns?.dnssecOK === true,
+        flags: dnssecOK ? 0x8000 : 0,
+        flag_do: dnssecOK,
         options: [],
       },
     ],
@@ -207,64 +207,18 @@ function optRecord(query: Query, rcode: number): Buffer {
   return message.subarray(headerBytes);
 }
 
-/** Builds a message; names that were written before are pointed at, as far as they own records. */
-class MessageWriter {
-  readonly #parts: Buffer[] = [];
-  readonly #offsets = new Map<string, number>();
-  readonly #limit: number;
-  #length = headerBytes;
+/** There are only four. */
+const optRecords = new Map<number, Buffer>();
 
-  constructor(query: Query, limit: number) {
-    this.#limit = limit;
-    this.#remember(query.name, headerBytes);
-    this.#push(query.question);
+function optRecord({ edns }: Query, rcode: number): Buffer {
+  const dnssecOK = edns?.dnssecOK === true;
+  const key = (rcode >> 4) * 2 + (dnssecOK ? 1 : 0);
+  let record = optRecords.get(key);
+  if (record === undefined) {
+    record = makeOptRecord(rcode, dnssecOK);
+    optRecords.set(key, record);
   }
-
-  #push(part: Buffer): void {
-    this.#parts.push(part);
-    this.#length += part.length;
-  }
-
-  #remember(name: string, start: number): void {
-    let offset = start;
-    for (let rest = name; rest !== "" && offset < 0x4000;) {
-      if (!this.#offsets.has(rest)) this.#offsets.set(rest, offset);
-      const dot = rest.indexOf(".");
-      if (dot < 0) return;
-      offset += dot + 1;
-      rest = rest.slice(dot + 1);
-    }
-  }
-
-  #owner(name: string): Buffer {
-    const labels: number[] = [];
-    for (let rest = name; rest !== "";) {
-      const at = this.#offsets.get(rest);
-      if (at !== undefined) return Buffer.from([...labels, 0xc0 | (at >> 8), at & 0xff]);
-      const dot = rest.indexOf(".");
-      const label = dot < 0 ? rest : rest.slice(0, dot);
-      labels.push(label.length, ...Buffer.from(label, "latin1"));
-      rest = dot < 0 ? "" : rest.slice(dot + 1);
-    }
-    return Buffer.from([...labels, 0]);
-  }
-
-  /** @returns whether it fitted. */
-  add(record: DnsRecord, reserved: number): boolean {
-    const owner = this.#owner(record.name);
-    const tail = recordTail(record);
-    if (this.#length + owner.length + tail.length + reserved > this.#limit) return false;
-    this.#remember(record.name, this.#length);
-    this.#push(owner);
-    this.#push(tail);
-    return true;
-  }
-
-  end(header: Buffer, last: Buffer | undefined): Buffer {
-    const parts = [header, ...this.#parts];
-    if (last !== undefined) parts.push(last);
-    return Buffer.concat(parts);
-  }
+  return record;
 }
 
 /**
@@ -275,7 +229,7 @@ export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
   const { answers = [], authorities = [], additionals = [] } = reply;
   const opt = query.edns === undefined ? undefined : optRecord(query, reply.rcode);
   const reserved = opt?.length ?? 0;
-  const writer = new MessageWriter(query, limit);
+  const writer = new MessageWriter(query.name, query.question, limit);
   const fitting = (records: readonly DnsRecord[]): number => {
     const stop = records.findIndex((record) => !writer.add(record, reserved));
     return stop < 0 ? records.length : stop;
@@ -285,22 +239,15 @@ export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
   const authorityCount = complete ? fitting(authorities) : 0;
   const truncated = !complete || authorityCount < authorities.length;
   const additionalCount = truncated ? 0 : fitting(additionals);
-  const header = Buffer.alloc(headerBytes);
-  header.writeUInt16BE(query.id, 0);
-  header.writeUInt16BE(
+  const word =
     flags.response |
-      query.passedFlags |
-      recursionAvailable |
-      (reply.authoritative === true ? flags.authoritative : 0) |
-      (truncated ? flags.truncated : 0) |
-      (reply.rcode & 0xf),
-    2,
-  );
-  header.writeUInt16BE(1, 4);
-  header.writeUInt16BE(answerCount, 6);
-  header.writeUInt16BE(authorityCount, 8);
-  header.writeUInt16BE(additionalCount + (opt === undefined ? 0 : 1), 10);
-  return writer.end(header, opt);
+    query.passedFlags |
+    recursionAvailable |
+    (reply.authoritative === true ? flags.authoritative : 0) |
+    (truncated ? flags.truncated : 0) |
+    (reply.rcode & 0xf);
+  const additional = additionalCount + (opt === undefined ? 0 : 1);
+  return writer.end([query.id, word, 1, answerCount, authorityCount, additional], opt);
 }
 
 /** A question of our own, for whoever is upstream. Options of the asker are between it and us (RFC 6891, 6.1.3). */
