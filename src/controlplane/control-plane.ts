@@ -8,6 +8,7 @@ import { renderKubeconfig } from "../api/kubeconfig-write.ts";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { cidrAddress, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
+import { readListeningSockets } from "../lib/listening-sockets.ts";
 import type { Logger } from "../lib/log.ts";
 import { createAdmission } from "./admission/admission.ts";
 import { createAuthenticator, userOfToken } from "./auth/authenticator.ts";
@@ -409,6 +410,11 @@ async function runParts(
     },
     signingAuthority: () => renewal.current().authority,
     kubernetesService: reachable ? { clusterIP, advertiseAddress, port: listener.port } : undefined,
+    machine: {
+      nodeName: options.nodeName,
+      apiServerPort: listener.port,
+      listeners: readListeningSockets,
+    },
     clock,
     logger,
     random,

@@ -25,6 +25,10 @@ import { JobController } from "./job/job-controller.ts";
 import { ttlAfterFinishedController } from "./job/ttl-after-finished.ts";
 import type { KubernetesServiceOptions } from "./kubernetes-service/kubernetes-service-controller.ts";
 import { kubernetesServiceController } from "./kubernetes-service/kubernetes-service-controller.ts";
+import {
+  loadBalancerController,
+  type LoadBalancerOptions,
+} from "./load-balancer/load-balancer-controller.ts";
 import { LocalVolumesController } from "./local-volumes/local-volumes.ts";
 import { namespaceController } from "./namespace/namespace-controller.ts";
 import { nodeIpamController } from "./node-ipam/node-ipam-controller.ts";
@@ -66,6 +70,8 @@ export interface ControllersOptions {
   readonly kubernetesService: KubernetesServiceOptions | undefined;
   /** Signs certificates of nodes and users; absent where another control plane does. */
   readonly signingAuthority?: () => SigningAuthority;
+  /** The machine that all this runs on, whose ports load balancers leave to those who have them. */
+  readonly machine?: NonNullable<LoadBalancerOptions["machine"]>;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
@@ -138,6 +144,7 @@ export function createControllers(options: ControllersOptions): {
     ttlAfterFinishedController(account("ttl-after-finished-controller")),
     endpointsController(account("endpoint-controller")),
     endpointSliceController(account("endpointslice-controller")),
+    loadBalancerController(account("service-controller"), options),
     nodeIpamController(nodes, options),
     nodeLifecycleController(nodes),
     taintEvictionController(nodes),
