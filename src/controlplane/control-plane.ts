@@ -17,7 +17,6 @@ import { createAuthorizer } from "./auth/authorizer.ts";
 import { userOfBootstrapToken } from "./auth/bootstrap-tokens.ts";
 import { ServiceAccountTokens } from "./auth/tokens.ts";
 import { bootstrapCluster } from "./bootstrap.ts";
-import type { Identity } from "./controllers/controllers.ts";
 import { createControllers } from "./controllers/controllers.ts";
 import { createApiHandler } from "./http/api-handler.ts";
 import type { ApiHandler } from "./http/call.ts";
@@ -26,6 +25,7 @@ import type { KubeletClient } from "./http/node-proxy.ts";
 import type { HttpServer, HttpServerOptions } from "./http/server.ts";
 import { startHttpServer } from "./http/server.ts";
 import { createInProcessClient } from "./in-process-client.ts";
+import { serverUser, userOf } from "./identities.ts";
 import { publishJoinConfiguration } from "./join-configuration.ts";
 import { createKinds } from "./kinds/kinds.ts";
 import type { RulesReader } from "./kinds/reviews.ts";
@@ -105,31 +105,6 @@ function versionInfo(gitVersion: string): VersionInfo {
     platform: `linux/${arch() === "x64" ? "amd64" : arch()}`,
   };
 }
-
-function userOf(identity: Identity): UserInfo {
-  if (identity.kind === "user") {
-    // The server itself may do everything; the others have the roles of their jobs.
-    const groups = identity.name === "system:apiserver" ? ["system:masters"] : [];
-    return {
-      name: identity.name,
-      uid: "",
-      groups: [...groups, "system:authenticated"],
-      extra: {},
-    };
-  }
-  return {
-    name: `system:serviceaccount:kube-system:${identity.name}`,
-    uid: "",
-    groups: [
-      "system:serviceaccounts",
-      "system:serviceaccounts:kube-system",
-      "system:authenticated",
-    ],
-    extra: {},
-  };
-}
-
-const serverUser = userOf({ kind: "user", name: "system:apiserver" });
 
 /** The rules that `kubectl auth can-i --list` shows. */
 function rulesReader(authorizer: ControlPlaneAuthorizer): RulesReader {
