@@ -7,11 +7,12 @@ import { type Host, systemHost } from "./host.ts";
 export async function detectNodeIPs(
   signal: AbortSignal,
   host: Pick<Host, "addresses" | "routeSources"> = systemHost(),
+  nodeName = "",
 ): Promise<readonly string[]> {
   signal.throwIfAborted();
   const choice = chooseNodeIPs({
     configured: [],
-    nodeName: "",
+    nodeName,
     host: host.addresses(),
     routeSources: await host.routeSources(),
   });

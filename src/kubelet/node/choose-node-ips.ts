@@ -5,6 +5,10 @@ import { canonicalIP, cidrContains, ipFamily, type IPFamily, parseCidr } from ".
 export interface HostAddress {
   readonly interfaceName: string;
   readonly address: string;
+  /** Made for privacy, to be given up soon (RFC 8981). */
+  readonly temporary?: boolean;
+  /** Not usable yet, or not any more. */
+  readonly doubtful?: boolean;
 }
 
 export interface AddressFacts {
@@ -14,6 +18,10 @@ export interface AddressFacts {
   readonly host: readonly HostAddress[];
   /** Source addresses that the default routes select, by family. */
   readonly routeSources: Readonly<Partial<Record<IPFamily, string>>>;
+  /** What was chosen before; it stays while it is there and no default route says otherwise. */
+  readonly previous?: readonly string[];
+  /** Families that the node's pods have addresses of: the node has one of each, if it can. */
+  readonly podFamilies?: readonly IPFamily[];
 }
 
 export type AddressChoice =
@@ -47,27 +55,65 @@ export function refuseNodeIP(address: string, host: readonly HostAddress[]): str
 
 /**
  * The node's addresses, primary first: the configured ones, else the node's name when it is an address, else the source
- * of the default route (IPv4 preferred), else the first address of a real interface.
+ * of the default route (IPv4 preferred), else the first address of a real interface. Where pods have addresses of both
+ * families, an address of the other one follows: routes to these pods lead there.
  */
 export function chooseNodeIPs(facts: AddressFacts): AddressChoice {
   if (facts.configured.length > 0) return chooseConfigured(facts);
-  const candidates = [
-    facts.nodeName,
-    facts.routeSources.IPv4,
-    facts.routeSources.IPv6,
+  const { nodeName, podFamilies = [], previous = [], routeSources } = facts;
+  const primary = firstUsable(facts.host, [
+    nodeName,
+    lasting(routeSources.IPv4, facts.host),
+    lasting(routeSources.IPv6, facts.host),
+    ...previous,
     ...firstOfFamily(facts.host, "IPv4"),
     ...firstOfFamily(facts.host, "IPv6"),
-  ];
+  ]);
+  if (primary === undefined) {
+    return {
+      kind: "none",
+      why: "no usable address on any interface; set nodeIPs (--node-ip) or bring a network interface up",
+    };
+  }
+  const other = ipFamily(primary) === "IPv4" ? "IPv6" : "IPv4";
+  const second = podFamilies.includes(other)
+    ? firstUsable(facts.host, [
+        lasting(routeSources[other], facts.host),
+        ...previous.filter((ip) => ipFamily(ip) === other),
+        ...firstOfFamily(facts.host, other),
+      ])
+    : undefined;
+  return { kind: "chosen", ips: second === undefined ? [primary] : [primary, second] };
+}
+
+function firstUsable(
+  host: readonly HostAddress[],
+  candidates: readonly (string | undefined)[],
+): string | undefined {
   for (const candidate of candidates) {
     if (candidate === undefined || ipFamily(candidate) === undefined) continue;
-    if (refuseNodeIP(candidate, facts.host) === undefined) {
-      return { kind: "chosen", ips: [canonicalIP(candidate)] };
-    }
+    if (refuseNodeIP(candidate, host) === undefined) return canonicalIP(candidate);
   }
-  return {
-    kind: "none",
-    why: "no usable address on any interface; set nodeIPs (--node-ip) or bring a network interface up",
-  };
+  return undefined;
+}
+
+/** The address beside a temporary one by which the machine can be reached for longer than a day. */
+function lasting(source: string | undefined, host: readonly HostAddress[]): string | undefined {
+  if (source === undefined) return undefined;
+  const own = host.find(({ address }) => canonicalIP(address) === canonicalIP(source));
+  if (own?.temporary !== true) return source;
+  const beside = host.filter(
+    ({ address, doubtful, interfaceName, temporary }) =>
+      interfaceName === own.interfaceName &&
+      ipFamily(address) === ipFamily(source) &&
+      doubtful !== true &&
+      temporary !== true &&
+      refuseNodeIP(address, host) === undefined,
+  );
+  const network = parseCidr(`${source}/64`);
+  return (
+    (beside.find(({ address }) => cidrContains(network, address)) ?? beside[0])?.address ?? source
+  );
 }
 
 function chooseConfigured(facts: AddressFacts): AddressChoice {
@@ -82,7 +128,17 @@ function firstOfFamily(host: readonly HostAddress[], family: IPFamily): string[]
   return host
     .filter((entry) => ipFamily(entry.address) === family)
     .filter((entry) => !containerInterface.test(entry.interfaceName))
+    .filter((entry) => entry.doubtful !== true)
+    .toSorted((a, b) => Number(a.temporary === true) - Number(b.temporary === true))
     .map((entry) => entry.address);
+}
+
+/** The InternalIPs of a Node's status, in its order. */
+export function internalIPs(addresses: readonly NodeAddress[] | undefined): readonly string[] {
+  return (addresses ?? [])
+    .filter(({ type }) => type === "InternalIP")
+    .map(({ address }) => address)
+    .filter((address) => ipFamily(address) !== undefined);
 }
 
 /** `status.addresses`: one InternalIP per address, then the Hostname. */

@@ -164,8 +164,14 @@ async function canBind(address: string): Promise<boolean> {
   }
 }
 
-/** The machine we run on. */
-export function systemHost(): Host {
+type AddressFlags = Pick<HostAddress, "address" | "temporary" | "doubtful">;
+
+/**
+ * The machine we run on.
+ *
+ * @param flags What the kernel says of its addresses; Node does not tell. Default: nothing.
+ */
+export function systemHost(flags: () => readonly AddressFlags[] = () => []): Host {
   return {
     identity: readIdentity,
     capacity: async (rootDir, maxPods) => {
@@ -187,10 +193,15 @@ export function systemHost(): Host {
         ...(pids === undefined ? {} : { "pid.available": pids }),
       };
     },
-    addresses: () =>
-      Object.entries(networkInterfaces()).flatMap(([interfaceName, list]) =>
-        (list ?? []).map(({ address }) => ({ interfaceName, address })),
-      ),
+    addresses: () => {
+      const known = new Map(flags().map((entry) => [entry.address, entry]));
+      return Object.entries(networkInterfaces()).flatMap(([interfaceName, list]) =>
+        (list ?? []).map(({ address }) => {
+          const { temporary = false, doubtful = false } = known.get(address) ?? {};
+          return { interfaceName, address, temporary, doubtful };
+        }),
+      );
+    },
     hasAddress: canBind,
     routeSources: async () => {
       const [v4, v6] = await Promise.all([

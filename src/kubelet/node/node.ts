@@ -7,6 +7,7 @@ import { objectPath } from "../../api/resource.ts";
 import { NODES } from "../../api/resources.ts";
 import type { Node, NodeStatus } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
+import type { IPFamily } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
@@ -122,6 +123,7 @@ class NodeWorker implements NodeAgent {
       onAddresses: (ips) => {
         this.#setHostIPs(ips);
       },
+      podFamilies: () => this.#podFamilies(),
     });
     this.view = {
       node: () => this.#node,
@@ -215,8 +217,17 @@ class NodeWorker implements NodeAgent {
     const held = this.#node;
     if (held !== undefined && held.metadata.uid === node.metadata.uid && !isNewer(node, held))
       return;
+    const families = this.#podFamilies();
     this.#node = node;
     this.#wake();
+    // Pods with addresses of both families want a node that has both.
+    if (this.#podFamilies().join() !== families.join()) this.refresh();
+  }
+
+  #podFamilies(): readonly IPFamily[] {
+    const { podCIDRs = [] } = this.#node?.spec ?? {};
+    const cidrs = podCIDRs.length > 0 ? podCIDRs : this.#options.config.podCIDRs;
+    return [...new Set(cidrs.map((cidr) => (cidr.includes(":") ? "IPv6" : "IPv4")))];
   }
 
   #setHostIPs(ips: readonly string[]): void {

@@ -1,11 +1,18 @@
 import type { ContainerImage, NodeStatus } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
+import { canonicalIP, type IPFamily } from "../../lib/cidr.ts";
 import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import type { VolumesInUse } from "../volumes/in-use.ts";
-import { chooseNodeIPs, type HostAddress, nodeAddresses, refuseNodeIP } from "./choose-node-ips.ts";
+import {
+  chooseNodeIPs,
+  type HostAddress,
+  internalIPs,
+  nodeAddresses,
+  refuseNodeIP,
+} from "./choose-node-ips.ts";
 import { computeAllocatable, computeCapacity, type MachineCapacity } from "./allocatable.ts";
 import { computeConditions } from "./conditions.ts";
 import { apiTime, type Host, type HostIdentity } from "./host.ts";
@@ -26,6 +33,8 @@ export interface StatusSourceOptions {
   readonly logger: Logger;
   readonly version: string;
   readonly onAddresses: (ips: readonly string[]) => void;
+  /** Families of the addresses that this node's pods have; default none. */
+  readonly podFamilies?: () => readonly IPFamily[];
   /** Attachable volumes of pods; default none. */
   readonly inUse?: Pick<VolumesInUse, "list">;
 }
@@ -43,6 +52,8 @@ export class StatusSource {
   readonly #pressure: PressureMemory;
   #identity: HostIdentity | undefined;
   #slow: SlowFacts | undefined;
+  /** Whether it was said that the node's address is gone. */
+  #lost = false;
 
   constructor(options: StatusSourceOptions) {
     this.#options = options;
@@ -59,7 +70,7 @@ export class StatusSource {
     const { config, clock, health, inUse, runtime } = this.#options;
     const identity = this.#identity ?? this.#options.host.identity();
     const slow = await this.#slowFacts();
-    const addresses = await this.#addresses();
+    const addresses = await this.#addresses(previous);
     const info = runtime();
     const under = this.#pressure.observe(
       pressureNow(slow.signals, config.evictionHard),
@@ -121,25 +132,52 @@ export class StatusSource {
     };
   }
 
-  async #addresses(): Promise<{ readonly ips: readonly string[]; readonly why?: string }> {
-    const { config, host, onAddresses } = this.#options;
+  /**
+   * A machine without its address keeps what its status says, as a kubelet does: a cable that is out for an hour must not
+   * cost its pods. One that never had an address is not ready.
+   */
+  async #addresses(
+    previous: NodeStatus,
+  ): Promise<{ readonly ips: readonly string[]; readonly why?: string }> {
+    const { config, host, onAddresses, podFamilies } = this.#options;
+    const configured = config.nodeIPs;
+    const before = internalIPs(previous.addresses);
+    const routeSources = configured.length > 0 ? {} : await host.routeSources();
     const choice = chooseNodeIPs({
-      configured: config.nodeIPs,
+      configured,
       nodeName: config.nodeName,
-      host: await this.#hostAddresses(),
-      routeSources: config.nodeIPs.length > 0 ? {} : await host.routeSources(),
+      host: await this.#hostAddresses([...configured, ...Object.values(routeSources)]),
+      routeSources,
+      previous: before,
+      podFamilies: podFamilies?.() ?? [],
     });
-    if (choice.kind === "none") return { ips: [], why: choice.why };
-    onAddresses(choice.ips);
-    return { ips: choice.ips };
+    if (choice.kind === "chosen") {
+      this.#lost = false;
+      onAddresses(choice.ips);
+      return { ips: choice.ips };
+    }
+    const kept = configured.every((ip) => before.includes(canonicalIP(ip))) ? before : [];
+    if (kept.length === 0) return { ips: [], why: choice.why };
+    this.#tellLost(choice.why, kept);
+    onAddresses(kept);
+    return { ips: kept };
   }
 
-  /** With the configured ones that are there although their interface does not run: a cable that is out is no reason. */
-  async #hostAddresses(): Promise<readonly HostAddress[]> {
-    const { config, host } = this.#options;
+  #tellLost(why: string, kept: readonly string[]): void {
+    if (this.#lost) return;
+    this.#lost = true;
+    this.#options.logger.log("warn", "the node's address is gone; its status keeps it", {
+      ips: kept.join(","),
+      error: why,
+    });
+  }
+
+  /** With those of `wanted` that are there although their interface does not run: a cable that is out is no reason. */
+  async #hostAddresses(wanted: readonly string[]): Promise<readonly HostAddress[]> {
+    const { host } = this.#options;
     const running = host.addresses();
     const resting: HostAddress[] = [];
-    for (const address of config.nodeIPs) {
+    for (const address of wanted) {
       if (refuseNodeIP(address, running) === undefined || host.hasAddress === undefined) continue;
       if (await host.hasAddress(address)) resting.push({ interfaceName: "", address });
     }

@@ -95,10 +95,12 @@ function podIPs(input: ComputeStatusInput): readonly string[] {
   const { pod, observed, old } = input;
   const before = (old.podIPs ?? []).map(({ ip }) => ip);
   if (isHostNetwork(pod)) {
-    const [first] = before.length > 0 ? before : observed.hostIPs;
-    if (first === undefined) return [];
-    const second = observed.hostIPs.find((ip) => ipFamily(ip) !== ipFamily(first));
-    return second === undefined ? [first] : [first, second];
+    // A pod that has ended keeps the address it had. A running one has those of the node, which may change under it: what
+    // leads to it (endpoints, people) must follow, though upstream keeps the first one for good (kubernetes#93897).
+    const ended = input.terminating || isTerminalPhase(old.phase);
+    return observed.hostIPs.length === 0 || (ended && before.length > 0)
+      ? before
+      : observed.hostIPs;
   }
   const sandbox = newestSandbox(observed.record);
   const found = sandbox === undefined ? undefined : observed.addresses(sandbox.id);

@@ -31,6 +31,16 @@ function mergedList(before: unknown, after: unknown, key: string): readonly unkn
   ];
 }
 
+/** Whether a merge leaves the elements that stay, and then those that are new, in another order than the wanted one. */
+function needsOrder(before: unknown, after: unknown, key: string): boolean {
+  const [old, next] = [keysOf(before, key), keysOf(after, key)];
+  const merged = [
+    ...old.filter((value) => next.includes(value)),
+    ...next.filter((value) => !old.includes(value)),
+  ];
+  return !isDeepStrictEqual(merged, next);
+}
+
 function find(list: readonly unknown[], key: string, like: unknown): unknown {
   const [wanted] = keysOf([like], key);
   return list.find((item) => keysOf([item], key)[0] === wanted);
@@ -66,7 +76,11 @@ export function statusPatch(
     }
     // The server keeps its own order of a keyed list: the same elements in another order are no change.
     const changes = mergedList(old[field], value, key);
-    if (changes.length > 0) status[field] = changes;
+    if (changes.length === 0) continue;
+    status[field] = changes;
+    // The first address is that of podIP.
+    if (key === "ip" && needsOrder(old[field], value, key))
+      status[`$setElementOrder/${field}`] = keysOf(value, key).map((ip) => ({ ip }));
   }
   for (const field of ["reason", "message", "podIP", "podIPs"]) {
     if (old[field] !== undefined && next[field] === undefined) {

@@ -30,7 +30,12 @@ const runtimeInfo: RuntimeInfo = {
   warnings: [],
 };
 
-function fakeHost(bootID: string): Host {
+interface Network {
+  addresses: Host["addresses"];
+  routeSources: Host["routeSources"];
+}
+
+function fakeHost(bootID: string, network: Network): Host {
   return {
     identity: () => ({
       hostname: "n1",
@@ -50,8 +55,8 @@ function fakeHost(bootID: string): Host {
       hugePages: new Map(),
     }),
     signals: async () => ({}),
-    addresses: () => [{ interfaceName: "eth0", address: "192.0.2.2" }],
-    routeSources: async () => ({ IPv4: "192.0.2.2" }),
+    addresses: () => network.addresses(),
+    routeSources: async () => network.routeSources(),
   };
 }
 
@@ -66,6 +71,17 @@ describe("the node", () => {
   let readyCalls = 0;
   let events: string[];
   let warnings: string[];
+  let network: Network;
+
+  /** What a machine has that is in one network. */
+  const at = (...addresses: readonly string[]): Network => ({
+    addresses: () => addresses.map((address) => ({ interfaceName: "eth0", address })),
+    routeSources: async () => {
+      const IPv4 = addresses.find((address) => !address.includes(":"));
+      const IPv6 = addresses.find((address) => address.includes(":"));
+      return { ...(IPv4 === undefined ? {} : { IPv4 }), ...(IPv6 === undefined ? {} : { IPv6 }) };
+    },
+  });
 
   before(async () => {
     api = await startFakeApiServer();
@@ -76,6 +92,7 @@ describe("the node", () => {
   beforeEach(() => {
     clock = new ManualClock();
     stop = new AbortController();
+    network = at("192.0.2.2");
     [trouble, info, readyCalls, events, warnings] = [undefined, runtimeInfo, 0, [], []];
   });
   afterEach(async () => {
@@ -114,7 +131,10 @@ describe("the node", () => {
       onReady: () => {
         readyCalls += 1;
       },
-      host: fakeHost(bootID),
+      host: fakeHost(bootID, {
+        addresses: () => network.addresses(),
+        routeSources: async () => network.routeSources(),
+      }),
       hardware: async () => parseHardware({ cpu: { vendor: "AMD" }, cpuFlags: "aes" }),
     });
     running = node.run(stop.signal);
@@ -431,6 +451,98 @@ describe("the node", () => {
     await until(() => node.view.node()?.spec?.podCIDRs?.[0] === "10.244.9.0/24", "the change");
     assert.ok(woken > 0);
     unsubscribe();
+  });
+
+  const addresses = (): readonly string[] =>
+    (stored()?.status?.addresses ?? []).map(({ type, address }) => `${type} ${address}`);
+
+  test("a machine in another network has another address, at once when somebody noticed", async () => {
+    start();
+    await until(() => readyCalls === 1, "ready");
+    network = at("198.51.100.7");
+    node.refresh();
+    await until(() => addresses()[0] === "InternalIP 198.51.100.7", "the new address");
+    assert.deepEqual(addresses(), ["InternalIP 198.51.100.7", "Hostname n1"]);
+    assert.deepEqual(node.view.hostIPs(), ["198.51.100.7"]);
+    assert.equal(readyStatus(), "True");
+  });
+
+  test("a machine without any network keeps its address and stays Ready; it is said once", async () => {
+    start();
+    await until(() => readyCalls === 1, "ready");
+    const said = (): number => warnings.filter((line) => line.includes("address is gone")).length;
+    network = at();
+    node.refresh();
+    await until(() => said() === 1, "the warning");
+    const before = statusWrites();
+    // The next report comes whether or not anything changed.
+    clock.advance(300_000);
+    await until(() => statusWrites() > before, "the next report");
+    assert.deepEqual(addresses(), ["InternalIP 192.0.2.2", "Hostname n1"]);
+    assert.deepEqual([readyStatus(), said()], ["True", 1]);
+    assert.deepEqual(node.view.hostIPs(), ["192.0.2.2"]);
+    network = at("192.0.2.3");
+    node.refresh();
+    await until(() => addresses()[0] === "InternalIP 192.0.2.3", "the new address");
+  });
+
+  test("a machine that boots without network knows the address it had", async () => {
+    network = at();
+    api.put(NODES, {
+      metadata: { name: "n1" },
+      status: { addresses: [{ type: "InternalIP", address: "192.0.2.44" }] },
+    });
+    start();
+    await until(() => readyCalls === 1, "ready");
+    assert.deepEqual(addresses(), ["InternalIP 192.0.2.44", "Hostname n1"]);
+    assert.deepEqual(node.view.hostIPs(), ["192.0.2.44"]);
+  });
+
+  test("one that never had an address is not Ready until it has one", async () => {
+    network = at();
+    start();
+    await until(() => readyStatus() === "False", "NotReady");
+    assert.deepEqual(addresses(), ["Hostname n1"]);
+    network = at("192.0.2.5");
+    node.refresh();
+    await until(() => readyStatus() === "True", "ready");
+    assert.deepEqual(addresses(), ["InternalIP 192.0.2.5", "Hostname n1"]);
+  });
+
+  test("a configured address that is gone stays in the status; another one does not take its place", async () => {
+    network = at("192.0.2.2", "198.51.100.7");
+    start({ nodeIPs: ["198.51.100.7"] });
+    await until(() => readyCalls === 1, "ready");
+    network = at("192.0.2.2");
+    node.refresh();
+    await until(() => warnings.some((line) => line.includes("address is gone")), "the warning");
+    assert.ok(warnings.some((line) => line.includes('node IP: "198.51.100.7" not found')));
+    assert.deepEqual(addresses(), ["InternalIP 198.51.100.7", "Hostname n1"]);
+    assert.equal(readyStatus(), "True");
+  });
+
+  test("a configured address that never was there is no address", async () => {
+    api.put(NODES, {
+      metadata: { name: "n1" },
+      status: { addresses: [{ type: "InternalIP", address: "192.0.2.44" }] },
+    });
+    start({ nodeIPs: ["203.0.113.9"] });
+    await until(() => readyStatus() === "False", "NotReady");
+    assert.deepEqual(addresses(), ["Hostname n1"]);
+  });
+
+  test("a node whose pods get addresses of both families tells its own of both", async () => {
+    network = at("192.0.2.2", "fd00::2");
+    start();
+    await until(() => readyCalls === 1, "ready");
+    assert.deepEqual(addresses(), ["InternalIP 192.0.2.2", "Hostname n1"]);
+    const object = stored();
+    api.put(NODES, { ...object, spec: { podCIDRs: ["10.244.1.0/24", "fd00:244:1::/64"] } });
+    await until(() => addresses().length === 3, "both addresses");
+    assert.deepEqual(addresses(), ["InternalIP 192.0.2.2", "InternalIP fd00::2", "Hostname n1"]);
+    network = at("192.0.2.2");
+    node.refresh();
+    await until(() => addresses().length === 2, "one address");
   });
 });
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 
 import type { PodStatus } from "../../../src/api/types.gen.ts";
 import {
@@ -246,6 +246,54 @@ test("hostNetwork pods have the node's addresses, others their sandbox's", () =>
   assert.equal(host.podIP, "192.0.2.10");
   const own = status(pod(), observed([], { addresses: () => ["fd00::2", "10.244.0.2"] }));
   assert.deepEqual(own.podIPs, [{ ip: "10.244.0.2" }, { ip: "fd00::2" }]);
+});
+
+describe("a pod in the node's network", () => {
+  const subject = pod({ hostNetwork: true });
+  const at = (...hostIPs: readonly string[]): ObservedPod =>
+    observed([record("web", running)], {
+      sandboxes: [{ ...sandbox(), network: "node" }],
+      hostIPs,
+    });
+  const old: PodStatus = { phase: "Running", podIP: "192.0.2.10", podIPs: [{ ip: "192.0.2.10" }] };
+  const ips = ({ hostIPs, podIPs }: PodStatus): readonly string[] =>
+    [hostIPs, podIPs].map((list) => (list ?? []).map(({ ip }) => ip).join());
+
+  test("has the addresses that the node has now, of both families when it has both", () => {
+    const moved = ips(status(subject, at("198.51.100.7"), { old }));
+    assert.deepEqual(moved, ["198.51.100.7", "198.51.100.7"]);
+    const both = ips(status(subject, at("192.0.2.10", "fd00::2"), { old }));
+    assert.deepEqual(both, ["192.0.2.10,fd00::2", "192.0.2.10,fd00::2"]);
+  });
+
+  test("keeps its address while the node's is not known, and when it ends", () => {
+    assert.deepEqual(ips(status(subject, at(), { old })), ["", "192.0.2.10"]);
+    const ending = ips(status(subject, at("198.51.100.7"), { old, terminating: true }));
+    assert.deepEqual(ending, ["198.51.100.7", "192.0.2.10"]);
+    const ended = ips(status(subject, at("198.51.100.7"), { old: { ...old, phase: "Failed" } }));
+    assert.deepEqual(ended, ["198.51.100.7", "192.0.2.10"]);
+  });
+
+  test("gives one address for another in a patch", () => {
+    const next = status(subject, at("198.51.100.7"), { old });
+    const changes = statusPatch("uid-1", old, next)?.["status"] as Record<string, unknown>;
+    assert.equal(changes["podIP"], "198.51.100.7");
+    assert.deepEqual(changes["podIPs"], [
+      { ip: "198.51.100.7" },
+      { ip: "192.0.2.10", $patch: "delete" },
+    ]);
+  });
+
+  test("says which comes first where a merge would put it last", () => {
+    const both = status(subject, at("192.0.2.10", "fd00::2"), { old });
+    const moved = status(subject, at("198.51.100.7", "fd00::2"), { old: both });
+    const changes = statusPatch("uid-1", both, moved)?.["status"] as Record<string, unknown>;
+    const order = [{ ip: "198.51.100.7" }, { ip: "fd00::2" }];
+    assert.deepEqual(changes["$setElementOrder/podIPs"], order);
+    assert.deepEqual(changes["$setElementOrder/hostIPs"], order);
+    const added = statusPatch("uid-1", old, both)?.["status"] as Record<string, unknown>;
+    assert.equal("$setElementOrder/podIPs" in added, false);
+  });
 });
 
 test("before the first probe result a container adopted from another process stays ready", () => {
