@@ -13,10 +13,8 @@ import {
 import type { Clock } from "../lib/clock.ts";
 import { ExecError, RemoraError, SetupError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { NftError } from "../netfilter/errors.ts";
 import { ensureForwardAccept, removeForwardAccept } from "../netfilter/forward-accept.ts";
-import { applyNft } from "../netfilter/nft.ts";
-import { type NftOp, renderTransaction } from "../netfilter/transaction.ts";
+import type { RulesProgram } from "./choose-rules.ts";
 import { type Lease, Leases } from "./leases.ts";
 import {
   bridgeAddressCommands,
@@ -31,17 +29,9 @@ import {
   uplinkMTU,
   vethName,
 } from "./links.ts";
-import {
-  addHostPorts,
-  defaultTableName,
-  hostPortElements,
-  networkTable,
-  renderNetwork,
-  type RuleContext,
-  sharesHostPort,
-} from "./rules.ts";
-import { forgetUDPFlows } from "./udp-flows.ts";
-import { NodeTable } from "./node-table.ts";
+import type { RuleContext } from "./node-rules.ts";
+import { PodRules } from "./pod-rules.ts";
+import { defaultTableName } from "./rules.ts";
 import { ensureForwarding, ensureSysctl, readSysctl } from "./sysctls.ts";
 import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "./types.ts";
 
@@ -64,6 +54,8 @@ export interface BridgeNetworkOptions {
   readonly tableName?: string;
   /** Chain in iptables' filter table, default `REMORA-FORWARD`. */
   readonly forwardChain?: string;
+  /** Who writes the packet rules; default: nftables where this machine can do it, else iptables. */
+  readonly rulesProgram?: RulesProgram;
   /** Mark bit of Service packets that get a new source address, default 0x4000. */
   readonly serviceMark?: number;
   /** Default: that of the interface with the default route. */
@@ -91,13 +83,12 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
   readonly #logger: Logger;
   readonly #clock: Clock;
   readonly #bridge: string;
-  readonly #tableName: string;
   readonly #forwardChain: string;
   readonly #serviceMark: number;
   readonly #mtu: number | undefined;
   readonly #clusterCIDRs: readonly Cidr[];
   readonly #leases: Leases;
-  readonly #tables: Readonly<Record<IPFamily, NodeTable>>;
+  readonly #rules: PodRules;
   readonly #configured = new Set<string>();
   /** Sandboxes with a lease whose interface others have taken away. */
   #damaged = new Set<string>();
@@ -111,18 +102,20 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     this.#logger = options.logger;
     this.#clock = options.clock;
     this.#bridge = options.bridgeName ?? "remora0";
-    this.#tableName = options.tableName ?? defaultTableName;
     this.#forwardChain = options.forwardChain ?? "REMORA-FORWARD";
     this.#serviceMark = options.serviceMark ?? 0x4000;
     this.#mtu = options.mtu;
     this.#clusterCIDRs = options.clusterCIDRs.map((text) => parseCidr(text, "clusterCIDR"));
-    this.#tables = {
-      IPv4: new NodeTable(networkTable("IPv4", this.#tableName)),
-      IPv6: new NodeTable(networkTable("IPv6", this.#tableName)),
-    };
     this.#leases = new Leases({
       directory: join(options.stateDir, "ipam"),
       logger: options.logger,
+    });
+    this.#rules = new PodRules({
+      tableName: options.tableName ?? defaultTableName,
+      chainPrefix: this.#forwardChain.replace(/-FORWARD$/, ""),
+      program: options.rulesProgram,
+      logger: options.logger,
+      leases: () => this.#leases.values(),
     });
     if (!/^[a-z][a-z0-9-]{0,14}$/.test(this.#bridge)) {
       throw new SetupError(
@@ -166,7 +159,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     };
     const [forward, replaced] = await Promise.all([
       ensureForwardAccept(accept, signal),
-      this.#ensureTable(podCIDR, signal),
+      this.#rules.ensure(this.#context(podCIDR), signal),
     ]);
     if (!repair) return;
     if (forward === "changed") {
@@ -205,23 +198,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       bridge: this.#bridge,
       podCIDR,
       clusterCIDRs: this.#clusterCIDRs.filter((cidr) => cidr.family === family),
+      localAddresses: this.#local,
     };
-  }
-
-  /** @param leases Default: all. @returns Whether the table had to be replaced. */
-  #ensureTable(
-    podCIDR: Cidr,
-    signal: AbortSignal,
-    leases: Iterable<Lease> = this.#leases.values(),
-  ): Promise<boolean> {
-    return this.#tables[podCIDR.family].ensure(
-      renderNetwork(this.#context(podCIDR), leases),
-      signal,
-    );
-  }
-
-  async #apply(family: IPFamily, ops: readonly NftOp[], signal: AbortSignal): Promise<void> {
-    await applyNft(renderTransaction(networkTable(family, this.#tableName), ops), signal);
   }
 
   async #ensureBridge(
@@ -259,6 +237,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       if (this.#node === undefined || found === undefined) return;
       const lines = this.#addressCommands(this.#node, found);
       if (lines.length > 0) await ipBatch(lines, signal);
+      // Host ports are not served there.
+      for (const cidr of this.#node.podCIDRs) await this.#rules.ensure(this.#context(cidr), signal);
     });
   }
 
@@ -286,7 +266,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     const lease = await this.#leases.acquire({ sandboxID, podUID, podKey, hostPorts });
     try {
       await this.#connect(config, lease, node, signal);
-      await this.#openHostPorts(lease, signal);
+      await this.#inTurn(() => this.#rules.open(lease, signal));
     } catch (error) {
       throw explainSetUpFailure(error, config);
     }
@@ -336,23 +316,6 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     await ipBatchInside(pid, podCommands(lease.ips, node.gateways), { enableIPv6 }, signal);
   }
 
-  async #openHostPorts(lease: Lease, signal: AbortSignal): Promise<void> {
-    if (lease.hostPorts.length === 0) return;
-    await this.#inTurn(async () => {
-      for (const cidr of this.#node?.podCIDRs ?? []) {
-        const ops = addHostPorts(cidr.family, lease);
-        if (ops.length === 0) continue;
-        try {
-          await this.#apply(cidr.family, ops, signal);
-        } catch (error) {
-          if (!(error instanceof NftError)) throw error;
-          // Taken by an element of a pod that is gone, or the table was removed by others: the leases know better.
-          await this.#ensureTable(cidr, signal);
-        }
-      }
-    });
-  }
-
   isIntact(sandboxID: string): boolean {
     return !this.#damaged.has(sandboxID);
   }
@@ -368,37 +331,9 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     // The kernel removes the pair some time after the last process of the namespace; the name must not linger.
     await deleteLink(vethName(sandboxID), signal);
     if (lease === undefined) return;
-    if (lease.hostPorts.length > 0) await this.#closeHostPorts(lease, signal);
+    await this.#inTurn(() => this.#rules.close(lease, signal));
     await this.#leases.release(sandboxID);
-  }
-
-  async #closeHostPorts(lease: Lease, signal: AbortSignal): Promise<void> {
-    await this.#inTurn(async () => {
-      const others = [...this.#leases.values()].filter((other) => other !== lease);
-      for (const family of families) {
-        const cidr = this.#node?.podCIDRs.find((candidate) => candidate.family === family);
-        const elements = hostPortElements(family, lease);
-        if (elements.length === 0) continue;
-        if (cidr !== undefined && sharesHostPort(family, lease, others)) {
-          await this.#ensureTable(cidr, signal, others);
-          continue;
-        }
-        const ops = elements.map(({ container, element }): NftOp => ({
-          op: "delete-elements",
-          container,
-          keys: [element.key],
-        }));
-        try {
-          await this.#apply(family, ops, signal);
-        } catch (error) {
-          if (!(error instanceof NftError)) throw error;
-          if (cidr !== undefined) await this.#ensureTable(cidr, signal, others);
-        }
-      }
-    });
-    if (lease.hostPorts.some((port) => port.protocol === "UDP")) {
-      for (const ip of lease.ips) await forgetUDPFlows(ip, signal);
-    }
+    this.#rules.released(sandboxID);
   }
 
   async collectGarbage(sandboxIDs: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
@@ -427,8 +362,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     await this.#inTurn(async () => {
       this.#node = undefined;
       this.#configured.clear();
+      await this.#rules.remove(signal);
       for (const family of families) {
-        await this.#apply(family, [{ op: "drop-table" }], signal);
         await removeForwardAccept(family, this.#forwardChain, signal);
       }
       const links = await listLinks(signal);

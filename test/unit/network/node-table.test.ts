@@ -6,7 +6,8 @@ import { forwardIsRight, renderForwardChain } from "../../../src/netfilter/forwa
 import type { Lease } from "../../../src/network/leases.ts";
 import { defaultRouteDevice } from "../../../src/network/links.ts";
 import { expectedListing, tableMatches } from "../../../src/network/node-table.ts";
-import { damagesNetwork, renderNetwork, sharesHostPort } from "../../../src/network/rules.ts";
+import { planHostPorts } from "../../../src/network/host-ports.ts";
+import { damagesNetwork, renderNetwork } from "../../../src/network/rules.ts";
 
 const context = {
   family: "IPv4",
@@ -21,7 +22,7 @@ function lease(id: string, ip: string, hostPort: number): Lease {
 }
 
 describe("the comparison of our table with the kernel's", () => {
-  const ops = renderNetwork(context, [lease("a", "10.244.0.2", 8080)]);
+  const ops = renderNetwork(context, planHostPorts("IPv4", [lease("a", "10.244.0.2", 8080)]));
 
   it("finds equal what was built, and sees each kind of damage", () => {
     assert.equal(tableMatches(expectedListing(ops), ops), true);
@@ -45,17 +46,6 @@ describe("the comparison of our table with the kernel's", () => {
     const other = renderNetwork({ ...context, podCIDR: parseCidr("10.244.1.0/24") }, []);
     assert.equal(tableMatches(expectedListing(renderNetwork(context, [])), other), false);
   });
-
-  it("of two leases with one host port the later has it, and they are known to share it", () => {
-    const [old, young] = [lease("a", "10.244.0.2", 8080), lease("b", "10.244.0.3", 8080)];
-    const listing = expectedListing(renderNetwork(context, [old, young]));
-    assert.deepEqual(
-      [...(listing.containers.get("hostports-any")?.elements ?? [])],
-      [["tcp . 8080", "10.244.0.3 . 80"]],
-    );
-    assert.equal(sharesHostPort("IPv4", old, [young]), true);
-    assert.equal(sharesHostPort("IPv4", old, [lease("c", "10.244.0.4", 8081)]), false);
-  });
 });
 
 it("deletions in our table are damage, elements and other tables are not", () => {
@@ -64,6 +54,12 @@ it("deletions in our table are damage, elements and other tables are not", () =>
   assert.equal(damagesNetwork({ ...at, kind: "table" }), true);
   assert.equal(damagesNetwork({ ...at, kind: "element" }), false);
   assert.equal(damagesNetwork({ ...at, table: "nat", kind: "rule" }), false);
+  assert.equal(
+    damagesNetwork({ ...at, table: "nat", kind: "rule", name: "REMORA-HOSTPORTS" }),
+    true,
+  );
+  assert.equal(damagesNetwork({ ...at, table: "nat", kind: "table", name: "" }), true);
+  assert.equal(damagesNetwork({ ...at, table: "other", kind: "table", name: "" }), false);
   assert.equal(damagesNetwork("unwatched"), true);
 });
 
