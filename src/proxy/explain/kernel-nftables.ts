@@ -57,7 +57,8 @@ export function compareNftables(
   ).values()) {
     // Old nft prints some of these wrongly, so they are shown as they were written; comments prove that they are those.
     if (!compareChain(chain)) continue;
-    for (const rule of chain.rules.filter((text) => concerns(text, protocols))) {
+    // A draw that is repeated is told once.
+    for (const rule of new Set(chain.rules.filter((text) => concerns(text, protocols)))) {
       carried.push({ where: `chain ${chain.name}`, rule });
     }
   }

@@ -57,8 +57,15 @@ export type Verdict =
   | { readonly kind: "return" }
   | { readonly kind: "jump" | "goto"; readonly chain: string };
 
-/** Decides by chance: returns an index into `weights`, which add up to 1. */
-export type Choose = (weights: readonly number[]) => number;
+/** One of the outcomes of a decision by chance. */
+export interface Branch<T> {
+  /** Those of all branches add up to 1. */
+  readonly weight: number;
+  readonly outcome: T;
+}
+
+/** Decides by chance. The branches are asked for once, when the decision is first come to. */
+export type Choose = <T>(branches: () => readonly Branch<T>[]) => T;
 
 /**
  * A packet on its way, with the entry that conntrack has for it. Rules change it.
@@ -74,6 +81,8 @@ export class Flow {
   mark: number;
   ctMark = 0;
   readonly state: FlowState;
+  /** Stands for what a rule draws while its draws are gone through; undefined: chance decides. */
+  drawn: number | undefined;
   inInterface: string;
   /** Undefined: not routed yet, or not known. */
   outInterface: string | undefined;

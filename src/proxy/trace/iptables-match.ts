@@ -132,8 +132,11 @@ function chance(reader: IptablesReader): IptablesMatch {
     if (reader.take("--packet")) reader.next();
   }
   if (probability === undefined || !(probability >= 0 && probability <= 1)) throw reader.unknown();
-  const weights = [probability, 1 - probability];
-  return (flow) => flow.choose(weights) === 0;
+  const branches = [
+    { weight: probability, outcome: true },
+    { weight: 1 - probability, outcome: false },
+  ];
+  return (flow) => flow.choose(() => branches);
 }
 
 const recentFlags = new Set(["--reap", "--rsource", "--rttl"]);

@@ -4,7 +4,10 @@ import { canonicalKey, NftContainer, parseElements } from "./nft-container.ts";
 import type { NftReader } from "./nft-words.ts";
 
 /** A value of the packet; undefined when the packet has no such thing, and then the rule does not match. */
-export type NftValue = (flow: Flow) => string | undefined;
+export type NftValue = ((flow: Flow) => string | undefined) & {
+  /** One of so many, by chance. */
+  readonly draws?: number;
+};
 
 /** Finds the sets and maps of the rule's table. */
 export type FindContainer = (name: string) => NftContainer | undefined;
@@ -83,12 +86,14 @@ function chance(reader: NftReader): NftValue {
   if ((mode !== "random" && mode !== "inc") || count === undefined || count < 1)
     throw reader.unknown();
   const offset = reader.take("offset") ? Number(reader.next()) : 0;
-  const weights = Array.from({ length: count }, () => 1 / count);
-  return (flow) => {
-    const drawn = flow.choose(weights);
+  const branches = Array.from({ length: count }, (_, outcome) => ({ weight: 1 / count, outcome }));
+  const draw: NftValue = (flow) => {
+    if (flow.drawn !== undefined) return String(flow.drawn + offset);
+    const drawn = flow.choose(() => branches);
     if (count > 1) flow.results.push(`${drawn} of ${count} by chance`);
     return String(drawn + offset);
   };
+  return Object.assign(draw, { draws: count });
 }
 
 function primary(reader: NftReader): NftValue | undefined {
@@ -148,7 +153,7 @@ export function parseNftValue(reader: NftReader): NftValue {
   } while (reader.take("."));
   const [only] = parts;
   if (parts.length === 1 && only !== undefined) return only;
-  return (flow) => {
+  const joined: NftValue = (flow) => {
     const values: string[] = [];
     for (const part of parts) {
       const value = part(flow);
@@ -157,6 +162,9 @@ export function parseNftValue(reader: NftReader): NftValue {
     }
     return values.join(" . ");
   };
+  const chances = parts.flatMap(({ draws }) => (draws === undefined ? [] : [draws]));
+  const [draws] = chances;
+  return draws === undefined || chances.length > 1 ? joined : Object.assign(joined, { draws });
 }
 
 /**

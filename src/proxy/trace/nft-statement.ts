@@ -1,4 +1,5 @@
-import type { Flow, Verdict } from "./flow.ts";
+import type { Branch, Flow, Verdict } from "./flow.ts";
+import type { NftContainer } from "./nft-container.ts";
 import {
   type FindContainer,
   type NftValue,
@@ -107,11 +108,40 @@ function natTarget(reader: NftReader, find: FindContainer): NftValue {
   reader.expect("map");
   const container = parseContainer(reader, find);
   return (flow) => {
+    const { draws } = key;
+    const drawn = draws === undefined ? undefined : drawFrom(flow, key, draws, container());
+    if (drawn === "missed") {
+      flow.results.push(`one of ${draws} by chance -> not in the map`);
+      return undefined;
+    }
+    flow.drawn = drawn;
     const asked = key(flow);
+    flow.drawn = undefined;
     const found = asked === undefined ? undefined : container().lookUp(asked);
+    if (drawn !== undefined && draws !== 1) flow.results.push(`${drawn} of ${draws} by chance`);
     flow.results.push(`${asked ?? "nothing"} -> ${found ?? "not in the map"}`);
     return found;
   };
+}
+
+/** All draws that find nothing are one branch: what follows is the same for each of them. */
+function drawFrom(
+  flow: Flow,
+  key: NftValue,
+  draws: number,
+  container: NftContainer,
+): number | "missed" {
+  return flow.choose(() => {
+    const branches: Branch<number | "missed">[] = [];
+    for (flow.drawn = 0; flow.drawn < draws; flow.drawn += 1) {
+      const asked = key(flow);
+      if (asked === undefined || container.lookUp(asked) === undefined) continue;
+      branches.push({ weight: 1 / draws, outcome: flow.drawn });
+    }
+    flow.drawn = undefined;
+    const missed = draws - branches.length;
+    return missed === 0 ? branches : [...branches, { weight: missed / draws, outcome: "missed" }];
+  });
 }
 
 function verdictMap(reader: NftReader, key: NftValue, find: FindContainer): NftStatement {

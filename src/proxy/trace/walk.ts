@@ -1,5 +1,6 @@
 import {
   type BaseChain,
+  type Branch,
   type Choose,
   Flow,
   type HookName,
@@ -154,22 +155,27 @@ function fromNode(flow: Flow, { bases }: Ruleset): End {
 export function walk(rules: Ruleset, packet: Packet, host: Host): readonly Way[] {
   const ways: Way[] = [];
   /** Which branch was taken at each decision, and how many there are. */
-  const taken: { at: number; readonly weights: readonly number[] }[] = [];
+  const taken: { at: number; readonly branches: readonly Branch<unknown>[] }[] = [];
   for (;;) {
     let asked = 0;
-    const choose = (weights: readonly number[]): number => {
-      if (asked === taken.length) taken.push({ at: 0, weights });
+    const choose = <T>(branches: () => readonly Branch<T>[]): T => {
+      if (asked === taken.length) taken.push({ at: 0, branches: branches() });
+      const decision = taken[asked];
       asked += 1;
-      return taken[asked - 1]?.at ?? 0;
+      // The same decisions come in the same order each time.
+      return decision?.branches[decision.at]?.outcome as T;
     };
     const way = walkOnce(rules, packet, host, choose);
-    const probability = taken.reduce((product, { at, weights }) => product * (weights[at] ?? 0), 1);
+    const probability = taken.reduce(
+      (product, { at, branches }) => product * (branches[at]?.weight ?? 0),
+      1,
+    );
     ways.push({ ...way, probability });
     while (taken.length > 0) {
       const last = taken.at(-1);
       if (last === undefined) break;
       last.at += 1;
-      if (last.at < last.weights.length) break;
+      if (last.at < last.branches.length) break;
       taken.pop();
     }
     if (taken.length === 0) return ways;

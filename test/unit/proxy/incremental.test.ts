@@ -260,7 +260,7 @@ describe(`a kernel that followed any sequence of changes (seed ${seed})`, () => 
     });
   }
 
-  it("took four or five elements for each step of a rolling update of 300 endpoints", async () => {
+  it("took one or three elements for each step of a rolling update of 300 endpoints", async () => {
     const roll = new ModelRules("IPv4");
     const index = new SliceIndex("here");
     const service = serviceOf({ id: 0, vip: 1, sticky: false, local: false, externalIP: false });
@@ -275,9 +275,9 @@ describe(`a kernel that followed any sequence of changes (seed ${seed})`, () => 
     for (let turn = 0; turn < 20; turn += 1) {
       const [first = 0, ...rest] = pods;
       const next = 301 + turn;
-      assert.equal(await step([...pods, next]), 3 * 3 + 2);
+      assert.equal(await step([...pods, next]), 3 * 1 + 2);
       pods = [...rest, next];
-      assert.equal(await step(pods), 3 * 5 + 2, `without ${first}`);
+      assert.equal(await step(pods), 3 * 3 + 2, `without ${first}`);
     }
   });
 });

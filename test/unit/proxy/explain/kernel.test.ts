@@ -99,9 +99,9 @@ describe("nftables compared with what should be there", () => {
     const view = compareNftables(tableOf(wanted), wanted);
     assert.deepEqual(drift(view), []);
     const shown = view.carried.map(({ where, rule }) => `${where}: ${rule}`);
-    assert.ok(shown.includes("map svc: 10.96.0.3 . tcp . 80 : goto c3"), shown.join("\n"));
-    assert.ok(shown.includes("map np: tcp . 30003 : goto x-nc3"), shown.join("\n"));
-    assert.ok(shown.some((line) => line.startsWith("chain c3: meta l4proto tcp dnat")));
+    assert.ok(shown.includes("map svc: 10.96.0.3 . tcp . 80 : goto c4"), shown.join("\n"));
+    assert.ok(shown.includes("map np: tcp . 30003 : goto x-nc4"), shown.join("\n"));
+    assert.ok(shown.some((line) => line.startsWith("chain c4: meta l4proto tcp dnat")));
     assert.ok(!shown.some((line) => line.includes("l4proto udp")));
   });
 
@@ -125,7 +125,7 @@ describe("nftables compared with what should be there", () => {
     at(table, "np").set("tcp . 30003", "goto x-nc1");
     at(table, "noep").set("10.96.0.3 . tcp . 80", "goto rej");
     at(table, "ep-c-tcp").set("10.96.0.3 . 80 . 3", "10.9.9.9 . 1");
-    table.chains.delete("c3");
+    table.chains.delete("c4");
     table.chains.set("postrouting", { hook: undefined, tags: [] });
     const found = drift(compareNftables(table, wanted)).map((line) => line.split(" not ")[0]);
     assert.deepEqual(
@@ -135,7 +135,7 @@ describe("nftables compared with what should be there", () => {
         "map np tcp . 30003: goto x-nc1",
         "map noep 10.96.0.3 . tcp . 80: goto rej",
         "map ep-c-tcp 10.96.0.3 . 80 . 3: 10.9.9.9 . 1",
-        "chain c3 : -",
+        "chain c4 : -",
         "chain postrouting : other rules",
       ]),
     );

@@ -566,7 +566,7 @@ for (const mode of modes) {
         expectEnds({ ...cluster, slices: new Map([...slices].toReversed()) }, pod, kept(at.pod(2)));
       });
 
-      test("1: with more endpoints than a shared map is for, each still gets its share", () => {
+      test("1: with very many endpoints each still gets its share", () => {
         const many = Array.from({ length: mode === "nftables" ? 1030 : 100 }, (_, n) =>
           remote(n + 2),
         );
