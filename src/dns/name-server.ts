@@ -2,6 +2,7 @@ import { parseCidr } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { ClusterRecords } from "./cluster-records.ts";
+import { SharedCounts } from "./counts.ts";
 import { Forwarder } from "./forwarder.ts";
 import { HostServers } from "./host-servers.ts";
 import { LoopCheck } from "./loop-check.ts";
@@ -29,6 +30,7 @@ export interface NameServer {
 export function createNameServer(options: NameServerOptions): NameServer {
   const { settings, clock, logger, random, onListening } = options;
   const stop = new AbortController();
+  const counts = settings.counts === undefined ? {} : { counts: new SharedCounts(settings.counts) };
   const records = new ClusterRecords({
     domain: settings.domain,
     serverIPs: settings.addresses,
@@ -62,6 +64,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
     records,
     forwarder,
     isOwnQuestion: (name) => loops.recognise(name),
+    ...counts,
   });
   const server = new DnsServer({
     resolver,
@@ -69,6 +72,9 @@ export function createNameServer(options: NameServerOptions): NameServer {
     port: settings.port,
     clock,
     logger,
+    onUnsent: () => resolver.forget(),
+    ...counts,
+    ...(settings.sourceLimits === undefined ? {} : { sourceLimits: settings.sourceLimits }),
     onListening: () => {
       // Now, not at the first question: a circle is better known before.
       void hostServers.current();
@@ -76,7 +82,10 @@ export function createNameServer(options: NameServerOptions): NameServer {
     },
   });
   return {
-    apply: (update) => records.apply(update),
+    apply(update) {
+      records.apply(update);
+      resolver.forget();
+    },
     async run(signal) {
       const end = (): void => stop.abort(signal.reason);
       signal.addEventListener("abort", end, { once: true });

@@ -1,7 +1,9 @@
 import type { ClusterRecords, Lookup } from "./cluster-records.ts";
+import type { SharedCounts } from "./counts.ts";
 import { type Forwarded, type Forwarder, maxUpstreamTTL } from "./forwarder.ts";
+import { KnownReplies, type Turning } from "./known-replies.ts";
 import type { DnsRecord } from "./types.ts";
-import { addressRecords, passOn, rcodeOf } from "./upstream-message.ts";
+import { type BehindAlias, behindAlias, passOn } from "./upstream-message.ts";
 import {
   encodeName,
   encodeReply,
@@ -23,26 +25,40 @@ export interface ResolverOptions {
   readonly isOwnQuestion?: (name: string) => boolean;
   readonly records: Pick<ClusterRecords, "lookup">;
   readonly forwarder: Pick<Forwarder, "cached" | "forward">;
+  readonly counts?: Pick<SharedCounts, "add">;
 }
 
 /** Answers questions: the cluster's names at once, all others by asking upstream. */
 export class Resolver {
   readonly #options: ResolverOptions;
+  readonly #known = new KnownReplies();
   #turn = 0;
 
   constructor(options: ResolverOptions) {
     this.#options = options;
   }
 
+  /** What names stand for has changed, or replies that were given out may not be written to any more. */
+  forget(): void {
+    this.#known.clear();
+  }
+
   /**
    * The answer to one message, at once where possible. Undefined = nothing is to be sent. Never throws or rejects for
-   * what stands in the message.
+   * what stands in the message. By UDP the buffer may come again with the next answer: it is to be sent before.
    */
   answer(
     message: Buffer,
     transport: "udp" | "tcp",
     signal: AbortSignal,
   ): Buffer | undefined | Promise<Buffer | undefined> {
+    if (transport === "udp") {
+      const known = this.#known.get(message);
+      if (known !== undefined) {
+        this.#options.counts?.add("known");
+        return known;
+      }
+    }
     const parsed = parseQuery(message);
     if (parsed.kind === "dropped") return undefined;
     if (parsed.kind === "refused") return parsed.reply;
@@ -54,8 +70,21 @@ export class Resolver {
     const lookup = this.#options.records.lookup(query.name, query.type);
     if (lookup.kind === "outside") return this.#forward(query, limit, signal);
     const alias = aliasOf(lookup, query.type);
-    if (alias === undefined) return encodeReply(query, this.#replyTo(lookup), limit);
-    return this.#follow(query, alias, signal).then((reply) => encodeReply(query, reply, limit));
+    if (alias !== undefined) {
+      return this.#follow(query, alias, signal).then((reply) => encodeReply(query, reply, limit));
+    }
+    const reply = encodeReply(query, this.#replyTo(lookup), limit);
+    if (transport === "udp") this.#keep(message, reply, query, lookup);
+    return reply;
+  }
+
+  #keep(message: Buffer, reply: Buffer, query: Query, lookup: Lookup): void {
+    if (lookup.kind === "nxdomain" || (lookup.kind === "found" && lookup.records.length < 2)) {
+      this.#known.set(message, reply, undefined);
+    } else if (lookup.kind === "found") {
+      const turning = turningOf(lookup.records, query);
+      if (turning !== undefined) this.#known.set(message, reply, turning);
+    }
   }
 
   #replyTo(lookup: Exclude<Lookup, { kind: "outside" }>): Reply {
@@ -104,9 +133,9 @@ export class Resolver {
     for (let target = first.data; answers.length <= maxAliases;) {
       const lookup = this.#options.records.lookup(target, query.type);
       if (lookup.kind === "outside") {
-        const { rcode, records } = await this.#askFor(target, query, signal);
-        answers.push(...records);
-        return done(rcode);
+        const behind = await this.#askFor(target, query, signal);
+        answers.push(...behind.answers);
+        return done(behind.rcode, behind.authorities);
       }
       if (lookup.kind === "unknown") return done(rcodes.servFail);
       if (lookup.kind === "nxdomain") return done(rcodes.nxDomain, [lookup.soa]);
@@ -120,21 +149,16 @@ export class Resolver {
     return done(rcodes.servFail);
   }
 
-  async #askFor(
-    name: string,
-    query: Query,
-    signal: AbortSignal,
-  ): Promise<{ readonly rcode: number; readonly records: readonly DnsRecord[] }> {
+  async #askFor(name: string, query: Query, signal: AbortSignal): Promise<BehindAlias> {
+    const nothing = (rcode: number): BehindAlias => ({ rcode, answers: [], authorities: [] });
     // Only addresses are looked for behind an alias; for anything else the alias itself is the answer.
-    if (query.type !== "A" && query.type !== "AAAA") return { rcode: rcodes.noError, records: [] };
+    if (query.type !== "A" && query.type !== "AAAA") return nothing(rcodes.noError);
     const question = encodeName(name, query.type);
     const forwarded = await this.#options.forwarder.forward({ ...query, question, name }, signal);
-    if (forwarded === undefined) return { rcode: rcodes.servFail, records: [] };
-    const { message } = forwarded.reply;
-    const records = addressRecords(message, maxUpstreamTTL);
-    return records === undefined
-      ? { rcode: rcodes.servFail, records: [] }
-      : { rcode: rcodeOf(message), records };
+    if (forwarded === undefined) return nothing(rcodes.servFail);
+    const { reply, ageSeconds } = forwarded;
+    const behind = behindAlias(reply.message, { maxTTL: maxUpstreamTTL, ageSeconds });
+    return behind ?? nothing(rcodes.servFail);
   }
 }
 
@@ -142,4 +166,15 @@ export class Resolver {
 function aliasOf(lookup: Lookup, type: string): Alias | undefined {
   if (lookup.kind !== "found" || type === "CNAME" || type === "ANY") return undefined;
   return lookup.records.find((record) => record.type === "CNAME");
+}
+
+/** How answers of one length take turns; undefined when they are not all addresses of the name that was asked for. */
+function turningOf(records: readonly DnsRecord[], query: Query): Turning | undefined {
+  const [first] = records;
+  if (first === undefined || (first.type !== "A" && first.type !== "AAAA")) return undefined;
+  const alike = records.every(({ type, name }) => type === first.type && name === query.name);
+  if (!alike) return undefined;
+  // A pointer to the name, type, class, TTL and length, and the address.
+  const recordBytes = 12 + (first.type === "A" ? 4 : 16);
+  return { recordBytes, count: records.length, questionBytes: query.question.length };
 }

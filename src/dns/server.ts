@@ -4,8 +4,10 @@ import { createServer, isIPv6, type Server, type Socket } from "node:net";
 import type { Clock } from "../lib/clock.ts";
 import { errorCode, errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import type { SharedCounts } from "./counts.ts";
 import { framed, FrameReader } from "./exchange.ts";
 import type { Resolver } from "./resolver.ts";
+import { defaultSourceLimits, SourceLimits, type SourceLimitsOptions } from "./source-limits.ts";
 
 export interface DnsServerOptions {
   readonly resolver: Pick<Resolver, "answer">;
@@ -16,12 +18,18 @@ export interface DnsServerOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly onListening: () => void;
+  /** Told when a reply waits to be sent: its bytes must stay as they are. */
+  readonly onUnsent?: () => void;
   /** Milliseconds until another try when an address cannot be had, default 500. */
   readonly retryMs?: number;
+  readonly sourceLimits?: SourceLimitsOptions;
+  readonly counts?: Pick<SharedCounts, "add" | "addReply">;
 }
 
 const maxQueryBytes = 4096;
 const maxConnections = 512;
+/** Of one address: connections are kept open for a while, and others want some too. */
+const maxConnectionsOfOne = 64;
 const idleMs = 10_000;
 /** A client that asks by TCP and does not read. */
 const maxUnreadBytes = 1024 * 1024;
@@ -34,10 +42,16 @@ const complaintMs = 60_000;
 /** The sockets of the name server. An address that the node does not have yet is waited for. */
 export class DnsServer {
   readonly #options: DnsServerOptions;
+  readonly #limits: SourceLimits;
+  readonly #connections = new Map<string, number>();
   #complained = -Infinity;
+  #complainedOfSource = -Infinity;
+  /** Questions that were not answered since then because their source had asked too many. */
+  #limited = 0;
 
   constructor(options: DnsServerOptions) {
     this.#options = options;
+    this.#limits = new SourceLimits(options.sourceLimits ?? defaultSourceLimits);
   }
 
   /** Listens until `signal` aborts, then closes everything. A socket that breaks is made again. */
@@ -118,17 +132,54 @@ export class DnsServer {
     from: RemoteInfo,
     signal: AbortSignal,
   ): void {
+    const { counts } = this.#options;
+    counts?.add("udp");
+    if (!this.#mayAsk(from.address)) return;
     // Port 0 cannot be answered.
-    if (message.length > maxQueryBytes || from.port === 0) return;
-    const send = (reply: Buffer | undefined): void => {
-      if (reply === undefined || signal.aborted) return;
-      if (socket.getSendQueueSize() > maxUnsentBytes) return;
-      // What cannot be sent is lost as any packet may be; the asker asks again.
-      socket.send(reply, from.port, from.address, ignoreSendError);
-    };
+    if (message.length > maxQueryBytes || from.port === 0) {
+      counts?.add("dropped");
+      return;
+    }
     const answer = this.#answer(message, "udp", signal);
-    if (answer instanceof Promise) void answer.then(send);
-    else send(answer);
+    if (answer instanceof Promise) {
+      const send = (reply: Buffer | undefined): void =>
+        signal.aborted ? undefined : this.#sendDatagram(socket, reply, from);
+      void answer.then(send);
+    } else {
+      this.#sendDatagram(socket, answer, from);
+    }
+  }
+
+  #sendDatagram(socket: DatagramSocket, reply: Buffer | undefined, to: RemoteInfo): void {
+    const { counts, onUnsent } = this.#options;
+    if (reply === undefined) {
+      counts?.add("dropped");
+      return;
+    }
+    if (socket.getSendQueueSize() > maxUnsentBytes) return;
+    // Without a callback: what cannot be sent is lost as any packet may be, and the asker asks again.
+    socket.send(reply, to.port, to.address);
+    counts?.addReply(reply);
+    // Usually the kernel has taken it by now.
+    if (socket.getSendQueueSize() > 0) onUnsent?.();
+  }
+
+  /** Whether the address may ask one more; says so when it may not. */
+  #mayAsk(address: string): boolean {
+    const { clock, counts, logger } = this.#options;
+    const now = clock.monotonic();
+    if (this.#limits.take(address, now)) return true;
+    counts?.add("limited");
+    this.#limited += 1;
+    if (now - this.#complainedOfSource >= complaintMs) {
+      this.#complainedOfSource = now;
+      logger.log("warn", "an address asks more than the name server answers one", {
+        address,
+        unanswered: this.#limited,
+      });
+      this.#limited = 0;
+    }
+    return false;
   }
 
   #answer(
@@ -175,17 +226,36 @@ export class DnsServer {
   }
 
   #onConnection(socket: Socket, signal: AbortSignal): void {
+    const { remoteAddress: address = "" } = socket;
+    const open = this.#connections.get(address) ?? 0;
+    if (open >= maxConnectionsOfOne) {
+      socket.destroy();
+      return;
+    }
+    this.#connections.set(address, open + 1);
+    socket.on("close", () => {
+      const left = (this.#connections.get(address) ?? 1) - 1;
+      if (left > 0) this.#connections.set(address, left);
+      else this.#connections.delete(address);
+    });
     const frames = new FrameReader(maxQueryBytes);
     let waiting = 0;
     socket.setTimeout(idleMs, () => socket.destroy());
     socket.on("error", () => socket.destroy());
     const send = (reply: Buffer | undefined): void => {
+      if (reply === undefined) this.#options.counts?.add("dropped");
       if (reply === undefined || socket.destroyed) return;
+      this.#options.counts?.addReply(reply);
       socket.write(framed(reply));
       if (socket.writableLength > maxUnreadBytes) socket.destroy();
     };
     socket.on("data", (chunk: Buffer) => {
       for (const message of frames.push(chunk)) {
+        this.#options.counts?.add("tcp");
+        if (!this.#mayAsk(address)) {
+          socket.destroy();
+          return;
+        }
         const answer = this.#answer(message, "tcp", signal);
         if (!(answer instanceof Promise)) {
           send(answer);
@@ -198,10 +268,6 @@ export class DnsServer {
       if (frames.broken) socket.destroy();
     });
   }
-}
-
-function ignoreSendError(): void {
-  // See above: a lost packet.
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

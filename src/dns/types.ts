@@ -1,4 +1,5 @@
 import type { Fields, Level } from "../lib/log.ts";
+import type { SourceLimitsOptions } from "./source-limits.ts";
 
 /** What the name server keeps of a Service. */
 export interface DnsService {
@@ -93,6 +94,12 @@ export interface NameServerSettings {
   readonly ownNetworks: readonly string[];
   /** The host's file; empty = names outside the cluster have no answer. */
   readonly resolvConf: string;
+  /** Where to count (`SharedCounts`); without it nobody reads the figures. */
+  readonly counts?: SharedArrayBuffer;
+  /** What one address may ask; without it the usual. */
+  readonly sourceLimits?: SourceLimitsOptions;
+  /** File of the last records, read when nobody tells any and written after changes; without it there is none. */
+  readonly recordsFile?: string;
 }
 
 /** What the agent tells the name server's thread. */
