@@ -196,6 +196,11 @@ export interface ProxySettings {
   readonly bindAddressHardFail: boolean;
   /** Gate AllowServiceExternalIPs (KEP-5707): off = `spec.externalIPs` of Services count as empty. */
   readonly externalIPs: boolean;
+  /**
+   * While this is the only node, clients from outside keep their source address also under externalTrafficPolicy
+   * Cluster. Set by `remora up`; default false, as kube-proxy does.
+   */
+  readonly keepClientSource?: boolean;
   readonly conntrack: ConntrackSettings;
 }
 

@@ -28,6 +28,12 @@ export class OwnNode {
     return this.#informer.get(this.#name);
   }
 
+  /** No other Node is in the cluster. Says so only where the informer follows all of them. */
+  get isAlone(): boolean {
+    const { size, synced } = this.#informer;
+    return synced && size === (this.condition === undefined ? 0 : 1);
+  }
+
   /** Empty when it is not known. */
   get zone(): string {
     return this.condition?.zone ?? "";

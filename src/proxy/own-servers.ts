@@ -30,10 +30,11 @@ export interface OwnServersOptions {
   readonly metrics: ProxyMetrics;
   readonly families: readonly FamilyRules[];
   /** For who wants to compare the kernel with what should be there. */
-  readonly node: {
+  readonly node: () => {
     readonly nodeName: string;
     readonly nodeIPs: readonly string[];
     readonly table: string;
+    readonly keepsSource: boolean;
   };
   readonly pages: ProgramPages | undefined;
   readonly clock: Clock;
@@ -70,7 +71,7 @@ export async function runOwnServers(
           `${await rendered(metrics, families, signal)}${pages?.moreMetrics?.() ?? ""}`,
         mode,
         facts: () => ({
-          ...node,
+          ...node(),
           kubeconfig: config.proxyKubeconfig ?? "",
           externalIPs: config.proxy?.externalIPs ?? true,
           mode: mode(),

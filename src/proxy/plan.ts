@@ -2,8 +2,9 @@ import { categorizeEndpoints } from "./categorize.ts";
 import type { Backend, Endpoint, NodeView, ServicePort } from "./types.ts";
 
 /**
- * What happens to a new flow that arrives at a frontend. `split` is external traffic under externalTrafficPolicy Local:
- * pods and the node itself may use every endpoint, everybody else only local ones, with their source kept.
+ * What happens to a new flow that arrives at a frontend. `split` is external traffic under externalTrafficPolicy Local,
+ * or whose endpoints are all here (`NodeView.keepsSource`): pods and the node itself may use every endpoint, everybody
+ * else only local ones, with their source kept.
  */
 export type Verdict = "cluster" | "local" | "cluster-masqueraded" | "split" | "reject" | "drop";
 
@@ -79,11 +80,13 @@ function listsOf(
 export function planPort(
   port: ServicePort,
   endpoints: readonly Endpoint[],
-  node: Pick<NodeView, "name" | "zone">,
+  node: Pick<NodeView, "name" | "zone" | "keepsSource">,
 ): PlannedPort {
   const { cluster, local, hasAny } = categorizeEndpoints(endpoints, node);
   const internal = internalVerdict(port.internalLocal, cluster, local, hasAny);
-  const external = externalVerdict(port.externalLocal, cluster, hasAny);
+  const keepsSource =
+    port.externalLocal || (node.keepsSource === true && sameEndpoints(cluster, local));
+  const external = externalVerdict(keepsSource, cluster, hasAny);
   const frontends: Frontend[] = [
     { ip: port.clusterIP, port: port.port, verdict: internal, restricted: false },
     ...port.externalIPs.map((ip) => ({
@@ -152,6 +155,11 @@ function sameFrontend(a: Frontend, b: Frontend): boolean {
   );
 }
 
+/** Both keep the order of all endpoints. */
+function sameEndpoints(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
+  return sameLists(a, b, Object.is);
+}
+
 function internalVerdict(
   localOnly: boolean,
   cluster: readonly Endpoint[],
@@ -164,10 +172,10 @@ function internalVerdict(
 }
 
 function externalVerdict(
-  localOnly: boolean,
+  keepsSource: boolean,
   cluster: readonly Endpoint[],
   hasAny: boolean,
 ): Verdict {
   if (!hasAny || cluster.length === 0) return "reject";
-  return localOnly ? "split" : "cluster-masqueraded";
+  return keepsSource ? "split" : "cluster-masqueraded";
 }

@@ -39,6 +39,7 @@ import { ServiceFeed } from "./service-feed.ts";
 import { ServiceHealthPorts } from "./service-health.ts";
 import { parseServiceCIDR, ServiceNetworks } from "./service-networks.ts";
 import { iptablesVariants, takeOver } from "./take-over.ts";
+import type { NodeView } from "./types.ts";
 
 export interface ServiceProxy {
   /**
@@ -102,8 +103,12 @@ class Proxier implements ServiceProxy {
     this.#families = familiesOf(this.#nodeIPs(), config.clusterCIDRs);
     this.#informers = options.informers ?? ownInformers(shared);
     this.#feed = new ServiceFeed(this.#informers, nodeName);
-    const fieldSelector = `metadata.name=${nodeName}`;
-    const node = createInformer({ ...shared, resource: NODES, fieldSelector, project: parseNode });
+    // Who keeps sources while it is alone must hear of others.
+    const only =
+      this.#settings.keepClientSource === true
+        ? {}
+        : { fieldSelector: `metadata.name=${nodeName}` };
+    const node = createInformer({ ...shared, ...only, resource: NODES, project: parseNode });
     this.#node = new OwnNode(node, nodeName, this.#logger);
     this.#networks = new ServiceNetworks({
       client,
@@ -234,7 +239,7 @@ class Proxier implements ServiceProxy {
           backend,
           feed: this.#feed,
           facts: () => ({
-            node: { name: nodeName, zone: this.#node.zone, ips: this.#nodeFacts().nodeIPs },
+            node: this.#view(),
             context: contextFacts({ family: rules.family, mode }, settings, this.#nodeFacts()),
             serviceCIDRs: this.#serviceCIDRs,
             healthPorts: this.#healthPorts.wanted,
@@ -386,21 +391,23 @@ class Proxier implements ServiceProxy {
     nodeWarning(events, nodeName, "ConntrackNotAsConfigured", troubles.join("; "));
   }
 
+  #view(): Required<NodeView> {
+    const keepsSource = this.#settings.keepClientSource === true && this.#node.isAlone;
+    const { nodeName: name } = this.#options;
+    return { name, zone: this.#node.zone, ips: this.#nodeIPs(), keepsSource };
+  }
+
   async #runServers(signal: AbortSignal): Promise<void> {
     const { config, clock, nodeName, pages } = this.#options;
-    const nodeIPs = (): readonly string[] => this.#nodeIPs();
     await runOwnServers(
       {
         config,
         state: this.#health,
         metrics: this.#metrics,
         families: this.#rules,
-        node: {
-          nodeName,
-          get nodeIPs() {
-            return nodeIPs();
-          },
-          table: this.#tableName,
+        node: () => {
+          const { ips: nodeIPs, ...view } = this.#view();
+          return { nodeName, nodeIPs, table: this.#tableName, keepsSource: view.keepsSource };
         },
         pages,
         clock,

@@ -223,9 +223,9 @@ export class RulesLoop implements FeedListener {
     onPlanned();
   }
 
-  /** Zone and addresses of the node are in all plans. */
-  #replanIfMoved({ zone, ips }: NodeView): void {
-    const text = `${zone} ${ips.join()}`;
+  /** Zone and addresses of the node, and whether sources are kept, are in all plans. */
+  #replanIfMoved({ zone, ips, keepsSource = false }: NodeView): void {
+    const text = `${zone} ${ips.join()} ${keepsSource}`;
     if (text === this.#node) return;
     this.#node = text;
     for (const key of this.#options.feed.keys()) this.#dirty.add(key);

@@ -50,6 +50,11 @@ export interface NodeView {
   /** Label topology.kubernetes.io/zone; empty when unknown. */
   readonly zone: string;
   readonly ips: readonly string[];
+  /**
+   * External traffic keeps its source address where all endpoints that it may go to are on this node: their answers
+   * come back this way without a new one.
+   */
+  readonly keepsSource?: boolean;
 }
 
 /** Address and port that packets are sent to. */

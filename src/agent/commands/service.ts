@@ -123,6 +123,7 @@ async function lookAtCluster(looking: Looking, signal: AbortSignal): Promise<See
     nodeName,
     nodeIPs: facts?.nodeIPs ?? node?.ips ?? [],
     zone: node?.zone,
+    keepsSource: facts?.keepsSource === true,
   };
   const explanation = explainService({
     service,

@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 
 import { loadKubeconfig } from "../../api/kubeconfig.ts";
-import { agentConfig, agentDefaults } from "../../config/agent-config.ts";
+import { agentConfig, agentDefaults, proxyDefaults } from "../../config/agent-config.ts";
 import type { AgentConfig } from "../../config/types.ts";
 import type { ControlPlaneFiles } from "../../controlplane/control-plane.ts";
 import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
@@ -67,6 +67,8 @@ function upConfig(
     rootDir: join(flags.stateDir, "kubelet"),
     // Beside what `remora down` removes: the data of claims is nobody's to remove by the way.
     localVolumesDir: join(flags.stateDir, "volumes"),
+    // Answers of this machine's pods come back through it anyway.
+    proxy: { ...(members.proxy ?? proxyDefaults), keepClientSource: true },
     clusterCIDRs: [flags.clusterCidr],
     serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [upClusterDNS({ serviceCIDR: flags.serviceCidr })],

@@ -26,8 +26,12 @@ export function indexClaims(
 }
 
 /** The node in the words of plans. */
-export function planNode({ nodeName, zone }: Viewpoint): { name: string; zone: string } {
-  return { name: nodeName, zone: zone ?? "" };
+export function planNode({ nodeName, zone, keepsSource = false }: Viewpoint): {
+  readonly name: string;
+  readonly zone: string;
+  readonly keepsSource: boolean;
+} {
+  return { name: nodeName, zone: zone ?? "", keepsSource };
 }
 
 /**

@@ -66,6 +66,7 @@ export function parseFacts(value: unknown): AgentFacts {
     mode: modeOf(value["mode"], "$.mode"),
     table: asString(value["table"], "$.table"),
     externalIPs: value["externalIPs"] === true,
+    ...(value["keepsSource"] === true ? { keepsSource: true } : {}),
     families: families.map((one, index) => context(one, `$.families[${index}]`)),
   };
 }

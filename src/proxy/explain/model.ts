@@ -9,6 +9,8 @@ export interface Viewpoint {
   readonly nodeIPs: readonly string[];
   /** Label topology.kubernetes.io/zone; undefined when it could not be read. */
   readonly zone: string | undefined;
+  /** See `NodeView.keepsSource`. */
+  readonly keepsSource?: boolean;
 }
 
 /** What a running agent says its rules depend on. */
@@ -22,6 +24,8 @@ export interface AgentFacts {
   readonly table: string;
   /** `spec.externalIPs` of Services count (gate AllowServiceExternalIPs). */
   readonly externalIPs: boolean;
+  /** External traffic keeps its source where all endpoints are on this node; left out = it does not. */
+  readonly keepsSource?: boolean;
   readonly families: readonly RulesContext[];
 }
 
