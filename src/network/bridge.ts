@@ -13,26 +13,34 @@ import {
 import type { Clock } from "../lib/clock.ts";
 import { ExecError, RemoraError, SetupError } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { ensureForwardAccept, removeForwardAccept } from "../netfilter/forward-accept.ts";
+import { defaultForwardChain, defaultInputChain } from "../netfilter/forward-accept.ts";
+import {
+  attach,
+  attachCommands,
+  type BridgeDevice,
+  ensureBridgeDevice,
+  rivals,
+} from "./bridge-device.ts";
 import type { RulesProgram } from "./choose-rules.ts";
+import type { NodeService } from "./firewall-plan.ts";
+import { type FirewalledNetwork, Firewalls } from "./firewalls.ts";
 import { type Lease, Leases } from "./leases.ts";
 import {
   bridgeAddressCommands,
-  bridgeMAC,
   cutOff,
   deleteLink,
+  findUplink,
   ipBatch,
   ipBatchInside,
   type Link,
   listLinks,
   podCommands,
-  uplinkMTU,
   vethName,
 } from "./links.ts";
 import type { RuleContext } from "./node-rules.ts";
 import { PodRules } from "./pod-rules.ts";
 import { defaultTableName } from "./rules.ts";
-import { ensureForwarding, ensureSysctl, readSysctl } from "./sysctls.ts";
+import { Forwarding, hostileSettings } from "./sysctls.ts";
 import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "./types.ts";
 
 /** The network was asked for before the node has a pod CIDR. */
@@ -54,6 +62,14 @@ export interface BridgeNetworkOptions {
   readonly tableName?: string;
   /** Chain in iptables' filter table, default `REMORA-FORWARD`. */
   readonly forwardChain?: string;
+  /** The same for what pods ask the node, default `REMORA-INPUT`. */
+  readonly inputChain?: string;
+  /** What the node itself answers; firewalls that refuse it are told of, not opened. Default: nothing. */
+  readonly nodeServices?: () => readonly NodeService[];
+  /** Whether there are other nodes, with pods that are to reach those of this one. Default: no. */
+  readonly otherNodes?: () => boolean;
+  /** Told after each look that found other problems than the last, with all there are: sentences with the remedy. */
+  readonly onProblems?: (problems: readonly string[]) => void;
   /** Who writes the packet rules; default: nftables where this machine can do it, else iptables. */
   readonly rulesProgram?: RulesProgram;
   /** Mark bit of Service packets that get a new source address, default 0x4000. */
@@ -83,13 +99,17 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
   readonly #logger: Logger;
   readonly #clock: Clock;
   readonly #bridge: string;
-  readonly #forwardChain: string;
-  readonly #serviceMark: number;
+  readonly #firewalls: Firewalls;
+  readonly #forwarding: Forwarding;
+  readonly #onProblems: (problems: readonly string[]) => void;
+  #problems = "";
   readonly #mtu: number | undefined;
   readonly #clusterCIDRs: readonly Cidr[];
   readonly #leases: Leases;
   readonly #rules: PodRules;
   readonly #configured = new Set<string>();
+  /** Sandboxes whose interface is being made. */
+  readonly #connecting = new Set<string>();
   /** Sandboxes with a lease whose interface others have taken away. */
   #damaged = new Set<string>();
   #loaded: Promise<void> | undefined;
@@ -102,8 +122,21 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     this.#logger = options.logger;
     this.#clock = options.clock;
     this.#bridge = options.bridgeName ?? "remora0";
-    this.#forwardChain = options.forwardChain ?? "REMORA-FORWARD";
-    this.#serviceMark = options.serviceMark ?? 0x4000;
+    this.#forwarding = new Forwarding(options.logger);
+    this.#onProblems = options.onProblems ?? ((): void => undefined);
+    const chains = {
+      forward: options.forwardChain ?? defaultForwardChain,
+      input: options.inputChain ?? defaultInputChain,
+    };
+    this.#firewalls = new Firewalls({
+      bridge: this.#bridge,
+      chains,
+      serviceMark: options.serviceMark ?? 0x4000,
+      nodeServices: options.nodeServices ?? ((): readonly NodeService[] => []),
+      otherNodes: options.otherNodes ?? ((): boolean => false),
+      clock: options.clock,
+      logger: options.logger,
+    });
     this.#mtu = options.mtu;
     this.#clusterCIDRs = options.clusterCIDRs.map((text) => parseCidr(text, "clusterCIDR"));
     this.#leases = new Leases({
@@ -112,7 +145,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     });
     this.#rules = new PodRules({
       tableName: options.tableName ?? defaultTableName,
-      chainPrefix: this.#forwardChain.replace(/-FORWARD$/, ""),
+      chainPrefix: chains.forward.replace(/-FORWARD$/, ""),
       program: options.rulesProgram,
       logger: options.logger,
       leases: () => this.#leases.values(),
@@ -135,37 +168,66 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       const cidrs = podCIDRs.map((text) => parseCidr(text, "podCIDR"));
       this.#leases.setPools(podCIDRs);
       const links = await listLinks(signal);
-      const mtu = this.#mtu ?? (await uplinkMTU(links));
+      const uplink = await findUplink(links);
+      const mtu = this.#mtu ?? uplink?.mtu ?? 1500;
       const gateways = cidrs.map((cidr) => cidrAddress(cidr, 1));
       const node: NodeNetwork = { podCIDRs: cidrs, gateways, mtu };
-      const found = links.find((link) => link.name === this.#bridge);
-      await this.#ensureBridge(node, found, signal);
-      await this.#ensureSysctls(node);
+      const now = await ensureBridgeDevice(this.#device(node), links, this.#logger, signal);
+      await this.#attachPods(now, signal);
+      await this.#forwarding.ensure({
+        v4: cidrs.some((cidr) => cidr.family === "IPv4"),
+        v6: cidrs.some((cidr) => cidr.family === "IPv6"),
+        bridge: this.#bridge,
+        uplink: uplink?.name,
+      });
       const before = this.#node?.podCIDRs.map(formatCidr).join(",");
       const repair = before === cidrs.map(formatCidr).join(",");
-      await Promise.all(cidrs.map((cidr) => this.#ensureRules(cidr, repair, signal)));
+      const looks = await Promise.all(
+        cidrs.map(async (cidr) => {
+          const network = this.#firewalled(cidr);
+          const [reports, replaced] = await Promise.all([
+            this.#firewalls.accept(network, repair, signal),
+            this.#rules.ensure(this.#context(cidr), signal),
+          ]);
+          if (repair && replaced) {
+            this.#logger.log("info", "packet rules of pods repaired", { family: cidr.family });
+          }
+          return { network, reports };
+        }),
+      );
       this.#node = node;
+      this.#report([
+        ...rivals(this.#device(node), now),
+        ...(await hostileSettings()),
+        ...(await this.#firewalls.obstacles(looks, uplink, signal)),
+      ]);
     });
   }
 
-  /** Writes only what a read-back shows to be wrong, so that this is cheap to call often. */
-  async #ensureRules(podCIDR: Cidr, repair: boolean, signal: AbortSignal): Promise<void> {
-    const { family } = podCIDR;
-    const accept = {
-      family,
-      chain: this.#forwardChain,
-      podNetworks: this.#networksOf(podCIDR),
-      serviceMark: this.#serviceMark,
-    };
-    const [forward, replaced] = await Promise.all([
-      ensureForwardAccept(accept, signal),
-      this.#rules.ensure(this.#context(podCIDR), signal),
-    ]);
-    if (!repair) return;
-    if (forward === "changed") {
-      this.#logger.log("info", "forwarding of pod traffic repaired", { family });
-    }
-    if (replaced) this.#logger.log("info", "packet rules of pods repaired", { family });
+  #device({ podCIDRs, mtu }: NodeNetwork): BridgeDevice {
+    return { name: this.#bridge, podCIDRs, local: this.#local, mtu };
+  }
+
+  /** Interfaces of pods that somebody took off the bridge, or down. */
+  async #attachPods(links: readonly Link[], signal: AbortSignal): Promise<void> {
+    const veths = new Set(
+      [...this.#leases.values()]
+        .filter(({ sandboxID }) => !this.#connecting.has(sandboxID))
+        .map(({ sandboxID }) => vethName(sandboxID)),
+    );
+    const lines = attachCommands(veths, links, this.#bridge);
+    if (lines.length === 0) return;
+    this.#logger.log("info", "interfaces of pods are connected to the bridge again", {
+      commands: lines.length,
+    });
+    await attach(lines, signal);
+  }
+
+  #report(problems: readonly string[]): void {
+    const text = problems.join("\n");
+    if (text === this.#problems) return;
+    this.#problems = text;
+    this.#onProblems(problems);
   }
 
   load(): Promise<void> {
@@ -186,9 +248,13 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     return result;
   }
 
-  #networksOf(podCIDR: Cidr): readonly string[] {
-    const own = this.#clusterCIDRs.filter((cidr) => cidr.family === podCIDR.family);
-    return [...new Set([formatCidr(podCIDR), ...own.map(formatCidr)])];
+  #firewalled(podCIDR: Cidr): FirewalledNetwork {
+    const { family } = podCIDR;
+    return {
+      podCIDR,
+      clusterCIDRs: this.#clusterCIDRs.filter((cidr) => cidr.family === family),
+      nameServers: this.#local.filter((ip) => ipFamily(ip) === family),
+    };
   }
 
   #context(podCIDR: Cidr): RuleContext {
@@ -202,52 +268,19 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     };
   }
 
-  async #ensureBridge(
-    node: NodeNetwork,
-    found: Link | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
-    if (found !== undefined && found.kind !== "bridge") {
-      throw new SetupError(
-        `an interface named ${this.#bridge} exists and is not a bridge: remove it (\`ip link del ${this.#bridge}\`) or choose another name`,
-      );
-    }
-    const lines = found === undefined ? [`link add name ${this.#bridge} type bridge`] : [];
-    const mac = bridgeMAC(node.gateways[0] ?? "0.0.0.0");
-    if (found?.mac !== mac) lines.push(`link set dev ${this.#bridge} address ${mac}`);
-    if (found?.mtu !== node.mtu) lines.push(`link set dev ${this.#bridge} mtu ${node.mtu}`);
-    lines.push(...this.#addressCommands(node, found));
-    if (lines.length > 0) await ipBatch(lines, signal);
-    if (found?.up === true) return;
-    // Our addresses are ours alone; waiting a second to find that out would make the first packets of pods time out.
-    if ((await readSysctl(`ipv6/conf/${this.#bridge}/accept_dad`)) !== undefined) {
-      await ensureSysctl(`ipv6/conf/${this.#bridge}/accept_dad`, "0");
-    }
-    await ipBatch([`link set dev ${this.#bridge} up`], signal);
-  }
-
-  #addressCommands({ podCIDRs }: NodeNetwork, found: Link | undefined): readonly string[] {
-    return bridgeAddressCommands({ podCIDRs, local: this.#local }, found, this.#bridge);
-  }
-
   async setLocalAddresses(addresses: readonly string[], signal: AbortSignal): Promise<void> {
     await this.#inTurn(async () => {
       this.#local = addresses.map((text) => canonicalIP(text));
       const found = (await listLinks(signal)).find(({ name }) => name === this.#bridge);
       if (this.#node === undefined || found === undefined) return;
-      const lines = this.#addressCommands(this.#node, found);
+      const lines = bridgeAddressCommands(this.#device(this.#node), found, this.#bridge);
       if (lines.length > 0) await ipBatch(lines, signal);
       // Host ports are not served there.
-      for (const cidr of this.#node.podCIDRs) await this.#rules.ensure(this.#context(cidr), signal);
+      for (const cidr of this.#node.podCIDRs) {
+        await this.#firewalls.accept(this.#firewalled(cidr), false, signal);
+        await this.#rules.ensure(this.#context(cidr), signal);
+      }
     });
-  }
-
-  async #ensureSysctls(node: NodeNetwork): Promise<void> {
-    const v4 = node.podCIDRs.some((cidr) => cidr.family === "IPv4");
-    const v6 = node.podCIDRs.some((cidr) => cidr.family === "IPv6");
-    await ensureForwarding({ v4, v6 }, this.#logger);
-    // For host ports on 127.0.0.1; the guard chain keeps pods away from the node's loopback.
-    if (v4) await ensureSysctl(`ipv4/conf/${this.#bridge}/route_localnet`, "1");
   }
 
   async setUp(
@@ -264,11 +297,14 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     const startedAt = this.#clock.monotonic();
     const { sandboxID, podUID, podKey, hostPorts } = config;
     const lease = await this.#leases.acquire({ sandboxID, podUID, podKey, hostPorts });
+    this.#connecting.add(sandboxID);
     try {
       await this.#connect(config, lease, node, signal);
       await this.#inTurn(() => this.#rules.open(lease, signal));
     } catch (error) {
       throw explainSetUpFailure(error, config);
+    } finally {
+      this.#connecting.delete(sandboxID);
     }
     this.#configured.add(sandboxID);
     this.#damaged.delete(sandboxID);
@@ -363,9 +399,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       this.#node = undefined;
       this.#configured.clear();
       await this.#rules.remove(signal);
-      for (const family of families) {
-        await removeForwardAccept(family, this.#forwardChain, signal);
-      }
+      await this.#firewalls.remove(families, signal);
       const links = await listLinks(signal);
       for (const link of links.filter(({ master }) => master === this.#bridge)) {
         await deleteLink(link.name, signal);

@@ -78,6 +78,8 @@ export interface Link {
   readonly mtu: number;
   readonly mac: string;
   readonly kind: string | undefined;
+  /** Of a bridge's port: whether packets may leave by it that came in by it. */
+  readonly hairpin?: boolean;
   readonly addresses: readonly { readonly ip: string; readonly prefix: number }[];
 }
 
@@ -94,6 +96,8 @@ export function parseLinks(value: unknown): readonly Link[] {
   return value.flatMap((item: unknown): Link[] => {
     if (!isRecord(item) || typeof item["ifname"] !== "string") return [];
     const { ifname, master, flags, mtu, address, linkinfo, addr_info: infos } = item;
+    const port: unknown = isRecord(linkinfo) ? linkinfo["info_slave_data"] : undefined;
+    const hairpin: unknown = isRecord(port) ? port["hairpin"] : undefined;
     return [
       {
         name: ifname,
@@ -105,6 +109,7 @@ export function parseLinks(value: unknown): readonly Link[] {
           isRecord(linkinfo) && typeof linkinfo["info_kind"] === "string"
             ? linkinfo["info_kind"]
             : undefined,
+        ...(typeof hairpin === "boolean" ? { hairpin } : {}),
         addresses: Array.isArray(infos) ? infos.flatMap(parseAddress) : [],
       },
     ];
@@ -135,15 +140,15 @@ export function cutOff(
   return sandboxIDs.filter((id) => !attached.has(vethName(id)));
 }
 
-/** MTU of the interface with the default route; 1500 without one. */
-export async function uplinkMTU(links: readonly Link[]): Promise<number> {
+/** The interface of the default route. */
+export async function findUplink(links: readonly Link[]): Promise<Link | undefined> {
   // Read from procfs, not asked of `ip`: this runs every half minute.
   const [v4, v6] = await Promise.all([
     readIfThere("/proc/self/net/route"),
     readIfThere("/proc/self/net/ipv6_route"),
   ]);
   const device = defaultRouteDevice(v4 ?? "", v6 ?? "");
-  return links.find((link) => link.name === device)?.mtu ?? 1500;
+  return links.find((link) => link.name === device);
 }
 
 /** The interface of the default route with the lowest metric, IPv4's first. Pure; takes the two procfs tables. */

@@ -19,13 +19,15 @@ export async function readSysctl(name: string): Promise<string | undefined> {
 /**
  * Sets a `net` sysctl unless it has the value already.
  *
+ * @returns Whether it had another one.
  * @throws {SetupError} when it may not be written.
  */
-export async function ensureSysctl(name: string, value: string): Promise<void> {
+export async function ensureSysctl(name: string, value: string): Promise<boolean> {
   const current = await readSysctl(name);
-  if (current === value) return;
+  if (current === value) return false;
   try {
     await writeFile(join(root, name), value);
+    return true;
   } catch (error) {
     throw new SetupError(
       `net.${name.replaceAll("/", ".")} is ${current ?? "missing"} and cannot be set to ${value}: run remora as root on the host, or set it there with sysctl`,
@@ -34,20 +36,77 @@ export async function ensureSysctl(name: string, value: string): Promise<void> {
   }
 }
 
-/** Lets the node pass packets between interfaces. */
-export async function ensureForwarding(
-  families: { readonly v4: boolean; readonly v6: boolean },
-  logger: Logger,
-): Promise<void> {
-  if (families.v4) await ensureSysctl("ipv4/ip_forward", "1");
-  if (!families.v6 || (await readSysctl("ipv6/conf/all/forwarding")) === "1") return;
-  // A forwarding node stops listening to router advertisements, and so loses its own default route, unless told to go on.
-  for (const device of await readdir(join(root, "ipv6/conf"))) {
-    const name = `ipv6/conf/${device}/accept_ra`;
-    if (device !== "all" && device !== "lo" && (await readSysctl(name)) === "1") {
-      await ensureSysctl(name, "2");
-      logger.log("info", "router advertisements stay accepted while IPv6 is forwarded", { device });
+/** What the kernel's settings depend on. */
+export interface ForwardingNode {
+  readonly v4: boolean;
+  readonly v6: boolean;
+  readonly bridge: string;
+  /** Interface of the default route. */
+  readonly uplink: string | undefined;
+}
+
+/** Settings that let the node pass packets between pods and the world, kept against others. */
+export class Forwarding {
+  readonly #logger: Logger;
+  /** Settings that were found changed: told once. */
+  readonly #told = new Set<string>();
+  #made = "";
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  /**
+   * Sets what is not as pods need it. The bridge has to exist.
+   *
+   * @throws {SetupError} when a setting may not be written.
+   */
+  async ensure(node: ForwardingNode): Promise<void> {
+    const repair = this.#made === node.bridge;
+    const set = async (name: string, value: string): Promise<void> => {
+      if (!(await ensureSysctl(name, value)) || !repair || this.#told.has(name)) return;
+      this.#told.add(name);
+      this.#logger.log("warn", "a kernel setting that pods need was changed and is set again", {
+        setting: `net.${name.replaceAll("/", ".")}`,
+        value,
+      });
+    };
+    if (node.v4) {
+      await set("ipv4/ip_forward", "1");
+      // Setting the one above sets these; somebody may have taken them back one by one.
+      for (const device of [node.bridge, node.uplink]) {
+        const name = `ipv4/conf/${device ?? ""}/forwarding`;
+        if (device !== undefined && (await readSysctl(name)) !== undefined) await set(name, "1");
+      }
+      // For host ports on 127.0.0.1; the guard chain keeps pods away from the node's loopback.
+      await set(`ipv4/conf/${node.bridge}/route_localnet`, "1");
+    }
+    if (node.v6) {
+      if ((await readSysctl("ipv6/conf/all/forwarding")) !== "1") await this.#keepAdvertisements();
+      await set("ipv6/conf/all/forwarding", "1");
+    }
+    this.#made = node.bridge;
+  }
+
+  /** A forwarding node stops listening to router advertisements, and so loses its own default route, unless told to go on. */
+  async #keepAdvertisements(): Promise<void> {
+    for (const device of await readdir(join(root, "ipv6/conf"))) {
+      const name = `ipv6/conf/${device}/accept_ra`;
+      if (device !== "all" && device !== "lo" && (await readSysctl(name)) === "1") {
+        await ensureSysctl(name, "2");
+        this.#logger.log("info", "router advertisements stay accepted while IPv6 is forwarded", {
+          device,
+        });
+      }
     }
   }
-  await ensureSysctl("ipv6/conf/all/forwarding", "1");
+}
+
+/** Settings that keep pods from working and that no setting of one interface can outweigh, as sentences for people. */
+export async function hostileSettings(): Promise<readonly string[]> {
+  return (await readSysctl("ipv4/conf/all/arp_ignore")) === "8"
+    ? [
+        "net.ipv4.conf.all.arp_ignore is 8, so the node tells no pod where its gateway is: set it to 0, 1 or 2",
+      ]
+    : [];
 }

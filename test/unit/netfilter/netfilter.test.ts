@@ -174,17 +174,30 @@ describe("the FORWARD jump", () => {
       chain: "REMORA-FORWARD",
       podNetworks: ["10.244.0.0/16"],
       serviceMark: 0x4000,
+      input: {
+        chain: "REMORA-INPUT",
+        device: "remora0",
+        source: "10.244.0.0/24",
+        nameServers: ["10.96.0.10"],
+      },
     });
     assert.match(
       text,
-      /^\*filter\n:REMORA-FORWARD - \[0:0\]\n-A REMORA-FORWARD -s 10\.244\.0\.0\/16 -j ACCEPT\n/,
+      /^\*filter\n:REMORA-FORWARD - \[0:0\]\n:REMORA-INPUT - \[0:0\]\n-A REMORA-FORWARD -s 10\.244\.0\.0\/16 -j ACCEPT\n/,
     );
     assert.match(text, /--mark 0x4000\/0x4000 -j ACCEPT/);
     assert.ok(
       text
         .split("\n")
         .filter((line) => line.startsWith("-A"))
-        .every((line) => line.startsWith("-A REMORA-FORWARD -")),
+        .every((line) => /^-A REMORA-(FORWARD|INPUT) -/.test(line)),
+    );
+    assert.deepEqual(
+      text.split("\n").filter((line) => line.startsWith("-A REMORA-INPUT")),
+      ["udp", "tcp"].map(
+        (protocol) =>
+          `-A REMORA-INPUT -s 10.244.0.0/24 -d 10.96.0.10/32 -i remora0 -p ${protocol} -m ${protocol} --dport 53 -j ACCEPT`,
+      ),
     );
   });
 });

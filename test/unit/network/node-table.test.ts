@@ -86,18 +86,27 @@ it("the FORWARD chain is right only with our rules, in order, and the jump on to
     chain: "REMORA-FORWARD",
     podNetworks: ["10.244.0.0/16"],
     serviceMark: 0x4000,
+    input: {
+      chain: "REMORA-INPUT",
+      device: "remora0",
+      source: "10.244.0.0/24",
+      nameServers: ["10.96.0.10"],
+    },
   } as const;
   const rules = renderForwardChain(accept)
     .split("\n")
     .filter((line) => line.startsWith("-A"));
   const listing = (lines: readonly string[]): string => ["*filter", ...lines, "COMMIT"].join("\n");
   const jump = "-A FORWARD -j REMORA-FORWARD";
-  assert.equal(forwardIsRight(listing([jump, "-A FORWARD -j DOCKER", ...rules]), accept), true);
-  assert.equal(forwardIsRight(listing(["-A FORWARD -j DOCKER", jump, ...rules]), accept), false);
-  assert.equal(forwardIsRight(listing([jump, jump, ...rules]), accept), false);
-  assert.equal(forwardIsRight(listing([jump, ...rules.slice(1)]), accept), false);
-  assert.equal(
-    forwardIsRight(listing([jump, ...rules, "-A REMORA-FORWARD -j DROP"]), accept),
-    false,
-  );
+  const other = "-A FORWARD -j DOCKER";
+  const input = "-A INPUT -j REMORA-INPUT";
+  const isRight = (...lines: readonly string[]): boolean => forwardIsRight(listing(lines), accept);
+  assert.equal(isRight(jump, other, input, ...rules), true);
+  assert.equal(isRight(other, jump, input, ...rules), false);
+  assert.equal(isRight(jump, jump, input, ...rules), false);
+  assert.equal(isRight(jump, input, ...rules.slice(1)), false);
+  assert.equal(isRight(jump, input, ...rules, "-A REMORA-FORWARD -j DROP"), false);
+  assert.equal(isRight(jump, ...rules), false);
+  assert.equal(isRight(jump, "-A INPUT -j ufw-before-input", input, ...rules), false);
+  assert.equal(isRight(jump, input, ...rules.slice(0, -1)), false);
 });
