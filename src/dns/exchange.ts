@@ -1,7 +1,9 @@
 import { createSocket } from "node:dgram";
 import { connect, isIPv6 } from "node:net";
 
-import { answersQuestion } from "./upstream-message.ts";
+import { RemoraError } from "../lib/errors.ts";
+import { judgeReply } from "./upstream-message.ts";
+import type { Outgoing } from "./upstream-question.ts";
 
 /** A name server that questions are passed on to. */
 export interface UpstreamServer {
@@ -9,18 +11,28 @@ export interface UpstreamServer {
   readonly port: number;
 }
 
-/** A question on its way: `message` goes out, and only a reply to `question` under `id` comes back. */
-export interface Outgoing {
-  readonly message: Buffer;
-  readonly id: number;
-  readonly question: Buffer;
+/** Datagrams that answer something else, after which a forger is more likely than chance. */
+const mostStrays = 16;
+
+/** Somebody sends replies that are none, or lowers the case of names: TCP, which nobody forges from afar, has to tell. */
+export class UntrustedReplyError extends RemoraError {
+  readonly code = "REMORA_DNS_UNTRUSTED_REPLY";
+  /** The reply was right but for the case of the name. */
+  readonly otherCase: boolean;
+
+  constructor(otherCase: boolean) {
+    super(
+      otherCase ? "the reply spells the name otherwise" : "too many replies to other questions",
+    );
+    this.otherCase = otherCase;
+  }
 }
 
 /**
- * Asks by UDP, from a socket and so a source port of its own: with the id that is what a forger would have to guess
- * (RFC 5452). The kernel takes packets from the asked server only.
+ * Asks by UDP, from a socket and so a source port of its own: with the id and the name's spelling that is what a forger
+ * would have to guess (RFC 5452). The kernel takes packets from the asked server only.
  *
- * @throws what the system says (ECONNREFUSED, ...), or the signal's reason.
+ * @throws {UntrustedReplyError}, what the system says (ECONNREFUSED, ...), or the signal's reason.
  */
 export function askUDP(
   server: UpstreamServer,
@@ -28,15 +40,28 @@ export function askUDP(
   signal: AbortSignal,
 ): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const six = isIPv6(server.address);
   const socket = createSocket({
-    type: isIPv6(server.address.split("%")[0] ?? "") ? "udp6" : "udp4",
+    type: six ? "udp6" : "udp4",
+    // Addresses only, some with an interface behind a %: nobody has to be asked what they stand for.
+    lookup: (host, _options, callback) => callback(null, host, six ? 6 : 4),
   });
   const onAbort = (): void => reject(asError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
   if (signal.aborted) onAbort();
+  let strays = 0;
   socket.on("error", reject);
   socket.on("message", (message) => {
-    if (answersQuestion(message, outgoing.id, outgoing.question)) resolve(message);
+    const verdict = judgeReply(message, outgoing);
+    if (verdict === "reply") {
+      resolve(message);
+      return;
+    }
+    outgoing.onStray?.();
+    strays += 1;
+    if (verdict === "otherCase" || strays >= mostStrays) {
+      reject(new UntrustedReplyError(verdict === "otherCase"));
+    }
   });
   socket.connect(server.port, server.address, () => {
     socket.send(outgoing.message, (error) => {
@@ -78,7 +103,8 @@ export function askTCP(
   const frames = new FrameReader(65_535);
   socket.on("data", (chunk: Buffer) => {
     for (const message of frames.push(chunk)) {
-      if (answersQuestion(message, outgoing.id, outgoing.question)) resolve(message);
+      // The connection says who speaks: the case of the name need not.
+      if (judgeReply(message, { ...outgoing, exactCase: false }) === "reply") resolve(message);
     }
   });
   return promise.finally(() => {

@@ -1,14 +1,35 @@
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { askTCP, askUDP, type Outgoing, type UpstreamServer } from "./exchange.ts";
+import type { UpstreamServer } from "./exchange.ts";
 import { ReplyCache } from "./reply-cache.ts";
-import { isTruncated, rcodeOf, readReply, type UpstreamReply } from "./upstream-message.ts";
-import { encodeQuestion, type Query, rcodes } from "./wire.ts";
+import { ServerDialogue, serverKey } from "./server-dialogue.ts";
+import { ServerHealth } from "./server-health.ts";
+import type { UpstreamReply } from "./upstream-message.ts";
+import { type AskingOptions, Upstreams } from "./upstreams.ts";
+import { type Query, rcodes } from "./wire.ts";
+
+export { maxUpstreamTTL } from "./server-dialogue.ts";
+
+/** What happens on the way outside, one by one. */
+export type ForwardEvent =
+  /** A question went upstream. */
+  | "forwarded"
+  /** A reply was at hand: with records, or that there are none. */
+  | "cacheSuccess"
+  | "cacheDenial"
+  | "cacheMiss"
+  /** Too many were under way. */
+  | "rejected"
+  /** A datagram pretended to be an answer. */
+  | "stray"
+  | "probeFailed";
 
 export interface ForwarderOptions {
   /** Whom to ask, in this order; empty = nobody. */
   readonly servers: () => readonly UpstreamServer[] | Promise<readonly UpstreamServer[]>;
+  /** How to ask them; what it leaves open is as without it. */
+  readonly asking?: () => Partial<AskingOptions>;
   readonly clock: Clock;
   readonly logger: Logger;
   /** [0, 1), not to be guessed: it makes the ids of questions. */
@@ -21,13 +42,17 @@ export interface ForwarderOptions {
   readonly mostUnderWay?: number;
   /** Askers who wait at once, default 4096: many may wait for one question. */
   readonly mostWaiting?: number;
+  /** Told when a server begins to be silent; a circle of name servers looks like that. */
+  readonly onSuspect?: (server: UpstreamServer, signal: AbortSignal) => void;
+  readonly count?: (event: ForwardEvent) => void;
 }
 
-/** Seconds that anything from upstream is kept, as in kubeadm's CoreDNS. */
-export const maxUpstreamTTL = 30;
 const cacheBytes = 4 * 1024 * 1024;
-const avoidMs = 10_000;
+/** RFC 9520: what could not be found out is not asked again at once, by however many. */
+const failureSeconds = 1;
+const mostFailures = 2048;
 const complaintMs = 60_000;
+const mostProbeMs = 1000;
 
 export interface Forwarded {
   readonly reply: UpstreamReply;
@@ -36,40 +61,88 @@ export interface Forwarded {
 
 /**
  * Passes questions on to the host's name servers. The same question from many is asked once; replies are kept for at
- * most half a minute; a server that did not answer is asked last for ten seconds.
+ * most half a minute, failures for a second. Nothing in a reply is ever used for another question.
  */
 export class Forwarder {
   readonly #options: ForwarderOptions;
   readonly #cache = new ReplyCache(cacheBytes);
   readonly #underWay = new Map<string, Promise<UpstreamReply | undefined>>();
-  /** Monotonic milliseconds until which a server is asked last. */
-  readonly #avoid = new Map<string, number>();
+  /** Monotonic milliseconds until which nobody is asked, by question. */
+  readonly #failures = new Map<string, number>();
+  readonly #dialogue: ServerDialogue;
+  readonly #health: ServerHealth;
+  readonly #upstreams: Upstreams;
   #waiting = 0;
   #complained = -Infinity;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
+    const { asking, clock, count, logger, onSuspect, random } = options;
+    this.#dialogue = new ServerDialogue({
+      clock,
+      random,
+      onStray: () => {
+        count?.("stray");
+        this.#complain("datagrams that answer no question of ours are dropped", {});
+      },
+      tcpOnly: () => asking?.().tcpOnly ?? false,
+    });
+    const ask = this.#dialogue.ask.bind(this.#dialogue);
+    this.#health = new ServerHealth({
+      ask,
+      clock,
+      probeMs: Math.min(mostProbeMs, options.tryMs ?? mostProbeMs),
+      ...(onSuspect === undefined ? {} : { onSuspect }),
+      onProbeFailed: () => count?.("probeFailed"),
+      onChange: (server, down) =>
+        logger.log(down ? "warn" : "info", "a name server of the host is down or up again", {
+          server: serverKey(server),
+          down,
+        }),
+    });
+    this.#upstreams = new Upstreams({
+      ask: (server, query, signal) => {
+        count?.("forwarded");
+        return ask(server, query, signal);
+      },
+      health: this.#health,
+      clock,
+      onFailure: (server, error) =>
+        this.#complain("a name server of the host does not answer", {
+          server: serverKey(server),
+          error: errorMessage(error),
+        }),
+    });
   }
 
   /** A reply that is at hand. */
   cached(query: Query): Forwarded | undefined {
-    return this.#cache.get(cacheKey(query), this.#options.clock.monotonic());
+    const found = this.#cache.get(cacheKey(query), this.#options.clock.monotonic());
+    if (found !== undefined) {
+      const { rcode, places } = found.reply;
+      const positive = rcode === rcodes.noError && places.some((it) => it.section === "answer");
+      this.#options.count?.(positive ? "cacheSuccess" : "cacheDenial");
+    }
+    return found;
   }
 
   /** @returns undefined when nobody answered; never rejects. */
   async forward(query: Query, signal: AbortSignal): Promise<Forwarded | undefined> {
     const cached = this.cached(query);
     if (cached !== undefined) return cached;
-    const { mostUnderWay = 512, mostWaiting = 4096 } = this.#options;
+    const { count, mostUnderWay = 512, mostWaiting = 4096 } = this.#options;
     const key = cacheKey(query);
+    count?.("cacheMiss");
+    if (this.#failedLately(key)) return undefined;
     let asking = this.#underWay.get(key);
     const full = asking === undefined && this.#underWay.size >= mostUnderWay;
     if (full || this.#waiting >= mostWaiting) {
+      count?.("rejected");
       this.#complain("too many questions wait for an answer from upstream", {});
       return undefined;
     }
     if (asking === undefined) {
-      asking = this.#ask(query, signal).finally(() => this.#underWay.delete(key));
+      asking = this.#ask(query, key, signal).finally(() => this.#underWay.delete(key));
       this.#underWay.set(key, asking);
     }
     this.#waiting += 1;
@@ -81,32 +154,29 @@ export class Forwarder {
     }
   }
 
-  /** Forgets all replies: other servers may say something else. */
+  /** Forgets all replies, and what is known of the servers: others may say something else. */
   forget(): void {
     this.#cache.clear();
-    this.#avoid.clear();
+    this.#failures.clear();
+    this.#health.forget();
+    this.#dialogue.forget();
   }
 
-  async #ask(query: Query, signal: AbortSignal): Promise<UpstreamReply | undefined> {
-    const { clock, totalMs = 5000 } = this.#options;
+  /** Until everything that was begun has ended, after the signals of the questions have aborted. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay.values());
+    await this.#health.settled();
+  }
+
+  async #ask(query: Query, key: string, signal: AbortSignal): Promise<UpstreamReply | undefined> {
+    const { clock } = this.#options;
     try {
-      const servers = this.#inOrder(await this.#options.servers());
-      const end = clock.monotonic() + totalMs;
-      let refusal: UpstreamReply | undefined;
-      for (const server of servers) {
-        const leftMs = end - clock.monotonic();
-        if (leftMs <= 0 || signal.aborted) break;
-        const reply = await this.#tryServer(server, query, leftMs, signal);
-        if (reply === undefined) continue;
-        const rcode = rcodeOf(reply.message);
-        if (rcode !== rcodes.servFail && rcode !== rcodes.refused) {
-          this.#cache.set(cacheKey(query), reply, clock.monotonic());
-          return reply;
-        }
-        // Another one may know better.
-        refusal ??= reply;
-      }
-      return refusal;
+      const servers = await this.#options.servers();
+      const reply = await this.#upstreams.ask(servers, query, this.#asking(), signal);
+      if (signal.aborted) return reply;
+      if (reply === undefined) this.#failed(key);
+      else this.#cache.set(key, kept(reply), clock.monotonic());
+      return reply;
     } catch (error) {
       if (!signal.aborted) {
         this.#complain("questions cannot be passed on", { error: errorMessage(error) });
@@ -115,70 +185,26 @@ export class Forwarder {
     }
   }
 
-  #inOrder(servers: readonly UpstreamServer[]): readonly UpstreamServer[] {
-    const now = this.#options.clock.monotonic();
-    const avoided = (server: UpstreamServer): boolean =>
-      (this.#avoid.get(serverKey(server)) ?? 0) > now;
-    return [
-      ...servers.filter((server) => !avoided(server)),
-      ...servers.filter((server) => avoided(server)),
-    ];
+  #asking(): AskingOptions {
+    const { asking, totalMs = 5000, tryMs = 2000 } = this.#options;
+    return { tryMs, totalMs, attempts: 2, rotate: false, tcpOnly: false, ...asking?.() };
   }
 
-  async #tryServer(
-    server: UpstreamServer,
-    query: Query,
-    leftMs: number,
-    signal: AbortSignal,
-  ): Promise<UpstreamReply | undefined> {
-    const { clock, tryMs = 2000 } = this.#options;
-    const stop = new AbortController();
-    const either = AbortSignal.any([signal, stop.signal]);
-    const patience = clock.sleep(Math.min(tryMs, leftMs), either).then(
-      () => stop.abort(new Error("no answer in time")),
-      () => undefined,
-    );
-    try {
-      const reply = await this.#exchange(server, query, either);
-      this.#avoid.delete(serverKey(server));
-      return reply;
-    } catch (error) {
-      if (signal.aborted) return undefined;
-      this.#avoid.set(serverKey(server), clock.monotonic() + avoidMs);
-      this.#complain("a name server of the host does not answer", {
-        server: serverKey(server),
-        error: errorMessage(error),
-      });
-      return undefined;
-    } finally {
-      stop.abort();
-      await patience;
+  #failed(key: string): void {
+    for (const oldest of this.#failures.keys()) {
+      if (this.#failures.size < mostFailures) break;
+      this.#failures.delete(oldest);
     }
+    this.#failures.delete(key);
+    this.#failures.set(key, this.#options.clock.monotonic() + failureSeconds * 1000);
   }
 
-  async #exchange(
-    server: UpstreamServer,
-    query: Query,
-    signal: AbortSignal,
-  ): Promise<UpstreamReply> {
-    const { question } = query;
-    const outgoing = (): Outgoing => {
-      const id = Math.floor(this.#options.random() * 65_536);
-      return { id, question, message: encodeQuestion(query, id) };
-    };
-    const short = await askUDP(server, outgoing(), signal);
-    const reply = readReply(short, question, maxUpstreamTTL);
-    if (reply !== undefined && !isTruncated(short)) return reply;
-    try {
-      const long = await askTCP(server, outgoing(), signal);
-      const whole = readReply(long, question, maxUpstreamTTL);
-      if (whole !== undefined) return whole;
-    } catch (error) {
-      // A server without TCP: what it said is marked as cut, and that is the best there is.
-      if (reply === undefined || signal.aborted) throw error;
-    }
-    if (reply === undefined) throw new Error("the answer is malformed");
-    return reply;
+  #failedLately(key: string): boolean {
+    const until = this.#failures.get(key);
+    if (until === undefined) return false;
+    if (until > this.#options.clock.monotonic()) return true;
+    this.#failures.delete(key);
+    return false;
   }
 
   /** An outage must not fill the disk with log lines. */
@@ -190,13 +216,15 @@ export class Forwarder {
   }
 }
 
-function serverKey({ address, port }: UpstreamServer): string {
-  return `${address} ${port}`;
+/** A refusal is kept too, for as long as a failure. */
+function kept(reply: UpstreamReply): UpstreamReply {
+  const final = reply.rcode === rcodes.noError || reply.rcode === rcodes.nxDomain;
+  return final ? reply : { ...reply, ttl: failureSeconds };
 }
 
-/** All that makes an answer differ: name in any case, type, class, flags, and whether EDNS and DNSSEC are wanted. */
+/** All that makes an answer differ: name in any case, type, class, flags, and whether DNSSEC is wanted. */
 function cacheKey({ question, passedFlags, edns }: Query): string {
-  const options = edns === undefined ? 0 : edns.dnssecOK ? 2 : 1;
   const name = question.toString("latin1", 0, question.length - 4).toLowerCase();
-  return `${name}${question.toString("latin1", question.length - 4)}${passedFlags + options}`;
+  const typeAndClass = question.toString("latin1", question.length - 4);
+  return `${name}${typeAndClass}${passedFlags + (edns?.dnssecOK === true ? 1 : 0)}`;
 }

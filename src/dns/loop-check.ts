@@ -1,14 +1,12 @@
-import { networkInterfaces } from "node:os";
-
-import type { Clock } from "../lib/clock.ts";
+import { within } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { askUDP, type UpstreamServer } from "./exchange.ts";
-import { encodeName, encodeQuestion } from "./wire.ts";
+import { outgoingQuestion } from "./upstream-question.ts";
+import { encodeName } from "./wire.ts";
 
 const waitMs = 2000;
 
 export interface LoopCheckOptions {
-  readonly clock: Clock;
   readonly logger: Logger;
   /** [0, 1) */
   readonly random: () => number;
@@ -17,8 +15,8 @@ export interface LoopCheckOptions {
 }
 
 /**
- * A forwarder on this machine (dnsmasq, systemd-resolved, ...) may itself ask us. It is sent a name that nobody else
- * can know of: when that is asked for here, the circle is closed.
+ * A name server of the host may itself ask us, on this machine (dnsmasq, systemd-resolved, ...) or by way of another one
+ * that does the same. It is sent a name that nobody else can know of: when that is asked for here, the circle is closed.
  */
 export class LoopCheck {
   readonly #options: LoopCheckOptions;
@@ -28,10 +26,8 @@ export class LoopCheck {
     this.#options = options;
   }
 
-  /** Looks at those of the servers that run on this machine: others cannot reach us. */
   async check(servers: readonly UpstreamServer[], signal: AbortSignal): Promise<void> {
-    const here = servers.filter(({ address }) => isLocal(address));
-    await Promise.all(here.map((server) => this.#probe(server, signal)));
+    await Promise.all(servers.map((server) => this.#probe(server, signal)));
   }
 
   /** Whether this is one of our own questions. Whose it was is then asked no more. */
@@ -49,35 +45,21 @@ export class LoopCheck {
   }
 
   async #probe(server: UpstreamServer, signal: AbortSignal): Promise<void> {
-    const { clock, random } = this.#options;
+    const { random } = this.#options;
     const label = (): string => Math.floor(random() * 2 ** 48).toString(36);
     const name = `${label()}.${label()}`;
-    const question = encodeName(name, "HINFO");
-    const id = Math.floor(random() * 65_536);
     const recursion = 0x0100;
-    const query = { id, passedFlags: recursion, question, name, type: "HINFO", edns: undefined };
+    const question = encodeName(name, "HINFO");
+    const query = { question, passedFlags: recursion, edns: undefined };
+    // No EDNS and no mixed case: what is too old for these passes the question on all the same.
+    const outgoing = outgoingQuestion(query, { edns: false, mixedCase: false }, random);
     this.#sent.set(name, server.address);
-    const stop = new AbortController();
-    const either = AbortSignal.any([signal, stop.signal]);
-    const patience = clock.sleep(waitMs, either).then(
-      () => stop.abort(new Error("no answer in time")),
-      () => undefined,
-    );
     try {
-      await askUDP(server, { id, question, message: encodeQuestion(query, id) }, either);
+      await within(signal, waitMs, (limited) => askUDP(server, outgoing, limited));
     } catch {
       // Whether it answers is for the forwarder to find out.
     } finally {
-      stop.abort();
-      await patience;
       this.#sent.delete(name);
     }
   }
-}
-
-function isLocal(address: string): boolean {
-  if (address.startsWith("127.") || address === "::1") return true;
-  return Object.values(networkInterfaces()).some(
-    (interfaces) => interfaces?.some((each) => each.address === address) ?? false,
-  );
 }

@@ -3,6 +3,7 @@ import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { ClusterRecords } from "./cluster-records.ts";
 import { SharedCounts } from "./counts.ts";
+import type { UpstreamServer } from "./exchange.ts";
 import { Forwarder } from "./forwarder.ts";
 import { HostServers } from "./host-servers.ts";
 import { LoopCheck } from "./loop-check.ts";
@@ -37,12 +38,15 @@ export function createNameServer(options: NameServerOptions): NameServer {
     ownNetworks: settings.ownNetworks.map((text) => parseCidr(text, "own network")),
   });
   const loops = new LoopCheck({
-    clock,
     logger,
     random,
     onLoop: (address) => hostServers.exclude(address),
   });
   const checks = new Set<Promise<void>>();
+  const checkLoops = (servers: readonly UpstreamServer[]): void => {
+    const check = loops.check(servers, stop.signal).finally(() => checks.delete(check));
+    checks.add(check);
+  };
   const hostServers = new HostServers({
     resolvConf: settings.resolvConf,
     ownIPs: settings.addresses,
@@ -50,8 +54,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
     logger,
     onChange: (servers) => {
       forwarder.forget();
-      const check = loops.check(servers, stop.signal).finally(() => checks.delete(check));
-      checks.add(check);
+      checkLoops(servers);
     },
   });
   const forwarder = new Forwarder({
@@ -59,6 +62,8 @@ export function createNameServer(options: NameServerOptions): NameServer {
     clock,
     logger,
     random,
+    // A circle that was closed later looks like a server that does not answer.
+    onSuspect: (suspected) => checkLoops([suspected]),
   });
   const resolver = new Resolver({
     records,
@@ -95,7 +100,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
       } finally {
         signal.removeEventListener("abort", end);
         stop.abort();
-        await Promise.allSettled(checks);
+        await Promise.allSettled([...checks, forwarder.settled()]);
       }
     },
   };

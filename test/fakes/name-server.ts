@@ -23,8 +23,12 @@ export class FakeNameServer implements AsyncDisposable {
   readonly #udp: DatagramSocket;
   readonly #tcp: Server;
   readonly #open = new Set<Socket>();
-  /** `UDP A example.com` and so on, in order. */
+  /** `UDP A example.com` and so on, in order and in lower case; without questions for the root's name servers. */
   readonly asked: string[] = [];
+  /** Names as they came. */
+  readonly spellings: string[] = [];
+  /** How often it was asked for the root's name servers. */
+  probes = 0;
   /** Source ports and ids of the questions that came by UDP. */
   readonly sources: { readonly port: number; readonly id: number }[] = [];
   port = 0;
@@ -54,8 +58,11 @@ export class FakeNameServer implements AsyncDisposable {
     const { id, questions = [] } = decode(message);
     const [question] = questions;
     if (question === undefined) return undefined;
-    this.asked.push(`${transport.toUpperCase()} ${question.type} ${question.name}`);
-    const said = this.#script(question, transport);
+    this.spellings.push(question.name);
+    const name = question.name.toLowerCase();
+    if (question.type === "NS" && (name === "" || name === ".")) this.probes += 1;
+    else this.asked.push(`${transport.toUpperCase()} ${question.type} ${name}`);
+    const said = this.#script({ ...question, name }, transport);
     if (said === undefined) return undefined;
     return encode({
       type: "response",
