@@ -59,6 +59,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
   });
   const forwarder = new Forwarder({
     servers: () => hostServers.current(),
+    asking: () => hostServers.asking(),
     clock,
     logger,
     random,

@@ -384,6 +384,34 @@ describe("the host's name servers", () => {
     assert.deepEqual(changes, ["192.0.2.1 2001:db8::1", "192.0.2.2 fe80::1%eth0", ""]);
   });
 
+  it("are asked as the file says", async () => {
+    const servers = create([]);
+    const say = async (options: string): Promise<unknown> => {
+      await writeFile(file, `nameserver 192.0.2.1\nnameserver 192.0.2.2\n${options}`);
+      now += 1001;
+      await servers.current();
+      return servers.asking();
+    };
+    const plain = { rotate: false, tcpOnly: false };
+    assert.deepEqual(await say("search example.org\n#options rotate\n"), plain);
+    assert.deepEqual(await say("options timeout:1 attempts:3 rotate ndots:5\n"), {
+      attempts: 3,
+      tryMs: 1000,
+      totalMs: 6000,
+      rotate: true,
+      tcpOnly: false,
+    });
+    assert.deepEqual(await say("options timeout:99\noptions attempts:99 use-vc"), {
+      attempts: 5,
+      tryMs: 30_000,
+      totalMs: 15_000,
+      rotate: false,
+      tcpOnly: true,
+    });
+    assert.deepEqual(await say("options timeout:1\noptions timeout:x attempts:0\n"), plain);
+    assert.deepEqual(changes, ["192.0.2.1 192.0.2.2"], "the same servers all the time");
+  });
+
   it("are systemd-resolved's own where the file only names its stub", async () => {
     assert.equal(await current(create([], "nameserver 192.0.2.53\n")), "192.0.2.53");
     assert.equal(await current(create([], "# nothing\n")), "127.0.0.53");
@@ -395,6 +423,10 @@ describe("the host's name servers", () => {
     servers.exclude("2001:db8::1");
     now += 1001;
     assert.equal(await current(servers), "");
+    now += 11 * 60_000;
+    assert.equal(await current(servers), "2001:db8::1", "somebody may have put it right");
+    assert.equal(changes.length, 2, "and is looked at again");
+    servers.exclude("2001:db8::1");
     await writeFile(file, "nameserver 2001:db8::1\n");
     now += 1001;
     assert.equal(await current(servers), "2001:db8::1", "another file is another chance");
