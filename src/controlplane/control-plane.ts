@@ -3,9 +3,6 @@ import { chmod, mkdir } from "node:fs/promises";
 import { arch } from "node:os";
 import { join } from "node:path";
 
-import { fileKubeconfig } from "../api/kubeconfig-files.ts";
-import { renderKubeconfig } from "../api/kubeconfig-write.ts";
-import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { cidrAddress, ipFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { readListeningSockets } from "../lib/listening-sockets.ts";
@@ -27,13 +24,20 @@ import { startHttpServer } from "./http/server.ts";
 import { createInProcessClient } from "./in-process-client.ts";
 import { serverUser, userOf } from "./identities.ts";
 import { publishJoinConfiguration } from "./join-configuration.ts";
+import {
+  CurrentAddresses,
+  endpointAddress,
+  type MachineAddresses,
+  serverAddress,
+} from "./machine-addresses.ts";
 import { createKinds } from "./kinds/kinds.ts";
 import type { RulesReader } from "./kinds/reviews.ts";
-import type { KeyPair, PKI } from "./pki/ensure-pki.ts";
+import type { PKI } from "./pki/ensure-pki.ts";
 import { ensurePKI } from "./pki/ensure-pki.ts";
 import { PKIRenewal } from "./pki/renewal.ts";
 import { type Networks, nodePrefix, parseNetworks } from "./networks.ts";
 import type { ObjectRegistry } from "./registry/create-registry.ts";
+import { writeKubeconfigs } from "./own-kubeconfigs.ts";
 import { createRegistry } from "./registry/create-registry.ts";
 import { openStore } from "./store/open-store.ts";
 import type { Store } from "./store/store.ts";
@@ -47,14 +51,19 @@ export interface ControlPlaneOptions {
   readonly bindAddress: string;
   /** Usually 6443; 0 = any free port. */
   readonly port: number;
-  /** Where pods and other machines reach the API server; the endpoint of `kubernetes.default`. */
-  readonly advertiseAddress: string;
+  /**
+   * Where pods and other machines reach the API server, for good; the endpoint of `kubernetes.default`. Default: what
+   * `addresses`, or else `nodeIPs`, say.
+   */
+  readonly advertiseAddress?: string;
   /** Network of cluster IPs, for example 10.96.0.0/16. */
   readonly serviceCIDR: string;
   /** Network of pods, for example 10.244.0.0/16; each node gets a /24. */
   readonly clusterCIDR: string;
   readonly nodeName: string;
   readonly nodeIPs: readonly string[];
+  /** Addresses of this machine at the start. Default: `nodeIPs`, and no others. */
+  readonly addresses?: MachineAddresses;
   /** What `/version` says; default `v1.36.2+remora`. */
   readonly gitVersion?: string;
   readonly clock: Clock;
@@ -79,6 +88,12 @@ export interface ControlPlane {
   readonly port: number;
   /** Settles when everything has ended: after `close` or the signal's abort; rejects when a part failed for good. */
   readonly done: Promise<void>;
+  /**
+   * Tells it that this machine has other addresses: the API server's and the node's certificates are made anew where they
+   * have to name others, and open connections live on; the endpoint of `kubernetes.default` and what machines that join
+   * read follow. Resolves when certificates are in use. Never rejects.
+   */
+  setAddresses(addresses: MachineAddresses): Promise<void>;
   /** Stops everything and closes the store. */
   close(): Promise<void>;
 }
@@ -199,37 +214,6 @@ function urlOf(host: string, port: number): string {
   return `https://${ipFamily(host) === "IPv6" ? `[${host}]` : host}:${port}`;
 }
 
-async function writeKubeconfigs(
-  dataDir: string,
-  server: string,
-  pki: PKI,
-): Promise<Pick<ControlPlaneFiles, "adminKubeconfig" | "nodeKubeconfig" | "proxyKubeconfig">> {
-  const write = async (file: string, text: string): Promise<string> => {
-    const path = join(dataDir, file);
-    await writeFileAtomic(path, text, 0o600);
-    return path;
-  };
-  // The agent's name the files, because they are renewed under way; people copy the administrator's.
-  const ofFiles = ({ certFile, keyFile }: KeyPair): string =>
-    fileKubeconfig({
-      cluster: { server, ca: { kind: "file", path: pki.caFile }, insecureSkipTLSVerify: false },
-      clientCertificate: certFile,
-      clientKey: keyFile,
-    });
-  const admin = await renderKubeconfig({
-    name: "remora",
-    server,
-    caPEM: pki.caPEM,
-    clientCertPEM: pki.admin.certPEM,
-    clientKeyPEM: pki.admin.keyPEM,
-  });
-  return {
-    adminKubeconfig: await write("admin.conf", admin),
-    nodeKubeconfig: await write("node.conf", ofFiles(pki.node)),
-    proxyKubeconfig: await write("proxy.conf", ofFiles(pki.proxy)),
-  };
-}
-
 /** What the API server shows its clients, and knows them by. */
 function servingTls({ apiServer, caPEM }: PKI): HttpServerOptions["tls"] {
   return { cert: apiServer.certPEM, key: apiServer.keyPEM, clientCA: caPEM };
@@ -257,18 +241,25 @@ export async function startControlPlane(
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   await chmod(dataDir, 0o700);
   const clusterIP = cidrAddress(networks.service, 1);
+  const addresses = new CurrentAddresses(
+    options.addresses ?? { nodeIPs: options.nodeIPs, present: options.nodeIPs, local: [] },
+  );
+  const joinAddress = (): string | undefined =>
+    options.advertiseAddress ?? serverAddress(addresses.current);
   const preparePKI = (): Promise<PKI> =>
     ensurePKI({
       dir: join(dataDir, "pki"),
       nodeName: options.nodeName,
       apiServerNames: [
         clusterIP,
-        options.advertiseAddress,
+        ...(options.advertiseAddress === undefined ? [] : [options.advertiseAddress]),
         options.nodeName,
-        ...options.nodeIPs,
+        ...addresses.current.nodeIPs,
+        // Clients came by any of them, and come back the same way when the node's own one has become another.
+        ...addresses.current.present,
         ...(["0.0.0.0", "::"].includes(options.bindAddress) ? [] : [options.bindAddress]),
       ],
-      nodeNames: ["127.0.0.1", "localhost", ...options.nodeIPs],
+      nodeNames: ["127.0.0.1", "localhost", ...addresses.current.nodeIPs],
       now: clock.now(),
     });
   // The store first: it finds out whether another copy works on this directory.
@@ -284,7 +275,7 @@ export async function startControlPlane(
     const server = buildServer(options, store, pki);
     const own = { user: serverUser, dryRun: false, now: clock.now(), warn: () => undefined };
     bootstrapCluster(server.registry, own, { serviceNetwork: networks.service, logger });
-    listener = await startHttpServer({
+    const http = await startHttpServer({
       handler: server.handler,
       authenticator: server.authenticator,
       authorizer: server.authorizer,
@@ -294,14 +285,16 @@ export async function startControlPlane(
       tls: servingTls(pki),
       kubeletClient: nodeClient(pki),
     });
-    const url = `https://${loopbackFor(options.bindAddress)}:${listener.port}`;
-    const { port } = listener;
+    listener = http;
+    const { port } = http;
+    const url = `https://${loopbackFor(options.bindAddress)}:${port}`;
     const publish = ({ caPEM }: PKI): void => {
       publishJoinConfiguration(
         server.registry,
         { ...own, now: clock.now() },
         {
-          server: urlOf(options.advertiseAddress, port),
+          // Who is in no network is nowhere; the name may lead here from the next one.
+          server: urlOf(joinAddress() ?? options.nodeName, port),
           caPEM,
           kubernetesVersion: gitVersionOf(options).replace(/\+.*$/, ""),
           // The cluster's name server has the tenth address, as everywhere.
@@ -314,11 +307,23 @@ export async function startControlPlane(
     };
     publish(pki);
     const kubeconfigs = await writeKubeconfigs(dataDir, url, pki);
+    const renewal = new PKIRenewal({
+      first: pki,
+      ensure: preparePKI,
+      use: async (renewed) => {
+        http.setCertificate(servingTls(renewed));
+        http.setKubeletClient(nodeClient(renewed));
+        await writeKubeconfigs(dataDir, url, renewed);
+        publish(renewed);
+      },
+      clock,
+      logger,
+    });
     const stop = new AbortController();
     const ending = AbortSignal.any([signal, stop.signal]);
     const running = runParts(
-      { options, networks, clusterIP, url, preparePKI, publish },
-      { ...server, store, listener, pki },
+      { options, networks, clusterIP, addresses },
+      { ...server, store, listener: http, renewal },
       ending,
     );
     return {
@@ -329,8 +334,13 @@ export async function startControlPlane(
         kubeletCert: pki.kubeletServing.certFile,
         kubeletKey: pki.kubeletServing.keyFile,
       },
-      port: listener.port,
+      port,
       done: running,
+      setAddresses: async (next) => {
+        if (!addresses.set(next) || ending.aborted) return;
+        logger.log("info", "addresses of this machine changed", { ips: next.nodeIPs.join() });
+        await renewal.refresh();
+      },
       close: async () => {
         stop.abort();
         await running;
@@ -347,34 +357,21 @@ interface Settings {
   readonly options: ControlPlaneOptions;
   readonly networks: Networks;
   readonly clusterIP: string;
-  readonly url: string;
-  readonly preparePKI: () => Promise<PKI>;
-  /** Tells machines that join what the authority is. */
-  readonly publish: (pki: PKI) => void;
+  readonly addresses: CurrentAddresses;
 }
 
 async function runParts(
   settings: Settings,
-  parts: Server & { readonly store: Store; readonly listener: HttpServer; readonly pki: PKI },
+  parts: Server & {
+    readonly store: Store;
+    readonly listener: HttpServer;
+    readonly renewal: PKIRenewal;
+  },
   signal: AbortSignal,
 ): Promise<void> {
-  const { options, networks, clusterIP } = settings;
-  const { clock, logger, random, advertiseAddress } = options;
-  const { handler, listener, store } = parts;
-  const renewal = new PKIRenewal({
-    first: parts.pki,
-    ensure: settings.preparePKI,
-    use: async (pki) => {
-      listener.setCertificate(servingTls(pki));
-      listener.setKubeletClient(nodeClient(pki));
-      await writeKubeconfigs(options.dataDir, settings.url, pki);
-      settings.publish(pki);
-    },
-    clock,
-    logger,
-  });
-  // Pods cannot reach a loopback address, and the API refuses it as an endpoint.
-  const reachable = !/^(127\.|::1$|0\.0\.0\.0$)/.test(advertiseAddress);
+  const { options, networks, clusterIP, addresses } = settings;
+  const { clock, logger, random } = options;
+  const { handler, listener, renewal, store } = parts;
   const controllers = createControllers({
     clientFor: (identity) => createInProcessClient({ handler, user: userOf(identity) }),
     clusterCIDR: networks.cluster,
@@ -384,7 +381,17 @@ async function runParts(
       onChange: (listener) => renewal.onChange(listener),
     },
     signingAuthority: () => renewal.current().authority,
-    kubernetesService: reachable ? { clusterIP, advertiseAddress, port: listener.port } : undefined,
+    kubernetesService: {
+      clusterIP,
+      advertiseAddress: () => {
+        const { advertiseAddress: fixed } = options;
+        const all =
+          fixed === undefined ? addresses.current : { nodeIPs: [fixed], present: [], local: [] };
+        return endpointAddress(all, networks.service.family);
+      },
+      onAddress: (changed) => addresses.onChange(changed),
+      port: listener.port,
+    },
     machine: {
       nodeName: options.nodeName,
       apiServerPort: listener.port,

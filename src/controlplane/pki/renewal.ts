@@ -34,6 +34,9 @@ export class PKIRenewal implements CurrentPKI {
   readonly #listeners = new Set<() => void>();
   #current: PKI;
   #told = { message: "", at: 0 };
+  /** Somebody asked for other certificates and has not got them yet. */
+  #wanted = false;
+  #renewing: Promise<void> = Promise.resolve();
 
   constructor(options: RenewalOptions) {
     this.#options = options;
@@ -53,23 +56,42 @@ export class PKIRenewal implements CurrentPKI {
   async run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     while (!signal.aborted) {
-      if (clock.now() >= this.#current.renewAt) await this.#renew();
+      if (this.#wanted || clock.now() >= this.#current.renewAt) await this.#renewNext();
       await clock.sleep(lookMs, signal).catch(() => undefined);
     }
   }
 
+  /**
+   * Makes those anew that are for other names than before: this machine has other addresses. Resolves when they are in
+   * use, or it failed; then it is tried again. Never rejects.
+   */
+  async refresh(): Promise<void> {
+    this.#wanted = true;
+    await this.#renewNext();
+  }
+
+  /** One at a time: they write the same files. */
+  #renewNext(): Promise<void> {
+    this.#renewing = this.#renewing.then(() => this.#renew());
+    return this.#renewing;
+  }
+
   async #renew(): Promise<void> {
     const { ensure, use, logger } = this.#options;
+    const wanted = this.#wanted;
+    this.#wanted = false;
     try {
       const renewed = await ensure();
       await use(renewed);
+      const isOther = renewed.apiServer.certPEM !== this.#current.apiServer.certPEM;
       this.#current = renewed;
       this.#told = { message: "", at: 0 };
-      logger.log("info", "certificates renewed", {
+      logger.log(isOther ? "info" : "debug", "certificates renewed", {
         next: new Date(renewed.renewAt).toISOString(),
       });
       for (const listener of this.#listeners) listener();
     } catch (error) {
+      this.#wanted ||= wanted;
       this.#tell(errorMessage(error));
     }
   }

@@ -109,3 +109,43 @@ test("a renewal that fails is tried again each minute, and said once", async (t)
   assert.equal(lines.filter((line) => line.includes("no space left")).length, 1);
   assert.equal(lines.filter((line) => line.includes("certificates renewed")).length, 1);
 });
+
+test("other names make other certificates at once, and a failure is tried again", async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), "remora-renewal-"));
+  t.after(() => rm(dir, { recursive: true }));
+  const clock = new PatientClock();
+  let [address, broken] = ["192.0.2.1", false];
+  const ensure = (): Promise<PKI> => {
+    if (broken) return Promise.reject(new Error("no room"));
+    const names = { apiServerNames: [address], nodeNames: [address] };
+    return ensurePKI({ dir, nodeName: "n1", ...names, now: clock.now() });
+  };
+  const first = await ensure();
+  let inUse = first;
+  const renewal = new PKIRenewal({
+    first,
+    ensure,
+    use: async (pki) => {
+      inUse = pki;
+    },
+    clock,
+    logger: silentLogger,
+  });
+  const namesOf = ({ apiServer }: PKI): string =>
+    new X509Certificate(apiServer.certPEM).subjectAltName ?? "";
+  address = "192.0.2.2";
+  await Promise.all([renewal.refresh(), renewal.refresh()]);
+  assert.match(namesOf(inUse), /192\.0\.2\.2/);
+  assert.equal(inUse.admin.certPEM, first.admin.certPEM, "whose names did not change stays");
+  [address, broken] = ["192.0.2.3", true];
+  await renewal.refresh();
+  assert.match(namesOf(renewal.current()), /192\.0\.2\.2/);
+  broken = false;
+  const stop = new AbortController();
+  const running = renewal.run(stop.signal);
+  await eventually("the next certificate", async () =>
+    namesOf(inUse).includes("192.0.2.3") ? true : undefined,
+  );
+  stop.abort();
+  await running;
+});

@@ -1,5 +1,5 @@
 import { objectKey } from "../../../api/object.ts";
-import { createObject } from "../../../api/objects.ts";
+import { createObject, deleteObject } from "../../../api/objects.ts";
 import { ENDPOINT_SLICES, ENDPOINTS, SERVICES } from "../../../api/resources.ts";
 import type { Endpoints, EndpointSlice, Service } from "../../../api/types.gen.ts";
 import { ipFamily } from "../../../lib/cidr.ts";
@@ -10,8 +10,10 @@ import { runQueueLoop } from "../shared/controller.ts";
 export interface KubernetesServiceOptions {
   /** First address of the Service network. */
   readonly clusterIP: string;
-  /** Where the API server answers other machines and pods. */
-  readonly advertiseAddress: string;
+  /** Where the API server answers other machines and pods; undefined while that is not known, which changes nothing. */
+  readonly advertiseAddress: () => string | undefined;
+  /** Calls `listener` when that is another one. Returns the function that ends it. */
+  readonly onAddress: (listener: () => void) => () => void;
   readonly port: number;
 }
 
@@ -30,23 +32,23 @@ function wantedService(options: KubernetesServiceOptions): Service {
   };
 }
 
-function wantedSlice(options: KubernetesServiceOptions): EndpointSlice {
+function wantedSlice(address: string, port: number): EndpointSlice {
   return {
     metadata: { namespace, name, labels: { "kubernetes.io/service-name": name } },
-    addressType: ipFamily(options.advertiseAddress) ?? "IPv4",
-    endpoints: [{ addresses: [options.advertiseAddress], conditions: { ready: true } }],
-    ports: [{ name: "https", port: options.port, protocol: "TCP" }],
+    addressType: ipFamily(address) ?? "IPv4",
+    endpoints: [{ addresses: [address], conditions: { ready: true } }],
+    ports: [{ name: "https", port, protocol: "TCP" }],
   };
 }
 
-function wantedEndpoints(options: KubernetesServiceOptions): Endpoints {
+function wantedEndpoints(address: string, port: number): Endpoints {
   return {
     // Its slice is written here too, so that nobody must derive a second one from it.
     metadata: { namespace, name, labels: { "endpointslice.kubernetes.io/skip-mirror": "true" } },
     subsets: [
       {
-        addresses: [{ ip: options.advertiseAddress }],
-        ports: [{ name: "https", port: options.port, protocol: "TCP" }],
+        addresses: [{ ip: address }],
+        ports: [{ name: "https", port, protocol: "TCP" }],
       },
     ],
   };
@@ -73,21 +75,10 @@ export function kubernetesServiceController(
         signal,
       );
     }
-    const slice = wantedSlice(options);
-    const oldSlice = informers.endpointSlices.get(key);
-    if (oldSlice === undefined) await createObject(client, ENDPOINT_SLICES, slice, { signal });
-    else if (
-      JSON.stringify([oldSlice.endpoints, oldSlice.ports]) !==
-      JSON.stringify([slice.endpoints, slice.ports])
-    ) {
-      await replaceObject(
-        client,
-        { resource: ENDPOINT_SLICES, ...target },
-        { ...slice, metadata: { ...oldSlice.metadata, labels: slice.metadata?.labels } },
-        signal,
-      );
-    }
-    const endpoints = wantedEndpoints(options);
+    const address = options.advertiseAddress();
+    if (address === undefined) return;
+    await syncSlice(wantedSlice(address, options.port), signal);
+    const endpoints = wantedEndpoints(address, options.port);
     const old = informers.endpoints.get(key);
     if (old === undefined) await createObject(client, ENDPOINTS, endpoints, { signal });
     else if (JSON.stringify(old.subsets) !== JSON.stringify(endpoints.subsets)) {
@@ -95,6 +86,25 @@ export function kubernetesServiceController(
         client,
         { resource: ENDPOINTS, ...target },
         { ...endpoints, metadata: { ...old.metadata, labels: endpoints.metadata?.labels } },
+        signal,
+      );
+    }
+  }
+
+  async function syncSlice(slice: EndpointSlice, signal: AbortSignal): Promise<void> {
+    const old = informers.endpointSlices.get(key);
+    if (old !== undefined && old.addressType !== slice.addressType) {
+      // A slice cannot change its family.
+      await deleteObject(client, ENDPOINT_SLICES, { namespace, name }, { signal });
+      await createObject(client, ENDPOINT_SLICES, slice, { signal });
+    } else if (old === undefined) await createObject(client, ENDPOINT_SLICES, slice, { signal });
+    else if (
+      JSON.stringify([old.endpoints, old.ports]) !== JSON.stringify([slice.endpoints, slice.ports])
+    ) {
+      await replaceObject(
+        client,
+        { resource: ENDPOINT_SLICES, namespace, name },
+        { ...slice, metadata: { ...old.metadata, labels: slice.metadata?.labels } },
         signal,
       );
     }
@@ -118,6 +128,7 @@ export function kubernetesServiceController(
               informers.services.subscribe(wake),
               informers.endpointSlices.subscribe(wake),
               informers.endpoints.subscribe(wake),
+              options.onAddress(() => queue.add(key)),
             ];
           },
         },
