@@ -2,11 +2,26 @@
 export interface SandboxNetworkConfig {
   readonly sandboxID: string;
   readonly podUID: string;
-  /** `namespace/name`, for messages only. */
+  /** `namespace/name`. */
   readonly podKey: string;
   /** Host pid of the process that holds the network namespace. */
   readonly pid: number;
   readonly hostPorts: readonly HostPort[];
+  /** What a provider that hands work to plug-ins tells them. */
+  readonly pod?: PodNetworkRequest;
+}
+
+/** What a Pod says that a network may be interested in. */
+export interface PodNetworkRequest {
+  readonly annotations: Readonly<Record<string, string>>;
+  /** Bits a second (annotations `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`). */
+  readonly bandwidth?: { readonly ingressBits?: number; readonly egressBits?: number };
+  /** What its resolv.conf says. */
+  readonly dns?: {
+    readonly servers: readonly string[];
+    readonly searches: readonly string[];
+    readonly options: readonly string[];
+  };
 }
 
 export interface HostPort {
@@ -26,8 +41,10 @@ export interface PodNetwork {
    * `sandboxes`. Called at start, when podCIDRs become known or change, and again as repair.
    */
   ensureNode(podCIDRs: readonly string[], signal: AbortSignal): Promise<void>;
-  /** Undefined while the node has no pod CIDR; pods with their own network must then wait (NetworkNotReady). */
+  /** False while the node has no pod CIDR, or no plug-ins; pods with their own network must then wait (NetworkNotReady). */
   readonly ready: boolean;
+  /** Why not, in the words that the node's Ready condition ends in; undefined when it is ready, or cannot say. */
+  readonly notReadyReason?: string | undefined;
   /** Gives the sandbox its lease, veth and routes, or finds that all is as it should be. Returns the pod's addresses. */
   setUp(
     config: SandboxNetworkConfig,
