@@ -31,6 +31,7 @@ import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { KubeletHints } from "../netfilter/kubelet-hints.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
+import { damagesAccept } from "../netfilter/forward-accept.ts";
 import { createBridgeNetwork } from "../network/bridge.ts";
 import { ensureNodeRoutes, watchRoutes } from "../network/node-routes.ts";
 import { damagesNetwork } from "../network/rules.ts";
@@ -44,7 +45,7 @@ import { hostResolvConf } from "./host-resolv-conf.ts";
 import { createMeasurements } from "./measurements.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
-import { podNetworkRunner } from "./pod-network-runner.ts";
+import { isAddressOfMachine, podNetworkRunner, servicesOfNode } from "./pod-network-runner.ts";
 import { random } from "./random.ts";
 import { createServiceInformers } from "./service-informers.ts";
 import { type Runner, superviseAll } from "./supervise.ts";
@@ -121,10 +122,14 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   const clientCA =
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
 
+  let nodeAddresses: ReadonlySet<string> = new Set();
   const network = createBridgeNetwork({
     stateDir: join(config.rootDir, "network"),
     clusterCIDRs: config.clusterCIDRs,
     serviceMark: 2 ** config.proxy.masqueradeBit,
+    nodeServices: () =>
+      servicesOfNode(nodeKubeconfig.cluster.server, config.kubeletPort, isAddressOfMachine),
+    otherNodes: () => nodeAddresses.size > 0,
     clock,
     logger: logger.child({ component: "network" }),
   });
@@ -238,7 +243,6 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "certificates" }),
       random,
     });
-    let nodeAddresses: ReadonlySet<string> = new Set();
     const server = createNodeServer({
       isNode: (address) => nodeAddresses.has(address),
       config,
@@ -349,8 +353,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
           onEngineReturn: (listener) => engine.subscribe(listener),
           onRulesDeleted: (listener) =>
             deletions.subscribe((deletion) => {
-              if (damagesNetwork(deletion)) listener();
+              if (damagesNetwork(deletion) || damagesAccept(deletion)) listener();
             }),
+          problems: { list: () => network.problems, nodeName: config.nodeName, events },
           clock,
           logger: logger.child({ component: "network" }),
         }),

@@ -68,8 +68,6 @@ export interface BridgeNetworkOptions {
   readonly nodeServices?: () => readonly NodeService[];
   /** Whether there are other nodes, with pods that are to reach those of this one. Default: no. */
   readonly otherNodes?: () => boolean;
-  /** Told after each look that found other problems than the last, with all there are: sentences with the remedy. */
-  readonly onProblems?: (problems: readonly string[]) => void;
   /** Who writes the packet rules; default: nftables where this machine can do it, else iptables. */
   readonly rulesProgram?: RulesProgram;
   /** Mark bit of Service packets that get a new source address, default 0x4000. */
@@ -86,23 +84,30 @@ interface NodeNetwork {
   readonly mtu: number;
 }
 
+/** What keeps packets of pods from passing although everything of ours is in place. */
+export interface NetworkProblems {
+  /** Found by the last `ensureNode`: sentences with the remedy. */
+  readonly problems: readonly string[];
+}
+
 /**
  * Pods on a bridge of the node. Every pod holds single addresses (/32, /128) and sends everything to the bridge's
  * address, so packets between two pods of the node pass its netfilter whether or not br_netfilter is loaded: the
  * replies of Service backends need that. One interface pair per pod, named after the sandbox.
  */
-export function createBridgeNetwork(options: BridgeNetworkOptions): PodNetwork & LocalAddresses {
+export function createBridgeNetwork(
+  options: BridgeNetworkOptions,
+): PodNetwork & LocalAddresses & NetworkProblems {
   return new BridgeNetwork(options);
 }
 
-class BridgeNetwork implements PodNetwork, LocalAddresses {
+class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
   readonly #logger: Logger;
   readonly #clock: Clock;
   readonly #bridge: string;
   readonly #firewalls: Firewalls;
   readonly #forwarding: Forwarding;
-  readonly #onProblems: (problems: readonly string[]) => void;
-  #problems = "";
+  #problems: readonly string[] = [];
   readonly #mtu: number | undefined;
   readonly #clusterCIDRs: readonly Cidr[];
   readonly #leases: Leases;
@@ -123,7 +128,6 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
     this.#clock = options.clock;
     this.#bridge = options.bridgeName ?? "remora0";
     this.#forwarding = new Forwarding(options.logger);
-    this.#onProblems = options.onProblems ?? ((): void => undefined);
     const chains = {
       forward: options.forwardChain ?? defaultForwardChain,
       input: options.inputChain ?? defaultInputChain,
@@ -155,6 +159,10 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
         `bridge name ${this.#bridge} is not usable: at most 15 characters of a-z, 0-9 and -`,
       );
     }
+  }
+
+  get problems(): readonly string[] {
+    return this.#problems;
   }
 
   get ready(): boolean {
@@ -196,11 +204,11 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
         }),
       );
       this.#node = node;
-      this.#report([
+      this.#problems = [
         ...rivals(this.#device(node), now),
         ...(await hostileSettings()),
         ...(await this.#firewalls.obstacles(looks, uplink, signal)),
-      ]);
+      ];
     });
   }
 
@@ -221,13 +229,6 @@ class BridgeNetwork implements PodNetwork, LocalAddresses {
       commands: lines.length,
     });
     await attach(lines, signal);
-  }
-
-  #report(problems: readonly string[]): void {
-    const text = problems.join("\n");
-    if (text === this.#problems) return;
-    this.#problems = text;
-    this.#onProblems(problems);
   }
 
   load(): Promise<void> {
