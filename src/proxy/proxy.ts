@@ -10,9 +10,10 @@ import { type AddressSource, AddressWatch } from "../netfilter/address-watch.ts"
 import { probeIptables } from "../netfilter/iptables.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { probeNft } from "../netfilter/probe.ts";
-import type { ApplyResult, ProxyMode, RuleBackend } from "./backend.ts";
+import type { ProxyMode, RuleBackend } from "./backend.ts";
 import { type ChosenBackend, chooseBackend } from "./choose-backend.ts";
-import { ConntrackReconciler } from "./conntrack-reconciler.ts";
+import type { ConntrackReconciler } from "./conntrack-reconciler.ts";
+import { forgetFlows, makeConntrack } from "./forget-flows.ts";
 import { applyConntrackSettings, systemConntrackIO } from "./conntrack-settings.ts";
 import type { FamilyRules } from "./family-rules.ts";
 import { rulesHealthy } from "./health.ts";
@@ -215,17 +216,9 @@ class Proxier implements ServiceProxy {
     this.#rules = made.map(({ rules }) => rules);
     this.#backends = new Map(made.map(({ rules, backend }) => [rules.family, backend]));
     for (const { family } of this.#rules) this.#metrics.addFamily(family, mode);
-    const conntrack = new ConntrackReconciler({
-      judges: new Map(
-        this.#rules.map((rules) => [
-          rules.family,
-          {
-            judge: (flow, was) =>
-              rules.judge(flow, (ip) => this.#nodePortIPs(rules).includes(ip), was),
-            nodePortIPs: () => this.#nodePortIPs(rules),
-          },
-        ]),
-      ),
+    const conntrack = makeConntrack({
+      rules: this.#rules,
+      nodePortIPs: (rules) => this.#nodePortIPs(rules),
       nodeName,
       events,
       clock,
@@ -255,9 +248,25 @@ class Proxier implements ServiceProxy {
             if (!this.#loops.some(({ hasUnplanned }) => hasUnplanned)) this.#metrics.planned();
           },
           onApplied: (applied) => forgetFlows(conntrack, rules, applied),
+          // As kube-proxy: without its first family a node has no Services at all.
+          ...(rules.family === this.#primaryFamily
+            ? {}
+            : { onImpossible: (error) => this.#doWithout(rules.family, error) }),
         }),
     );
     return conntrack;
+  }
+
+  get #primaryFamily(): IPFamily | undefined {
+    return ipFamily(this.#nodeIPs()[0] ?? "") ?? this.#families[0];
+  }
+
+  #doWithout(family: IPFamily, error: Error): void {
+    this.#loops = this.#loops.filter((loop) => loop.family !== family);
+    this.#rules = this.#rules.filter((rules) => rules.family !== family);
+    const message = `running in single-stack mode: secondary ipFamily ${family} is not supported by this machine: ${error.message}`;
+    this.#logger.log("warn", "Services have one IP family here", { message });
+    nodeWarning(this.#options.events, this.#options.nodeName, "IPFamilyNotSupported", message);
   }
 
   #rulesOf(family: IPFamily): FamilyRules | undefined {
@@ -423,15 +432,4 @@ class Proxier implements ServiceProxy {
     parts.push(watch.run(signal));
     return watch;
   }
-}
-
-/** What changed while nobody watched has left flows that no plan of ours ever knew. */
-function forgetFlows(
-  conntrack: ConntrackReconciler,
-  rules: FamilyRules,
-  { result, first }: { readonly result: ApplyResult; readonly first: boolean },
-): void {
-  const { frontends, all } = rules.takeTouched();
-  if (first || result.drift === true || !all) conntrack.request(rules.family);
-  if (!first) conntrack.touched(rules.family, frontends);
 }

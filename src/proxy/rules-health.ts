@@ -6,7 +6,7 @@ import type { NodeCondition } from "./node-condition.ts";
 /** Which families have changes that are not in the kernel yet, and since when. */
 export class RulesHealth implements HealthState {
   readonly startedAt: number;
-  readonly families: readonly IPFamily[];
+  families: readonly IPFamily[];
   readonly lastSuccess = new Map<IPFamily, number>();
   readonly pendingSince = new Map<IPFamily, number>();
   readonly staleMs: number;
@@ -24,6 +24,12 @@ export class RulesHealth implements HealthState {
     this.#clock = options.clock;
     this.staleMs = 2 * options.syncPeriodMs;
     this.startedAt = options.clock.now();
+  }
+
+  /** This machine cannot do the family: nothing of it is waited for, nor told. */
+  without(family: IPFamily): void {
+    this.families = this.families.filter((other) => other !== family);
+    this.pendingSince.delete(family);
   }
 
   /** A change was seen. Before the first success rules are not late, only busy. */

@@ -41,6 +41,8 @@ export interface RulesLoopOptions {
   readonly random: () => number;
   /** Everything that was seen is planned now. */
   readonly onPlanned: () => void;
+  /** This machine cannot do this family at all, and may do without it. Default: {@link RulesLoop.run} throws. */
+  readonly onImpossible?: (error: SetupError) => void;
   /** Rules are in the kernel. */
   readonly onApplied: (applied: { readonly result: ApplyResult; readonly first: boolean }) => void;
 }
@@ -78,6 +80,7 @@ export class RulesLoop implements FeedListener {
   #lookDue = false;
   #failures = 0;
   #succeeded = false;
+  #impossible = false;
 
   constructor(options: RulesLoopOptions) {
     this.#options = options;
@@ -90,6 +93,7 @@ export class RulesLoop implements FeedListener {
   }
 
   changed(serviceKey: string): void {
+    if (this.#impossible) return;
     if (this.#dirty.size === 0) {
       const { clock, health, metrics } = this.#options;
       this.#dirtySince = clock.now();
@@ -127,7 +131,7 @@ export class RulesLoop implements FeedListener {
     this.wake();
   }
 
-  /** Resolves when the kernel had all rules for the first time. Rejects when `signal` aborts. */
+  /** Resolves when the kernel had all rules for the first time, or never will. Rejects when `signal` aborts. */
   whenApplied(signal: AbortSignal): Promise<void> {
     return orAbort(this.#firstSuccess.promise, signal);
   }
@@ -135,7 +139,7 @@ export class RulesLoop implements FeedListener {
   /**
    * Applies changes until `signal` aborts. To be called when all Services and endpoints are known.
    *
-   * @throws {SetupError} when this machine cannot do it at all.
+   * @throws {SetupError} when this machine cannot do it at all, and nobody takes that ({@link RulesLoopOptions.onImpossible}).
    */
   async run(signal: AbortSignal): Promise<void> {
     this.wake();
@@ -146,10 +150,22 @@ export class RulesLoop implements FeedListener {
         await this.#wake.wait(signal);
         await this.#turn(signal);
       }
+    } catch (error) {
+      const { onImpossible } = this.#options;
+      if (!(error instanceof SetupError) || onImpossible === undefined) throw error;
+      this.#giveUp();
+      onImpossible(error);
     } finally {
       stop.abort();
       await looks;
     }
+  }
+
+  #giveUp(): void {
+    this.#impossible = true;
+    this.#dirty = new Set();
+    this.#options.health.without(this.family);
+    this.#firstSuccess.resolve();
   }
 
   async #askForLooks(signal: AbortSignal): Promise<void> {

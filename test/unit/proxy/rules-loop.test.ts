@@ -119,7 +119,11 @@ const testContext: RulesContext = {
 };
 
 async function start(
-  options: { minSyncPeriodMs?: number; prepare?: (backend: TestBackend) => void } = {},
+  options: {
+    minSyncPeriodMs?: number;
+    prepare?: (backend: TestBackend) => void;
+    onImpossible?: (error: SetupError) => void;
+  } = {},
 ): Promise<Bench> {
   const clock = new TestClock();
   const backend = new TestBackend();
@@ -155,6 +159,7 @@ async function start(
     random: () => 1,
     onPlanned: () => undefined,
     onApplied: () => undefined,
+    ...(options.onImpossible === undefined ? {} : { onImpossible: options.onImpossible }),
   });
   const running = loop.run(stop.signal);
   running.catch(() => undefined);
@@ -287,6 +292,26 @@ describe("the loop of a family's rules", () => {
     await clock.advance(100);
     assert.equal(backend.syncs, 3);
     await stop();
+  });
+
+  it("ends without an error when the family may be missing, and is not waited for", async () => {
+    const told: string[] = [];
+    const { backend, clock, health, loop, running } = await start({
+      prepare: (made) => {
+        made.outcomes.push(() => Promise.reject(new SetupError("no ip6 tables")));
+      },
+      onImpossible: ({ message }) => told.push(message),
+    });
+    await running;
+    await loop.whenApplied(new AbortController().signal);
+    assert.deepEqual(told, ["no ip6 tables"]);
+    loop.changed("ns/a");
+    await settle();
+    await clock.advance(120_000);
+    assert.equal(backend.syncs, 1);
+    assert.equal(loop.hasUnplanned, false);
+    assert.deepEqual(health.families, []);
+    assert.equal(rulesHealthy(health, clock.now()), true);
   });
 
   it("looks every syncPeriod whether the rules are there, and repairs them", async () => {

@@ -1,0 +1,41 @@
+import type { IPFamily } from "../lib/cidr.ts";
+import type { ApplyResult } from "./backend.ts";
+import {
+  ConntrackReconciler,
+  type ConntrackReconcilerOptions,
+  type FlowJudge,
+} from "./conntrack-reconciler.ts";
+import type { FamilyRules } from "./family-rules.ts";
+
+/** Conntrack's flows, judged by the rules of all families. */
+export function makeConntrack({
+  rules: all,
+  nodePortIPs,
+  ...options
+}: Omit<ConntrackReconcilerOptions, "judges"> & {
+  readonly rules: readonly FamilyRules[];
+  /** Addresses of the node that node ports of a family answer on. */
+  readonly nodePortIPs: (rules: FamilyRules) => readonly string[];
+}): ConntrackReconciler {
+  const judges = new Map(
+    all.map((rules): readonly [IPFamily, FlowJudge] => [
+      rules.family,
+      {
+        judge: (flow, was) => rules.judge(flow, (ip) => nodePortIPs(rules).includes(ip), was),
+        nodePortIPs: () => nodePortIPs(rules),
+      },
+    ]),
+  );
+  return new ConntrackReconciler({ ...options, judges });
+}
+
+/** What changed while nobody watched has left flows that no plan of ours ever knew. */
+export function forgetFlows(
+  conntrack: ConntrackReconciler,
+  rules: FamilyRules,
+  { result, first }: { readonly result: ApplyResult; readonly first: boolean },
+): void {
+  const { frontends, all } = rules.takeTouched();
+  if (first || result.drift === true || !all) conntrack.request(rules.family);
+  if (!first) conntrack.touched(rules.family, frontends);
+}
