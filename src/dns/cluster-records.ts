@@ -55,6 +55,8 @@ export class ClusterRecords {
   #namespaces: ReadonlySet<string> | undefined;
   #known = false;
   #serial = 1;
+  /** Most answers are denials. */
+  #domainSOA: DnsRecord | undefined;
 
   constructor(options: ClusterRecordsOptions) {
     this.#options = options;
@@ -78,6 +80,7 @@ export class ClusterRecords {
     if (update.namespaces === "unknown") this.#namespaces = undefined;
     else if (update.namespaces !== undefined) this.#namespaces = new Set(update.namespaces);
     this.#serial = (this.#serial % 0xffff_ffff) + 1;
+    this.#domainSOA = undefined;
   }
 
   #addService(service: DnsService): void {
@@ -136,31 +139,41 @@ export class ClusterRecords {
   }
 
   #below(relative: string, name: string, type: string): Lookup {
-    const labels = relative.split(".");
-    const kind = labels.at(-1);
     if (relative === specVersion.name) {
       const record = { ...specVersion, name, type: "TXT" } as const;
       return this.#found(this.#domain, [record], type);
     }
-    if (kind === "dns" && labels.length === 1) return this.#found(this.#domain, [], type);
+    if (relative === "svc" || relative === "pod" || relative === "dns") {
+      return this.#found(this.#domain, [], type);
+    }
     if (relative === "ns.dns") return this.#found(this.#domain, this.#serverAddresses(), type);
-    if (kind !== "svc" && kind !== "pod") return this.#nxdomain(this.#domain);
-    if (labels.length === 1) return this.#found(this.#domain, [], type);
+    // By offsets: split() costs more than all the rest of an answer.
+    const kindDot = relative.lastIndexOf(".");
+    const kind = relative.slice(kindDot + 1);
+    if (kindDot < 0 || (kind !== "svc" && kind !== "pod")) return this.#nxdomain(this.#domain);
     if (!this.#known) return { kind: "unknown" };
-    const namespace = labels.at(-2) ?? "";
-    if (labels.length === 2) {
+    const namespaceDot = relative.lastIndexOf(".", kindDot - 1);
+    const namespace = relative.slice(namespaceDot + 1, kindDot);
+    if (namespaceDot < 0) {
       return this.#namespaceExists(namespace)
         ? this.#found(this.#domain, [], type)
         : this.#nxdomain(this.#domain);
     }
-    const owner = labels.at(-3) ?? "";
+    const owners = relative.slice(0, namespaceDot);
     const records =
       kind === "svc"
-        ? this.#recordsOf(`${namespace}/${owner}`).get(labels.slice(0, -3).join("."))
-        : this.#podRecords(namespace, labels.slice(0, -2), name);
+        ? this.#serviceRecordsAt(owners, namespace)
+        : this.#podRecords(namespace, owners, name);
     return records === undefined
       ? this.#nxdomain(this.#domain)
       : this.#found(this.#domain, records, type);
+  }
+
+  /** @param owners The Service, and what stands below its name. */
+  #serviceRecordsAt(owners: string, namespace: string): readonly DnsRecord[] | undefined {
+    const dot = owners.lastIndexOf(".");
+    const records = this.#recordsOf(`${namespace}/${owners.slice(dot + 1)}`);
+    return records.get(dot < 0 ? "" : owners.slice(0, dot));
   }
 
   #recordsOf(key: string): ServiceRecords {
@@ -175,14 +188,9 @@ export class ClusterRecords {
   }
 
   /** 10-1-2-3.NAMESPACE.pod: says what it is asked, as CoreDNS does with `pods insecure`. */
-  #podRecords(
-    namespace: string,
-    labels: readonly string[],
-    name: string,
-  ): readonly DnsRecord[] | undefined {
-    const [label = ""] = labels;
-    const ip = undashedIP(label);
-    if (ip === undefined || labels.length > 1 || !this.#namespaceExists(namespace, true)) {
+  #podRecords(namespace: string, label: string, name: string): readonly DnsRecord[] | undefined {
+    const ip = label.includes(".") ? undefined : undashedIP(label);
+    if (ip === undefined || !this.#namespaceExists(namespace, true)) {
       return undefined;
     }
     return [{ name, type: typeOf(ip), ttl: recordTTL, data: ip }];
@@ -245,6 +253,7 @@ export class ClusterRecords {
   }
 
   #soa(zone: string): DnsRecord {
+    if (zone === this.#domain && this.#domainSOA !== undefined) return this.#domainSOA;
     const data = {
       mname: `ns.dns.${this.#domain}`,
       rname: `hostmaster.${this.#domain}`,
@@ -254,7 +263,9 @@ export class ClusterRecords {
       expire: 86_400,
       minimum: recordTTL,
     };
-    return { name: zone, type: "SOA", ttl: recordTTL, data };
+    const soa: DnsRecord = { name: zone, type: "SOA", ttl: recordTTL, data };
+    if (zone === this.#domain) this.#domainSOA = soa;
+    return soa;
   }
 
   #nxdomain(zone: string): Lookup {
