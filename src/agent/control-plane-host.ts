@@ -1,6 +1,7 @@
 import { Worker } from "node:worker_threads";
 
 import type { ControlPlaneFiles, ControlPlaneOptions } from "../controlplane/control-plane.ts";
+import type { MachineAddresses } from "../controlplane/machine-addresses.ts";
 import type { Level } from "../lib/log.ts";
 import { isRecord } from "../lib/guard.ts";
 import { SetupError } from "../lib/errors.ts";
@@ -22,6 +23,11 @@ export type WorkerMessage =
   /** `expected`: a sentence for people (SetupError); otherwise a stack. */
   | { readonly kind: "failed"; readonly expected: boolean; readonly text: string };
 
+/** What the worker is sent. */
+export type HostMessage =
+  | { readonly kind: "stop" }
+  | { readonly kind: "addresses"; readonly addresses: MachineAddresses };
+
 function asMessage(value: unknown): WorkerMessage | undefined {
   return isRecord(value) && (value["kind"] === "ready" || value["kind"] === "failed")
     ? (value as unknown as WorkerMessage)
@@ -32,6 +38,8 @@ export interface ControlPlaneHost {
   readonly files: ControlPlaneFiles;
   /** Ends when the signal aborts and the store is closed; rejects when the control plane dies. */
   readonly runner: Runner;
+  /** Tells the control plane that this machine has other addresses. */
+  readonly setAddresses: (addresses: MachineAddresses) => void;
 }
 
 function workerFile(): URL {
@@ -67,12 +75,14 @@ export async function startControlPlaneThread(
       reject(failure ?? new Error("the control plane ended while it started")),
     );
   });
+  const send = (message: HostMessage): void => worker.postMessage(message);
   return {
     files,
+    setAddresses: (addresses) => send({ kind: "addresses", addresses }),
     runner: {
       name: "control plane",
       run: async (signal) => {
-        const stop = (): void => worker.postMessage("stop");
+        const stop = (): void => send({ kind: "stop" });
         signal.addEventListener("abort", stop, { once: true });
         if (signal.aborted) stop();
         await exited;

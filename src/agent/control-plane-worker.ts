@@ -1,11 +1,12 @@
 import { parentPort, workerData } from "node:worker_threads";
 
 import { startControlPlane } from "../controlplane/control-plane.ts";
+import type { MachineAddresses } from "../controlplane/machine-addresses.ts";
 import { systemClock } from "../lib/clock.ts";
 import { errorMessage, isSystemError, RemoraError } from "../lib/errors.ts";
 import { random } from "./random.ts";
 import { stderrLogger } from "./stderr-logger.ts";
-import type { ControlPlaneSettings, WorkerMessage } from "./control-plane-host.ts";
+import type { ControlPlaneSettings, HostMessage, WorkerMessage } from "./control-plane-host.ts";
 import { kubeletVersion } from "./version.ts";
 
 /** Entry of the control plane's thread. */
@@ -14,7 +15,13 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
   if (port === null) throw new Error("control-plane-worker runs only as a worker thread");
   const send = (message: WorkerMessage): void => port.postMessage(message);
   const stop = new AbortController();
-  port.on("message", () => stop.abort(new DOMException("the agent stops", "AbortError")));
+  let take: ((addresses: MachineAddresses) => Promise<void>) | undefined;
+  let pending: MachineAddresses | undefined;
+  port.on("message", (message: HostMessage) => {
+    if (message.kind === "stop") stop.abort(new DOMException("the agent stops", "AbortError"));
+    else if (take === undefined) pending = message.addresses;
+    else void take(message.addresses);
+  });
   try {
     const { logLevel, logFormat, ...options } = settings;
     const controlPlane = await startControlPlane(
@@ -27,6 +34,8 @@ async function main(settings: ControlPlaneSettings): Promise<void> {
       },
       stop.signal,
     );
+    take = (addresses) => controlPlane.setAddresses(addresses);
+    if (pending !== undefined) void take(pending);
     send({ kind: "ready", files: controlPlane.files });
     await controlPlane.done;
   } catch (error) {

@@ -10,11 +10,13 @@ import type { ClientRotation } from "./certificates/client-rotation.ts";
 import { openServingCertificate } from "./certificates/serving-certificate.ts";
 import { kubeProxyConfiguration } from "../config/proxy-configz.ts";
 import type { AgentConfig } from "../config/types.ts";
+import type { MachineAddresses } from "../controlplane/machine-addresses.ts";
 import { createCsi } from "../kubelet/csi/csi.ts";
 import {
   type CredentialProvider,
   loadCredentialProviders,
 } from "../kubelet/images/credential-provider-config.ts";
+import { detectNodeIPs } from "../kubelet/node/addresses.ts";
 import { checkReservations } from "../kubelet/node/allocatable.ts";
 import { systemHost } from "../kubelet/node/host.ts";
 import { LocalVolumes } from "../kubelet/local-volumes/local-volumes.ts";
@@ -29,11 +31,12 @@ import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { AddressWatch } from "../netfilter/address-watch.ts";
 import { KubeletHints } from "../netfilter/kubelet-hints.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { damagesAccept } from "../netfilter/forward-accept.ts";
 import { createBridgeNetwork } from "../network/bridge.ts";
-import { ensureNodeRoutes, watchRoutes } from "../network/node-routes.ts";
+import { ensureNodeRoutes } from "../network/node-routes.ts";
 import { damagesNetwork } from "../network/rules.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
@@ -42,6 +45,7 @@ import { dnsRunner } from "./dns-runner.ts";
 import { startDnsThread } from "./dns-thread.ts";
 import { EngineWatch } from "./engine-watch.ts";
 import { hostResolvConf } from "./host-resolv-conf.ts";
+import { followMachine, followRoutes } from "./machine-addresses.ts";
 import { createMeasurements } from "./measurements.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
@@ -62,6 +66,8 @@ export interface RunAgentOptions {
   readonly clientRotation?: ClientRotation;
   /** Called once when the node's Ready condition was first reported True. */
   readonly onReady: () => void;
+  /** Told of this machine's addresses whenever they may have changed. */
+  readonly onAddresses?: (addresses: MachineAddresses) => void;
 }
 
 /** Connects to the engine, waiting for it as long as it takes: an engine that restarts must not end the agent. */
@@ -118,7 +124,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   // The heartbeat must not wait behind anything else, so it has a connection of its own.
   const leaseClient = createHttpClient({ kubeconfig: nodeKubeconfig, ...shared });
   const proxyClient = createHttpClient({ kubeconfig: proxyKubeconfig, ...shared });
-  checkReservations(await systemHost().capacity(config.rootDir, config.maxPods), config);
+  const watch = new AddressWatch({ clock, logger, random });
+  const host = systemHost(() => watch.interfaces);
+  checkReservations(await host.capacity(config.rootDir, config.maxPods), config);
   const clientCA =
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
 
@@ -190,6 +198,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       random,
       version: kubeletVersion,
       inUse,
+      host,
       onReady: options.onReady,
     });
     engine.subscribe(() => node.refresh());
@@ -283,7 +292,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       config,
       client: ofProxy.client,
       nodeName: config.nodeName,
-      nodeIPs: config.nodeIPs,
+      nodeIPs: await detectNodeIPs(signal, host, config),
+      node: node.view,
+      addresses: watch,
       ...(config.serviceCIDRs === undefined ? {} : { serviceCIDRs: config.serviceCIDRs }),
       events: proxyEvents,
       pages: {
@@ -305,6 +316,15 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     await superviseAll(
       [
         named("node", node),
+        followMachine({
+          watch,
+          node,
+          server: nodeKubeconfig.cluster.server,
+          clients: [client, leaseClient, proxyClient],
+          reachability: shared.reachability,
+          logger,
+          ...(options.onAddresses === undefined ? {} : { onAddresses: options.onAddresses }),
+        }),
         named("pods", pods),
         named("csi", csi),
         named("local volumes", volumes),
@@ -341,7 +361,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
             nodeAddresses = new Set(remotes.flatMap(({ addresses }) => addresses));
           },
           ensure: ensureNodeRoutes,
-          watch: watchRoutes,
+          watch: followRoutes(watch),
           clock,
           logger,
           random,

@@ -9,6 +9,11 @@ export class Reachability {
   readonly #listeners = new Set<ReturnListener>();
   #lostAt: number | undefined;
 
+  /** Whether the last that is known is that it does not answer. */
+  get isLost(): boolean {
+    return this.#lostAt !== undefined;
+  }
+
   /**
    * Calls in a row got no answer.
    *

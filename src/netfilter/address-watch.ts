@@ -55,6 +55,12 @@ function addressesInUse(): readonly InterfaceAddress[] {
 
 /** Interfaces that come and go with containers. */
 const containerInterface = /^(veth|rmv|docker|br-|remora|cni|cali|lxc|virbr|podman|flannel|kube-)/;
+
+/** Whether an interface is there for containers, and not for the machine itself. */
+export function isContainerInterface(name: string): boolean {
+  return containerInterface.test(name);
+}
+
 /** By the default route, or by the halves of it that VPNs set over it. */
 const leadsOut =
   /^(?:Deleted )?(?:unreachable )?(?:default|0\.0\.0\.0\/1|128\.0\.0\.0\/1|::\/1|8000::\/1|2000::\/3) /;
@@ -67,7 +73,7 @@ const leadsOut =
 export function concernsAddresses(line: string): boolean {
   const [, device, isLink] = /^(?:Deleted )?\d+:\s+([^\s:@]+)(?:@[^\s:]+)?(:?)/.exec(line) ?? [];
   if (device === undefined) return leadsOut.test(line);
-  if (isLink === ":") return !containerInterface.test(device);
+  if (isLink === ":") return !isContainerInterface(device);
   // Every interface gets a link-local address of its own accord, those of pods among them.
   return !/^(?:Deleted )?\d+:\s+\S+\s+inet6 fe80:/.test(line);
 }

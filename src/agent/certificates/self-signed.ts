@@ -10,6 +10,7 @@ import { readIfThere } from "../../lib/read-if-there.ts";
 import { certificate, newPrivateKey, privateKeyPEM } from "../../lib/x509.ts";
 import { parsePair } from "./pair-store.ts";
 import { alternativeNames } from "./validity.ts";
+import { Wake } from "./wake.ts";
 
 const hourMs = 3_600_000;
 const lifeMs = 365 * 24 * hourMs;
@@ -94,28 +95,43 @@ export async function ensureSelfSigned(
   return { cert, key };
 }
 
-/** Makes the pair anew in time, until `signal` aborts; `use` gets it at each look. */
+/** Makes the pair anew in time, and when its names change, until `signal` aborts; `use` gets it at each look. */
 export async function keepSelfSigned(
   options: {
     readonly certDir: string;
-    readonly names: readonly string[];
+    /** As they are at each look. */
+    readonly names: () => readonly string[];
+    /** Calls `listener` when they may have changed. Returns the function that ends it. */
+    readonly onNamesChange?: (listener: () => void) => () => void;
     readonly use: (pair: Pair) => void;
     readonly clock: Clock;
     readonly logger: Logger;
   },
   signal: AbortSignal,
 ): Promise<void> {
-  const { certDir, names, use, clock, logger } = options;
-  while (!signal.aborted) {
-    let waitMs = lookMs;
-    try {
-      use(await ensureSelfSigned(certDir, names, clock.now()));
-    } catch (error) {
-      waitMs = retryMs;
-      logger.log("warn", "serving certificate not made anew, will retry", {
-        error: errorMessage(error),
-      });
+  const { certDir, names, onNamesChange, use, clock, logger } = options;
+  const wake = new Wake();
+  let known: string | undefined;
+  // A heartbeat of the node is no news.
+  const end = onNamesChange?.(() => {
+    if (names().join() !== known) wake.wake();
+  });
+  try {
+    while (!signal.aborted) {
+      let waitMs = lookMs;
+      const wanted = names();
+      known = wanted.join();
+      try {
+        use(await ensureSelfSigned(certDir, wanted, clock.now()));
+      } catch (error) {
+        waitMs = retryMs;
+        logger.log("warn", "serving certificate not made anew, will retry", {
+          error: errorMessage(error),
+        });
+      }
+      await wake.wait(clock, waitMs, signal);
     }
-    await clock.sleep(waitMs, signal).catch(() => undefined);
+  } finally {
+    end?.();
   }
 }

@@ -33,7 +33,7 @@ export interface ServingOptions {
   /** Identity of the node; asks for the certificate. */
   readonly client: ApiClient;
   /** Whose addresses the certificate is for. */
-  readonly node: Pick<NodeView, "node" | "subscribe">;
+  readonly node: Pick<NodeView, "hostIPs" | "node" | "subscribe">;
   readonly clock: Clock;
   readonly logger: Logger;
   /** In [0, 1). */
@@ -133,16 +133,25 @@ async function fromFiles({ config, clock, logger }: ServingOptions): Promise<Ser
   };
 }
 
-async function selfSigned({ config, clock, logger }: ServingOptions): Promise<ServingCertificate> {
+/** Host name and addresses of the node, as they are now. */
+function ownNames({ config, node }: ServingOptions): readonly string[] {
+  const now = node.hostIPs();
+  return [config.nodeName, ...(now.length > 0 ? now : config.nodeIPs)];
+}
+
+async function selfSigned(options: ServingOptions): Promise<ServingCertificate> {
+  const { config, clock, logger, node } = options;
   const certDir = certDirOf(config);
-  const names = [config.nodeName, ...config.nodeIPs];
-  const held = new HeldPair(await ensureSelfSigned(certDir, names, clock.now()));
+  const names = (): readonly string[] => ownNames(options);
+  const held = new HeldPair(await ensureSelfSigned(certDir, names(), clock.now()));
   const use = (pair: { readonly cert: string; readonly key: string }): void => {
     if (held.set(pair)) logger.log("info", "serving certificate made anew");
   };
+  const onNamesChange = (listener: () => void): (() => void) => node.subscribe(listener);
+  const keep = { certDir, names, onNamesChange, use, clock, logger };
   return {
     source: held,
-    run: (signal) => keepSelfSigned({ certDir, names, use, clock, logger }, signal),
+    run: (signal) => keepSelfSigned(keep, signal),
     metrics: () => "",
   };
 }
@@ -155,7 +164,7 @@ async function issued(options: ServingOptions): Promise<ServingCertificate> {
   const { config, client, node, clock, logger, random } = options;
   const certDir = certDirOf(config);
   const store = new PairStore(certDir, "kubelet-server");
-  const names = [config.nodeName, ...config.nodeIPs];
+  const names = (): readonly string[] => ownNames(options);
   const stored = await store.read().catch((error: unknown) => {
     logger.log("warn", "serving certificate is damaged, asking for another", {
       error: errorMessage(error),
@@ -167,7 +176,7 @@ async function issued(options: ServingOptions): Promise<ServingCertificate> {
   let isIssued = good !== undefined;
   const held = new HeldPair(
     good === undefined
-      ? await ensureSelfSigned(certDir, names, clock.now())
+      ? await ensureSelfSigned(certDir, names(), clock.now())
       : { cert: good, key: good },
   );
   const metrics = servingCertificateMetrics();

@@ -4,7 +4,6 @@ import { join as joinPath } from "node:path";
 
 import { agentConfig, agentDefaults } from "../../config/agent-config.ts";
 import type { AgentConfig } from "../../config/types.ts";
-import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { SetupError } from "../../lib/errors.ts";
 import { stringMap } from "../../lib/guard.ts";
@@ -164,7 +163,7 @@ export async function run(
   let membership: Membership | undefined;
   try {
     const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
-    const self = { nodeName, nodeIPs: flags.nodeIp ?? (await detectNodeIPs(signal)) };
+    const self = { nodeName, nodeIPs: flags.nodeIp ?? [] };
     membership = await enter(flags, self, logger, signal);
     const { rotation } = membership;
     const config = nodeConfig(flags, self, membership, node);

@@ -2,17 +2,22 @@ import { chooseNodeIPs } from "./choose-node-ips.ts";
 import { type Host, systemHost } from "./host.ts";
 
 /**
- * The addresses this machine would have as a node when none are configured, primary first; empty when it has none.
+ * The addresses this machine has as a node at this moment, primary first: the configured ones, or those that it would
+ * choose. Empty when it has none.
  */
 export async function detectNodeIPs(
   signal: AbortSignal,
   host: Pick<Host, "addresses" | "routeSources"> = systemHost(),
-  nodeName = "",
+  config: { readonly nodeName: string; readonly nodeIPs: readonly string[] } = {
+    nodeName: "",
+    nodeIPs: [],
+  },
 ): Promise<readonly string[]> {
   signal.throwIfAborted();
+  if (config.nodeIPs.length > 0) return config.nodeIPs;
   const choice = chooseNodeIPs({
     configured: [],
-    nodeName,
+    nodeName: config.nodeName,
     host: host.addresses(),
     routeSources: await host.routeSources(),
   });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 
 import type { Stored } from "../../../src/api/object.ts";
 import type { Node, NodeAddress } from "../../../src/api/types.gen.ts";
+import { internalIPs } from "../../../src/kubelet/node/choose-node-ips.ts";
 import type { NodeView } from "../../../src/kubelet/types.ts";
 import {
   certificate,
@@ -81,12 +82,16 @@ function nextTurn(): Promise<void> {
 }
 
 /** A node whose addresses a test changes. */
-export class NodeDouble implements Pick<NodeView, "node" | "subscribe"> {
+export class NodeDouble implements Pick<NodeView, "hostIPs" | "node" | "subscribe"> {
   readonly #listeners = new Set<() => void>();
   #node: Stored<Node> | undefined;
 
   node(): Stored<Node> | undefined {
     return this.#node;
+  }
+
+  hostIPs(): readonly string[] {
+    return internalIPs(this.#node?.status?.addresses);
   }
 
   subscribe(listener: () => void): () => void {

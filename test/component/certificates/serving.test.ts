@@ -239,6 +239,30 @@ describe("a self-signed certificate", () => {
     assert.equal(await readFile(join(rootDir, "pki", "kubelet.crt"), "utf8"), cert);
   });
 
+  test("is made anew under way when the machine gets another address, and open streams go on", async (t) => {
+    const { serving, node } = await open(t, { nodeIPs: [] });
+    run(t, serving);
+    const port = await serve(t, serving.source);
+    const stream = await dial(t, port);
+    const names = (): string => current(serving.source).subjectAltName ?? "";
+    assert.equal(names(), "DNS:n1");
+    await eventually("the subscription", () => Promise.resolve(node.listeners > 0 || undefined));
+    node.setAddresses(internalIP("192.0.2.1"));
+    await eventually("the first address", () =>
+      Promise.resolve(names() === "DNS:n1, IP Address:192.0.2.1" || undefined),
+    );
+    const before = current(serving.source).serialNumber;
+    // A heartbeat.
+    node.setAddresses(internalIP("192.0.2.1"));
+    node.setAddresses(internalIP("198.51.100.7"));
+    await eventually("the second address", () =>
+      Promise.resolve(names() === "DNS:n1, IP Address:198.51.100.7" || undefined),
+    );
+    const now = await dial(t, port);
+    assert.notEqual(now.getPeerX509Certificate()?.serialNumber, before);
+    assert.equal(await echo(stream, "still here"), "still here");
+  });
+
   test("never expires while the agent runs, for ten years", async (t) => {
     const { serving, clock } = await open(t);
     run(t, serving);
