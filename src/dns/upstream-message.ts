@@ -3,7 +3,7 @@ import { decode, type SoaData as DecodedSOA } from "dns-packet";
 import { isHostName } from "./names.ts";
 import type { DnsRecord } from "./types.ts";
 import { optRecordBytes, type Outgoing, writeOPT } from "./upstream-question.ts";
-import { flags, headerBytes, nameEnd, type Query, rcodes } from "./wire.ts";
+import { flags, headerBytes, maxMessageBytes, nameEnd, type Query, rcodes } from "./wire.ts";
 
 const typeSOA = 6;
 const typeOPT = 41;
@@ -164,7 +164,7 @@ export function passOn(
     copy.writeUInt32BE(Math.max(0, Math.min(ttlOf(message, ttlAt), maxTTL) - ageSeconds), ttlAt);
   }
   // A datagram must say that it was cut. Who asks by TCP could not do better than to take what there is.
-  const truncated = isTruncated(message) || !whole;
+  const truncated = isTruncated(message) || (!whole && limit < maxMessageBytes);
   const word = message.readUInt16BE(2);
   copy.writeUInt16BE(truncated ? word | flags.truncated : word & ~flags.truncated, 2);
   copy.writeUInt16BE(countOf(kept, "answer"), 6);

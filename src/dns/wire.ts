@@ -24,6 +24,8 @@ const checkingDisabled = 0x0010;
 /** What we can take by UDP, and the most we send: fits every path without fragments (DNS flag day 2020). */
 export const udpPayloadBytes = 1232;
 const plainUDPBytes = 512;
+/** The longest message there is (RFC 1035, 4.2.2). */
+export const maxMessageBytes = 65_535;
 const maxNameBytes = 255;
 const classIN = 1;
 const typeOPT = 41;
@@ -223,7 +225,8 @@ function optRecord({ edns }: Query, rcode: number): Buffer {
 
 /**
  * The reply to a query, cut at a record when it would be longer than `limit`. Addresses that were only added for
- * convenience are left out without a word; anything else sets TC, and the asker comes back by TCP.
+ * convenience are left out without a word; anything else sets TC, and the asker comes back by TCP, where it gets what
+ * there is room for.
  */
 export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
   const { answers = [], authorities = [], additionals = [] } = reply;
@@ -237,8 +240,10 @@ export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
   const answerCount = fitting(answers);
   const complete = answerCount === answers.length;
   const authorityCount = complete ? fitting(authorities) : 0;
-  const truncated = !complete || authorityCount < authorities.length;
-  const additionalCount = truncated ? 0 : fitting(additionals);
+  const cut = !complete || authorityCount < authorities.length;
+  const additionalCount = cut ? 0 : fitting(additionals);
+  // Who asks by TCP could come back with nothing better: a part of ten thousand addresses is what there is.
+  const truncated = cut && limit < maxMessageBytes;
   const word =
     flags.response |
     query.passedFlags |
@@ -248,19 +253,6 @@ export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
     (reply.rcode & 0xf);
   const additional = additionalCount + (opt === undefined ? 0 : 1);
   return writer.end([query.id, word, 1, answerCount, authorityCount, additional], opt);
-}
-
-/** A question of our own, for whoever is upstream. Options of the asker are between it and us (RFC 6891, 6.1.3). */
-export function encodeQuestion(query: Query, id: number): Buffer {
-  const opt = query.edns === undefined ? undefined : optRecord(query, 0);
-  const header = Buffer.alloc(headerBytes);
-  header.writeUInt16BE(id, 0);
-  header.writeUInt16BE(query.passedFlags, 2);
-  header.writeUInt16BE(1, 4);
-  header.writeUInt16BE(opt === undefined ? 0 : 1, 10);
-  return Buffer.concat(
-    opt === undefined ? [header, query.question] : [header, query.question, opt],
-  );
 }
 
 /** Name, type and class on the wire. */
