@@ -1,4 +1,4 @@
-import { UnknownRuleError } from "./errors.ts";
+import { WordReader } from "./word-reader.ts";
 
 const word = /"((?:[^"\\]|\\.)*)"|(\S+)/g;
 
@@ -9,48 +9,15 @@ export function iptablesWords(line: string): string[] {
   );
 }
 
-/** Reads the words of one rule from left to right. */
-export class IptablesReader {
-  readonly text: string;
-  readonly #words: readonly string[];
-  #at = 0;
-  #begun = 0;
-
+/** Reads the words of one rule. */
+export class IptablesReader extends WordReader {
   constructor(text: string) {
-    this.text = text;
-    this.#words = iptablesWords(text);
-  }
-
-  get done(): boolean {
-    return this.#at >= this.#words.length;
-  }
-
-  peek(): string {
-    return this.#words[this.#at] ?? "";
+    super(text, iptablesWords(text), 0);
   }
 
   /** @throws {UnknownRuleError} at the end. */
-  next(): string {
+  override next(): string {
     if (this.done) throw this.unknown();
-    const found = this.peek();
-    this.#at += 1;
-    return found;
-  }
-
-  take(wanted: string): boolean {
-    if (this.peek() !== wanted) return false;
-    this.#at += 1;
-    return true;
-  }
-
-  /** From here on an error names what is read. */
-  begin(): void {
-    this.#begun = this.#at;
-  }
-
-  /** The error for what is being read. */
-  unknown(): UnknownRuleError {
-    const read = this.#words.slice(this.#begun, Math.max(this.#at, this.#begun + 1));
-    return new UnknownRuleError(read.length === 0 ? "end" : read.join(" "), this.text);
+    return super.next();
   }
 }
