@@ -1,8 +1,9 @@
-const single = ["udp", "tcp", "known", "limited", "dropped"] as const;
+const places = { udp: 0, tcp: 1, known: 2, limited: 3, dropped: 4 } as const;
+const firstRcode = Object.keys(places).length;
 const rcodeCount = 16;
 
 /** What is counted one by one. */
-export type Counted = (typeof single)[number];
+export type Counted = keyof typeof places;
 
 /** What the name server has counted since the agent began. */
 export interface NameServerCounts {
@@ -26,19 +27,19 @@ export class SharedCounts {
 
   /** @param buffer Of another thread's; without it all begin at zero. */
   constructor(
-    buffer = new SharedArrayBuffer((single.length + rcodeCount) * Float64Array.BYTES_PER_ELEMENT),
+    buffer = new SharedArrayBuffer((firstRcode + rcodeCount) * Float64Array.BYTES_PER_ELEMENT),
   ) {
     this.buffer = buffer;
     this.#values = new Float64Array(buffer);
   }
 
   add(what: Counted): void {
-    this.#increase(single.indexOf(what));
+    this.#increase(places[what]);
   }
 
   /** @param reply A whole message. */
   addReply(reply: Buffer): void {
-    this.#increase(single.length + ((reply[3] ?? 0) & 0xf));
+    this.#increase(firstRcode + ((reply[3] ?? 0) & 0xf));
   }
 
   #increase(index: number): void {
@@ -46,14 +47,14 @@ export class SharedCounts {
   }
 
   read(): NameServerCounts {
-    const at = (what: Counted): number => this.#values[single.indexOf(what)] ?? 0;
+    const at = (what: Counted): number => this.#values[places[what]] ?? 0;
     return {
       udp: at("udp"),
       tcp: at("tcp"),
       known: at("known"),
       limited: at("limited"),
       dropped: at("dropped"),
-      replies: [...this.#values.subarray(single.length)],
+      replies: [...this.#values.subarray(firstRcode)],
     };
   }
 }

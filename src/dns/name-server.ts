@@ -78,7 +78,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
     port: settings.port,
     clock,
     logger,
-    onUnsent: () => resolver.forget(),
+    onUnsent: () => resolver.leaveReplies(),
     ...counts,
     ...(settings.sourceLimits === undefined ? {} : { sourceLimits: settings.sourceLimits }),
     onListening: () => {

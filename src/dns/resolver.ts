@@ -7,6 +7,7 @@ import { type BehindAlias, behindAlias, passOn } from "./upstream-message.ts";
 import {
   encodeName,
   encodeReply,
+  maxMessageBytes,
   parseQuery,
   type Query,
   rcodes,
@@ -16,7 +17,6 @@ import {
 
 type Alias = Extract<DnsRecord, { readonly type: "CNAME" }>;
 
-const tcpLimit = 65_535;
 /** Aliases of aliases; a circle ends here too. */
 const maxAliases = 8;
 
@@ -38,9 +38,14 @@ export class Resolver {
     this.#options = options;
   }
 
-  /** What names stand for has changed, or replies that were given out may not be written to any more. */
+  /** What names stand for has changed. */
   forget(): void {
     this.#known.clear();
+  }
+
+  /** Never again writes to a reply that it has given out: one of them waits to be sent. */
+  leaveReplies(): void {
+    this.#known.leave();
   }
 
   /**
@@ -66,7 +71,7 @@ export class Resolver {
     if (this.#options.isOwnQuestion?.(query.name) === true) {
       return encodeReply(query, { rcode: rcodes.refused }, udpLimit(query));
     }
-    const limit = transport === "tcp" ? tcpLimit : udpLimit(query);
+    const limit = transport === "tcp" ? maxMessageBytes : udpLimit(query);
     const lookup = this.#options.records.lookup(query.name, query.type);
     if (lookup.kind === "outside") return this.#forward(query, limit, signal);
     const alias = aliasOf(lookup, query.type);

@@ -106,7 +106,8 @@ export class DnsServer {
       broken.abort();
     });
     socket.on("listening", resolve);
-    socket.on("message", (message, from) => this.#onDatagram(socket, message, from, signal));
+    const send = this.#sender(socket, signal);
+    socket.on("message", (message, from) => this.#onDatagram(message, from, send, signal));
     socket.bind({ address, port: this.#options.port, exclusive: true });
     const close = (): Promise<void> =>
       new Promise((done) => {
@@ -127,9 +128,9 @@ export class DnsServer {
   }
 
   #onDatagram(
-    socket: DatagramSocket,
     message: Buffer,
     from: RemoteInfo,
+    send: (reply: Buffer | undefined, to: RemoteInfo) => void,
     signal: AbortSignal,
   ): void {
     const { counts } = this.#options;
@@ -141,27 +142,33 @@ export class DnsServer {
       return;
     }
     const answer = this.#answer(message, "udp", signal);
-    if (answer instanceof Promise) {
-      const send = (reply: Buffer | undefined): void =>
-        signal.aborted ? undefined : this.#sendDatagram(socket, reply, from);
-      void answer.then(send);
-    } else {
-      this.#sendDatagram(socket, answer, from);
-    }
+    if (answer instanceof Promise) void answer.then((reply) => send(reply, from));
+    else send(answer, from);
   }
 
-  #sendDatagram(socket: DatagramSocket, reply: Buffer | undefined, to: RemoteInfo): void {
+  #sender(
+    socket: DatagramSocket,
+    signal: AbortSignal,
+  ): (reply: Buffer | undefined, to: RemoteInfo) => void {
     const { counts, onUnsent } = this.#options;
-    if (reply === undefined) {
-      counts?.add("dropped");
-      return;
-    }
-    if (socket.getSendQueueSize() > maxUnsentBytes) return;
-    // Without a callback: what cannot be sent is lost as any packet may be, and the asker asks again.
-    socket.send(reply, to.port, to.address);
-    counts?.addReply(reply);
-    // Usually the kernel has taken it by now.
-    if (socket.getSendQueueSize() > 0) onUnsent?.();
+    let unsentBytes = 0;
+    return (reply, to) => {
+      if (signal.aborted) return;
+      if (reply === undefined) {
+        counts?.add("dropped");
+        return;
+      }
+      if (unsentBytes > maxUnsentBytes) {
+        unsentBytes = socket.getSendQueueSize();
+        if (unsentBytes > maxUnsentBytes) return;
+      }
+      // Without a callback: what cannot be sent is lost as any packet may be, and the asker asks again.
+      socket.send(reply, to.port, to.address);
+      counts?.addReply(reply);
+      // Usually the kernel has taken it by now.
+      unsentBytes = socket.getSendQueueSize();
+      if (unsentBytes > 0) onUnsent?.();
+    };
   }
 
   /** Whether the address may ask one more; says so when it may not. */

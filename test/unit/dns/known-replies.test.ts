@@ -70,6 +70,7 @@ describe("replies that are at hand", () => {
   it("are the same bytes under another id", () => {
     const { records, resolver } = cluster();
     for (const name of ["web.default.svc.cluster.local", "no.default.svc.cluster.local"]) {
+      ask(resolver, question(name));
       const first = ask(resolver, question(name, "A", 7));
       const { asked } = records;
       const second = ask(resolver, question(name, "A", 0xabcd));
@@ -110,26 +111,28 @@ describe("replies that are at hand", () => {
       withOptions,
     ];
     for (const [index, message] of different.entries()) {
+      ask(resolver, message);
+      ask(resolver, message);
       const reply = ask(resolver, message);
-      assert.equal(records.asked, index + 1);
+      assert.equal(records.asked, 2 * (index + 1));
       // Behind the header the question comes back as it was.
       const { length } = question(name);
       assert.deepEqual(reply.subarray(12, length), message.subarray(12, length));
     }
     ask(resolver, question(name), "tcp");
-    assert.equal(records.asked, different.length + 1);
+    assert.equal(records.asked, 2 * different.length + 1);
   });
 
   it("addresses take turns in being the first, all of them", () => {
     const ips = ["10.244.0.1", "10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"];
     const { records, resolver } = cluster(...ips);
     const name = "many.default.svc.cluster.local";
-    const replies = Array.from({ length: 10 }, () => addresses(ask(resolver, question(name))));
-    assert.equal(records.asked, 1);
+    const replies = Array.from({ length: 12 }, () => addresses(ask(resolver, question(name))));
+    assert.equal(records.asked, 2);
     for (const reply of replies) assert.deepEqual(reply.toSorted(byText), ips);
     const firsts = replies.map(([first = ""]) => first);
     assert.deepEqual(firsts.slice(0, 5).toSorted(byText), ips);
-    assert.deepEqual(firsts.slice(5), firsts.slice(0, 5));
+    assert.deepEqual(firsts.slice(5), firsts.slice(0, 7));
   });
 
   it("what is cut, and what is not of one length, is written anew each time", () => {
@@ -145,16 +148,18 @@ describe("replies that are at hand", () => {
     assert.equal(seen.size, 40);
     assert.equal(records.asked, 80);
     const small = cluster("10.244.0.1", "10.244.0.2");
-    for (let turn = 0; turn < 3; turn += 1) {
+    for (let turn = 0; turn < 4; turn += 1) {
       ask(small.resolver, question(`_http._tcp.${name}`, "SRV"));
     }
-    assert.equal(small.records.asked, 3);
+    assert.equal(small.records.asked, 4);
   });
 
   it("are forgotten when names stand for something else", () => {
     const { records, resolver } = cluster("10.244.0.1");
     const message = question("many.default.svc.cluster.local");
-    assert.deepEqual(addresses(ask(resolver, message)), ["10.244.0.1"]);
+    for (let turn = 0; turn < 3; turn += 1) {
+      assert.deepEqual(addresses(ask(resolver, message)), ["10.244.0.1"]);
+    }
     records.apply({
       full: false,
       services: [],
@@ -172,34 +177,78 @@ describe("replies that are at hand", () => {
     const forwarder = { cached: () => undefined, forward: () => Promise.resolve(undefined) };
     const resolver = new Resolver({ records, forwarder });
     const message = question("web.default.svc.cluster.local");
-    for (let turn = 0; turn < 2; turn += 1) {
+    for (let turn = 0; turn < 3; turn += 1) {
       assert.equal(ask(resolver, message).readUInt16BE(2) & 0xf, 2);
     }
-    assert.equal(records.asked, 2);
+    assert.equal(records.asked, 3);
   });
 
-  it("are at most two generations of them, and those that are asked for stay", () => {
-    const known = new KnownReplies(10);
-    const at = (index: number): Buffer => question(`n${index}.x`);
-    for (let index = 0; index < 100; index += 1) {
-      known.set(at(index), at(index), undefined);
-      assert.ok(known.get(at(0)) !== undefined, String(index));
-    }
-    const left = Array.from({ length: 100 }, (_, index) => known.get(at(index))).filter(
-      (reply) => reply !== undefined,
-    );
-    assert.ok(left.length <= 20 && left.length >= 10, String(left.length));
-  });
-
-  it("take no more room than they may, however long they are", () => {
+  it("what is asked once is not kept", () => {
     const known = new KnownReplies();
-    const reply = Buffer.alloc(1232);
+    const message = question("a.x");
+    known.set(message, message, undefined);
+    assert.equal(known.get(message), undefined);
+    known.set(message, message, undefined);
+    assert.deepEqual(known.get(message), message);
+  });
+
+  it("stand beside others that are asked for as often, each under its own question", () => {
+    const known = new KnownReplies();
     const at = (index: number): Buffer => question(`n${index}.x`);
-    for (let index = 0; index < 8000; index += 1) known.set(at(index), reply, undefined);
-    const left = Array.from({ length: 8000 }, (_, index) => known.get(at(index)) ?? []).flat();
-    assert.ok(left.length < (4 * 1024 * 1024) / 1232, String(left.length));
-    known.set(at(1), Buffer.alloc(1233), undefined);
+    const keep = (index: number): void => {
+      for (let turn = 0; turn < 2; turn += 1) known.set(at(index), at(index), undefined);
+    };
+    let kept = 0;
+    for (let index = 0; index < 20_000; index += 1) keep(index);
+    for (let index = 0; index < 20_000; index += 1) {
+      const reply = known.get(at(index));
+      if (reply === undefined) continue;
+      kept += 1;
+      assert.deepEqual(reply, at(index), String(index));
+    }
+    assert.ok(kept > 6000 && kept <= 8192, String(kept));
     known.clear();
-    assert.equal(known.get(at(7999)), undefined);
+    assert.equal(known.get(at(19_999)), undefined);
+  });
+
+  it("what is asked all the time stays", () => {
+    const known = new KnownReplies();
+    const often = question("often.x");
+    for (let turn = 0; turn < 2; turn += 1) known.set(often, often, undefined);
+    for (let index = 0; index < 50_000; index += 1) {
+      const message = question(`n${index}.x`);
+      for (let turn = 0; turn < 2; turn += 1) known.set(message, message, undefined);
+      assert.ok(known.get(often) !== undefined, String(index));
+    }
+  });
+
+  it("what is too long for its place is not kept", () => {
+    const known = new KnownReplies();
+    const message = question("a.x");
+    for (let turn = 0; turn < 2; turn += 1) {
+      known.set(message, Buffer.alloc(512 - message.length + 3), undefined);
+    }
+    assert.equal(known.get(message), undefined);
+    for (let turn = 0; turn < 2; turn += 1) {
+      known.set(message, Buffer.alloc(512 - message.length + 2), undefined);
+    }
+    assert.equal(known.get(message)?.length, 512 - message.length + 2);
+    assert.equal(known.get(Buffer.alloc(600)), undefined);
+  });
+
+  it("one that waits to be sent is not written to", () => {
+    const { resolver } = cluster();
+    const message = question("web.default.svc.cluster.local", "A", 1);
+    ask(resolver, message);
+    ask(resolver, message);
+    const waiting = resolver.answer(message, "udp", signal);
+    assert.ok(Buffer.isBuffer(waiting));
+    const before = Buffer.from(waiting);
+    resolver.leaveReplies();
+    for (let id = 2; id < 10; id += 1) {
+      const reply = ask(resolver, question("web.default.svc.cluster.local", "A", id));
+      assert.equal(reply.readUInt16BE(0), id);
+    }
+    assert.deepEqual(waiting, before);
   });
 });
