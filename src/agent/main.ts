@@ -92,6 +92,16 @@ function dns(): Option {
     .default("auto");
 }
 
+/** @param fallback `up` is a cluster of its own; what an engine beside it left in the directory of CNI is not for it. */
+function podNetwork(fallback: "auto" | "bridge"): Option {
+  return new Option(
+    "--pod-network <provider>",
+    "who gives pods their network: the bridge of Remora, CNI plug-ins, or auto = plug-ins where they are configured",
+  )
+    .choices(["auto", "bridge", "cni"])
+    .default(fallback);
+}
+
 function list(value: string): string[] {
   return value.split(",").filter((item) => item !== "");
 }
@@ -121,6 +131,7 @@ const upCommand = withNodeOptions(program.command("up"))
   .option("--service-cidr <cidr>", "addresses of Services", upNetworks.serviceCIDR)
   .option("--cluster-cidr <cidr>", "addresses of pods", upNetworks.clusterCIDR)
   .addOption(dns())
+  .addOption(podNetwork("bridge"))
   .option("--demo", "when the node is ready, play with examples/shop.yaml and remove it again")
   .option("--exit", "with --demo: end behind it; the last line of stdout is its figures as JSON")
   .addOption(logLevel("warn"))
@@ -167,6 +178,7 @@ const runCommand = withNodeOptions(program.command("run"))
   .option("--cluster-dns <addresses>", "name servers of pods with dnsPolicy ClusterFirst", list)
   .option("--cluster-domain <domain>", "domain of the cluster (default: what the cluster says)")
   .addOption(dns())
+  .addOption(podNetwork("auto"))
   .option("--client-ca-file <file>", "CA of clients of port 10250 (default: the kubeconfig's)")
   .option("--tls-cert-file <file>", "certificate of port 10250")
   .option("--tls-private-key-file <file>", "key of port 10250")

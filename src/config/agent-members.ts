@@ -137,6 +137,12 @@ function nodeMembers(configuration: Configuration, cores: number): Partial<Agent
     clusterDNS: some(kubelet.clusterDNS),
     clusterDomain: some(kubelet.clusterDomain),
     dns: remora.dns,
+    // `up` has another default.
+    podNetwork: isSet(configuration, "RemoraConfiguration", "podNetwork")
+      ? remora.podNetwork
+      : undefined,
+    cniConfDir: some(remora.cniConfDir),
+    cniBinDirs: some(remora.cniBinDirs),
     resolvConf: kubelet.resolvConf,
     maxPods: maxPods(configuration, cores),
     kubeReserved: kubelet.kubeReserved,

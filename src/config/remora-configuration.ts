@@ -34,6 +34,14 @@ export const remoraShape = object({
     change: "drain",
   }),
   dns: leaf(wordType("auto", "local", "off"), "auto", honoured, { flag: "dns" }),
+  podNetwork: leaf(wordType("auto", "bridge", "cni"), "auto", honoured, {
+    flag: "pod-network",
+    change: "new pods",
+  }),
+  cniConfDir: leaf(stringType, "/etc/cni/net.d", honoured, { flag: "cni-conf-dir", path: true }),
+  cniBinDirs: leaf(stringsType, ["/opt/cni/bin", "/usr/lib/cni"], honoured, {
+    flag: "cni-bin-dir",
+  }),
   serviceCIDRs: leaf(stringsType, [], honoured),
   kubeletPeerCIDRs: leaf(stringsType, undefined, honoured, { pointer: true }),
   imagePullProgressDeadline: leaf(durationType, "1m0s", honoured, {
@@ -70,7 +78,7 @@ export const flagOnlyShape = object({
   containerRuntime: leaf(stringType, "", fixed('upstream knows "remote" only', "remote"), {
     flag: "container-runtime",
   }),
-  networkPlugin: leaf(stringType, "", ignored("pods get their network from Remora itself"), {
+  networkPlugin: leaf(stringType, "", ignored("--pod-network says who gives pods their network"), {
     flag: "network-plugin",
   }),
   lockFile: leaf(stringType, "", ignored("each state directory has a lock already"), {

@@ -95,6 +95,15 @@ export interface AgentConfig {
   readonly clusterDomain: string;
   /** Whether this node answers `clusterDNS` itself: when the Service of that address says so (default), always, never. */
   readonly dns?: "auto" | "local" | "off";
+  /**
+   * Who gives pods their network: our bridge, CNI plug-ins, or (default) plug-ins where a configuration for them is there
+   * at the start or comes before the first pod got an address.
+   */
+  readonly podNetwork?: "auto" | "bridge" | "cni";
+  /** Directory of CNI configurations; default /etc/cni/net.d. */
+  readonly cniConfDir?: string;
+  /** Directories of CNI plug-ins; default /opt/cni/bin and Debian's /usr/lib/cni. */
+  readonly cniBinDirs?: readonly string[];
   readonly resolvConf: string;
   readonly maxPods: number;
   readonly podPidsLimit: number;

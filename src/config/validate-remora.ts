@@ -83,6 +83,18 @@ function networks(path: "serviceCIDRs" | "kubeletPeerCIDRs", c: RemoraConfigurat
   });
 }
 
+/** Plug-ins are run from there as root, by whole paths. */
+function pluginDirectories(c: RemoraConfiguration): Finding[] {
+  const path = "cniBinDirs";
+  if (c.cniBinDirs.length === 0) return [{ path, text: "must name a directory" }];
+  return c.cniBinDirs
+    .filter((directory) => !directory.startsWith("/") || directory.includes(":"))
+    .map((directory) => ({
+      path,
+      text: `${JSON.stringify(directory)} is not an absolute path without colons`,
+    }));
+}
+
 /** What no agent could work with. */
 export function validateRemora(c: RemoraConfiguration): readonly Finding[] {
   const pull = c.imagePullProgressDeadline;
@@ -91,6 +103,7 @@ export function validateRemora(c: RemoraConfiguration): readonly Finding[] {
     ...addresses(c),
     ...networks("serviceCIDRs", c),
     ...networks("kubeletPeerCIDRs", c),
+    ...pluginDirectories(c),
     ...(pull > 0 ? [] : [{ path: "imagePullProgressDeadline", text: "must be greater than 0" }]),
   ];
 }

@@ -7,6 +7,7 @@ import { agentConfig, agentDefaults, proxyDefaults } from "../../config/agent-co
 import type { AgentConfig } from "../../config/types.ts";
 import type { ControlPlaneFiles } from "../../controlplane/control-plane.ts";
 import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
+import { systemHost } from "../../kubelet/node/host.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { stringMap } from "../../lib/guard.ts";
@@ -70,6 +71,7 @@ function upConfig(
     // Answers of this machine's pods come back through it anyway.
     proxy: { ...(members.proxy ?? proxyDefaults), keepClientSource: true },
     clusterCIDRs: [flags.clusterCidr],
+    podNetwork: members.podNetwork ?? "bridge",
     serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [upClusterDNS({ serviceCIDR: flags.serviceCidr })],
     clientCAFile: files.clientCA,
@@ -172,10 +174,10 @@ export async function up(
   const lock = await acquireLocks(flags.stateDir, "--state-dir");
   try {
     const nodeName = nodeNameOf(flags);
-    const nodeIPs = flags.nodeIp ?? (await detectNodeIPs(signal));
-    const [advertiseAddress] = nodeIPs;
-    if (advertiseAddress === undefined) {
-      throw new SetupError("this machine has no address of its own; give one with --node-ip");
+    const configured = flags.nodeIp ?? [];
+    const nodeIPs = await detectNodeIPs(signal, systemHost(), { nodeName, nodeIPs: configured });
+    if (nodeIPs.length === 0) {
+      logger.log("warn", "this machine is in no network; its node is ready when it has an address");
     }
     await checkPorts([
       { port: apiPort, address: bindAddress, purpose: "API server", flag: "--api-port" },
@@ -185,7 +187,6 @@ export async function up(
       dataDir: join(flags.stateDir, "control-plane"),
       bindAddress,
       port: apiPort,
-      advertiseAddress,
       serviceCIDR: flags.serviceCidr,
       clusterCIDR: flags.clusterCidr,
       nodeName,
@@ -205,7 +206,7 @@ export async function up(
       demo?.begin(kubectl);
     };
     const runNode = async (inner: AbortSignal): Promise<void> => {
-      const config = upConfig(flags, members, files, nodeIPs);
+      const config = upConfig(flags, members, files, configured);
       await recordPlaces(config);
       const kubectl = await offerKubeconfig(files, logger);
       const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
@@ -213,7 +214,11 @@ export async function up(
       );
       const onReady = (): void => void announce(config, kubectl);
       const environment = stringMap(process.env);
-      await runAgent({ config, clock: systemClock, logger, step, environment, onReady }, inner);
+      const { setAddresses: onAddresses } = controlPlane;
+      await runAgent(
+        { config, clock: systemClock, logger, step, environment, onReady, onAddresses },
+        inner,
+      );
     };
     await superviseAll(
       // From here on the control plane runs: whatever fails must end it too.

@@ -1,10 +1,11 @@
-import { mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import { asRecord, asString, isRecord, type JsonRecord, optionalString } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { formatList, type NetworkList, parseConfigList } from "./config.ts";
 import { type CniResult, parseResult } from "./result.ts";
 
@@ -45,9 +46,8 @@ export class Attachments {
 
   /** Reads those of earlier runs. */
   async load(): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     this.#bySandbox.clear();
-    for (const name of (await readdir(this.#directory)).toSorted()) {
+    for (const name of (await namesIn(this.#directory)).toSorted()) {
       const path = join(this.#directory, name);
       if (name.endsWith(".tmp")) {
         await rm(path, { force: true });
@@ -84,6 +84,7 @@ export class Attachments {
 
   /** Before ADD. On the disk when it returns: what plug-ins keep survives a power cut, and must be found again. */
   async begin(attachment: Attachment): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     this.#bySandbox.set(attachment.sandboxID, attachment);
     await writeFileAtomic(this.#path(attachment), format(attachment), 0o600);
   }

@@ -1,10 +1,11 @@
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 
 import { ipFamily, type IPFamily } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import { namesIn } from "../../lib/names-in.ts";
 import { ipBatchInside } from "../links.ts";
 import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "../types.ts";
 import { ensureAddressDevice } from "./address-device.ts";
@@ -57,6 +58,10 @@ export interface CniNetwork extends PodNetwork, LocalAddresses {
   holds(sandboxID: string): boolean;
   /** Whether any sandbox was. */
   readonly inUse: boolean;
+  /** Whether there is a configuration that can be used. */
+  readonly configured: boolean;
+  /** Whether anything of this provider may be on the machine. */
+  hasTraces(): Promise<boolean>;
   /** Follows configurations, and does what is left to do for sandboxes that are gone. Ends when `signal` aborts. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -138,6 +143,14 @@ class PluginNetwork implements CniNetwork {
     return this.#attachments.size > 0;
   }
 
+  get configured(): boolean {
+    return this.#source.list !== undefined;
+  }
+
+  async hasTraces(): Promise<boolean> {
+    return (await namesIn(this.#options.stateDir)).includes(basename(this.#stateDir));
+  }
+
   holds(sandboxID: string): boolean {
     return (
       this.#attachments.get(sandboxID) !== undefined || this.#jobs.running(sandboxID) !== undefined
@@ -162,6 +175,7 @@ class PluginNetwork implements CniNetwork {
   /** Nothing of a bridge: forwarding, and the node's own addresses. */
   async ensureNode(podCIDRs: readonly string[], signal: AbortSignal): Promise<void> {
     await this.load();
+    await mkdir(this.#stateDir, { recursive: true, mode: 0o700 });
     this.#podCIDRs = podCIDRs;
     const { clusterCIDRs, serviceMark = 0x4000 } = this.#options;
     const known = [...clusterCIDRs, ...podCIDRs];

@@ -73,6 +73,8 @@ const samples: Readonly<Record<string, Json>> = {
   "detectLocal.interfaceNamePrefix": "veth",
   nodePortAddresses: ["192.0.2.0/24"],
   dns: "off",
+  podNetwork: "cni",
+  cniBinDirs: ["/opt/plug-ins"],
   nodeIPs: ["192.0.2.9"],
   serviceCIDRs: ["10.5.0.0/16"],
   kubeletPeerCIDRs: ["192.0.2.0/24"],
