@@ -1,18 +1,16 @@
 import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.ts";
-import { ensureRecord, int, nameOf, record } from "./access.ts";
+import { ensureRecord, record } from "./access.ts";
 import { nonNegative } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
 import { immutableSelector, labelSelectorText } from "./label-selector.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
+import { replicaTable } from "./replica-table.ts";
 import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
-import { age, ageColumn, nameColumn, numberColumn } from "./table.ts";
 import {
   conditionDefaults,
-  containerCells,
   nonNegativeStatus,
   podNameWarnings,
-  templateColumns,
   templateWarnings,
   validateReplicaCounts,
   validateReplicaTemplate,
@@ -88,27 +86,5 @@ export const replicaSetKind: KindDefinition = defineKind({
       selectorText: labelSelectorText,
     }),
   },
-  table: {
-    columns: [
-      nameColumn,
-      numberColumn("Desired", "Pods wanted."),
-      numberColumn("Current", "Pods that exist."),
-      numberColumn("Ready", "Pods that are ready."),
-      ageColumn,
-      ...templateColumns,
-    ],
-    row(replicaSet, now) {
-      const spec = record(replicaSet["spec"]);
-      const status = record(replicaSet["status"]);
-      return [
-        nameOf(replicaSet),
-        int(spec["replicas"]) ?? 0,
-        int(status["replicas"]) ?? 0,
-        int(status["readyReplicas"]) ?? 0,
-        age(replicaSet, now),
-        ...containerCells(replicaSet),
-        labelSelectorText(spec["selector"]) || "<none>",
-      ];
-    },
-  },
+  table: replicaTable((selector) => labelSelectorText(selector) || "<none>"),
 });

@@ -1,16 +1,15 @@
 import type { FieldError, JsonObject, KindDefinition, Strategy } from "../types.ts";
 import { formatLabels as formatSelector } from "../../api/labels.ts";
-import { ensureRecord, int, isEmpty, mapOf, metadataOf, nameOf, record } from "./access.ts";
+import { ensureRecord, int, isEmpty, mapOf, metadataOf, record } from "./access.ts";
 import { invalidValue, nonNegative, required } from "./field-error.ts";
 import { defineKind } from "./kind-builder.ts";
 import { podTemplateDefaults } from "./pod-defaults.ts";
+import { replicaTable } from "./replica-table.ts";
 import { scaleSubresource } from "./scale.ts";
 import { defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
-import { age, ageColumn, formatLabels, nameColumn, numberColumn } from "./table.ts";
+import { formatLabels } from "./table.ts";
 import {
-  containerCells,
   nonNegativeStatus,
-  templateColumns,
   templateWarnings,
   validateLastingTemplate,
   validateReplicaCounts,
@@ -104,27 +103,5 @@ export const replicationControllerKind: KindDefinition = defineKind({
   fieldSelectors: {
     "status.replicas": (object) => String(int(record(object["status"])["replicas"]) ?? 0),
   },
-  table: {
-    columns: [
-      nameColumn,
-      numberColumn("Desired", "Pods wanted."),
-      numberColumn("Current", "Pods that exist."),
-      numberColumn("Ready", "Pods that are ready."),
-      ageColumn,
-      ...templateColumns,
-    ],
-    row(controller, now) {
-      const spec = record(controller["spec"]);
-      const status = record(controller["status"]);
-      return [
-        nameOf(controller),
-        int(spec["replicas"]) ?? 0,
-        int(status["replicas"]) ?? 0,
-        int(status["readyReplicas"]) ?? 0,
-        age(controller, now),
-        ...containerCells(controller),
-        formatLabels(spec["selector"]),
-      ];
-    },
-  },
+  table: replicaTable(formatLabels),
 });
