@@ -61,7 +61,7 @@ export class Leases {
   /** Reads the leases of earlier runs; what cannot be understood is removed with a warning. */
   async load(): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    const found = new Map<string, { holder: LeaseHolder; ips: string[] }>();
+    const found = new Map<string, { holder: LeaseHolder; ips: string[]; writtenMs: number }>();
     for (const name of (await readdir(this.#directory)).toSorted()) {
       const path = join(this.#directory, name);
       const family = ipFamily(name);
@@ -71,17 +71,19 @@ export class Leases {
         await rm(path, { force: true });
         continue;
       }
-      const entry = found.get(holder.sandboxID) ?? { holder, ips: [] };
-      entry.ips.push(canonicalIP(name));
-      found.set(holder.sandboxID, entry);
+      const entry = found.get(holder.sandboxID) ?? { holder, ips: [], writtenMs: 0 };
       const { mtimeMs } = await stat(path);
+      entry.ips.push(canonicalIP(name));
+      entry.writtenMs = Math.max(entry.writtenMs, mtimeMs);
+      found.set(holder.sandboxID, entry);
       if (mtimeMs >= (this.#newest.get(family)?.mtimeMs ?? 0)) {
         this.#newest.set(family, { ip: name, mtimeMs });
       }
     }
     this.#bySandbox.clear();
     this.#byIP.clear();
-    for (const { holder, ips } of found.values()) this.#remember({ ...holder, ips });
+    const byAge = [...found.values()].toSorted((a, b) => a.writtenMs - b.writtenMs);
+    for (const { holder, ips } of byAge) this.#remember({ ...holder, ips });
   }
 
   async #read(path: string): Promise<LeaseHolder | undefined> {
@@ -117,6 +119,7 @@ export class Leases {
     return this.#bySandbox.get(sandboxID);
   }
 
+  /** The oldest first. */
   values(): IterableIterator<Lease> {
     return this.#bySandbox.values();
   }

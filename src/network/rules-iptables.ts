@@ -1,5 +1,6 @@
 import { formatCidr, type IPFamily, ipFamily } from "../lib/cidr.ts";
 import { SetupError } from "../lib/errors.ts";
+import { dropEmptyChains } from "../netfilter/empty-chains.ts";
 import {
   installedIptables,
   Iptables,
@@ -111,11 +112,14 @@ export function iptablesRules(
         chains: new Map([
           // What somebody next to the node sends to 127.0.0.1 gets past the kernel's check of it, which comes after this.
           [names.prerouting, [`-d ${loopback} -j RETURN`, ...serve]],
-          [names.output, serve],
+          // IPv6 has no route_localnet: answers to ::1 do not come through. So it is refused, instead of never answered.
+          [names.output, family === "IPv6" ? [`-s ${loopback} -j RETURN`, ...serve] : serve],
           [
             names.postrouting,
             [
-              `-s ${loopback} -o ${bridge} -j MASQUERADE --random-fully`,
+              ...(family === "IPv4"
+                ? [`-s ${loopback} -o ${bridge} -j MASQUERADE --random-fully`]
+                : []),
               `-j ${names.hairpin}`,
               `-s ${formatCidr(context.podCIDR)} -j ${names.leaving}`,
             ],
@@ -218,14 +222,14 @@ export function iptablesChanges(
 
 /** {@link NodeRules} in chains of iptables' tables, for machines whose nft cannot do them. */
 export class IptablesNodeRules implements NodeRules {
-  readonly #iptables: Pick<Iptables, "save" | "restore">;
+  readonly #iptables: Iptables;
   readonly #prefix: string;
   readonly #own: ReadonlySet<string>;
   /** What was asked for last in a table, and what was still found different in its listing after that. */
   readonly #odd = new Map<Table, { readonly wanted: string; readonly left: string }>();
 
   /** @param prefix Of the names of our chains; 15 characters at most. */
-  constructor(iptables: Pick<Iptables, "save" | "restore">, prefix: string) {
+  constructor(iptables: Iptables, prefix: string) {
     this.#iptables = iptables;
     this.#prefix = prefix;
     this.#own = new Set(Object.values(chainNames(prefix)));
@@ -281,7 +285,9 @@ export class IptablesNodeRules implements NodeRules {
     for (const table of tables) {
       try {
         const text = await this.#changes(table, noRules, signal);
-        if (text !== "") await this.#iptables.restore(text, signal);
+        if (text === "") continue;
+        await this.#iptables.restore(text, signal);
+        await dropEmptyChains(this.#iptables, table, true, signal);
       } catch (error) {
         // A kernel without this table has none of our rules either.
         if (!(error instanceof SetupError)) throw error;

@@ -110,6 +110,8 @@ export function renderNetwork(context: RuleContext, mappings: readonly HostPortM
     add("prerouting", `${ip} daddr ${loopback} return`),
     // Only on the node's own addresses: else a pod could take the traffic to any address of the world for itself.
     add("prerouting", "fib daddr type local jump host-ports"),
+    // IPv6 has no route_localnet: answers to ::1 do not come through. So it is refused, instead of never answered.
+    ...(context.family === "IPv6" ? [add("output", `ip6 saddr ${loopback} return`)] : []),
     add("output", "fib daddr type local jump host-ports"),
     ...exceptions(context).map((text) => add("host-ports", text)),
     add(
@@ -124,10 +126,14 @@ export function renderNetwork(context: RuleContext, mappings: readonly HostPortM
     add("guard", `iifname "${context.bridge}" ${ip} daddr ${loopback} drop`),
     // Pods reach each other through the node on purpose, so "there is a shorter way" would be wrong advice.
     add("local-out", `oifname "${context.bridge}" ${redirect} drop`),
-    add(
-      "postrouting",
-      `oifname "${context.bridge}" ${ip} saddr ${loopback} masquerade fully-random`,
-    ),
+    ...(context.family === "IPv4"
+      ? [
+          add(
+            "postrouting",
+            `oifname "${context.bridge}" ip saddr ${loopback} masquerade fully-random`,
+          ),
+        ]
+      : []),
     add(
       "postrouting",
       `ct status dnat ${ip} saddr . ${ip} daddr @${hairpin} masquerade fully-random`,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
@@ -34,6 +34,17 @@ describe("pod address leases", () => {
     const again = await open(["10.0.0.0/24", "fd00::/64"]);
     assert.deepEqual(again.get("a"), first);
     assert.deepEqual(first.ips, ["10.0.0.2", "fd00::2"]);
+  });
+
+  it("come the oldest first, also over a restart and whatever their addresses", async () => {
+    await (await open(["10.0.0.0/24"])).acquire(holder("old"));
+    await utimes(join(directory, "10.0.0.2"), 1_700_000_100, 1_700_000_100);
+    const leases = await open(["10.0.0.0/24"]);
+    await leases.acquire(holder("young"));
+    const ids = (of: Leases): readonly string[] => [...of.values()].map((one) => one.sandboxID);
+    assert.deepEqual(ids(leases), ["old", "young"]);
+    await utimes(join(directory, "10.0.0.3"), 1_700_000_000, 1_700_000_000);
+    assert.deepEqual(ids(await open(["10.0.0.0/24"])), ["young", "old"]);
   });
 
   it("are not given to two sandboxes at once", async () => {
