@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import type { AgentConfig } from "../config/types.ts";
 import { exec } from "../lib/exec.ts";
 import { errorCode, errorMessage, SetupError } from "../lib/errors.ts";
+import { listenOn } from "../lib/listen-on.ts";
 
 const tools: readonly (readonly [string, readonly [string, ...string[]], string])[] = [
   ["nft", ["nft", "--version"], "nftables"],
@@ -79,7 +80,7 @@ async function checkPort({ port, address, purpose, flag }: NeededPort): Promise<
   try {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen({ port, host: address, exclusive: true }, resolve);
+      server.listen({ ...listenOn(address, port), exclusive: true }, resolve);
     });
     await new Promise((resolve) => server.close(resolve));
   } catch (error) {

@@ -47,7 +47,7 @@ import type { UserInfo } from "./types.ts";
 export interface ControlPlaneOptions {
   /** Everything the control plane keeps: certificates, kubeconfigs, the store. Made with mode 0700. */
   readonly dataDir: string;
-  /** Address the API server listens on; `0.0.0.0` for all. */
+  /** Address the API server listens on; `0.0.0.0` for all, of both families. */
   readonly bindAddress: string;
   /** Usually 6443; 0 = any free port. */
   readonly port: number;

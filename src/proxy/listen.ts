@@ -4,6 +4,7 @@ import { isIPv6 } from "node:net";
 
 import type { Clock } from "../lib/clock.ts";
 import { errorCode, errorMessage, SetupError } from "../lib/errors.ts";
+import { listenOn } from "../lib/listen-on.ts";
 import type { Logger } from "../lib/log.ts";
 
 /** What callers of the proxy's ports may cost, who need not say who they are. Times are milliseconds, as node:http has them. */
@@ -101,9 +102,7 @@ async function listening(
   { address, port }: ListenOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const wildcard = address === "0.0.0.0" || (isIPv6(address) && /^[0:]+$/.test(address));
-  // Without a host Node takes [::] for both families, or 0.0.0.0 where there is no IPv6.
-  server.listen(wildcard ? { port } : { port, host: address });
+  server.listen(listenOn(address, port));
   await once(server, "listening", { signal });
 }
 

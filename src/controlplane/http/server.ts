@@ -5,6 +5,7 @@ import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+import { listenOn } from "../../lib/listen-on.ts";
 import type { Logger } from "../../lib/log.ts";
 import { StatusError } from "../status-error.ts";
 import type { Authenticator, Authorizer, UserInfo } from "../types.ts";
@@ -322,7 +323,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
         : `the API server cannot listen on ${address}:${port}: ${errorMessage(error)}`;
       reject(new SetupError(text, { cause: error }));
     });
-    listener.listen(port, address, resolve);
+    listener.listen(listenOn(address, port), resolve);
   });
   const bound: AddressInfo | string | null = listener.address();
   return {

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import type { Server } from "node:http";
 
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
+import { listenOn } from "../../lib/listen-on.ts";
 
 /**
  * Listens, and closes the server with all its connections when `signal` aborts.
@@ -18,7 +19,7 @@ export async function listenUntilAborted(
 ): Promise<void> {
   if (signal.aborted) return;
   try {
-    server.listen(port, address);
+    server.listen(listenOn(address, port));
     await once(server, "listening", { signal });
   } catch (error) {
     server.close();
