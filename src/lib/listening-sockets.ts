@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
 
 import { formatIP, type IPFamily } from "./cidr.ts";
 
@@ -54,11 +54,40 @@ const files = [
   ["udp6", "UDP"],
 ] as const;
 
+const chunkBytes = 65_536;
+
+/**
+ * The text of one file. Of TCP only the beginning: the kernel lists sockets that listen first, and a busy machine has
+ * megabytes of connections behind them.
+ */
+async function readTable(path: string, protocol: ListeningSocket["protocol"]): Promise<string> {
+  const file = await open(path, "r");
+  try {
+    const chunk = Buffer.alloc(chunkBytes);
+    let text = "";
+    for (;;) {
+      const { bytesRead } = await file.read(chunk, 0, chunkBytes);
+      text += chunk.toString("latin1", 0, bytesRead);
+      if (bytesRead === 0 || (protocol === "TCP" && hasOtherState(text))) return text;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** Whether the last whole line is of a socket that does something else than listen. */
+function hasOtherState(text: string): boolean {
+  const end = text.lastIndexOf("\n");
+  const line = text.slice(text.lastIndexOf("\n", end - 1) + 1, Math.max(end, 0));
+  const [number = "", , , state] = line.trim().split(/\s+/);
+  return /^\d+:$/.test(number) && state !== waiting.TCP;
+}
+
 /** All of this machine. What the kernel does not have (IPv6 is off) counts as none. */
 export async function readListeningSockets(): Promise<readonly ListeningSocket[]> {
   const lists = await Promise.all(
     files.map(async ([name, protocol]) => {
-      const text = await readFile(`/proc/net/${name}`, "utf8").catch(() => "");
+      const text = await readTable(`/proc/net/${name}`, protocol).catch(() => "");
       return parseListeningSockets(text, protocol);
     }),
   );

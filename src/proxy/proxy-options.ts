@@ -3,6 +3,7 @@ import type { EventRecorder } from "../api/event-types.ts";
 import type { StreamingSupport } from "../api/informer.ts";
 import type { AgentConfig } from "../config/types.ts";
 import type { Clock } from "../lib/clock.ts";
+import type { ListeningSocket } from "../lib/listening-sockets.ts";
 import type { Logger } from "../lib/log.ts";
 import type { AddressSource } from "../netfilter/address-watch.ts";
 import type { DeletionWatch } from "../netfilter/monitor.ts";
@@ -47,6 +48,8 @@ export interface ProxyOptions {
   /** Somebody else's, run by them. Default: its own. */
   readonly informers?: ProxyInformers;
   readonly pages?: ProgramPages;
+  /** Default: those of this network namespace. */
+  readonly listeners?: () => Promise<readonly ListeningSocket[]>;
   /** Default: asks kube-proxy's ports. */
   readonly findOtherProxy?: OtherProxyProbe;
 }

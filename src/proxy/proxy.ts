@@ -32,13 +32,13 @@ import { findOtherProxy, twoProxies, whenAlone } from "./other-proxy.ts";
 import { ownInformers, type ProxyInformers } from "./own-informers.ts";
 import { runOwnServers } from "./own-servers.ts";
 import { OwnNode } from "./own-node.ts";
-import { ProblemReport } from "./problem-report.ts";
 import type { ProxyOptions } from "./proxy-options.ts";
 import { RulesHealth } from "./rules-health.ts";
 import { RulesLoop } from "./rules-loop.ts";
 import { ServiceFeed } from "./service-feed.ts";
 import { ServiceHealthPorts } from "./service-health.ts";
 import { parseServiceCIDR, ServiceNetworks } from "./service-networks.ts";
+import { serviceWarnings } from "./service-warnings.ts";
 import { iptablesVariants, takeOver } from "./take-over.ts";
 import type { NodeView } from "./types.ts";
 
@@ -79,6 +79,7 @@ class Proxier implements ServiceProxy {
   readonly #health: RulesHealth;
   readonly #metrics = new ProxyMetrics();
   readonly #healthPorts: HealthPortLoop;
+  readonly #warnings: ReturnType<typeof serviceWarnings>;
   readonly #tableName: string;
   #backends: ReadonlyMap<IPFamily, RuleBackend> = new Map();
   #rules: readonly FamilyRules[] = [];
@@ -132,6 +133,12 @@ class Proxier implements ServiceProxy {
       syncPeriodMs: this.#settings.syncPeriodMs,
       node: () => this.#node.condition,
       clock,
+    });
+    this.#warnings = serviceWarnings(this.#feed, {
+      ...options,
+      addresses: () => this.#addresses.addresses,
+      externalIPs: this.#settings.externalIPs,
+      logger: this.#logger,
     });
     this.#healthPorts = new HealthPortLoop({
       ports: new ServiceHealthPorts({
@@ -299,16 +306,6 @@ class Proxier implements ServiceProxy {
   }
 
   #subscribe(): void {
-    const problems = new ProblemReport({
-      nodeName: this.#options.nodeName,
-      logger: this.#logger,
-      events: this.#options.events,
-    });
-    this.#feed.listen({
-      changed: (key) => {
-        problems.report(key, this.#feed.service(key));
-      },
-    });
     this.#feed.listen(this.#healthPorts);
     for (const loop of this.#loops) this.#feed.listen(loop);
     this.#feed.start({
@@ -369,6 +366,7 @@ class Proxier implements ServiceProxy {
     await Promise.all(this.#loops.map((loop) => loop.whenApplied(signal)));
     await Promise.all([
       this.#healthPorts.run(signal),
+      this.#warnings.run(signal),
       (async () => {
         await alone();
         const { clock, random } = this.#options;
