@@ -145,7 +145,10 @@ export function ownInterfaces(bridge: string): OwnResource {
     remove: () => Promise.resolve(),
     left: async (signal) =>
       (await outputLines(["ip", "-o", "link"], signal)).filter(
-        (line) => line.includes(` ${bridge}:`) || line.includes(` master ${bridge} `),
+        (line) =>
+          line.includes(` ${bridge}:`) ||
+          line.includes(` master ${bridge} `) ||
+          / remora-local[:@]/.test(line),
       ),
   };
 }

@@ -35,7 +35,6 @@ import { AddressWatch } from "../netfilter/address-watch.ts";
 import { KubeletHints } from "../netfilter/kubelet-hints.ts";
 import { DeletionWatch } from "../netfilter/monitor.ts";
 import { damagesAccept } from "../netfilter/forward-accept.ts";
-import { createBridgeNetwork } from "../network/bridge.ts";
 import { ensureNodeRoutes } from "../network/node-routes.ts";
 import { damagesNetwork } from "../network/rules.ts";
 import { createProxy } from "../proxy/proxy.ts";
@@ -49,6 +48,7 @@ import { followMachine, followRoutes } from "./machine-addresses.ts";
 import { createMeasurements } from "./measurements.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
+import { bridgeRoutes, createPodNetwork } from "./pod-network.ts";
 import { isAddressOfMachine, podNetworkRunner, servicesOfNode } from "./pod-network-runner.ts";
 import { random } from "./random.ts";
 import { createServiceInformers } from "./service-informers.ts";
@@ -131,13 +131,15 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     nodeKubeconfig.cluster.ca === undefined ? "" : await pemText(nodeKubeconfig.cluster.ca);
 
   let nodeAddresses: ReadonlySet<string> = new Set();
-  const network = createBridgeNetwork({
-    stateDir: join(config.rootDir, "network"),
-    clusterCIDRs: config.clusterCIDRs,
-    serviceMark: 2 ** config.proxy.masqueradeBit,
-    nodeServices: () =>
-      servicesOfNode(nodeKubeconfig.cluster.server, config.kubeletPort, isAddressOfMachine),
-    otherNodes: () => nodeAddresses.size > 0,
+  let networkChanged = (): void => undefined;
+  const network = createPodNetwork({
+    config,
+    bridge: {
+      nodeServices: () =>
+        servicesOfNode(nodeKubeconfig.cluster.server, config.kubeletPort, isAddressOfMachine),
+      otherNodes: () => nodeAddresses.size > 0,
+    },
+    onChange: () => networkChanged(),
     clock,
     logger: logger.child({ component: "network" }),
   });
@@ -192,6 +194,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       runtime: () => engine.info(),
       images: runtime,
       health: () => pods.view.healthy(),
+      networkNotReady: () => network.notReadyReason,
       events,
       clock,
       logger: logger.child({ component: "node" }),
@@ -202,6 +205,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       onReady: options.onReady,
     });
     engine.subscribe(() => node.refresh());
+    networkChanged = () => node.refresh();
     const csi = createCsi({
       config,
       client: nodeClient,
@@ -325,6 +329,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
           logger,
           ...(options.onAddresses === undefined ? {} : { onAddresses: options.onAddresses }),
         }),
+        named("networks", network),
         named("pods", pods),
         named("csi", csi),
         named("local volumes", volumes),
@@ -360,7 +365,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
           onRemotes: (remotes) => {
             nodeAddresses = new Set(remotes.flatMap(({ addresses }) => addresses));
           },
-          ensure: ensureNodeRoutes,
+          ensure: bridgeRoutes(ensureNodeRoutes, network),
           watch: followRoutes(watch),
           clock,
           logger,

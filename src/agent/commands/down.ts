@@ -9,7 +9,6 @@ import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import { isRecord } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { namesIn } from "../../lib/names-in.ts";
-import { createBridgeNetwork } from "../../network/bridge.ts";
 import { cleanUpProxy, leftOfProxy } from "../../proxy/cleanup.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { DownFlags } from "../flags.ts";
@@ -29,6 +28,7 @@ import {
   type OwnResource,
 } from "../own-resources.ts";
 import { readPlaces } from "../places.ts";
+import { createPodNetwork } from "../pod-network.ts";
 import { checkMachine } from "../preflight.ts";
 import { invokingUser, kubeconfigPath, removeUserKubeconfig } from "../user-kubeconfig.ts";
 
@@ -174,12 +174,11 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
   });
   const limited = deadline(signal, 10 * 60_000);
   await runtime.connect(limited);
-  const network = createBridgeNetwork({
-    stateDir: join(rootDir, "network"),
-    clusterCIDRs: [],
+  const network = createPodNetwork({
+    config: { rootDir, clusterCIDRs: [], podNetwork: "bridge", proxy: agentDefaults.proxy },
+    bridge: { bridgeName: bridge },
     clock: systemClock,
     logger,
-    bridgeName: bridge,
   });
   const uids = new Set([
     ...(await namesIn(join(rootDir, "pods"))),

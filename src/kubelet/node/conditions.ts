@@ -75,6 +75,16 @@ function ready(notReady: readonly string[]): Verdict {
 }
 
 /**
+ * What the kubelet says of a network that is not ready, on the node and on pods that wait for it.
+ *
+ * @param reason Undefined when it is ready.
+ */
+export function networkError(reason: string | undefined): string | undefined {
+  if (reason === undefined) return undefined;
+  return `container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:${reason}`;
+}
+
+/**
  * The node's own conditions, Ready last, with foreign ones in front as they were. Each heartbeat is `now`; the
  * transition time moves only when the status does.
  *

@@ -43,6 +43,8 @@ export interface NodeOptions {
   readonly images: Pick<ImageService, "listImages">;
   /** Why the node cannot be Ready; undefined when it can. */
   readonly health: () => string | undefined;
+  /** Why pods cannot have a network of their own; undefined when they can. Default: they can. */
+  readonly networkNotReady?: () => string | undefined;
   readonly events: EventRecorder;
   readonly clock: Clock;
   readonly logger: Logger;

@@ -14,7 +14,7 @@ import {
   refuseNodeIP,
 } from "./choose-node-ips.ts";
 import { computeAllocatable, computeCapacity, type MachineCapacity } from "./allocatable.ts";
-import { computeConditions } from "./conditions.ts";
+import { computeConditions, networkError } from "./conditions.ts";
 import { apiTime, type Host, type HostIdentity } from "./host.ts";
 import { computeNodeStatus, imageList } from "./node-status.ts";
 import { PressureMemory, pressureNow, type SignalReadings } from "./pressure.ts";
@@ -29,6 +29,8 @@ export interface StatusSourceOptions {
   readonly runtime: () => RuntimeInfo | undefined;
   readonly images: Pick<ImageService, "listImages">;
   readonly health: () => string | undefined;
+  /** Why pods cannot have a network of their own; undefined when they can. Default: they can. */
+  readonly networkNotReady?: () => string | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly version: string;
@@ -67,7 +69,7 @@ export class StatusSource {
 
   /** The status as it should be, given the one the server has. */
   async compute(previous: NodeStatus): Promise<NodeStatus> {
-    const { config, clock, health, inUse, runtime } = this.#options;
+    const { config, clock, health, inUse, networkNotReady, runtime } = this.#options;
     const identity = this.#identity ?? this.#options.host.identity();
     const slow = await this.#slowFacts();
     const addresses = await this.#addresses(previous);
@@ -78,6 +80,7 @@ export class StatusSource {
     );
     const notReady = [
       info === undefined ? "container runtime is down" : undefined,
+      networkError(networkNotReady?.()),
       health(),
       slow.machine === undefined
         ? "missing node capacity for resources: cpu, memory, pods, ephemeral-storage"

@@ -2,6 +2,8 @@ import { errorMessage, isAbort } from "../../lib/errors.ts";
 import { CgroupError } from "../cgroups/cgroup-tree.ts";
 import type { ContainerRecord, SandboxRecord } from "../../runtime/types.ts";
 import { readHostResolvConf } from "../node/host-resolv-conf.ts";
+import { podResolvConf } from "../spec/dns.ts";
+import { networkRequest } from "../spec/network-request.ts";
 import { findPodContainer, isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
 import { podLabel } from "../spec/pod-name.ts";
@@ -76,6 +78,11 @@ async function setUpNetwork(
   if (pid === undefined) throw new StartError("ContainerCreating", "the sandbox has no process");
   await deps.step("setUpNetwork");
   try {
+    const resolvConf = podResolvConf(pod, await readHostResolvConf(deps.config.resolvConf), {
+      dns: deps.config.clusterDNS,
+      domain: deps.config.clusterDomain,
+      nodeIPs: deps.node.hostIPs(),
+    });
     await deps.network.setUp(
       {
         sandboxID: id,
@@ -83,6 +90,7 @@ async function setUpNetwork(
         podKey: `${pod.metadata.namespace ?? ""}/${pod.metadata.name}`,
         pid,
         hostPorts: hostPorts(pod),
+        pod: networkRequest(pod, resolvConf),
       },
       signal,
     );

@@ -21,6 +21,7 @@ import type { PodDeps } from "./pod-deps.ts";
 import type { PodEntry } from "./pod-entry.ts";
 import { loggedContainers } from "./pod-view.ts";
 import { stopContainers } from "./stop-containers.ts";
+import { networkError } from "../node/conditions.ts";
 import { pruneActions } from "./prune-actions.ts";
 import { deletePodObject, removePod, tearDownPod } from "./tear-down.ts";
 import { tellingMeanwhile } from "./while-stopping.ts";
@@ -214,8 +215,8 @@ async function sync(look: Look, pod: AssignedPod): Promise<Outcome> {
     return terminate(look, pod);
   }
   if (!isHostNetwork(pod) && !deps.network.ready && observed.record.sandboxes.length === 0) {
-    const message =
-      "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no pod CIDR yet";
+    const reason = deps.network.notReadyReason ?? "the node has no pod CIDR yet";
+    const message = `network is not ready: ${networkError(reason)}`;
     deps.events.event(podTarget(pod), "Warning", "NetworkNotReady", message);
     return { requeueMs: networkRetryMs, finished: false };
   }
