@@ -68,6 +68,11 @@ function portWarnings(containers: readonly Placed[]): string[] {
   const names: string[] = [];
   ports.forEach(({ path, value }, index) => {
     const earlier = ports.slice(0, index);
+    const hostIP = text(value["hostIP"]);
+    if (hostIP !== "" && (int(value["hostPort"]) ?? 0) === 0) {
+      const written = `{Name:${text(value["name"])} HostPort:0 ContainerPort:${int(value["containerPort"]) ?? 0} Protocol:${text(value["protocol"])} HostIP:${hostIP}}`;
+      clashes.push(`${path}: hostIP set without hostPort: ${written}`);
+    }
     for (const other of earlier) {
       const same =
         other.value["containerPort"] === value["containerPort"] &&

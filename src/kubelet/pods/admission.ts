@@ -116,20 +116,27 @@ interface UsedPort {
   readonly port: number;
 }
 
+/** Ports of containers that run as long as the pod does; who is done before the others start takes nobody's. */
 function usedPorts(pod: AssignedPod): readonly UsedPort[] {
   const host = isHostNetwork(pod);
   return allContainers(pod).flatMap(({ container, role }) =>
     role === "init"
       ? []
       : (container.ports ?? []).flatMap((port): readonly UsedPort[] => {
-          const number = port.hostPort ?? (host ? port.containerPort : 0);
+          const own = port.hostPort ?? 0;
+          // The API server fills this in, for files of static pods nobody does.
+          const number = own === 0 && host ? port.containerPort : own;
           if (number === 0) return [];
           const ip = port.hostIP ?? "";
-          const wildcard = ip === "" || ip === "0.0.0.0" || ip === "::";
-          return [{ ip: wildcard ? "" : ip, protocol: port.protocol ?? "TCP", port: number }];
+          return [
+            { ip: ip === "" ? anyAddress : ip, protocol: port.protocol ?? "TCP", port: number },
+          ];
         }),
   );
 }
+
+/** All addresses of both families; `::` is an address like others to the scheduler, and so it is here. */
+const anyAddress = "0.0.0.0";
 
 const checkNodePorts: Check = (pod, { others }) => {
   const taken = others.flatMap(usedPorts);
@@ -138,7 +145,7 @@ const checkNodePorts: Check = (pod, { others }) => {
       (other) =>
         other.port === port.port &&
         other.protocol === port.protocol &&
-        (other.ip === port.ip || other.ip === "" || port.ip === ""),
+        (other.ip === port.ip || other.ip === anyAddress || port.ip === anyAddress),
     ),
   );
   if (!clash) return undefined;

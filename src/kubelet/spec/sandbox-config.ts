@@ -1,7 +1,7 @@
 import type { AssignedPod } from "../types.ts";
 import type { NamespaceMode, PodSandboxConfig } from "../../runtime/types.ts";
 import type { HostPort } from "../../network/types.ts";
-import { isHostNetwork, podGracePeriodSeconds } from "./containers.ts";
+import { allContainers, isHostNetwork, podGracePeriodSeconds } from "./containers.ts";
 import type { PodCgroup } from "./pod-cgroup.ts";
 import { podHostname } from "./pod-name.ts";
 import type { SandboxNote } from "./records.ts";
@@ -12,11 +12,14 @@ export function pidNamespace(pod: AssignedPod): NamespaceMode {
   return pod.spec?.shareProcessNamespace === true ? "pod" : "container";
 }
 
-/** Ports of the node that lead to this pod; a pod on the node's network needs none. */
+/**
+ * Ports of the node that lead to this pod; a pod on the node's network needs none. Those of init containers that end
+ * are nobody's, as for the scheduler: other pods may have them.
+ */
 export function hostPorts(pod: AssignedPod): readonly HostPort[] {
   if (isHostNetwork(pod)) return [];
-  const containers = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])];
-  return containers.flatMap((container) =>
+  const lasting = allContainers(pod).filter(({ role }) => role === "regular" || role === "sidecar");
+  return lasting.flatMap(({ container }) =>
     (container.ports ?? [])
       .filter((port) => (port.hostPort ?? 0) > 0)
       .map((port) => ({

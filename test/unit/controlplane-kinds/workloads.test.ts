@@ -197,6 +197,16 @@ describe("an update", () => {
     assert.deepEqual(warnings(set(twice, "spec", "template", "spec", "containers")), [
       'spec.template.spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply',
     ]);
+    const bound = [
+      {
+        name: "c",
+        image: "n",
+        ports: [{ name: "p", containerPort: 80, protocol: "TCP", hostIP: "192.0.2.1" }],
+      },
+    ];
+    assert.deepEqual(warnings(set(bound, "spec", "template", "spec", "containers")), [
+      "spec.template.spec.containers[0].ports[0]: hostIP set without hostPort: {Name:p HostPort:0 ContainerPort:80 Protocol:TCP HostIP:192.0.2.1}",
+    ]);
     assert.deepEqual(warnings(set(3, "spec", "replicas")), []);
   });
 });

@@ -27,6 +27,8 @@ function asking(cpu: string): AssignedPod {
 }
 
 const port = { containerPort: 80, hostPort: 8080 };
+const withPorts = (name: string, more = {}, hostPort = 8080) =>
+  container(name, { ports: [{ ...port, hostPort }], ...more });
 const withPort = (more = {}): AssignedPod =>
   pod({ containers: [container("web", { ports: [{ ...port, ...more }] })] });
 const sysctl = (name: string, more = {}): AssignedPod =>
@@ -91,6 +93,36 @@ const table: readonly (readonly [string, AssignedPod, AdmissionInput, string | u
     "the same port, wildcard",
     withPort({ hostIP: "127.0.0.1" }),
     input({ others: [withPort()] }),
+    "NodePorts",
+  ],
+  [
+    "the same port, all addresses of IPv6 and one of them: two addresses to the scheduler",
+    withPort({ hostIP: "::" }),
+    input({ others: [withPort({ hostIP: "2001:db8::1" })] }),
+    undefined,
+  ],
+  [
+    "the same port, all addresses of IPv6 and all there are",
+    withPort({ hostIP: "::" }),
+    input({ others: [withPort({ hostIP: "0.0.0.0" })] }),
+    "NodePorts",
+  ],
+  [
+    "the port of a sidecar",
+    withPort(),
+    input({ others: [pod({ initContainers: [withPorts("s", { restartPolicy: "Always" })] })] }),
+    "NodePorts",
+  ],
+  [
+    "the port of an init container that has ended when others run",
+    withPort(),
+    input({ others: [pod({ initContainers: [withPorts("s")] })] }),
+    undefined,
+  ],
+  [
+    "the port of a pod on the node's network, also when nobody filled in which",
+    withPort({ hostPort: 80 }),
+    input({ others: [pod({ hostNetwork: true, containers: [withPorts("w", {}, 0)] })] }),
     "NodePorts",
   ],
   ["a NoExecute taint", pod(), input({ node: tainted }), "TaintToleration"],

@@ -16,6 +16,7 @@ import { imageReference } from "../../../src/kubelet/spec/image-name.ts";
 import { podCgroup } from "../../../src/kubelet/spec/pod-cgroup.ts";
 import { podHostname } from "../../../src/kubelet/spec/pod-name.ts";
 import { linuxResources, oomScoreAdj, qosClass } from "../../../src/kubelet/spec/resources.ts";
+import { hostPorts } from "../../../src/kubelet/spec/sandbox-config.ts";
 import { verifyRunAsNonRoot } from "../../../src/kubelet/spec/security.ts";
 import { serviceEnvironment } from "../../../src/kubelet/spec/service-env.ts";
 import { credentialsFor, parseKeyring } from "../../../src/kubelet/images/credentials.ts";
@@ -374,4 +375,27 @@ test("mount points below a directory come deepest first, stacked ones in order o
   );
   const below = new MountTable(table).below("/p").map(({ path }) => path);
   assert.deepEqual(below, ["/p/a/b c", "/p/a", "/p/a", "/p"]);
+});
+
+test("host ports are those of containers that last, and none of a pod on the node's network", () => {
+  const ports = (hostPort: number) => ({ ports: [{ containerPort: 80, hostPort }] });
+  const spec = {
+    initContainers: [
+      container("init", ports(1)),
+      container("sidecar", { ...ports(2), restartPolicy: "Always" }),
+    ],
+    containers: [
+      container("web", {
+        ports: [
+          { containerPort: 80, hostPort: 3, hostIP: "127.0.0.1", protocol: "UDP" },
+          { containerPort: 81 },
+        ],
+      }),
+    ],
+  };
+  assert.deepEqual(hostPorts(pod(spec)), [
+    { protocol: "TCP", hostIP: "", hostPort: 2, containerPort: 80 },
+    { protocol: "UDP", hostIP: "127.0.0.1", hostPort: 3, containerPort: 80 },
+  ]);
+  assert.deepEqual(hostPorts(pod({ ...spec, hostNetwork: true })), []);
 });
