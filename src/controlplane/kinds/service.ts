@@ -35,6 +35,7 @@ import {
   normalizeClusterIPs,
   serviceDefaults,
 } from "./service-defaults.ts";
+import { validateServiceStatus } from "./service-status.ts";
 import { validateService, validateServiceChange } from "./service-validation.ts";
 import { serviceWarnings } from "./service-warnings.ts";
 import { allVerbs, defineStatusStrategy, defineStrategy, subresourceVerbs } from "./strategy.ts";
@@ -259,6 +260,8 @@ function createServiceStrategy(allocator: ServiceAllocator): Strategy {
       normalizeClusterIPs(spec, before);
       keepAllocated(spec, before);
       dropLeftovers(spec, before);
+      // Its controller works later; nobody needs to see that.
+      if (spec["type"] !== "LoadBalancer") ensureRecord(service, "status")["loadBalancer"] = {};
     },
     validate: (service, old) => [
       ...(old === undefined ? [] : validateServiceChange(service, old)),
@@ -337,7 +340,11 @@ export function createServiceKind(deps: ServiceDeps): KindDefinition {
     durability: "durable",
     strategy,
     subresources: {
-      status: { kind: "stored", verbs: subresourceVerbs, strategy: defineStatusStrategy(strategy) },
+      status: {
+        kind: "stored",
+        verbs: subresourceVerbs,
+        strategy: defineStatusStrategy(strategy, { validate: validateServiceStatus }),
+      },
       proxy: {
         kind: "custom",
         verbs: ["create", "delete", "get", "patch", "update"],
