@@ -6,7 +6,7 @@ import type { Logger } from "../lib/log.ts";
 import {
   deleteFlows,
   type FlowTarget,
-  listUDPFlows,
+  listFlows,
   type StaleFlows,
   type TouchedFrontend,
   type UDPFlow,
@@ -28,7 +28,7 @@ export interface FlowJudge {
 
 /** The kernel's table of flows, by a program. */
 export interface FlowTable {
-  readonly list: typeof listUDPFlows;
+  readonly list: typeof listFlows;
   readonly delete: typeof deleteFlows;
 }
 
@@ -41,6 +41,8 @@ export interface ConntrackReconcilerOptions {
   readonly metrics: ProxyMetrics;
   /** Default: that of this machine. */
   readonly table?: FlowTable;
+  /** Done before all flows are looked at. Must not reject but with `AbortError`. */
+  readonly first?: (family: IPFamily, signal: AbortSignal) => Promise<unknown>;
 }
 
 /** What is to be looked at in one family. */
@@ -88,7 +90,7 @@ export class ConntrackReconciler {
 
   constructor(options: ConntrackReconcilerOptions) {
     this.#options = options;
-    this.#table = options.table ?? { list: listUDPFlows, delete: deleteFlows };
+    this.#table = options.table ?? { list: listFlows, delete: deleteFlows };
     this.#lanes = new Map(
       [...options.judges].map(([family, judge]) => [
         family,
@@ -131,6 +133,7 @@ export class ConntrackReconciler {
       const startedAt = clock.monotonic();
       const { family, judge, work } = lane;
       lane.work = noWork();
+      if (work.all) await this.#options.first?.(family, signal);
       await this.#reconcile(family, work, judge, signal);
       const tookMs = clock.monotonic() - startedAt;
       await clock.sleep(Math.min(Math.max(tookMs, gapMs.least), gapMs.most), signal);
@@ -193,7 +196,7 @@ export class ConntrackReconciler {
       const stale = judge(flow, was);
       if (stale !== undefined) found.set(nameOf(stale), stale);
     };
-    return (await this.#table.list(family, onFlow, signal)) ? found : undefined;
+    return (await this.#table.list({ family }, onFlow, signal)) ? found : undefined;
   }
 
   #reportMissing(): void {

@@ -6,9 +6,11 @@ import { execResult, spawnStreaming, whenClosed } from "../lib/exec.ts";
 import type { Frontend, PlannedPort } from "./plan.ts";
 import type { Backend } from "./types.ts";
 
-/** Flows to forget: datagrams from clients to an address and port. */
+/** Flows to forget: packets from clients to an address and port. */
 export interface StaleFlows {
   readonly family: IPFamily;
+  /** Default `udp`. */
+  readonly protocol?: "tcp" | "udp";
   readonly vip: string;
   readonly port: number;
   /**
@@ -77,9 +79,9 @@ export interface UDPFlow {
 
 // Each line has two tuples, the original one and that of the answers.
 const tuples =
-  /^udp\s.*? src=\S+ dst=(\S+) sport=\d+ dport=(\d+)\s.*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+/;
+  /^(?:tcp|udp)\s.*? src=\S+ dst=(\S+) sport=\d+ dport=(\d+)\s.*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+/;
 
-/** Reads one line of `conntrack -L -p udp`; undefined for anything else. */
+/** Reads one line of `conntrack -L` about UDP or TCP; undefined for anything else. */
 export function parseFlow(line: string): UDPFlow | undefined {
   const [, to, port, from, fromPort] = tuples.exec(line) ?? [];
   if (to === undefined || from === undefined) return undefined;
@@ -87,22 +89,32 @@ export function parseFlow(line: string): UDPFlow | undefined {
   return { destination: to, port: Number(port), from, fromPort: Number(fromPort) };
 }
 
-function familyArgs(family: IPFamily): readonly string[] {
-  return ["-p", "udp", "-f", family === "IPv4" ? "ipv4" : "ipv6"];
+/** Which flows are listed. */
+export interface FlowSelection {
+  readonly family: IPFamily;
+  /** Default `udp`. */
+  readonly protocol?: "tcp" | "udp";
+  /** Of a connection; default any. */
+  readonly state?: "SYN_SENT";
+}
+
+function selectionArgs({ family, protocol = "udp", state }: FlowSelection): readonly string[] {
+  const ofState = state === undefined ? [] : ["--state", state];
+  return ["-p", protocol, "-f", family === "IPv4" ? "ipv4" : "ipv6", ...ofState];
 }
 
 /**
- * Lists the UDP flows of one family line by line: the table may have a million entries and is never held.
+ * Lists flows line by line: the table may have a million entries and is never held.
  *
  * @returns False when there is no `conntrack` on this machine.
  * @throws {ExecError} the tool failed; `AbortError`.
  */
-export async function listUDPFlows(
-  family: IPFamily,
+export async function listFlows(
+  selection: FlowSelection,
   onFlow: (flow: UDPFlow) => void,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const argv = ["conntrack", "-L", ...familyArgs(family)] as const;
+  const argv = ["conntrack", "-L", ...selectionArgs(selection)] as const;
   const child = spawnStreaming(argv, { signal, dieWithParent: true });
   const closed = whenClosed(child);
   let stderr = "";
@@ -120,10 +132,18 @@ export async function listUDPFlows(
   return true;
 }
 
-function deletion({ family, vip, port, from }: StaleFlows): readonly string[] {
+function deletion({ vip, port, from, ...selection }: StaleFlows): readonly string[] {
   const answers =
     from === undefined ? [] : ["--reply-src", from.ip, "--reply-port-src", String(from.port)];
-  return ["-D", ...familyArgs(family), "--orig-dst", vip, "--dport", String(port), ...answers];
+  return [
+    "-D",
+    ...selectionArgs(selection),
+    "--orig-dst",
+    vip,
+    "--dport",
+    String(port),
+    ...answers,
+  ];
 }
 
 /**

@@ -162,6 +162,11 @@ export class FamilyRules {
     });
   }
 
+  /** Whether an address belongs to a Service. */
+  isClusterIP(ip: string): boolean {
+    return this.#backend.isClusterIP(ip);
+  }
+
   /** Ports with a Local policy and no endpoint here, by which policy. */
   noLocalEndpoints(): { readonly internal: number; readonly external: number } {
     let internal = 0;

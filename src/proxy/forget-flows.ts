@@ -5,6 +5,7 @@ import {
   type ConntrackReconcilerOptions,
   type FlowJudge,
 } from "./conntrack-reconciler.ts";
+import { freeEarlyConnections } from "./early-connections.ts";
 import type { FamilyRules } from "./family-rules.ts";
 
 /** Conntrack's flows, judged by the rules of all families. */
@@ -26,7 +27,18 @@ export function makeConntrack({
       },
     ]),
   );
-  return new ConntrackReconciler({ ...options, judges });
+  const isClusterIP = (family: IPFamily, ip: string): boolean =>
+    all.some((rules) => rules.family === family && rules.isClusterIP(ip));
+  const { logger } = options;
+  return new ConntrackReconciler({
+    ...options,
+    judges,
+    first: (family, signal) =>
+      freeEarlyConnections(
+        { family, isClusterIP: (ip) => isClusterIP(family, ip), logger },
+        signal,
+      ),
+  });
 }
 
 /** What changed while nobody watched has left flows that no plan of ours ever knew. */

@@ -77,7 +77,7 @@ async function load(machine: Machine, options: StreamsOptions): Promise<StreamsR
       "/run/docker.sock",
       JSON.stringify(options),
     ],
-    { timeoutMs: 800_000 },
+    { timeoutMs: 1_800_000 },
   );
   process.stderr.write(stderr);
   return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as StreamsResult;

@@ -31,6 +31,11 @@ table ip6 kube-proxy { chain services { }
 table ip mine { chain services { }
 }
 `;
+const natOfOthers = `
+table ip others {
+  chain output { type nat hook output priority -100; ct state invalid drop; }
+}
+`;
 const kubeProxyChains = `*nat
 :KUBE-SERVICES - [0:0]
 :KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]
@@ -309,6 +314,27 @@ if (insideOwnNamespace(import.meta.filename)) {
       }
       assert.equal(failures, 0, `${failures} of ${attempts} failed`);
     });
+
+    for (const mode of ["nftables", "iptables"] as const) {
+      it(`a connection that was begun before there were rules is served when they are there [${mode}]`, async () => {
+        // As Docker's: with rules of its kind every packet is remembered as translated or not.
+        await restore("nft", ["-f", "-"], natOfOthers);
+        const neighbour = [vip, "lladdr", "02:00:00:00:00:01", "dev", "up0"] as const;
+        await sh("ip", "neighbour", "replace", ...neighbour);
+        const socket = connect({ host: vip, port: 80, localAddress: pod });
+        sockets.add(socket);
+        const connected = once(socket, "connect");
+        await eventually(
+          async () => (await sh("conntrack", "-L", "-p", "tcp", "-d", vip)).includes("SYN_SENT"),
+          "on its way to nowhere",
+        );
+        launch({ mode });
+        await connected;
+        await echoes(socket);
+        await sh("ip", "neighbour", "delete", ...neighbour);
+        await sh("nft", "delete", "table", "ip", "others");
+      });
+    }
 
     it("while another proxy runs its rules stay; when it ends they go [nftables]", async () => {
       const other = await startOther();
