@@ -29,6 +29,8 @@ export const maxMessageBytes = 65_535;
 const maxNameBytes = 255;
 const classIN = 1;
 const typeOPT = 41;
+const typeIXFR = 251;
+const typeAXFR = 252;
 
 /** Types that the cluster has records of, and ANY; the others are only ever compared. */
 const typeNames: Readonly<Record<number, string>> = {
@@ -75,14 +77,16 @@ export function parseQuery(message: Buffer): ParsedQuery {
   });
   if (((word >> 11) & 0xf) !== 0) return refuse(rcodes.notImp);
   if ((word & flags.truncated) !== 0) return refuse(rcodes.formErr);
-  const asked = message.readUInt16BE(4);
-  const others = message.readUInt16BE(6) + message.readUInt16BE(8);
-  if (asked !== 1 || others !== 0) return refuse(rcodes.formErr);
+  if (message.readUInt16BE(4) !== 1) return refuse(rcodes.formErr);
   const end = nameEnd(message, headerBytes, false);
   if (end === undefined || end + 4 > message.length) return refuse(rcodes.formErr);
+  const type = message.readUInt16BE(end);
+  // RFC 1995, 3: the zone's SOA stands behind the question.
+  if (type === typeIXFR) return refuse(rcodes.refused);
+  const others = message.readUInt16BE(6) + message.readUInt16BE(8);
+  if (others !== 0) return refuse(rcodes.formErr);
   const options = readOPT(message, end + 4);
   if (options === "malformed") return refuse(rcodes.formErr);
-  const type = message.readUInt16BE(end);
   const query: Query = {
     id: message.readUInt16BE(0),
     passedFlags: word & (recursionDesired | checkingDisabled),
@@ -95,8 +99,8 @@ export function parseQuery(message: Buffer): ParsedQuery {
     return { kind: "refused", reply: encodeReply(query, { rcode }, plainUDPBytes) };
   };
   if (options !== undefined && options.version > 0) return no(rcodes.badVers);
-  // Transfers of a zone (AXFR, IXFR), and classes that nobody has used for decades.
-  if (type === 251 || type === 252) return no(rcodes.refused);
+  // Transfers of a zone, and classes that nobody has used for decades.
+  if (type === typeAXFR) return no(rcodes.refused);
   if (message.readUInt16BE(end + 2) !== classIN) return no(rcodes.refused);
   if (type === typeOPT || type === 0) return no(rcodes.formErr);
   return { kind: "query", query };

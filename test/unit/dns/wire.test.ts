@@ -110,6 +110,14 @@ describe("reading questions", () => {
     ["a label of a reserved kind", (message) => void message.writeUInt8(0x80, 12), rcodes.formErr],
     ["class CHAOS", (message) => void message.writeUInt16BE(3, 45), rcodes.refused],
     ["AXFR", (message) => void message.writeUInt16BE(252, 43), rcodes.refused],
+    [
+      "IXFR, with the SOA that it has",
+      (message) => {
+        message.writeUInt16BE(251, 43);
+        message.writeUInt16BE(1, 8);
+      },
+      rcodes.refused,
+    ],
     ["type OPT", (message) => void message.writeUInt16BE(41, 43), rcodes.formErr],
     ["EDNS version 1", (message) => void message.writeUInt8(1, 53), rcodes.badVers],
     ["a name of 300 bytes", () => longName(300), rcodes.formErr],
