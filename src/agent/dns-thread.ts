@@ -18,6 +18,8 @@ export interface DnsThread {
   send(message: ToNameServer): void;
   /** Resolves when the thread has ended, for whatever reason; with the reason when nobody asked it to. */
   readonly ended: Promise<Error | undefined>;
+  /** Of its own heap, which has a limit; undefined when the thread has ended. */
+  heapBytes(): Promise<number | undefined>;
   /** Ends it: in order, or else by force after a second. */
   stop(): Promise<void>;
 }
@@ -57,6 +59,11 @@ export function startDnsThread(options: DnsThreadOptions): DnsThread {
   return {
     send,
     ended,
+    heapBytes: () =>
+      worker.getHeapStatistics().then(
+        ({ used_heap_size: bytes }) => bytes,
+        () => undefined,
+      ),
     async stop() {
       asked = true;
       send({ kind: "stop" });

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 
 const marker = "REMORA_BENCH_HOST_NETNS";
-const names = ["pods", "proxy", "runtime", "scheduler", "streams", "volumes"] as const;
+const names = ["dns", "pods", "proxy", "runtime", "scheduler", "streams", "volumes"] as const;
 const [name = ""] = process.argv.slice(2);
 
 /** Runs this program again in a network namespace of its own, so that nothing touches the host's rules. */
@@ -49,17 +49,20 @@ if (onMachine !== undefined) {
     );
     process.exitCode = 1;
   }
-} else if (name === "proxy") {
+} else if (name === "proxy" || name === "dns") {
   if (process.getuid?.() !== 0) {
-    process.stderr.write("bench: proxy needs root (network namespaces); run it with sudo\n");
+    process.stderr.write(`bench: ${name} needs root (network namespaces); run it with sudo\n`);
     process.exitCode = 1;
   } else if (process.env[marker] === undefined) {
     process.exitCode = await inOwnNamespace();
   } else if (readlinkSync("/proc/self/ns/net") === process.env[marker]) {
     throw new Error("still in the host's network namespace");
   } else {
-    const { benchProxy } = await import("./proxy.ts");
-    await benchProxy(process.argv.slice(3));
+    const bench =
+      name === "dns"
+        ? (await import("./dns.ts")).benchDns
+        : (await import("./proxy.ts")).benchProxy;
+    await bench(process.argv.slice(3));
   }
 } else if (name === "runtime") {
   process.argv.splice(2, 1);

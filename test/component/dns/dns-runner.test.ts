@@ -91,6 +91,10 @@ class FakeThread implements DnsThread {
     if (message.kind === "records") this.updates.push(message.update);
   }
 
+  heapBytes(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
   crash(): void {
     this.#ended.resolve(new Error("out of memory"));
   }
