@@ -289,7 +289,7 @@ function externalAddress(service: Readonly<JsonObject>): string {
   const ingress = records(record(record(service["status"])["loadBalancer"])["ingress"]).map(
     (item) => text(item["ip"]) || text(item["hostname"]),
   );
-  const all = [...ingress, ...own];
+  const all = [...[...new Set(ingress)].toSorted(), ...own];
   return all.length === 0 ? "<pending>" : all.join(",");
 }
 
