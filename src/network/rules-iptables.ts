@@ -77,8 +77,14 @@ function hostPortChains(
   mappings: readonly HostPortMapping[],
 ): ReadonlyMap<string, readonly string[]> {
   const names = chainNames(prefix);
+  const all = mappings.filter(({ address }) => address === "");
+  const single = mappings.filter(({ address }) => address !== "");
+  // Services of the node itself have the other addresses of the loopback, such as its name server on 127.0.0.53.
+  const between = all.some(({ podIP }) => ipFamily(podIP) === "IPv4")
+    ? ["-m iprange --dst-range 127.0.0.2-127.255.255.255 -j RETURN"]
+    : [];
   return new Map([
-    [names.hostPorts, mappings.map(hostPortRule)],
+    [names.hostPorts, [...single.map(hostPortRule), ...between, ...all.map(hostPortRule)]],
     [names.hairpin, podsOf(mappings).map(hairpinRule)],
   ]);
 }

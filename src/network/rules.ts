@@ -118,6 +118,10 @@ export function renderNetwork(context: RuleContext, mappings: readonly HostPortM
       "host-ports",
       `${transports} dnat ${ip} addr . port to ${ip} daddr . meta l4proto . th dport map @${byAddress}`,
     ),
+    // Services of the node itself have the other addresses of the loopback, such as its name server on 127.0.0.53.
+    ...(context.family === "IPv4"
+      ? [add("host-ports", `ip daddr ${loopback} ip daddr != 127.0.0.1 return`)]
+      : []),
     add(
       "host-ports",
       `${transports} dnat ${ip} addr . port to meta l4proto . th dport map @${byPort}`,

@@ -157,9 +157,11 @@ if (insideOwnNamespace(import.meta.filename)) {
       });
 
       it("on a loopback address answer the node, whatever address it asks from", async () => {
-        await pod("loop", [portOf(5000)]);
+        await pod("loop", [portOf(5000), portOf(5001, { hostIP: "127.0.0.5" })]);
         assert.equal(await fromNode("tcp", "127.0.0.1", 5000), "loop");
-        assert.equal(await fromNode("tcp", "127.0.0.5", 5000), "loop");
+        // The other loopback addresses are for programs of the node, as name servers, unless a pod names them.
+        assert.equal(await fromNode("tcp", "127.0.0.53", 5000), "ECONNREFUSED");
+        assert.equal(await fromNode("tcp", "127.0.0.5", 5001), "loop");
         // From ::1 no answer of a pod can come back: so nobody waits for one.
         assert.equal(await fromNode("tcp", "::1", 5000, nodeV6), "loop");
         assert.equal(await fromNode("tcp", "::1", 5000), "ECONNREFUSED");

@@ -6,6 +6,7 @@ import { podResolvConf } from "../spec/dns.ts";
 import { networkRequest } from "../spec/network-request.ts";
 import { findPodContainer, isHostNetwork, podGracePeriodSeconds } from "../spec/containers.ts";
 import { containerTarget, podTarget } from "./event-target.ts";
+import { hostPortFacts, hostPortNotices } from "./host-port-notices.ts";
 import { podLabel } from "../spec/pod-name.ts";
 import { resizeMessage } from "../spec/resize.ts";
 import { hostPorts, sandboxConfig } from "../spec/sandbox-config.ts";
@@ -77,23 +78,28 @@ async function setUpNetwork(
   // Ready without a pid is a record that is out of date; the next look has a better one.
   if (pid === undefined) throw new StartError("ContainerCreating", "the sandbox has no process");
   await deps.step("setUpNetwork");
+  const ports = hostPorts(pod);
   try {
     const resolvConf = podResolvConf(pod, await readHostResolvConf(deps.config.resolvConf), {
       dns: deps.config.clusterDNS,
       domain: deps.config.clusterDomain,
       nodeIPs: deps.node.hostIPs(),
     });
-    await deps.network.setUp(
+    const { ips } = await deps.network.setUp(
       {
         sandboxID: id,
         podUID: pod.metadata.uid,
         podKey: `${pod.metadata.namespace ?? ""}/${pod.metadata.name}`,
         pid,
-        hostPorts: hostPorts(pod),
+        hostPorts: ports,
         pod: networkRequest(pod, resolvConf),
       },
       signal,
     );
+    if (ports.length === 0) return;
+    for (const { message, reason } of hostPortNotices(ports, await hostPortFacts(ips))) {
+      deps.events.event(podTarget(pod), "Warning", reason, message);
+    }
   } catch (error) {
     if (!signal.aborted) {
       const text = `Failed to create pod sandbox: failed to set up sandbox container "${id}" network for pod "${pod.metadata.name}": ${errorMessage(error)}`;

@@ -150,6 +150,7 @@ describe("host ports in iptables", () => {
       saved.split("\n").filter((line) => line.startsWith("-A REMORA-HOSTPORTS")),
       [
         "-A REMORA-HOSTPORTS -d 192.0.2.1/32 -p tcp -m tcp --dport 81 -j DNAT --to-destination 10.244.0.2:8080",
+        "-A REMORA-HOSTPORTS -m iprange --dst-range 127.0.0.2-127.255.255.255 -j RETURN",
         "-A REMORA-HOSTPORTS -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.244.0.2:8080",
       ],
     );
