@@ -240,6 +240,30 @@ describe("load balancers of the control plane", () => {
     await remove("partly");
   });
 
+  test("a restart writes nothing, and what changed meanwhile is caught up with", async () => {
+    await create("stays", 8108);
+    await create("goes", 8109);
+    const { metadata } = await untilIPs("stays", all);
+    await untilIPs("goes", all);
+    await world.stop();
+    world = await startWorld(world.dataDir);
+    await deleteObject(
+      world.client,
+      SERVICES,
+      { namespace: "default", name: "goes" },
+      { signal: world.signal },
+    );
+    await eventually("it is gone", async () =>
+      (await read("goes")) === undefined ? true : undefined,
+    );
+    await create("later", 8109);
+    await untilIPs("later", all);
+    const service = await read("stays");
+    assert.equal(service?.metadata.resourceVersion, metadata.resourceVersion);
+    await remove("stays");
+    await remove("later");
+  });
+
   test("somebody else's write into the status is put right", async () => {
     await create("meddled", 8107);
     await untilIPs("meddled", all);

@@ -29,6 +29,9 @@ export interface LoadBalancerOptions {
 const everything = "*";
 /** Nobody tells when a program stops to listen. */
 const listenersAgainMs = 10_000;
+/** Deciding costs more than this only where there are very many Services. */
+const shortMs = 5;
+const longestPauseMs = 1000;
 const serviceNameLabel = "kubernetes.io/service-name";
 
 /**
@@ -66,7 +69,7 @@ class LoadBalancers implements Controller {
         context: this.#context,
         waitFor: [services, nodes, pods, endpointSlices],
         sync: (key, queue, inner) =>
-          key === everything ? this.#decide(queue) : this.#sync(key, inner),
+          key === everything ? this.#decide(queue, inner) : this.#sync(key, inner),
         subscribe: (queue) => [
           ...this.#followServices(queue),
           ...this.#followNodes(queue),
@@ -151,11 +154,12 @@ class LoadBalancers implements Controller {
   }
 
   /** Shares all addresses out anew, and wakes the Services that do not have what is theirs. */
-  async #decide(queue: KeyedQueue): Promise<void> {
+  async #decide(queue: KeyedQueue, signal: AbortSignal): Promise<void> {
     const { clock, informers } = this.#context;
     const wanted = [...informers.services.values()].some((service) => wantsNodeAddresses(service));
     const { machine } = this.#options;
     const listeners = wanted && machine !== undefined ? await machine.listeners() : [];
+    const startedAt = clock.monotonic();
     this.#plan = planLoadBalancers({
       services: informers.services.values(),
       nodes: [...informers.nodes.values()]
@@ -185,6 +189,9 @@ class LoadBalancers implements Controller {
       problems.some(({ conflict }) => conflict),
     );
     if (refused && machine !== undefined) queue.addAfter(everything, listenersAgainMs);
+    // Of thousands, created one by one, each would cost as much as all: what comes meanwhile is decided together.
+    const tookMs = clock.monotonic() - startedAt;
+    if (tookMs > shortMs) await clock.sleep(Math.min(2 * tookMs, longestPauseMs), signal);
   }
 
   async #sync(key: string, signal: AbortSignal): Promise<void> {

@@ -54,7 +54,7 @@ interface Claimed {
  * Service gets an address with all of its ports or not at all.
  */
 export function planLoadBalancers(world: BalancerWorld): BalancerPlan {
-  const services = [...world.services].filter(claimsPorts).toSorted(byAge);
+  const services = byAge([...world.services].filter(claimsPorts));
   const taken = new TakenPorts(world.nodes, world.pods, world.machine);
   const claimed: Claimed = { addresses: new Map(), balancers: new Map(), nodePorts: new Map() };
   const assignments = new Map<string, Assignment>();
@@ -79,10 +79,15 @@ export function claimsPorts({ spec }: StoredService): boolean {
   );
 }
 
-function byAge(a: StoredService, b: StoredService): number {
-  const rank = ({ metadata }: StoredService): string =>
-    `${metadata.creationTimestamp ?? ""} ${metadata.namespace ?? ""}/${metadata.name}`;
-  return rank(a) < rank(b) ? -1 : 1;
+/** Oldest first; of one age by name. */
+function byAge(services: readonly StoredService[]): readonly StoredService[] {
+  return services
+    .map((service) => ({
+      service,
+      rank: `${service.metadata.creationTimestamp ?? ""} ${keyOf(service)}`,
+    }))
+    .toSorted((a, b) => (a.rank < b.rank ? -1 : 1))
+    .map(({ service }) => service);
 }
 
 interface BalancerPort {

@@ -3,7 +3,7 @@ import { type ListeningSocket, listensOn } from "../../../lib/listening-sockets.
 import type { StoredService } from "../endpoints/service-endpoints.ts";
 import { selectsPod } from "../endpoints/service-endpoints.ts";
 import type { StoredPod } from "../shared/pod-state.ts";
-import { holdsHostPorts, hostPortsOf, type Protocol } from "./host-ports.ts";
+import { holdsHostPorts, type HostPort, hostPortsOf, type Protocol } from "./host-ports.ts";
 import type { BalancerNode } from "./nodes.ts";
 
 /** One port that a Service wants on one address of a node. */
@@ -23,11 +23,18 @@ export interface OwnMachine {
 /** The health port of the Service proxy on every node, which load balancers of others ask (--healthz-bind-address). */
 const proxyHealthPort = 10_256;
 
+/** A host port, and whose. */
+interface HeldPort extends HostPort {
+  readonly pod: StoredPod;
+  readonly nodeName: string;
+}
+
 /** What has ports of nodes that is no Service: a Service must not take packets away from it. */
 export class TakenPorts {
-  readonly #nodes: readonly BalancerNode[];
+  readonly #nodesByIP = new Map<string, BalancerNode[]>();
   readonly #machine: OwnMachine | undefined;
-  readonly #podsByNode = new Map<string, StoredPod[]>();
+  /** By number: there are many pods, and few of them matter to one Service. */
+  readonly #heldPorts = new Map<number, HeldPort[]>();
 
   /** @param pods Those with host ports; others do not matter. */
   constructor(
@@ -35,14 +42,16 @@ export class TakenPorts {
     pods: Iterable<StoredPod>,
     machine: OwnMachine | undefined,
   ) {
-    this.#nodes = nodes;
     this.#machine = machine;
+    for (const node of nodes) {
+      for (const { ip } of node.addresses) append(this.#nodesByIP, ip, node);
+    }
     for (const pod of pods) {
       if (!holdsHostPorts(pod)) continue;
       const nodeName = pod.spec?.nodeName ?? "";
-      const others = this.#podsByNode.get(nodeName);
-      if (others === undefined) this.#podsByNode.set(nodeName, [pod]);
-      else others.push(pod);
+      for (const host of hostPortsOf(pod)) {
+        append(this.#heldPorts, host.port, { ...host, pod, nodeName });
+      }
     }
   }
 
@@ -52,8 +61,7 @@ export class TakenPorts {
    * @param held The Service has the port since before, so that a program that listens there came later.
    */
   holder(service: StoredService, wanted: WantedPort, held: boolean): string | undefined {
-    for (const node of this.#nodes) {
-      if (!node.addresses.some(({ ip }) => ip === wanted.ip)) continue;
+    for (const node of this.#nodesByIP.get(wanted.ip) ?? []) {
       const holder = this.#holderOn(node, service, wanted, held);
       if (holder !== undefined) return holder;
     }
@@ -72,7 +80,7 @@ export class TakenPorts {
       if (wanted.port === proxyHealthPort) return `the Service proxy of node ${node.name}`;
       if (wanted.port === own?.apiServerPort) return "the API server";
     }
-    const pods = (this.#podsByNode.get(node.name) ?? []).filter((pod) => hasPort(pod, wanted));
+    const pods = this.#podsWith(wanted, node);
     const foreign = pods.find((pod) => !sameBackend(service, pod));
     if (foreign !== undefined) {
       const { name, namespace = "" } = foreign.metadata;
@@ -85,17 +93,27 @@ export class TakenPorts {
       ? undefined
       : `a program on node ${node.name} that listens on ${bracketed(listener.ip)}:${listener.port}`;
   }
+
+  #podsWith({ ip, port, protocol }: WantedPort, { name }: BalancerNode): readonly StoredPod[] {
+    return (this.#heldPorts.get(port) ?? [])
+      .filter(
+        (held) =>
+          held.nodeName === name &&
+          held.protocol === protocol &&
+          (held.ip === undefined || held.ip === ip),
+      )
+      .map(({ pod }) => pod);
+  }
+}
+
+function append<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [value]);
+  else list.push(value);
 }
 
 function bracketed(ip: string): string {
   return ip.includes(":") ? `[${ip}]` : ip;
-}
-
-function hasPort(pod: StoredPod, { ip, port, protocol }: WantedPort): boolean {
-  return hostPortsOf(pod).some(
-    (host) =>
-      host.port === port && host.protocol === protocol && (host.ip === undefined || host.ip === ip),
-  );
 }
 
 /** Who asks the address gets to a pod of the Service either way. */
