@@ -1,6 +1,27 @@
-const places = { udp: 0, tcp: 1, known: 2, limited: 3, dropped: 4 } as const;
+import { exponentialBounds } from "../lib/metrics-text.ts";
+import type { ForwardEvent } from "./forward-event.ts";
+
+const places = {
+  udp: 0,
+  tcp: 1,
+  known: 2,
+  limited: 3,
+  dropped: 4,
+  forwarded: 5,
+  cacheSuccess: 6,
+  cacheDenial: 7,
+  cacheMiss: 8,
+  rejected: 9,
+  stray: 10,
+  probeFailed: 11,
+} as const;
 const firstRcode = Object.keys(places).length;
 const rcodeCount = 16;
+/** Upper bounds of how long servers upstream took, in seconds: those of CoreDNS. */
+export const upstreamBounds: readonly number[] = exponentialBounds(0.000_25, 2, 16);
+const firstBucket = firstRcode + rcodeCount;
+const sumAt = firstBucket + upstreamBounds.length;
+const valueCount = sumAt + 2;
 
 /** What is counted one by one. */
 export type Counted = keyof typeof places;
@@ -18,6 +39,14 @@ export interface NameServerCounts {
   readonly dropped: number;
   /** Replies that were sent; the index is the rcode (RFC 1035, 4.1.1). */
   readonly replies: readonly number[];
+  /** What happened on the way outside, as `ForwardEvent` says. */
+  readonly forward: Readonly<Record<ForwardEvent, number>>;
+  /** Answers of servers upstream: how many took no longer than each of {@link upstreamBounds} and longer than the one before. */
+  readonly upstream: {
+    readonly buckets: readonly number[];
+    readonly seconds: number;
+    readonly count: number;
+  };
 }
 
 /** Counters in memory that threads share: they outlive the thread that counts, and reading them asks nobody. */
@@ -26,9 +55,7 @@ export class SharedCounts {
   readonly #values: Float64Array;
 
   /** @param buffer Of another thread's; without it all begin at zero. */
-  constructor(
-    buffer = new SharedArrayBuffer((firstRcode + rcodeCount) * Float64Array.BYTES_PER_ELEMENT),
-  ) {
+  constructor(buffer = new SharedArrayBuffer(valueCount * Float64Array.BYTES_PER_ELEMENT)) {
     this.buffer = buffer;
     this.#values = new Float64Array(buffer);
   }
@@ -42,8 +69,16 @@ export class SharedCounts {
     this.#increase(firstRcode + ((reply[3] ?? 0) & 0xf));
   }
 
-  #increase(index: number): void {
-    this.#values[index] = (this.#values[index] ?? 0) + 1;
+  /** A server upstream answered after so long. */
+  addUpstream(seconds: number): void {
+    const bucket = upstreamBounds.findIndex((bound) => seconds <= bound);
+    if (bucket >= 0) this.#increase(firstBucket + bucket);
+    this.#increase(sumAt, seconds);
+    this.#increase(sumAt + 1);
+  }
+
+  #increase(index: number, by = 1): void {
+    this.#values[index] = (this.#values[index] ?? 0) + by;
   }
 
   read(): NameServerCounts {
@@ -54,7 +89,21 @@ export class SharedCounts {
       known: at("known"),
       limited: at("limited"),
       dropped: at("dropped"),
-      replies: [...this.#values.subarray(firstRcode)],
+      replies: [...this.#values.subarray(firstRcode, firstBucket)],
+      forward: {
+        forwarded: at("forwarded"),
+        cacheSuccess: at("cacheSuccess"),
+        cacheDenial: at("cacheDenial"),
+        cacheMiss: at("cacheMiss"),
+        rejected: at("rejected"),
+        stray: at("stray"),
+        probeFailed: at("probeFailed"),
+      },
+      upstream: {
+        buckets: [...this.#values.subarray(firstBucket, sumAt)],
+        seconds: this.#values[sumAt] ?? 0,
+        count: this.#values[sumAt + 1] ?? 0,
+      },
     };
   }
 }

@@ -2,6 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { UpstreamServer } from "./exchange.ts";
+import type { ForwardEvent } from "./forward-event.ts";
 import { ReplyCache } from "./reply-cache.ts";
 import { ServerDialogue, serverKey } from "./server-dialogue.ts";
 import { ServerHealth } from "./server-health.ts";
@@ -10,20 +11,6 @@ import { type AskingOptions, Upstreams } from "./upstreams.ts";
 import { type Query, rcodes } from "./wire.ts";
 
 export { maxUpstreamTTL } from "./server-dialogue.ts";
-
-/** What happens on the way outside, one by one. */
-export type ForwardEvent =
-  /** A question went upstream. */
-  | "forwarded"
-  /** A reply was at hand: with records, or that there are none. */
-  | "cacheSuccess"
-  | "cacheDenial"
-  | "cacheMiss"
-  /** Too many were under way. */
-  | "rejected"
-  /** A datagram pretended to be an answer. */
-  | "stray"
-  | "probeFailed";
 
 export interface ForwarderOptions {
   /** Whom to ask, in this order; empty = nobody. */
@@ -45,6 +32,8 @@ export interface ForwarderOptions {
   /** Told when a server begins to be silent; a circle of name servers looks like that. */
   readonly onSuspect?: (server: UpstreamServer, signal: AbortSignal) => void;
   readonly count?: (event: ForwardEvent) => void;
+  /** Told how long each answer of a server took. */
+  readonly onAnswered?: (seconds: number) => void;
 }
 
 const cacheBytes = 4 * 1024 * 1024;
@@ -77,7 +66,7 @@ export class Forwarder {
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
-    const { asking, clock, count, logger, onSuspect, random } = options;
+    const { asking, clock, count, logger, onAnswered, onSuspect, random } = options;
     this.#dialogue = new ServerDialogue({
       clock,
       random,
@@ -101,9 +90,12 @@ export class Forwarder {
         }),
     });
     this.#upstreams = new Upstreams({
-      ask: (server, query, signal) => {
+      ask: async (server, query, signal) => {
         count?.("forwarded");
-        return ask(server, query, signal);
+        const started = clock.monotonic();
+        const reply = await ask(server, query, signal);
+        onAnswered?.((clock.monotonic() - started) / 1000);
+        return reply;
       },
       health: this.#health,
       clock,

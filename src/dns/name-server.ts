@@ -31,7 +31,8 @@ export interface NameServer {
 export function createNameServer(options: NameServerOptions): NameServer {
   const { settings, clock, logger, random, onListening } = options;
   const stop = new AbortController();
-  const counts = settings.counts === undefined ? {} : { counts: new SharedCounts(settings.counts) };
+  const shared = settings.counts === undefined ? undefined : new SharedCounts(settings.counts);
+  const counts = shared === undefined ? {} : { counts: shared };
   const records = new ClusterRecords({
     domain: settings.domain,
     serverIPs: settings.addresses,
@@ -65,6 +66,8 @@ export function createNameServer(options: NameServerOptions): NameServer {
     random,
     // A circle that was closed later looks like a server that does not answer.
     onSuspect: (suspected) => checkLoops([suspected]),
+    count: (event) => shared?.add(event),
+    onAnswered: (seconds) => shared?.addUpstream(seconds),
   });
   const resolver = new Resolver({
     records,
