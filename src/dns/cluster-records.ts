@@ -1,5 +1,6 @@
 import { type Cidr, cidrContains, ipFamily } from "../lib/cidr.ts";
 import { reverseAddress, undashedIP } from "./names.ts";
+import type { Records } from "./records-file.ts";
 import {
   endpointLabel,
   recordTTL,
@@ -81,6 +82,19 @@ export class ClusterRecords {
     else if (update.namespaces !== undefined) this.#namespaces = new Set(update.namespaces);
     this.#serial = (this.#serial % 0xffff_ffff) + 1;
     this.#domainSOA = undefined;
+  }
+
+  /**
+   * All that it was told, undefined before it was told everything once. It lives: what changes while somebody walks over it
+   * may or may not be seen.
+   */
+  contents(): Records | undefined {
+    if (!this.#known) return undefined;
+    return {
+      services: this.#services.values(),
+      slices: this.#slices.values(),
+      namespaces: this.#namespaces === undefined ? "unknown" : [...this.#namespaces],
+    };
   }
 
   #addService(service: DnsService): void {
