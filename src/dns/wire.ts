@@ -81,28 +81,29 @@ export function parseQuery(message: Buffer): ParsedQuery {
   const end = nameEnd(message, headerBytes, false);
   if (end === undefined || end + 4 > message.length) return refuse(rcodes.formErr);
   const type = message.readUInt16BE(end);
-  // RFC 1995, 3: the zone's SOA stands behind the question.
-  if (type === typeIXFR) return refuse(rcodes.refused);
-  const others = message.readUInt16BE(6) + message.readUInt16BE(8);
-  if (others !== 0) return refuse(rcodes.formErr);
-  const options = readOPT(message, end + 4);
-  if (options === "malformed") return refuse(rcodes.formErr);
-  const query: Query = {
+  const plain: Query = {
     id: message.readUInt16BE(0),
     passedFlags: word & (recursionDesired | checkingDisabled),
     question: message.subarray(headerBytes, end + 4),
     name: nameText(message, headerBytes, end),
     type: typeNames[type] ?? `TYPE${type}`,
-    edns: options === undefined ? undefined : options,
+    edns: undefined,
   };
-  const no = (rcode: number): ParsedQuery => {
+  const no = (rcode: number, query = plain): ParsedQuery => {
     return { kind: "refused", reply: encodeReply(query, { rcode }, plainUDPBytes) };
   };
-  if (options !== undefined && options.version > 0) return no(rcodes.badVers);
+  // RFC 1995, 3: the zone's SOA stands behind the question.
+  if (type === typeIXFR) return no(rcodes.refused);
+  const others = message.readUInt16BE(6) + message.readUInt16BE(8);
+  if (others !== 0) return refuse(rcodes.formErr);
+  const options = readOPT(message, end + 4);
+  if (options === "malformed") return refuse(rcodes.formErr);
+  const query = options === undefined ? plain : { ...plain, edns: options };
+  if (options !== undefined && options.version > 0) return no(rcodes.badVers, query);
   // Transfers of a zone, and classes that nobody has used for decades.
-  if (type === typeAXFR) return no(rcodes.refused);
-  if (message.readUInt16BE(end + 2) !== classIN) return no(rcodes.refused);
-  if (type === typeOPT || type === 0) return no(rcodes.formErr);
+  if (type === typeAXFR) return no(rcodes.refused, query);
+  if (message.readUInt16BE(end + 2) !== classIN) return no(rcodes.refused, query);
+  if (type === typeOPT || type === 0) return no(rcodes.formErr, query);
   return { kind: "query", query };
 }
 
