@@ -4,7 +4,7 @@ import type { Configuration } from "./configuration.ts";
 import { gateEnabled } from "./feature-gates.ts";
 import { flagTexts } from "./flag-texts.ts";
 import { proxySettings } from "./proxy-members.ts";
-import type { AgentConfig } from "./types.ts";
+import type { AgentConfig, ProxySettings } from "./types.ts";
 import { hostPort } from "./validate-proxy.ts";
 
 type Optional<T> = { readonly [K in keyof T]?: T[K] | undefined };
@@ -193,7 +193,10 @@ export function agentMembers(configuration: Configuration, cores: number): Parti
     rootDir: configuration.remora.rootDir,
     kubelet: configuration.kubelet,
     kubeProxy: configuration.proxy,
-    proxy: proxySettings(configuration),
+    proxy: {
+      ...proxySettings(configuration),
+      ...present<ProxySettings>({ keepClientSource: configuration.remora.keepClientSource }),
+    },
     flags: flagTexts(configuration),
   };
 }

@@ -44,6 +44,7 @@ export const remoraShape = object({
   }),
   serviceCIDRs: leaf(stringsType, [], honoured),
   kubeletPeerCIDRs: leaf(stringsType, undefined, honoured, { pointer: true }),
+  keepClientSource: leaf(boolType, undefined, honoured, { pointer: true }),
   imagePullProgressDeadline: leaf(durationType, "1m0s", honoured, {
     flag: "image-pull-progress-deadline",
   }),

@@ -207,7 +207,7 @@ export interface ProxySettings {
   readonly externalIPs: boolean;
   /**
    * While this is the only node, clients from outside keep their source address also under externalTrafficPolicy
-   * Cluster. Set by `remora up`; default false, as kube-proxy does.
+   * Cluster. Left out: false, as kube-proxy does; `remora up` has its own default.
    */
   readonly keepClientSource?: boolean;
   readonly conntrack: ConntrackSettings;

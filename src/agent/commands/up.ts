@@ -59,6 +59,9 @@ function upConfig(
   files: ControlPlaneFiles,
   nodeIPs: readonly string[],
 ): AgentConfig {
+  const { podNetwork = "bridge", proxy = proxyDefaults } = members;
+  // Our bridge sends the answers of pods back through this machine; plug-ins may lead them elsewhere.
+  const { keepClientSource = podNetwork === "bridge" } = proxy;
   return agentConfig({
     ...members,
     nodeName: nodeNameOf(flags),
@@ -68,10 +71,9 @@ function upConfig(
     rootDir: join(flags.stateDir, "kubelet"),
     // Beside what `remora down` removes: the data of claims is nobody's to remove by the way.
     localVolumesDir: join(flags.stateDir, "volumes"),
-    // Answers of this machine's pods come back through it anyway.
-    proxy: { ...(members.proxy ?? proxyDefaults), keepClientSource: true },
+    proxy: { ...proxy, keepClientSource },
     clusterCIDRs: [flags.clusterCidr],
-    podNetwork: members.podNetwork ?? "bridge",
+    podNetwork,
     serviceCIDRs: [flags.serviceCidr],
     clusterDNS: [upClusterDNS({ serviceCIDR: flags.serviceCidr })],
     clientCAFile: files.clientCA,
