@@ -5,7 +5,7 @@ import type { Logger } from "../lib/log.ts";
 import type { Deletion } from "../netfilter/monitor.ts";
 import type { ApplyResult, RuleBackend, RulesContext } from "./backend.ts";
 import type { FamilyRules } from "./family-rules.ts";
-import { inSlices } from "./in-slices.ts";
+import { inSlices } from "../lib/in-slices.ts";
 import type { ProxyMetrics } from "./metrics.ts";
 import type { RulesHealth } from "./rules-health.ts";
 import type { FeedListener, ServiceFeed } from "./service-feed.ts";

@@ -9,7 +9,7 @@ import { silentLogger } from "../../src/lib/log.ts";
 import { defaultTableName } from "../../src/proxy/make-family-rules.ts";
 import { FamilyRules } from "../../src/proxy/family-rules.ts";
 import { NftBackend } from "../../src/proxy/nftables/backend.ts";
-import { inSlices } from "../../src/proxy/in-slices.ts";
+import { inSlices } from "../../src/lib/in-slices.ts";
 import { parseService, parseSlice, type ServiceView } from "../../src/proxy/parse.ts";
 import { SliceIndex } from "../../src/proxy/slice-index.ts";
 import { clusterCIDR, nodeName, numbered } from "./proxy-cluster.ts";

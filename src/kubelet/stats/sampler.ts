@@ -1,7 +1,6 @@
-import { setImmediate } from "node:timers/promises";
-
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
+import { Breather } from "../../lib/in-slices.ts";
 import type {
   ContainerRecord,
   PodRecord,
@@ -30,8 +29,6 @@ export interface SamplerOptions {
 
 /** A sample answers everybody who asks within this time. */
 const freshMs = 1000;
-/** After so many cgroups whoever else waits for the loop has a turn. */
-const turnSize = 64;
 
 const ranks: Readonly<Record<Level, number>> = { resource: 0, summary: 1, cadvisor: 2 };
 
@@ -64,8 +61,6 @@ interface Wanted extends Pick<Watched, "level" | "pid" | "startMs"> {
 interface Round {
   readonly level: Level;
   readonly number: number;
-  /** Since others had their turn. */
-  read: number;
 }
 
 type Found = CgroupSample & Pick<Watched, "paths"> & { readonly watched: Watched };
@@ -156,18 +151,18 @@ export class Sampler {
   async #take(level: Level): Promise<Sample> {
     const { clock, files, records } = this.#options;
     this.#rounds += 1;
-    const round: Round = { level, number: this.#rounds, read: 0 };
+    const round: Round = { level, number: this.#rounds };
     const takenAt = clock.monotonic();
     const node = readNode(files, level, clock.now());
     const system = level === "resource" ? [] : this.#system(round);
     const tiers = level === "cadvisor" ? this.#tiers(round) : [];
     const pods: PodSample[] = [];
+    const breather = new Breather(clock, 1);
     for (const record of records()) {
       const pod = this.#pod(record, round);
       if (pod !== undefined) pods.push(pod);
-      if (round.read < turnSize) continue;
-      round.read = 0;
-      await setImmediate();
+      // Whoever else waits for the loop has a turn, but not while there is little to do: each costs what they do.
+      if (breather.due()) await breather.rest();
     }
     this.#letGo(round);
     return {
@@ -196,7 +191,6 @@ export class Sampler {
     const watched = this.#watch(wanted);
     if (watched === undefined) return undefined;
     watched.round = round.number;
-    round.read += 1;
     const { cgroup, paths, rate } = watched;
     const { clock } = this.#options;
     const depth = wanted.depth ?? round.level;

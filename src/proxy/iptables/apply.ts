@@ -12,7 +12,7 @@ import {
   probeIptables,
 } from "../../netfilter/iptables.ts";
 import type { ApplyResult, RulesContext } from "../backend.ts";
-import { Breather } from "../in-slices.ts";
+import { Breather } from "../../lib/in-slices.ts";
 import {
   type Changes,
   countChanges,

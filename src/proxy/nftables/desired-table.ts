@@ -3,7 +3,7 @@ import type { TableListing } from "../../netfilter/read-back.ts";
 import { chainSignature, type Claims, hookSignature, noClaims } from "../diff.ts";
 import type { Expectation } from "./drift.ts";
 import { FrontendIndex } from "../frontend-index.ts";
-import { Breather } from "../in-slices.ts";
+import { Breather } from "../../lib/in-slices.ts";
 import { backendID, placeBackends } from "../placement.ts";
 import type { PlannedPort } from "../plan.ts";
 import { ruleTag } from "../rule-tag.ts";

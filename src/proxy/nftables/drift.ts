@@ -1,7 +1,7 @@
 import type { Clock } from "../../lib/clock.ts";
 import type { TableListing } from "../../netfilter/read-back.ts";
 import { chainSignature, type Claims } from "../diff.ts";
-import { Breather } from "../in-slices.ts";
+import { Breather } from "../../lib/in-slices.ts";
 import { ruleTag } from "../rule-tag.ts";
 
 export interface Expectation {

@@ -1,27 +1,28 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 
-import type { Clock } from "../lib/clock.ts";
+import type { Clock } from "./clock.ts";
 
 /** How long work goes on before others get a turn: heartbeats and probes run on the same loop. */
 const sliceMs = 8;
-/** Asking the time costs as much as small work does. */
-const perLook = 8;
 
 /** Tells long work when to let the event loop turn. */
 export class Breather {
   readonly #clock: Pick<Clock, "monotonic">;
+  readonly #perLook: number;
   #since: number;
   #looks = 0;
 
-  constructor(clock: Pick<Clock, "monotonic">) {
+  /** @param perLook After how many pieces the clock is asked: that costs as much as a small one does. */
+  constructor(clock: Pick<Clock, "monotonic">, perLook = 8) {
     this.#clock = clock;
+    this.#perLook = perLook;
     this.#since = clock.monotonic();
   }
 
   /** Asked after each piece of work. */
   due(): boolean {
     this.#looks += 1;
-    return this.#looks % perLook === 0 && this.#clock.monotonic() - this.#since >= sliceMs;
+    return this.#looks % this.#perLook === 0 && this.#clock.monotonic() - this.#since >= sliceMs;
   }
 
   async rest(): Promise<void> {
