@@ -11,6 +11,7 @@ import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { LocalAddresses } from "../network/types.ts";
 import { Wake } from "../proxy/wake.ts";
+import type { DnsLife } from "./dns-life.ts";
 import type { DnsThread, DnsThreadOptions } from "./dns-thread.ts";
 import type { Runner } from "./supervise.ts";
 
@@ -30,7 +31,9 @@ export interface DnsRunnerOptions {
   readonly slices: Informer<DnsSlice>;
   readonly namespaces: (onChange: () => void) => Pick<NamespaceNames, "names" | "run">;
   readonly network: LocalAddresses;
-  readonly startThread: (options: DnsThreadOptions) => DnsThread;
+  readonly startThread: (options: DnsThreadOptions) => DnsThread | Promise<DnsThread>;
+  /** Where the thread lives before and after this runner; without it the thread ends with the runner. */
+  readonly life?: Pick<DnsLife, "remembered" | "remember" | "dropEarly">;
   readonly events: EventRecorder;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -38,8 +41,10 @@ export interface DnsRunnerOptions {
 }
 
 const restart = { baseMs: 200, maxMs: 30_000 };
-/** A thread that lived this long was healthy: the next crash is a first one. */
+/** A thread that lived this long was healthy: the next crash is a first one, and it is started again at once. */
 const healthyMs = 60_000;
+/** Objects that the thread is told in one turn: copying ten thousand would stop everything else for a while. */
+const objectsInPart = 500;
 
 /** Answers the cluster's DNS on this node, while the cluster says that nodes do (or the agent was told to). */
 export function dnsRunner(options: DnsRunnerOptions): Runner {
@@ -83,7 +88,7 @@ class Dns {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { services, slices, namespaces, config } = this.#options;
+    const { services, slices, namespaces, config, life } = this.#options;
     const wake = (): void => this.#wake.set();
     const unsubscribe = [
       services.subscribe((change) => {
@@ -110,6 +115,7 @@ class Dns {
       while (!signal.aborted) {
         await this.#wake.wait(signal);
         await this.#decide(signal);
+        if (signal.aborted) break;
         if (this.#serving.length > 0 && this.#namespaces === undefined) {
           this.#namespaces = namespaces(() => {
             this.#pending.namespaces = true;
@@ -123,9 +129,13 @@ class Dns {
             }
           });
         }
-        this.#tell();
+        await this.#tell(signal);
         // In `off` nothing can change any more.
-        if (config.dns === "off") break;
+        if (config.dns === "off") {
+          await life?.dropEarly();
+          await life?.remember(undefined);
+          break;
+        }
       }
       if (!signal.aborted)
         await new Promise((resolve) => signal.addEventListener("abort", resolve));
@@ -134,7 +144,9 @@ class Dns {
     } finally {
       for (const end of unsubscribe) end();
       stop.abort();
-      await Promise.all([following, this.#running?.thread.stop()]);
+      // Whoever asks is answered until all else has ended.
+      const thread = this.#options.life === undefined ? this.#running?.thread : undefined;
+      await Promise.all([following, thread?.stop()]);
     }
   }
 
@@ -151,12 +163,15 @@ class Dns {
   }
 
   async #decide(signal: AbortSignal): Promise<void> {
-    const { config, services, slices } = this.#options;
+    const { config, services, slices, life } = this.#options;
     // What the cluster wants is not known before; `local` needs nobody's word.
     const { dns: mode = "auto" } = config;
-    if (!services.synced && mode === "auto") return;
+    if (!services.synced && mode === "auto") {
+      if (this.#serving.length === 0) await this.#goOn(signal);
+      return;
+    }
     if (!this.#undecided) {
-      if (this.#serving.length > 0 && this.#running === undefined) this.#startThread(signal);
+      if (this.#serving.length > 0 && this.#running === undefined) await this.#startThread(signal);
       return;
     }
     this.#undecided = false;
@@ -177,7 +192,19 @@ class Dns {
       this.#serving = serve;
       await this.#place(signal);
     }
-    if (serve.length > 0 && this.#running === undefined) this.#startThread(signal);
+    if (serve.length === 0) await life?.dropEarly();
+    else if (this.#running === undefined) await this.#startThread(signal);
+    if (services.synced) await life?.remember(serve.length === 0 ? undefined : this.#settings());
+  }
+
+  /** What was decided before is as good as anything while the API server cannot be asked. */
+  async #goOn(signal: AbortSignal): Promise<void> {
+    const remembered = this.#options.life?.remembered ?? [];
+    const ours = remembered.every((address) => this.#addresses.includes(address));
+    if (remembered.length === 0 || !ours) return;
+    this.#serving = remembered;
+    await this.#startThread(signal);
+    await this.#place(signal);
   }
 
   /** Without the address nobody can be answered, with it nobody else is: so it comes and goes with the thread. */
@@ -226,10 +253,10 @@ class Dns {
     };
   }
 
-  #startThread(signal: AbortSignal): void {
+  async #startThread(signal: AbortSignal): Promise<void> {
     const { clock, startThread } = this.#options;
     const addresses = this.#serving.join(" ");
-    const thread = startThread({
+    const thread = await startThread({
       settings: this.#settings(),
       logger: this.#logger,
       onListening: () => this.#logger.log("info", "cluster DNS is answered here", { addresses }),
@@ -245,7 +272,8 @@ class Dns {
     const { clock, random } = this.#options;
     const lived = clock.monotonic() - running.startedAt;
     this.#failures = lived > healthyMs ? 1 : this.#failures + 1;
-    const delayMs = jitteredBackoffMs(this.#failures, restart, random);
+    const delayMs =
+      this.#failures === 1 ? 0 : jitteredBackoffMs(this.#failures - 1, restart, random);
     this.#logger.log("error", "the name server's thread ended and is started again", {
       error: failure.message,
       failures: this.#failures,
@@ -263,7 +291,7 @@ class Dns {
   }
 
   /** Tells the thread what it does not know: everything once, then what changed. */
-  #tell(): void {
+  async #tell(signal: AbortSignal): Promise<void> {
     const running = this.#running;
     const { services, slices } = this.#options;
     const namespaces = this.#namespaces?.names();
@@ -271,12 +299,14 @@ class Dns {
       return;
     }
     if (running.told && !this.#hasPending()) return;
-    const update = running.told ? this.#changes(namespaces) : this.#everything(namespaces);
+    const update = running.told ? this.#changes(namespaces) : undefined;
+    // What changes from now on is told afterwards, also what is told a moment later anyway.
     running.told = true;
     this.#pending.services.clear();
     this.#pending.slices.clear();
     this.#pending.namespaces = false;
-    running.thread.send({ kind: "records", update });
+    if (update === undefined) await this.#tellEverything(running.thread, namespaces, signal);
+    else running.thread.send({ kind: "records", update });
   }
 
   #hasPending(): boolean {
@@ -284,15 +314,44 @@ class Dns {
     return services.size > 0 || slices.size > 0 || namespaces;
   }
 
-  #everything(namespaces: RecordsUpdate["namespaces"]): RecordsUpdate {
-    return {
+  async #tellEverything(
+    thread: DnsThread,
+    namespaces: RecordsUpdate["namespaces"],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { services, slices, clock } = this.#options;
+    const part = (
+      some: Partial<Pick<RecordsUpdate, "services" | "slices" | "namespaces">>,
+    ): RecordsUpdate => ({
       full: true,
-      services: [...this.#options.services.values()],
-      slices: [...this.#options.slices.values()],
+      services: [],
+      slices: [],
       removedServices: [],
       removedSlices: [],
-      namespaces,
+      namespaces: undefined,
+      ...some,
+    });
+    const tellPart = async (update: RecordsUpdate): Promise<void> => {
+      thread.send({ kind: "records", update, more: true });
+      await clock.sleep(0, signal);
     };
+    let someServices: DnsService[] = [];
+    for (const service of services.values()) {
+      someServices.push(service);
+      if (someServices.length < objectsInPart) continue;
+      await tellPart(part({ services: someServices }));
+      someServices = [];
+    }
+    let someSlices: DnsSlice[] = [];
+    for (const slice of slices.values()) {
+      someSlices.push(slice);
+      if (someSlices.length < objectsInPart) continue;
+      await tellPart(part({ services: someServices, slices: someSlices }));
+      someServices = [];
+      someSlices = [];
+    }
+    const update = part({ services: someServices, slices: someSlices, namespaces });
+    thread.send({ kind: "records", update });
   }
 
   #changes(namespaces: RecordsUpdate["namespaces"]): RecordsUpdate {

@@ -2,6 +2,7 @@ import { parentPort, workerData } from "node:worker_threads";
 
 import { createNameServer } from "../dns/name-server.ts";
 import type { FromNameServer, NameServerSettings, ToNameServer } from "../dns/types.ts";
+import { UpdateParts } from "../dns/update-parts.ts";
 import { systemClock } from "../lib/clock.ts";
 import type { Fields, Logger } from "../lib/log.ts";
 import { random } from "./random.ts";
@@ -23,9 +24,12 @@ async function main(settings: NameServerSettings): Promise<void> {
     random,
     onListening: () => send({ kind: "listening" }),
   });
+  const parts = new UpdateParts();
   port.on("message", (message: ToNameServer) => {
-    if (message.kind === "records") server.apply(message.update);
-    else stop.abort(new DOMException("the agent stops", "AbortError"));
+    if (message.kind === "records") {
+      const update = parts.join(message.update, message.more === true);
+      if (update !== undefined) server.apply(update);
+    } else stop.abort(new DOMException("the agent stops", "AbortError"));
   });
   try {
     await server.run(stop.signal);

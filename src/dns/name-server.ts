@@ -7,6 +7,7 @@ import type { UpstreamServer } from "./exchange.ts";
 import { Forwarder } from "./forwarder.ts";
 import { HostServers } from "./host-servers.ts";
 import { LoopCheck } from "./loop-check.ts";
+import { RecordsKeeper } from "./records-keeper.ts";
 import { Resolver } from "./resolver.ts";
 import { DnsServer } from "./server.ts";
 import type { NameServerSettings, RecordsUpdate } from "./types.ts";
@@ -21,7 +22,9 @@ export interface NameServerOptions {
 }
 
 export interface NameServer {
-  /** Until the first full update questions for cluster names are answered with SERVFAIL. */
+  /**
+   * Until the first full update cluster names are answered from the records file, and with SERVFAIL when there is none.
+   */
   apply(update: RecordsUpdate): void;
   /** Answers until `signal` aborts and everything is closed. */
   run(signal: AbortSignal): Promise<void>;
@@ -90,22 +93,56 @@ export function createNameServer(options: NameServerOptions): NameServer {
       onListening();
     },
   });
+  const keeper =
+    settings.recordsFile === undefined
+      ? undefined
+      : new RecordsKeeper({
+          path: settings.recordsFile,
+          domain: settings.domain,
+          contents: () => records.contents(),
+          clock,
+          logger,
+        });
+  let told = false;
+  const apply = (update: RecordsUpdate): void => {
+    records.apply(update);
+    resolver.forget();
+  };
+  const recall = async (): Promise<void> => {
+    const stored = await keeper?.read();
+    // Whoever told something meanwhile knows better.
+    if (stored === undefined || told) return;
+    apply(stored.update);
+    logger.log("info", "cluster names are answered from the last records until there are others", {
+      services: stored.update.services.length,
+      ageSeconds: Math.round((clock.now() - stored.writtenAt) / 1000),
+    });
+  };
   return {
     apply(update) {
-      records.apply(update);
-      resolver.forget();
+      told = true;
+      apply(update);
+      keeper?.note();
     },
     async run(signal) {
-      const end = (): void => stop.abort(signal.reason);
-      signal.addEventListener("abort", end, { once: true });
-      if (signal.aborted) end();
+      const done = new AbortController();
+      const either = AbortSignal.any([signal, done.signal]);
+      if (!told) await recall();
+      // The last records are written while questions are still answered.
+      const kept = (keeper?.run(either) ?? aborted(either)).finally(() => stop.abort());
       try {
         await server.run(stop.signal);
       } finally {
-        signal.removeEventListener("abort", end);
-        stop.abort();
-        await Promise.allSettled([...checks, forwarder.settled()]);
+        done.abort();
+        await Promise.allSettled([...checks, kept]);
       }
     },
   };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
 }

@@ -104,7 +104,8 @@ export interface NameServerSettings {
 
 /** What the agent tells the name server's thread. */
 export type ToNameServer =
-  | { readonly kind: "records"; readonly update: RecordsUpdate }
+  /** `more`: the update goes on with the next message. */
+  | { readonly kind: "records"; readonly update: RecordsUpdate; readonly more?: boolean }
   | { readonly kind: "stop" };
 
 /** What the name server's thread tells the agent. */
