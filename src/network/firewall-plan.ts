@@ -1,4 +1,11 @@
-import { type Cidr, cidrAddress, formatCidr, type IPFamily, ipFamily } from "../lib/cidr.ts";
+import {
+  type Cidr,
+  cidrAddress,
+  cidrContains,
+  formatCidr,
+  type IPFamily,
+  ipFamily,
+} from "../lib/cidr.ts";
 import type { PacketSketch } from "../netfilter/packet-sketch.ts";
 
 /** Something the node itself answers, which a firewall of the machine has to let in. */
@@ -103,17 +110,12 @@ function lastAddress(cidr: Cidr): string {
 function inputFlows(needs: FirewallNeeds, pod: string): readonly NeededFlow[] {
   const { bridge, family, nameServers, nodeServices, uplink } = needs;
   const shared = { family, hook: "input", outDevice: undefined, translated: false } as const;
-  const flows: NeededFlow[] = nameServers.map((destination) => ({
-    trouble: "pods cannot resolve names",
-    packet: {
-      ...shared,
-      inDevice: bridge,
-      source: pod,
-      destination,
-      protocol: "udp",
-      port: 53,
-    },
-  }));
+  const flows: NeededFlow[] = nameServers.flatMap((destination) =>
+    (["udp", "tcp"] as const).map((protocol) => ({
+      trouble: "pods cannot resolve names",
+      packet: { ...shared, inDevice: bridge, source: pod, destination, protocol, port: 53 },
+    })),
+  );
   if (uplink?.address === undefined) return flows;
   for (const { from, port, protocol, trouble } of nodeServices) {
     if (from !== "pods" && ipFamily(from) !== family) continue;
@@ -162,7 +164,10 @@ function remedy({ chain, flows, hook, owner, table }: Obstacle, needs: FirewallN
     [...new Set(packets.map(render))].join("; ");
   if (owner === "firewalld") {
     // Sources beat interfaces there, and rules of a zone come before its target.
-    const networks = [...new Set([needs.podCIDR, ...needs.clusterCIDRs].map(formatCidr))];
+    const wide = needs.clusterCIDRs.some((cidr) =>
+      cidrContains(cidr, cidrAddress(needs.podCIDR, 0)),
+    );
+    const networks = [...needs.clusterCIDRs, ...(wide ? [] : [needs.podCIDR])].map(formatCidr);
     const sources = networks.map((network) => `--add-source=${network}`).join(" ");
     return `firewall-cmd --permanent --zone=trusted ${sources}; firewall-cmd --reload`;
   }

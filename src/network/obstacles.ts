@@ -47,36 +47,35 @@ export function parseForeignTables(
   });
 }
 
-/** The tables of others in nftables which can drop packets that are forwarded or for the node. */
-class ForeignRules {
-  readonly listings: {
-    readonly table: ForeignTable;
-    readonly listing: unknown;
-    readonly chains: readonly BaseChain[];
-  }[] = [];
+/** A table of somebody else which can drop packets that are forwarded or for the node. */
+interface ForeignListing {
+  readonly table: ForeignTable;
+  readonly listing: unknown;
+  readonly chains: readonly BaseChain[];
+}
 
-  static async read(
-    isIptables: (family: string) => boolean,
-    signal: AbortSignal,
-  ): Promise<ForeignRules> {
-    const rules = new ForeignRules();
-    const text = await nft(["-j", "list", "tables"], signal);
-    if (text === "") return rules;
-    for (const table of parseForeignTables(JSON.parse(text), isIptables)) {
-      const content = await nft(["-j", "list", "table", table.family, table.name], signal);
-      if (content === "") continue;
-      const listing: unknown = JSON.parse(content);
-      const chains = parseBaseChains(listing);
-      if (chains.length > 0) rules.listings.push({ table, listing, chains });
-    }
-    return rules;
+async function readForeign(
+  isIptables: (family: string) => boolean,
+  signal: AbortSignal,
+): Promise<readonly ForeignListing[]> {
+  const found: ForeignListing[] = [];
+  const text = await nft(["-j", "list", "tables"], signal);
+  if (text === "") return found;
+  for (const table of parseForeignTables(JSON.parse(text), isIptables)) {
+    const content = await nft(["-j", "list", "table", table.family, table.name], signal);
+    if (content === "") continue;
+    const listing: unknown = JSON.parse(content);
+    const chains = parseBaseChains(listing);
+    if (chains.length > 0) found.push({ table, listing, chains });
   }
+  return found;
 }
 
 /** The text of a rule, as nft prints it. */
 async function ruleText(table: ForeignTable, by: string, signal: AbortSignal): Promise<string> {
   if (by === "policy") return by;
-  const listing = await nft(["-a", "list", "table", table.family, table.name], signal);
+  // Without counters: the sentence that is made of it is told again when it changes.
+  const listing = await nft(["-s", "-a", "list", "table", table.family, table.name], signal);
   const line = listing.split("\n").find((text) => text.endsWith(` # ${by}`));
   return line === undefined ? by : line.slice(0, line.lastIndexOf(" # ")).trim();
 }
@@ -86,13 +85,13 @@ function isOurFamily(table: ForeignTable, needs: FirewallNeeds): boolean {
 }
 
 async function nftObstacles(
-  rules: ForeignRules,
+  foreign: readonly ForeignListing[],
   needs: FirewallNeeds,
   signal: AbortSignal,
 ): Promise<readonly Obstacle[]> {
   const flows = neededFlows(needs);
   const found = new Map<string, Obstacle>();
-  for (const { chains, listing, table } of rules.listings) {
+  for (const { chains, listing, table } of foreign) {
     if (!isOurFamily(table, needs)) continue;
     for (const chain of chains) {
       for (const flow of flows.filter(({ packet }) => packet.hook === chain.hook)) {
@@ -173,11 +172,11 @@ export async function findObstacles(
           ({ listing, program }) => program.variant === "nf_tables" && /^:[A-Z]/m.test(listing),
         ),
     );
-  const rules = await ForeignRules.read(isIptables, signal);
+  const foreign = await readForeign(isIptables, signal);
   const sentences: string[] = [];
   for (const { needs, reports } of looks) {
     const obstacles = [
-      ...(await nftObstacles(rules, needs, signal)),
+      ...(await nftObstacles(foreign, needs, signal)),
       ...iptablesObstacles(reports, needs),
     ];
     sentences.push(...obstacles.map((obstacle) => describeObstacle(obstacle, needs)));
