@@ -293,6 +293,49 @@ if (insideOwnNamespace(import.meta.filename)) {
       network = next;
     });
 
+    it("are made anew in a sandbox that somebody started again", async () => {
+      const { sandboxID } = sandboxOf(b);
+      const again = await Machine.start();
+      const live = new Set([sandboxID, sandboxOf(a).sandboxID]);
+      await b.stop();
+      await network.collectGarbage(live, signal);
+      assert.equal(network.isIntact?.(sandboxID), false);
+      assert.equal(network.isIntact?.(sandboxOf(a).sandboxID), true);
+      await network.setUp({ ...sandboxOf(b), pid: again.pid }, signal);
+      await network.collectGarbage(live, signal);
+      assert.equal(network.isIntact?.(sandboxID), true);
+      assert.match((await again.ask("tcp", "192.0.2.2:8080")).join(), /^client/);
+      assert.equal((await addresses("other")).length, 1);
+      await network.tearDown(sandboxID, signal);
+      await again.stop();
+    });
+
+    it("of which a crash left an ADD half-way are deleted first", async () => {
+      const pod = await Machine.start();
+      const config = sandboxOf(pod);
+      await network.setUp(config, signal);
+      const [name = ""] = (await records()).filter((each) => each.includes(config.sandboxID));
+      const path = join(directory, "state/cni/results", name);
+      const record = JSON.parse(await readFile(path, "utf8")) as { result?: unknown };
+      delete record.result;
+      await writeFile(path, JSON.stringify(record));
+      const next = create();
+      await next.load();
+      await next.look(signal);
+      assert.equal(next.addresses(config.sandboxID), undefined);
+      const { ips } = await next.setUp(config, signal);
+      assert.deepEqual(await addresses("other"), ips, "the first attempt's address is free again");
+      assert.match((await pod.ask("tcp", "192.0.2.2:8080")).join(), /^client/);
+      // And one that was to go when the process died.
+      await writeFile(path, JSON.stringify(record));
+      const last = create();
+      await last.tearDown(config.sandboxID, signal);
+      assert.deepEqual(await addresses("other"), []);
+      network = last;
+      await network.look(signal);
+      await pod.stop();
+    });
+
     it("find the node's own addresses on a device of ours", async () => {
       await network.setLocalAddresses(["10.96.0.10", "fd00:96::a"], signal);
       await network.ensureNode([], signal);

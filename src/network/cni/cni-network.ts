@@ -352,7 +352,7 @@ class PluginNetwork implements CniNetwork {
 
   async collectGarbage(sandboxIDs: ReadonlySet<string>, _signal: AbortSignal): Promise<void> {
     await this.load();
-    this.#leftovers.compare(sandboxIDs);
+    await this.#leftovers.compare(sandboxIDs);
   }
 
   /** Tells plug-ins of the specification's version 1.1.0 which attachments are left. */

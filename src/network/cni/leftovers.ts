@@ -6,7 +6,7 @@ import type { Attachment, Attachments } from "./attachments.ts";
 import { checkNetwork, isCheckable } from "./chain.ts";
 import type { Plugins } from "./plugins.ts";
 import { podAddresses, resultAddresses } from "./result.ts";
-import { currentNamespace } from "./sandbox-namespace.ts";
+import { currentNamespace, namespaceID } from "./sandbox-namespace.ts";
 
 export interface LeftoversOptions {
   readonly plugins: Plugins;
@@ -87,7 +87,22 @@ export class Leftovers {
   }
 
   /** @param sandboxIDs All that exist. A list may be older than a sandbox, so that once missing is not gone. */
-  compare(sandboxIDs: ReadonlySet<string>): void {
+  async compare(sandboxIDs: ReadonlySet<string>): Promise<void> {
+    this.#noteMissing(sandboxIDs);
+    await this.#noteRestarted(sandboxIDs);
+  }
+
+  /** One that somebody started again has another namespace, with nothing in it. One that has ended has none. */
+  async #noteRestarted(sandboxIDs: ReadonlySet<string>): Promise<void> {
+    const { attachments, isBusy } = this.#options;
+    for (const { netns, netnsID, result, sandboxID } of attachments.values()) {
+      if (result === undefined || !sandboxIDs.has(sandboxID) || isBusy(sandboxID)) continue;
+      if ((await namespaceID(netns)) === netnsID || isBusy(sandboxID)) continue;
+      if (attachments.get(sandboxID)?.netnsID === netnsID) this.#damaged.add(sandboxID);
+    }
+  }
+
+  #noteMissing(sandboxIDs: ReadonlySet<string>): void {
     const { attachments, isBusy, logger } = this.#options;
     const missing = new Set<string>();
     for (const { podKey, sandboxID } of attachments.values()) {
