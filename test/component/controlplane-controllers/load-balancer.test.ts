@@ -193,6 +193,27 @@ describe("load balancers of the control plane", () => {
     await remove("typed");
   });
 
+  test("one that turns to another class in between gives our finalizer back", async () => {
+    const at = { namespace: "default", name: "turns" };
+    const { client, signal } = world;
+    await create("turns", 8110);
+    await untilIPs("turns", all);
+    const change = (spec: Partial<ServiceSpec>): Promise<unknown> =>
+      patchObject(client, SERVICES, { ...at, patch: { spec } }, { signal });
+    await Promise.all([
+      change({ type: "ClusterIP" }),
+      change({ type: "LoadBalancer", loadBalancerClass: "example.com/other" }).catch(() =>
+        change({ type: "LoadBalancer", loadBalancerClass: "example.com/other" }),
+      ),
+    ]);
+    await eventually("the finalizer is gone", async () => {
+      const service = await read("turns");
+      return (service?.metadata.finalizers ?? []).length === 0 ? true : undefined;
+    });
+    assert.deepEqual(ips(await read("turns")), []);
+    await remove("turns");
+  });
+
   test("addresses follow the nodes: excluded, changed, gone", async () => {
     const { client, signal } = world;
     await create("follows", 8105);

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
+import type { Informer } from "../../../src/api/informer-types.ts";
+import { silentLogger } from "../../../src/lib/log.ts";
+import { type NodeCondition, parseNode } from "../../../src/proxy/node-condition.ts";
+import { OwnNode } from "../../../src/proxy/own-node.ts";
 import { parseService } from "../../../src/proxy/parse.ts";
 import { type Frontend, planPort } from "../../../src/proxy/plan.ts";
 import { servicePorts } from "../../../src/proxy/service-model.ts";
@@ -38,6 +42,35 @@ const everywhere = (verdict: Frontend["verdict"]): Record<string, Frontend["verd
   "192.0.2.9": verdict,
   "192.0.2.1": verdict,
   "node port": verdict,
+});
+
+/** As much of Nodes as is asked for. */
+function nodeInformer(names: readonly string[], synced = true): Informer<NodeCondition> {
+  const condition = parseNode({ metadata: {}, spec: {} });
+  const held = new Map(names.map((name) => [name, condition]));
+  return {
+    synced,
+    size: held.size,
+    get: (name) => held.get(name),
+    values: () => held.values(),
+    subscribe: () => () => undefined,
+    whenSynced: () => Promise.resolve(),
+    run: () => Promise.resolve(),
+  };
+}
+
+describe("whether a node is alone", () => {
+  const isAlone = (names: readonly string[], synced?: boolean): boolean =>
+    new OwnNode(nodeInformer(names, synced), "here", silentLogger).isAlone;
+
+  it("is known when all Nodes are known and no other is among them", () => {
+    assert.equal(isAlone(["here"]), true);
+    assert.equal(isAlone(["here", "there"]), false);
+    assert.equal(isAlone(["there"]), false);
+    // Its own Node is being made anew.
+    assert.equal(isAlone([]), true);
+    assert.equal(isAlone(["here"], false), false);
+  });
 });
 
 describe("the source of clients from outside", () => {

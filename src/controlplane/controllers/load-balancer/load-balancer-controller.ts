@@ -14,7 +14,7 @@ import { holdsHostPorts, hostPortsOf } from "./host-ports.ts";
 import { balancerNode } from "./nodes.ts";
 import { type Assignment, type BalancerPlan, claimsPorts, planLoadBalancers } from "./plan.ts";
 import { assignmentPatch, type BalancerPatch, cleanupPatch } from "./status.ts";
-import { needsCleanup, wantsNodeAddresses } from "./wanted.ts";
+import { hasFinalizer, needsCleanup, wantsNodeAddresses } from "./wanted.ts";
 
 export interface LoadBalancerOptions {
   /** The machine that the control plane runs on; without it nothing is known of what listens there. */
@@ -55,6 +55,8 @@ class LoadBalancers implements Controller {
   #plan: BalancerPlan | undefined;
   /** What was said about a Service, so that it is said once. */
   readonly #told = new Map<string, string>();
+  /** UIDs of Services that were seen to need it: one that changed to another class since does not look like it. */
+  readonly #owedCleanup = new Set<string>();
 
   constructor(context: ControllerContext, options: LoadBalancerOptions) {
     this.#context = context;
@@ -87,6 +89,7 @@ class LoadBalancers implements Controller {
         const { key } = change;
         if (change.kind === "deleted") {
           this.#told.delete(key);
+          this.#owedCleanup.delete(change.previous.metadata.uid);
           if (claimsPorts(change.previous)) queue.add(everything);
           return;
         }
@@ -102,7 +105,10 @@ class LoadBalancers implements Controller {
           // Our own write, or somebody's who changed what we had written.
           queue.add(key);
         }
-        if (needsCleanup(object)) queue.add(key);
+        if (needsCleanup(object)) {
+          this.#owedCleanup.add(object.metadata.uid);
+          queue.add(key);
+        }
       }),
     ];
   }
@@ -198,11 +204,11 @@ class LoadBalancers implements Controller {
     const { informers } = this.#context;
     const service = informers.services.get(key);
     if (service === undefined) return;
-    if (needsCleanup(service)) {
-      await this.#cleanUp(service, signal);
+    if (!wantsNodeAddresses(service)) {
+      const owed = this.#owedCleanup.has(service.metadata.uid) && hasFinalizer(service);
+      if (owed || needsCleanup(service)) await this.#cleanUp(service, signal);
       return;
     }
-    if (!wantsNodeAddresses(service)) return;
     const assignment = this.#plan?.assignments.get(key);
     // One that is newer than the plan has its turn when all are decided.
     if (assignment !== undefined) await this.#ensure(service, assignment, signal);
@@ -215,18 +221,8 @@ class LoadBalancers implements Controller {
   ): Promise<void> {
     const found = assignmentPatch(service, assignment, this.#context.clock.now());
     if (found !== undefined) {
-      try {
-        // Its next state wakes us.
-        if (!(await this.#patch(service, found.patch, signal))) return;
-      } catch (error) {
-        this.#event(
-          service,
-          "Warning",
-          "SyncLoadBalancerFailed",
-          `Error syncing load balancer: failed to update load balancer status: ${errorMessage(error)}`,
-        );
-        throw error;
-      }
+      // Its next state wakes us.
+      if (!(await this.#patch(service, found.patch, signal))) return;
     }
     const key = keyOf(service);
     const text = problemText(assignment, this.#plan?.hidden.get(key));
@@ -247,10 +243,11 @@ class LoadBalancers implements Controller {
   }
 
   async #cleanUp(service: StoredService, signal: AbortSignal): Promise<void> {
-    this.#told.delete(keyOf(service));
-    this.#event(service, "Normal", "DeletingLoadBalancer", "Deleting load balancer");
     const patch = cleanupPatch(service, this.#context.clock.now());
     if (!(await this.#patch(service, patch, signal))) return;
+    this.#told.delete(keyOf(service));
+    this.#owedCleanup.delete(service.metadata.uid);
+    this.#event(service, "Normal", "DeletingLoadBalancer", "Deleting load balancer");
     this.#event(service, "Normal", "DeletedLoadBalancer", "Deleted load balancer");
   }
 
@@ -273,6 +270,10 @@ class LoadBalancers implements Controller {
       return true;
     } catch (error) {
       if (isConflict(error) || isNotFound(error)) return false;
+      if (!signal.aborted) {
+        const message = `Error syncing load balancer: failed to update load balancer status: ${errorMessage(error)}`;
+        this.#event(service, "Warning", "SyncLoadBalancerFailed", message);
+      }
       throw error;
     }
   }
