@@ -62,6 +62,8 @@ export interface ControlPlaneOptions {
   readonly clusterCIDR: string;
   readonly nodeName: string;
   readonly nodeIPs: readonly string[];
+  /** Whether the kubelet of `nodeName` answers on this machine's loopback address. Default: no. */
+  readonly nodeOnLoopback?: boolean;
   /** Addresses of this machine at the start. Default: `nodeIPs`, and no others. */
   readonly addresses?: MachineAddresses;
   /** What `/version` says; default `v1.36.2+remora`. */
@@ -200,6 +202,7 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
     random,
     version: versionInfo(gitVersionOf(options)),
     documents: { "/openid/v1/jwks": tokens.jwks() },
+    ...(options.nodeOnLoopback === true ? { loopbackNode: options.nodeName } : {}),
   });
   return { registry, handler, authenticator, authorizer };
 }

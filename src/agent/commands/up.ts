@@ -11,11 +11,14 @@ import { systemHost } from "../../kubelet/node/host.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { stringMap } from "../../lib/guard.ts";
+import { isWildcard } from "../../lib/listen-on.ts";
 import type { Logger } from "../../lib/log.ts";
 import { readIfThere } from "../../lib/read-if-there.ts";
 import { startControlPlaneThread } from "../control-plane-host.ts";
 import { crashHook } from "../crash-hook.ts";
 import type { DemoRunner } from "../demo/demo-runner.ts";
+import { DnsLife } from "../dns-life.ts";
+import { startDnsThread } from "../dns-thread.ts";
 import type { UpFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
 import { describeMemory, processMemory } from "../memory.ts";
@@ -174,7 +177,10 @@ export async function up(
   }
   await checkMachine(flags.dockerSocket, signal);
   const lock = await acquireLocks(flags.stateDir, "--state-dir");
+  const rootDir = join(flags.stateDir, "kubelet");
+  const dns = new DnsLife({ rootDir, startThread: startDnsThread, logger });
   try {
+    if (members.dns !== "off") await dns.begin();
     const nodeName = nodeNameOf(flags);
     const configured = flags.nodeIp ?? [];
     const nodeIPs = await detectNodeIPs(signal, systemHost(), { nodeName, nodeIPs: configured });
@@ -193,6 +199,7 @@ export async function up(
       clusterCIDR: flags.clusterCidr,
       nodeName,
       nodeIPs,
+      nodeOnLoopback: isWildcard(members.bindAddress ?? agentDefaults.bindAddress),
       logLevel: flags.logLevel,
       logFormat: flags.logFormat,
     });
@@ -218,7 +225,7 @@ export async function up(
       const environment = stringMap(process.env);
       const { setAddresses: onAddresses } = controlPlane;
       await runAgent(
-        { config, clock: systemClock, logger, step, environment, onReady, onAddresses },
+        { config, clock: systemClock, logger, step, dns, environment, onReady, onAddresses },
         inner,
       );
     };
@@ -238,6 +245,7 @@ export async function up(
     );
     demo?.conclude(say);
   } finally {
+    await dns.end();
     await lock.release();
   }
 }

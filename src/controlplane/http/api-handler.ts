@@ -49,6 +49,8 @@ export interface ApiHandlerOptions {
   readonly readiness?: () => readonly { readonly name: string; readonly ok: boolean }[];
   /** Documents that are served as they are, such as `/openid/v1/jwks`. */
   readonly documents?: Readonly<Record<string, JsonObject>>;
+  /** Node whose kubelet answers on this machine's loopback address; default none. */
+  readonly loopbackNode?: string;
 }
 
 const anonymous: UserInfo = {
@@ -363,7 +365,7 @@ class Handler implements ApiHandler {
   #relay(request: ResourceRequest, path: ResourcePath): ApiReply {
     const { kind, namespace = "", call, context } = request;
     const name = path.name ?? "";
-    const { registry } = this.#options;
+    const { loopbackNode, registry } = this.#options;
     const subresource = path.subresource ?? "";
     const plain = subresource === "proxy" ? parseProxyName(name).name : name;
     if (subresource === "log") checkPodLogOptions(name, call.query);
@@ -378,7 +380,7 @@ class Handler implements ApiHandler {
     });
     const { query } = call;
     const wanted = { kind, namespace, name, subresource, rest: path.rest, query };
-    const target = relayTarget(wanted, registry);
+    const target = relayTarget(wanted, registry, loopbackNode);
     if (target !== undefined) return { kind: "relay", target };
     return { kind: "text", status: 204, headers: {}, text: "" };
   }

@@ -45,6 +45,19 @@ export function kubeletAddress(node: Readonly<JsonObject>): {
   return { host, port: optionalNumber(endpoint["Port"]) ?? 10_250 };
 }
 
+/**
+ * The same for a node that may be this machine itself: its streams then go over loopback, and live on when the machine
+ * gets another address.
+ */
+function kubeletOf(
+  objects: ObjectReader,
+  name: string,
+  loopbackNode: string | undefined,
+): { readonly host: string; readonly port: number } {
+  const address = kubeletAddress(nodeOf(objects, name));
+  return name === loopbackNode ? { ...address, host: "127.0.0.1" } : address;
+}
+
 function nodeOf(objects: ObjectReader, name: string): Readonly<JsonObject> {
   const node = objects.get("nodes", "", name);
   if (node === undefined) throw notFound({ plural: "nodes", kind: "Node", group: "" }, name);
@@ -219,9 +232,14 @@ function serviceProxy(request: RelayRequest, objects: ObjectReader): RelayTarget
   throw noEndpoints(name);
 }
 
-function nodeProxy(request: RelayRequest, objects: ObjectReader): RelayTarget {
+function nodeProxy(
+  request: RelayRequest,
+  objects: ObjectReader,
+  loopbackNode: string | undefined,
+): RelayTarget {
   const { scheme, name, port } = parseProxyName(request.name);
-  const address = kubeletAddress(nodeOf(objects, name));
+  // Programs at other ports may listen on the node's address only.
+  const address = kubeletOf(objects, name, port === "" ? loopbackNode : undefined);
   const number = port === "" ? address.port : Number(port);
   if (!Number.isInteger(number) || number < 1 || number > 65_535)
     throw badRequest(`invalid proxy request ${JSON.stringify(request.name)}`);
@@ -269,11 +287,16 @@ function streamPath(
 /**
  * Decides where a streaming request goes.
  *
+ * @param loopbackNode Node whose kubelet answers on this machine's loopback address, if there is one.
  * @returns undefined for the log of a pod that no node runs yet: an empty stream.
  * @throws {StatusError}
  */
-export function relayTarget(request: RelayRequest, objects: ObjectReader): RelayTarget | undefined {
-  if (request.kind.plural === "nodes") return nodeProxy(request, objects);
+export function relayTarget(
+  request: RelayRequest,
+  objects: ObjectReader,
+  loopbackNode?: string,
+): RelayTarget | undefined {
+  if (request.kind.plural === "nodes") return nodeProxy(request, objects, loopbackNode);
   if (request.kind.plural === "services") return serviceProxy(request, objects);
   if (request.subresource === "proxy") return podProxy(request, objects);
   const pod = podOf(request, objects, request.name);
@@ -287,6 +310,6 @@ export function relayTarget(request: RelayRequest, objects: ObjectReader): Relay
     if (request.subresource === "log") return undefined;
     throw badRequest(`pod ${request.name} does not have a host assigned`);
   }
-  const { host, port } = kubeletAddress(nodeOf(objects, node));
+  const { host, port } = kubeletOf(objects, node, loopbackNode);
   return { ...stream, node, host, port, scheme: "https" };
 }

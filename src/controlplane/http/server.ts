@@ -42,6 +42,8 @@ export interface HttpServer {
 
 /** A client that goes away in the middle of a handshake leaves a half-open socket behind for this long. */
 const handshakeMs = 10_000;
+/** How long a connection may be silent before its other end is asked whether it is there. */
+const keepAliveMs = 15_000;
 const MAX_BODY = 3 * 1024 * 1024;
 /** Streams that one client may have open at once: a node watches every object its pods refer to. */
 const MAX_STREAMS = 1000;
@@ -286,6 +288,9 @@ function createListener(tls: HttpServerOptions["tls"]): Http2SecureServer {
     // A client that has sent all its input still reads the output of exec and port-forward.
     allowHalfOpen: true,
     handshakeTimeout: handshakeMs,
+    // A machine whose address is gone says no goodbye.
+    keepAlive: true,
+    keepAliveInitialDelay: keepAliveMs,
   });
 }
 

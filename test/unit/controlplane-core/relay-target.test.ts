@@ -119,4 +119,33 @@ describe("where a proxied request goes", () => {
     assert.equal(proxy("n1", { "nodes/n1": node }, { kind })?.port, 10_250);
     assert.equal(proxy("n1:10255", { "nodes/n1": node }, { kind })?.port, 10_255);
   });
+
+  test("to this machine's own node over loopback, but for other ports of it and for other nodes", () => {
+    const node = (address: string): JsonObject => ({
+      status: {
+        addresses: [{ type: "InternalIP", address }],
+        daemonEndpoints: { kubeletEndpoint: { Port: 10_260 } },
+      },
+    });
+    const pod = (nodeName: string): JsonObject => ({
+      spec: { nodeName, containers: [{ name: "c" }] },
+    });
+    const objects = reader({
+      "nodes/here": node("192.0.2.1"),
+      "nodes/there": node("192.0.2.2"),
+      "pods/mine": pod("here"),
+      "pods/other": pod("there"),
+    });
+    const target = (kind: RelayRequest["kind"], name: string, subresource: string): string => {
+      const request = { kind, namespace: "default", name, subresource, rest: "" };
+      const found = relayTarget({ ...request, query: new URLSearchParams() }, objects, "here");
+      return `${found?.node ?? ""} ${found?.host ?? ""}:${found?.port ?? 0}`;
+    };
+    assert.equal(target(podKind, "mine", "log"), "here 127.0.0.1:10260");
+    assert.equal(target(podKind, "mine", "exec"), "here 127.0.0.1:10260");
+    assert.equal(target(podKind, "other", "exec"), "there 192.0.2.2:10260");
+    assert.equal(target(nodeKind, "here", "proxy"), "here 127.0.0.1:10260");
+    assert.equal(target(nodeKind, "here:9100", "proxy"), "here 192.0.2.1:9100");
+    assert.equal(target(nodeKind, "there", "proxy"), "there 192.0.2.2:10260");
+  });
 });
