@@ -40,8 +40,16 @@ export class ServerDialogue {
 
   /** @throws what the network says, or the signal's reason. */
   async ask(server: UpstreamServer, query: Query, signal: AbortSignal): Promise<UpstreamReply> {
-    const manner = this.#mannerOf(server);
-    const reply = await this.#exchange(server, query, manner, signal);
+    const known = this.#mannerOf(server);
+    // Who wants DNSSEC cannot have it otherwise.
+    const manner = query.edns?.dnssecOK === true ? { ...known, edns: true } : known;
+    let reply: UpstreamReply;
+    try {
+      reply = await this.#exchange(server, query, manner, signal);
+    } catch (error) {
+      if (signal.aborted && isTimeout(signal.reason)) this.#wasSilent(server, manner);
+      throw error;
+    }
     if (!manner.edns || !refusesEDNS(reply)) return reply;
     const plain = await this.#exchange(server, query, { ...manner, edns: false }, signal);
     // When it says the same without, it was not EDNS that it did not like.
@@ -52,6 +60,11 @@ export class ServerDialogue {
   /** Forgets what is known of the servers. */
   forget(): void {
     this.#manners.clear();
+  }
+
+  /** Some firewalls drop what has EDNS. So the next question goes without; when that meets silence too, it was not that. */
+  #wasSilent(server: UpstreamServer, { edns }: Manner): void {
+    this.#remember(server, { edns: !edns });
   }
 
   #mannerOf(server: UpstreamServer): Manner {
@@ -128,6 +141,10 @@ export class ServerDialogue {
     if (manner.mixedCase && !echoed.equals(question)) this.#remember(server, { mixedCase: false });
     return reply;
   }
+}
+
+function isTimeout(reason: unknown): boolean {
+  return reason instanceof Error && reason.name === "TimeoutError";
 }
 
 /** RFC 6891, 7: how servers say that they do not know OPT records, or not this version. */

@@ -82,6 +82,17 @@ describe("servers of the host", () => {
     }
   });
 
+  it("behind a firewall that drops EDNS are asked without, once they were silent", async () => {
+    await using upstream = await RawNameServer.start((message) =>
+      hasEDNS(message) ? undefined : answered(message),
+    );
+    await using server = await Running.start(() => [at(upstream)]);
+    assert.deepEqual(data(await server.ask("one.test")), ["192.0.2.1"]);
+    assert.deepEqual(data(await server.ask("two.test")), ["192.0.2.1"]);
+    assert.deepEqual(about(upstream, "one.test").map(hasEDNS), [true, false]);
+    assert.deepEqual(about(upstream, "two.test").map(hasEDNS), [false]);
+  });
+
   it("that say FORMERR to everything are not taken for old, and the next is asked", async () => {
     await using broken = await RawNameServer.start((message) => refusal(message, 1));
     await using good = await RawNameServer.start((message) => answered(message));
@@ -107,8 +118,8 @@ describe("servers of the host", () => {
   it("that change the case of names are asked by TCP once, and then as they like it", async () => {
     await using upstream = await RawNameServer.start((message) => lowered(answered(message)));
     await using server = await Running.start(() => [at(upstream)], { tryMs: 1000 });
-    assert.deepEqual(data(await server.ask("one.test")), ["192.0.2.1"]);
-    assert.deepEqual(data(await server.ask("two.test")), ["192.0.2.1"]);
+    assert.deepEqual(data(await server.ask("a-name-of-many-letters.test")), ["192.0.2.1"]);
+    assert.deepEqual(data(await server.ask("another-name-of-letters.test")), ["192.0.2.1"]);
     assert.deepEqual(
       upstream.messages.map(({ transport }) => transport),
       ["udp", "tcp", "udp"],
@@ -121,7 +132,7 @@ describe("servers of the host", () => {
       false,
     );
     await using server = await Running.start(() => [at(upstream)], { tryMs: 1000 });
-    assert.deepEqual(data(await server.ask("one.test")), ["192.0.2.1"]);
+    assert.deepEqual(data(await server.ask("a-name-of-many-letters.test")), ["192.0.2.1"]);
     assert.equal(upstream.messages.length, 2);
   });
 
