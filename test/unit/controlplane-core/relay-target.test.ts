@@ -138,7 +138,8 @@ describe("where a proxied request goes", () => {
     });
     const target = (kind: RelayRequest["kind"], name: string, subresource: string): string => {
       const request = { kind, namespace: "default", name, subresource, rest: "" };
-      const found = relayTarget({ ...request, query: new URLSearchParams() }, objects, "here");
+      const query = new URLSearchParams("stdout=true");
+      const found = relayTarget({ ...request, query }, objects, "here");
       return `${found?.node ?? ""} ${found?.host ?? ""}:${found?.port ?? 0}`;
     };
     assert.equal(target(podKind, "mine", "log"), "here 127.0.0.1:10260");
