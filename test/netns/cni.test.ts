@@ -263,6 +263,7 @@ if (insideOwnNamespace(import.meta.filename)) {
       await writeFile(path, record);
       const links = await sh("ip", "-o", "link");
       network = create();
+      await network.look(signal);
       await network.tearDown(sandboxID, signal);
       assert.equal((await addresses("other")).length, 0);
       assert.match(links, /up0/);

@@ -276,6 +276,8 @@ class PluginNetwork implements CniNetwork {
       this.#leftovers.mended(attachment.sandboxID);
       return ips;
     } catch (error) {
+      // Whoever ended it deletes, or the agent ends and its next run does.
+      if (stop.aborted) throw error;
       // What was made before the failure; if this fails too, the next attempt, or the end of the pod, tries again.
       try {
         await this.#detach(attachment.sandboxID, AbortSignal.timeout(undoMs));

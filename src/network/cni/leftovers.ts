@@ -222,7 +222,7 @@ export class Leftovers {
 
   /** @returns Milliseconds until the next try. */
   async #collect(signal: AbortSignal): Promise<number> {
-    const { clock, collect, logger } = this.#options;
+    const { collect, logger } = this.#options;
     const settled = this.#compared && this.#missing.size === 0 && this.#gone.size === 0;
     if (this.#collected || !settled || signal.aborted) return idleMs;
     try {
@@ -235,7 +235,6 @@ export class Leftovers {
       });
     }
     this.#collected = true;
-    await clock.sleep(0, signal).catch(() => undefined);
     return idleMs;
   }
 }
