@@ -390,6 +390,35 @@ describe("ports that several want", () => {
     assert.deepEqual(of({ ...socket("0.0.0.0"), protocol: "UDP" }), ["192.0.2.1"]);
     assert.deepEqual(of(socket("0.0.0.0"), had), ["192.0.2.1"]);
   });
+
+  it("are left alone on other machines when they are below 1024: sshd is usually everywhere", () => {
+    const of = (number: number, ip: string): unknown =>
+      plan([balancer("web", 9, { ports: [{ port: number }] })], {
+        nodes: [n1, n2],
+        machine: {
+          nodeName: "n1",
+          apiServerPort: 6443,
+          listeners: [{ protocol: "TCP", family: "IPv4", ip, port: number, uid: 0 }],
+        },
+      }).got["web"];
+    assert.deepEqual(of(22, "0.0.0.0"), [
+      taken("a program on node n1 that listens on 0.0.0.0:22", "22/TCP"),
+      taken(
+        "a program on node n1 that listens on 0.0.0.0:22, and may do so on node n2",
+        "22/TCP",
+        "192.0.2.2",
+      ),
+    ]);
+    // That one address of the other machine is its own affair.
+    assert.deepEqual(of(22, "192.0.2.1"), [
+      "192.0.2.2",
+      taken("a program on node n1 that listens on 192.0.2.1:22", "22/TCP"),
+    ]);
+    assert.deepEqual(of(2222, "0.0.0.0"), [
+      "192.0.2.2",
+      taken("a program on node n1 that listens on 0.0.0.0:2222", "2222/TCP"),
+    ]);
+  });
 });
 
 describe("what is written of a load balancer", () => {

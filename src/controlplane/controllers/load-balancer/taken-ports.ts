@@ -23,6 +23,9 @@ export interface OwnMachine {
 /** The health port of the Service proxy on every node, which load balancers of others ask (--healthz-bind-address). */
 const proxyHealthPort = 10_256;
 
+/** What has one of these ports on one machine (sshd) usually has it on all; to take it would lock people out. */
+const lastSystemPort = 1023;
+
 /** A host port, and whose. */
 interface HeldPort extends HostPort {
   readonly pod: StoredPod;
@@ -87,11 +90,21 @@ export class TakenPorts {
       return `pod ${namespace}/${name} as a host port of node ${node.name}`;
     }
     // A socket on a host port of its own pods is theirs.
-    if (own === undefined || held || pods.length > 0) return undefined;
-    const listener = listenerOf(own, wanted);
-    return listener === undefined
-      ? undefined
-      : `a program on node ${node.name} that listens on ${bracketed(listener.ip)}:${listener.port}`;
+    return held || pods.length > 0 ? undefined : this.#programOn(node, wanted);
+  }
+
+  #programOn({ name }: BalancerNode, wanted: WantedPort): string | undefined {
+    const machine = this.#machine;
+    const family = ipFamily(wanted.ip);
+    if (machine === undefined || family === undefined) return undefined;
+    const own = machine.nodeName === name;
+    if (!own && wanted.port > lastSystemPort) return undefined;
+    // Of another machine it is only known what it is likely to have as well: on all its addresses.
+    const target = { ...wanted, family, ip: own ? wanted.ip : "" };
+    const listener = machine.listeners.find((socket) => listensOn(socket, target));
+    if (listener === undefined) return undefined;
+    const at = `${bracketed(listener.ip)}:${listener.port}`;
+    return `a program on node ${machine.nodeName} that listens on ${at}${own ? "" : `, and may do so on node ${name}`}`;
   }
 
   #podsWith({ ip, port, protocol }: WantedPort, { name }: BalancerNode): readonly StoredPod[] {
@@ -119,10 +132,4 @@ function bracketed(ip: string): string {
 /** Who asks the address gets to a pod of the Service either way. */
 function sameBackend(service: StoredService, pod: StoredPod): boolean {
   return service.metadata.namespace === pod.metadata.namespace && selectsPod(service, pod);
-}
-
-function listenerOf({ listeners }: OwnMachine, wanted: WantedPort): ListeningSocket | undefined {
-  const family = ipFamily(wanted.ip);
-  if (family === undefined) return undefined;
-  return listeners.find((socket) => listensOn(socket, { ...wanted, family }));
 }
