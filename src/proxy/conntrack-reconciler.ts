@@ -21,6 +21,7 @@ export interface FlowJudge {
   readonly judge: (
     flow: UDPFlow,
     wasFrontend: (target: FlowTarget) => boolean,
+    wasNodePortIP: (ip: string) => boolean,
   ) => StaleFlows | undefined;
   /** Addresses that node ports answer on. */
   readonly nodePortIPs: () => readonly string[];
@@ -51,10 +52,12 @@ interface Work {
   all: boolean;
   /** Flows to these, by `ip port`. */
   readonly touched: Map<string, TouchedFrontend>;
+  /** Addresses that node ports answer on no longer. */
+  readonly left: Set<string>;
 }
 
 function noWork(): Work {
-  return { all: false, touched: new Map() };
+  return { all: false, touched: new Map(), left: new Set() };
 }
 
 /** Families do not wait for each other. */
@@ -63,6 +66,8 @@ interface Lane {
   readonly judge: FlowJudge;
   readonly wake: Wake;
   work: Work;
+  /** Addresses on which node ports answered at the last comparison. */
+  answered: readonly string[];
 }
 
 /** To delete more kinds of flows than this takes longer than to list all and see which there are. */
@@ -94,7 +99,7 @@ export class ConntrackReconciler {
     this.#lanes = new Map(
       [...options.judges].map(([family, judge]) => [
         family,
-        { family, judge, wake: new Wake(), work: noWork() },
+        { family, judge, wake: new Wake(), work: noWork(), answered: [] },
       ]),
     );
   }
@@ -105,6 +110,22 @@ export class ConntrackReconciler {
     if (lane === undefined) return;
     lane.work.all = true;
     lane.wake.set();
+  }
+
+  /**
+   * To be called when rules are in the kernel: asks for a look at flows to node ports at addresses on which these answered
+   * at the last call and do no longer; returns at once.
+   */
+  compareAddresses(family: IPFamily): void {
+    const lane = this.#lanes.get(family);
+    if (lane === undefined) return;
+    const now = lane.judge.nodePortIPs();
+    // Link-local ones go with each pod.
+    const left = lane.answered.filter((ip) => !now.includes(ip) && !ip.startsWith("fe80:"));
+    lane.answered = now;
+    if (left.length === 0) return;
+    for (const ip of left) lane.work.left.add(ip);
+    this.request(family);
   }
 
   /** Asks for a look at flows to these; returns at once. To be called when the change is in the kernel. */
@@ -185,7 +206,7 @@ export class ConntrackReconciler {
   /** @returns Undefined without the tool. */
   async #findStale(
     family: IPFamily,
-    { touched }: Work,
+    { left, touched }: Work,
     { judge }: FlowJudge,
     signal: AbortSignal,
   ): Promise<ReadonlyMap<string, StaleFlows> | undefined> {
@@ -193,7 +214,7 @@ export class ConntrackReconciler {
     const was = ({ ip, port }: FlowTarget): boolean => touched.has(`${ip} ${port}`);
     const onFlow = (flow: UDPFlow): void => {
       if (found.size >= deletionsPerPass) return;
-      const stale = judge(flow, was);
+      const stale = judge(flow, was, (ip) => left.has(ip));
       if (stale !== undefined) found.set(nameOf(stale), stale);
     };
     return (await this.#table.list({ family }, onFlow, signal)) ? found : undefined;
@@ -223,7 +244,7 @@ function guessStale(
     for (const destination of ip === "" ? nodePortIPs() : [ip]) {
       for (const from of fresh ? [{ ip: destination, port }, ...lost] : lost) {
         const flow = { destination, port, from: from.ip, fromPort: from.port };
-        const stale = judge(flow, was);
+        const stale = judge(flow, was, () => false);
         if (stale !== undefined) found.set(nameOf(stale), stale);
         if (found.size > mostBlindDeletions) return undefined;
       }

@@ -150,6 +150,7 @@ export class FamilyRules {
     flow: UDPFlow,
     isNodePortIP: (ip: string) => boolean,
     wasFrontend: (target: FlowTarget) => boolean = () => false,
+    wasNodePortIP: (ip: string) => boolean = () => false,
   ): StaleFlows | undefined {
     return judgeFlow(flow, {
       family: this.#family,
@@ -159,6 +160,7 @@ export class FamilyRules {
         this.#context.serviceCIDRs.some((cidr) => cidrContains(parseCidr(cidr), ip)),
       isNodePortIP,
       wasFrontend,
+      wasNodePortIP,
     });
   }
 

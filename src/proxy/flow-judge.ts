@@ -13,6 +13,8 @@ export interface FlowContext {
   readonly isNodePortIP: (ip: string) => boolean;
   /** Whether a frontend was there a moment ago. */
   readonly wasFrontend?: (target: FlowTarget) => boolean;
+  /** Whether node ports answered on an address a moment ago. */
+  readonly wasNodePortIP?: (ip: string) => boolean;
 }
 
 /**
@@ -21,14 +23,18 @@ export interface FlowContext {
  */
 export function judgeFlow(flow: UDPFlow, context: FlowContext): StaleFlows | undefined {
   const { ownerOf, isNodePortIP, isServiceIP, wasFrontend = () => false } = context;
+  const { wasNodePortIP = () => false } = context;
   const { destination, port } = flow;
   const addressed = ownerOf({ ip: destination, port });
   if (addressed !== undefined) return judgeBy(flow, addressed, destination, context);
   if (isServiceIP(destination) || wasFrontend({ ip: destination, port })) {
     return unlessUntranslated(flow, context);
   }
-  if (!isNodePortIP(destination)) return undefined;
   const nodePort = ownerOf({ ip: "", port });
+  if (!isNodePortIP(destination)) {
+    const left = nodePort !== undefined && wasNodePortIP(destination);
+    return left ? unlessUntranslated(flow, context) : undefined;
+  }
   if (nodePort !== undefined) return judgeBy(flow, nodePort, "", context);
   return wasFrontend({ ip: "", port }) ? unlessUntranslated(flow, context) : undefined;
 }

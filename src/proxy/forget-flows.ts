@@ -22,7 +22,8 @@ export function makeConntrack({
     all.map((rules): readonly [IPFamily, FlowJudge] => [
       rules.family,
       {
-        judge: (flow, was) => rules.judge(flow, (ip) => nodePortIPs(rules).includes(ip), was),
+        judge: (flow, was, left) =>
+          rules.judge(flow, (ip) => nodePortIPs(rules).includes(ip), was, left),
         nodePortIPs: () => nodePortIPs(rules),
       },
     ]),
@@ -41,7 +42,7 @@ export function makeConntrack({
   });
 }
 
-/** What changed while nobody watched has left flows that no plan of ours ever knew. */
+/** What changed while nobody watched has left flows that no plan of ours ever knew; so has an address that is gone. */
 export function forgetFlows(
   conntrack: ConntrackReconciler,
   rules: FamilyRules,
@@ -50,4 +51,5 @@ export function forgetFlows(
   const { frontends, all } = rules.takeTouched();
   if (first || result.drift === true || !all) conntrack.request(rules.family);
   if (!first) conntrack.touched(rules.family, frontends);
+  conntrack.compareAddresses(rules.family);
 }

@@ -16,17 +16,24 @@ class Bench {
   listings = 0;
   flows: UDPFlow[] = [];
   hasTool = true;
+  nodePortIPs: readonly string[] = ["192.0.2.1", "192.0.2.2"];
   readonly #stop = new AbortController();
   readonly reconciler = new ConntrackReconciler({
     judges: new Map([
       [
         "IPv4",
         {
-          judge: ({ destination, port, from, fromPort }: UDPFlow): StaleFlows | undefined => {
+          judge: (
+            { destination, port, from, fromPort }: UDPFlow,
+            _was: unknown,
+            left: (ip: string) => boolean,
+          ): StaleFlows | undefined => {
+            if (left(destination))
+              return { family: "IPv4", vip: destination, port, from: undefined };
             if (this.right.has(from) || destination.startsWith("198.51.100.")) return undefined;
             return { family: "IPv4", vip: destination, port, from: { ip: from, port: fromPort } };
           },
-          nodePortIPs: () => ["192.0.2.1", "192.0.2.2"],
+          nodePortIPs: () => this.nodePortIPs,
         },
       ],
     ]),
@@ -131,6 +138,33 @@ describe("UDP flows that a change made wrong", () => {
     await bench.settle();
     assert.equal(bench.flows.length, 0);
     assert.equal(bench.listings, 3);
+    await bench.stop();
+  });
+
+  it("are those to an address that node ports have left, and to no other", async () => {
+    const bench = new Bench();
+    bench.right.add("10.244.1.1");
+    bench.flows = ["192.0.2.1", "192.0.2.2"].map((destination) => ({
+      destination,
+      port: 30_053,
+      from: "10.244.1.1",
+      fromPort: 53,
+    }));
+    bench.reconciler.compareAddresses("IPv4");
+    await bench.settle();
+    assert.equal(bench.listings, 0, "nothing was known before");
+    bench.nodePortIPs = ["192.0.2.2", "192.0.2.3"];
+    bench.reconciler.compareAddresses("IPv4");
+    await bench.settle();
+    bench.reconciler.compareAddresses("IPv4");
+    await bench.settle();
+    assert.deepEqual([bench.listings, bench.deleted], [1, ["192.0.2.1:30053 undefined:undefined"]]);
+    bench.nodePortIPs = ["192.0.2.2", "192.0.2.3", "fe80::1"];
+    bench.reconciler.compareAddresses("IPv4");
+    bench.nodePortIPs = ["192.0.2.2", "192.0.2.3"];
+    bench.reconciler.compareAddresses("IPv4");
+    await bench.settle();
+    assert.equal(bench.listings, 1, "link-local addresses are no reason");
     await bench.stop();
   });
 
