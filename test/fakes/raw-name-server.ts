@@ -3,10 +3,9 @@ import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 
 /** What goes back for one message, byte for byte; undefined = nothing, by TCP then the connection ends. */
-export type RawScript = (
-  message: Buffer,
-  transport: "udp" | "tcp",
-) => Buffer | readonly Buffer[] | undefined;
+export type RawScript = (message: Buffer, transport: "udp" | "tcp") => Said | Promise<Said>;
+
+type Said = Buffer | readonly Buffer[] | undefined;
 
 /** A server on loopback that speaks DNS as badly as it is told. */
 export class RawNameServer implements AsyncDisposable {
@@ -30,15 +29,15 @@ export class RawNameServer implements AsyncDisposable {
       await once(server.#tcp, "listening");
       server.port = (server.#tcp.address() as AddressInfo).port;
     }
-    server.#udp.on("message", (message, from) => server.#onDatagram(message, from));
+    server.#udp.on("message", (message, from) => void server.#onDatagram(message, from));
     server.#udp.bind(server.port, "127.0.0.1");
     await once(server.#udp, "listening");
     ({ port: server.port } = server.#udp.address());
     return server;
   }
 
-  #onDatagram(message: Buffer, from: RemoteInfo): void {
-    for (const reply of this.#replies(message, "udp")) {
+  async #onDatagram(message: Buffer, from: RemoteInfo): Promise<void> {
+    for (const reply of await this.#replies(message, "udp")) {
       this.#udp.send(reply, from.port, from.address);
     }
   }
@@ -46,20 +45,21 @@ export class RawNameServer implements AsyncDisposable {
   #onConnection(socket: Socket): void {
     this.#open.add(socket);
     socket.on("error", () => undefined);
-    socket.on("data", (chunk: Buffer) => {
-      const replies = this.#replies(chunk.subarray(2), "tcp");
+    const onData = async (chunk: Buffer): Promise<void> => {
+      const replies = await this.#replies(chunk.subarray(2), "tcp");
       for (const reply of replies) {
         const length = Buffer.alloc(2);
         length.writeUInt16BE(reply.length);
         socket.write(Buffer.concat([length, reply]));
       }
       if (replies.length === 0) socket.end();
-    });
+    };
+    socket.on("data", (chunk: Buffer) => void onData(chunk));
   }
 
-  #replies(message: Buffer, transport: "udp" | "tcp"): readonly Buffer[] {
+  async #replies(message: Buffer, transport: "udp" | "tcp"): Promise<readonly Buffer[]> {
     this.messages.push({ message: Buffer.from(message), transport });
-    const said = this.#script(message, transport);
+    const said = await this.#script(message, transport);
     if (said === undefined) return [];
     return Buffer.isBuffer(said) ? [said] : said;
   }

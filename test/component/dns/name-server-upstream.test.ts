@@ -9,7 +9,7 @@ import { systemClock } from "../../../src/lib/clock.ts";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import { FakeNameServer } from "../../fakes/name-server.ts";
 import { RawNameServer } from "../../fakes/raw-name-server.ts";
-import { a, at, data, loopback, names, nextRandom, Running } from "./running.ts";
+import { a, at, data, hasty, loopback, names, nextRandom, Running } from "./running.ts";
 
 const headerBytes = 12;
 const response = 0x8180;
@@ -86,7 +86,7 @@ describe("servers of the host", () => {
     await using upstream = await RawNameServer.start((message) =>
       hasEDNS(message) ? undefined : answered(message),
     );
-    await using server = await Running.start(() => [at(upstream)]);
+    await using server = await Running.start(() => [at(upstream)], hasty);
     assert.deepEqual(data(await server.ask("one.test")), ["192.0.2.1"]);
     assert.deepEqual(data(await server.ask("two.test")), ["192.0.2.1"]);
     assert.deepEqual(about(upstream, "one.test").map(hasEDNS), [true, false]);
@@ -117,7 +117,7 @@ describe("servers of the host", () => {
 
   it("that change the case of names are asked by TCP once, and then as they like it", async () => {
     await using upstream = await RawNameServer.start((message) => lowered(answered(message)));
-    await using server = await Running.start(() => [at(upstream)], { tryMs: 1000 });
+    await using server = await Running.start(() => [at(upstream)]);
     assert.deepEqual(data(await server.ask("a-name-of-many-letters.test")), ["192.0.2.1"]);
     assert.deepEqual(data(await server.ask("another-name-of-letters.test")), ["192.0.2.1"]);
     assert.deepEqual(
@@ -131,7 +131,7 @@ describe("servers of the host", () => {
       (message) => lowered(answered(message)),
       false,
     );
-    await using server = await Running.start(() => [at(upstream)], { tryMs: 1000 });
+    await using server = await Running.start(() => [at(upstream)]);
     assert.deepEqual(data(await server.ask("a-name-of-many-letters.test")), ["192.0.2.1"]);
     assert.equal(upstream.messages.length, 2);
   });
@@ -147,7 +147,6 @@ describe("servers of the host", () => {
       });
     });
     await using server = await Running.start(() => [at(upstream)], {
-      tryMs: 1000,
       count: (event) => counted.push(event),
     });
     assert.deepEqual(data(await server.ask("victim.test")), ["192.0.2.2"]);
@@ -185,7 +184,7 @@ describe("servers of the host", () => {
         forge(answered(message, "203.0.113.1")),
         answered(message, "192.0.2.7"),
       ]);
-      await using server = await Running.start(() => [at(upstream)], { tryMs: 1000 });
+      await using server = await Running.start(() => [at(upstream)]);
       assert.deepEqual(data(await server.ask("name.test")), ["192.0.2.7"], `forgery ${index}`);
     }
   });
@@ -245,7 +244,7 @@ describe("servers of the host", () => {
       },
       child: () => logger,
     };
-    await using server = await Running.start(() => [at(first), at(second)], { logger });
+    await using server = await Running.start(() => [at(first), at(second)], { ...hasty, logger });
     const down = change();
     assert.deepEqual(data(await server.ask("a.test")), ["192.0.2.2"]);
     await down;
@@ -264,7 +263,7 @@ describe("servers of the host", () => {
         : answered(message, "192.0.2.1"),
     );
     await using second = await RawNameServer.start((message) => answered(message, "192.0.2.2"));
-    await using server = await Running.start(() => [at(first), at(second)]);
+    await using server = await Running.start(() => [at(first), at(second)], hasty);
     assert.deepEqual(data(await server.ask("slow.test")), ["192.0.2.2"]);
     assert.deepEqual(data(await server.ask("other.test")), ["192.0.2.1"]);
   });
@@ -283,7 +282,7 @@ describe("servers of the host", () => {
       },
       child: () => logger,
     };
-    const options = { logger, tryMs: 100, totalMs: 150 };
+    const options = { ...hasty, logger, totalMs: 300 };
     await using server = await Running.start(() => [at(dead), at(back)], options);
     assert.equal((await server.ask("a.test")).rcode, "SERVFAIL");
     await both.promise;
@@ -307,7 +306,7 @@ describe("servers of the host", () => {
     await using lossy = await RawNameServer.start((message) =>
       (lost -= 1) >= 0 ? undefined : answered(message),
     );
-    const patient = { asking: () => ({ attempts: 3 }), tryMs: 40 };
+    const patient = { asking: () => ({ attempts: 3 }), tryMs: 150 };
     await using third = await Running.start(() => [at(lossy)], patient);
     assert.deepEqual(data(await third.ask("name.test")), ["192.0.2.1"]);
   });
@@ -469,8 +468,7 @@ describe("a circle by way of another machine", () => {
   ): Promise<AsyncDisposable & { here: Running; there: Running; forwarded: () => number }> {
     let forwarded = 0;
     const more = {
-      tryMs: 80,
-      totalMs: 200,
+      ...hasty,
       count: (event: string): void => void (event === "forwarded" ? (forwarded += 1) : 0),
     };
     let other: Running | undefined;
