@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
 import { Cluster, isReady } from "./lib/cluster.ts";
-import { type Machine, type MachineProcess, Machines } from "./lib/machine.ts";
+import { type Machine, type MachineProcess, Machines, root } from "./lib/machine.ts";
 import { cannotRun, joinArguments, remoraDown, remoraJoin, remoraUp } from "./lib/remora.ts";
 
 const skip = cannotRun();
@@ -143,6 +143,9 @@ describe("load balancers", { skip: skip ?? false, concurrency: false }, () => {
     assert.equal(sourceIn(answer), two.address);
     const { spec } = await cluster.get<ServiceItem>("service", "web");
     await answersClientAs(spec.ports[0]?.nodePort ?? 0, clientAddress);
+    const seen = await one.exec([`${root}/bin/remora`, "service", "web"]);
+    assert.match(seen.stdout, /LoadBalancer .*from outside: 1 endpoint on this node, source kept/);
+    assert.match(seen.stdout, /as they should be/);
     await said("web", /^EnsuredLoadBalancer: Ensured load balancer$/);
   });
 
