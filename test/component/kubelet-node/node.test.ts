@@ -67,6 +67,7 @@ describe("the node", () => {
   let running: Promise<void>;
   let node: NodeAgent;
   let trouble: string | undefined;
+  let networkTrouble: string | undefined;
   let info: RuntimeInfo | undefined;
   let readyCalls = 0;
   let events: string[];
@@ -94,6 +95,7 @@ describe("the node", () => {
     stop = new AbortController();
     network = at("192.0.2.2");
     [trouble, info, readyCalls, events, warnings] = [undefined, runtimeInfo, 0, [], []];
+    networkTrouble = undefined;
   });
   afterEach(async () => {
     stop.abort();
@@ -119,6 +121,7 @@ describe("the node", () => {
       runtime: () => info,
       images: { listImages: async () => [] },
       health: () => trouble,
+      networkNotReady: () => networkTrouble,
       events: {
         event: (target: EventTarget, type, reason, message) => {
           events.push(`${target.uid} ${type} ${reason} ${message}`);
@@ -235,6 +238,28 @@ describe("the node", () => {
       () => events.includes("n1 Normal NodeNotReady Node n1 status is now: NodeNotReady"),
       "the event",
     );
+  });
+
+  test("a network of pods that is not ready is told in the kubelet's words, before other troubles", async () => {
+    const message = (): string =>
+      stored()?.status?.conditions?.find(({ type }) => type === "Ready")?.message ?? "";
+    networkTrouble = "cni config uninitialized";
+    start();
+    await until(() => readyStatus() === "False", "the truth");
+    const words =
+      "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni config uninitialized";
+    assert.equal(message(), words);
+    trouble = "PLEG is not healthy";
+    await until(() => {
+      clock.advance(100);
+      return message() === `[${words}, PLEG is not healthy]`;
+    }, "both");
+    networkTrouble = undefined;
+    trouble = undefined;
+    await until(() => {
+      clock.advance(100);
+      return readyStatus() === "True";
+    }, "Ready");
   });
 
   describe("a restarted agent whose node was ready", () => {
