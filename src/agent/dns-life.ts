@@ -44,7 +44,7 @@ export class DnsLife {
   #stored: string | undefined;
 
   constructor(options: DnsLifeOptions) {
-    this.#options = options;
+    this.#options = { ...options, logger: options.logger.child({ component: "dns" }) };
     this.#path = join(options.rootDir, "dns", "settings.json");
   }
 
@@ -114,6 +114,12 @@ export class DnsLife {
     const early = this.#early;
     this.#early = undefined;
     await early?.thread.stop();
+  }
+
+  /** Nobody is to be answered here, now and after the next start. */
+  async forget(): Promise<void> {
+    await this.dropEarly();
+    await this.remember(undefined);
   }
 
   /** Keeps in mind how the name server runs for the next start; undefined = it does not. */

@@ -33,7 +33,7 @@ export interface DnsRunnerOptions {
   readonly network: LocalAddresses;
   readonly startThread: (options: DnsThreadOptions) => DnsThread | Promise<DnsThread>;
   /** Where the thread lives before and after this runner; without it the thread ends with the runner. */
-  readonly life?: Pick<DnsLife, "remembered" | "remember" | "dropEarly">;
+  readonly life?: Pick<DnsLife, "remembered" | "remember" | "dropEarly" | "forget">;
   readonly events: EventRecorder;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -132,8 +132,7 @@ class Dns {
         await this.#tell(signal);
         // In `off` nothing can change any more.
         if (config.dns === "off") {
-          await life?.dropEarly();
-          await life?.remember(undefined);
+          await life?.forget();
           break;
         }
       }

@@ -23,6 +23,7 @@ import { LocalVolumes } from "../kubelet/local-volumes/local-volumes.ts";
 import { createNode } from "../kubelet/node/node.ts";
 import { createPods } from "../kubelet/pods/pods.ts";
 import { createNodeServer } from "../kubelet/server/server.ts";
+import { dnsMetrics } from "../dns/metrics.ts";
 import { NamespaceNames } from "../dns/namespace-names.ts";
 import type { StepHook } from "../kubelet/steps.ts";
 import { VolumesInUse } from "../kubelet/volumes/in-use.ts";
@@ -40,8 +41,8 @@ import { damagesNetwork } from "../network/rules.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
+import type { DnsLife } from "./dns-life.ts";
 import { dnsRunner } from "./dns-runner.ts";
-import { startDnsThread } from "./dns-thread.ts";
 import { EngineWatch } from "./engine-watch.ts";
 import { hostResolvConf } from "./host-resolv-conf.ts";
 import { followMachine, followRoutes } from "./machine-addresses.ts";
@@ -60,6 +61,8 @@ export interface RunAgentOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly step: StepHook;
+  /** The name server's thread; whoever made it ends it, after the agent has ended. */
+  readonly dns: DnsLife;
   /** The agent's own, for the credential providers of images. Default: nothing. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Renews the client certificate, where somebody wants that. */
@@ -304,7 +307,8 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       pages: {
         configuration: () => kubeProxyConfiguration(config),
         binaryVersion: kubeletVersion.replace(/^v/, ""),
-        moreMetrics: ofProxy.text,
+        moreMetrics: () =>
+          ofProxy.text() + (informers === undefined ? "" : dnsMetrics(options.dns.counts.read())),
         ...(config.flags === undefined ? {} : { flags: config.flags }),
       },
       deletions,
@@ -317,6 +321,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       name,
       run: (inner) => part.run(inner),
     });
+    if (informers === undefined) await options.dns.forget();
     await superviseAll(
       [
         named("node", node),
@@ -347,7 +352,8 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
                 config,
                 namespaces: (onChange) => new NamespaceNames({ ...names, onChange }),
                 network,
-                startThread: startDnsThread,
+                startThread: options.dns.startThread,
+                life: options.dns,
                 events: proxyEvents,
               }),
             ]),

@@ -258,7 +258,7 @@ async function filesToRemove(
     const files = await stateFiles(flags.stateDir, kept === undefined ? undefined : volumesDir);
     return { files, kept };
   }
-  const names = ["pods", "network", "image_manager", "agent.sock", "places.json"];
+  const names = ["pods", "network", "dns", "image_manager", "agent.sock", "places.json"];
   names.push("local-volume-records", "plugins/kubernetes.io");
   if (kept === undefined) names.push("local-volumes");
   const files = [

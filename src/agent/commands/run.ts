@@ -11,6 +11,8 @@ import type { Logger } from "../../lib/log.ts";
 import { type NodeIdentity, openNodeIdentity } from "../certificates/node-identity.ts";
 import { certDirOf } from "../certificates/serving-certificate.ts";
 import { crashHook } from "../crash-hook.ts";
+import { DnsLife } from "../dns-life.ts";
+import { startDnsThread } from "../dns-thread.ts";
 import type { RunFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
 import type { ClusterConfiguration } from "../join/cluster-configuration.ts";
@@ -161,7 +163,9 @@ export async function run(
   await refuseBesideKubelet(flags.rootDir);
   const lock = await acquireLocks(flags.rootDir, "--root-dir");
   let membership: Membership | undefined;
+  const dns = new DnsLife({ rootDir: flags.rootDir, startThread: startDnsThread, logger });
   try {
+    if (node.members.dns !== "off") await dns.begin();
     const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
     const self = { nodeName, nodeIPs: flags.nodeIp ?? [] };
     membership = await enter(flags, self, logger, signal);
@@ -182,6 +186,7 @@ export async function run(
             clock: systemClock,
             logger,
             step,
+            dns,
             environment: stringMap(process.env),
             onReady,
             ...(rotation === undefined ? {} : { clientRotation: rotation }),
@@ -191,6 +196,7 @@ export async function run(
     };
     await superviseAll([agent], logger, signal);
   } finally {
+    await dns.end();
     await membership?.close();
     await lock.release();
   }
