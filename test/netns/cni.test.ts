@@ -109,6 +109,8 @@ if (insideOwnNamespace(import.meta.filename)) {
       client = await connectOutside();
       await sh("iptables", "-P", "FORWARD", "DROP");
       await sh("ip6tables", "-P", "FORWARD", "DROP");
+      // What is not masqueraded comes back too.
+      await client.sh("ip", "route", "add", "10.88.9.0/24", "via", "192.0.2.1");
       untouched = await inventory();
       [a, b] = [await Machine.start(), await Machine.start()];
       network = create();
@@ -163,7 +165,13 @@ if (insideOwnNamespace(import.meta.filename)) {
         const [answer = ""] = await a.ask("tcp", to);
         const own = network.addresses(sandboxOf(a).sandboxID) ?? [];
         assert.ok(own.includes(answer.replace(/^b /, "")), answer);
-        assert.match((await askFromNode("tcp", to)).join(), /^b /);
+        // The kernel tries out the bridge's own IPv6 address for a second or two.
+        const until = performance.now() + 5000;
+        let fromNode = "";
+        while (!fromNode.startsWith("b ") && performance.now() < until) {
+          [fromNode = ""] = await askFromNode("tcp", to);
+        }
+        assert.match(fromNode, /^b /);
       }
       assert.match((await a.ask("tcp", "192.0.2.2:8080")).join(), /^client .*192\.0\.2\.1$/);
     });
@@ -214,7 +222,6 @@ if (insideOwnNamespace(import.meta.filename)) {
         cniVersion: "0.3.1",
         name: "other",
         type: "ptp",
-        ipMasq: true,
         ipam: { type: "host-local", subnet: "10.88.9.0/24", routes: [{ dst: "0.0.0.0/0" }] },
       });
       const { sandboxID } = sandboxOf(b);
