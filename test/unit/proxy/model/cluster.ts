@@ -52,6 +52,8 @@ export interface ModelNode {
   readonly ips: readonly string[];
   /** All addresses of its interfaces. */
   readonly addresses: readonly string[];
+  /** It is the only one, and clients from outside keep their addresses where they can. */
+  readonly keepsSource?: boolean;
 }
 
 export interface ModelCluster {

@@ -253,10 +253,21 @@ export class Oracle {
         mode === "iptables" && packet.inInterface === "" && !this.#isOwn(packet.destination);
       return passes ? this.#certain("forwarded kept") : this.#reject(packet);
     }
-    if (!unit.service.externalLocal) return this.#spread(cluster, packet, true);
+    if (!unit.service.externalLocal && !this.#keepsSource(cluster, local)) {
+      return this.#spread(cluster, packet, true);
+    }
     if (this.#fromPod(packet)) return this.#spread(cluster, packet, false);
     if (this.#isOwn(packet.source)) return this.#spread(cluster, packet, true);
     return local.length === 0 ? this.#certain("dropped") : this.#spread(local, packet, false);
+  }
+
+  /** All that may be asked are here, and none that is here is passed over. */
+  #keepsSource(cluster: readonly Target[], local: readonly Target[]): boolean {
+    return (
+      this.#node.keepsSource === true &&
+      cluster.length === local.length &&
+      cluster.every(({ endpoint }) => endpoint.node === this.#node.name)
+    );
   }
 
   /** Source ranges are for load balancer addresses only. */

@@ -52,6 +52,7 @@ for (const mode of modes) {
       const states = fc.record({
         settings: settingsArbitrary(mode, family),
         changes: changesArbitrary(20),
+        keepsSource: fc.boolean(),
         // After which of the changes the rules are written.
         syncs: fc.array(fc.boolean(), { minLength: 1, maxLength: 5 }),
         packets: fc.array(packetArbitrary(family), {
@@ -60,9 +61,10 @@ for (const mode of modes) {
         }),
       });
       await fc.assert(
-        fc.asyncProperty(states, async ({ settings, changes, packets, syncs }) => {
+        fc.asyncProperty(states, async ({ settings, changes, packets, syncs, keepsSource }) => {
+          const node = { ...here, keepsSource };
           const kernel = simulatedKernel(settings);
-          const rules = new ModelRules(settings, here, kernel.backend);
+          const rules = new ModelRules(settings, node, kernel.backend);
           for (const [index, change] of changes.entries()) {
             applyChange(rules, change);
             if (syncs[index % syncs.length] === true) await rules.sync();
@@ -71,13 +73,13 @@ for (const mode of modes) {
           // Once more: what waited for its deletion goes.
           await rules.sync();
           const scratch = simulatedKernel(settings);
-          const again = rulesFor(rules.cluster, settings, here, scratch.backend);
+          const again = rulesFor(rules.cluster, settings, node, scratch.backend);
           assert.deepEqual(rules.snapshot(), again.snapshot());
           await again.sync();
           assert.deepEqual(kernel.comparable(), scratch.comparable());
           const text = again.render();
           const rendered = execute(text, settings).rules;
-          const oracle = new Oracle(rules.cluster, here, settings);
+          const oracle = new Oracle(rules.cluster, node, settings);
           const host = hostOf(here, settings);
           const incremental = kernel.rules();
           for (const packet of packets) {
