@@ -10,6 +10,8 @@ export interface NodeView {
   node(): Stored<Node> | undefined;
   /** The node's addresses, primary family first; empty until known. */
   hostIPs(): readonly string[];
+  /** Whether these are gone from the machine, so that nothing answers at them; default no. */
+  addressLost?(): boolean;
   /** Wakes when podCIDRs, labels, taints or addresses may have changed. Returns the function that ends it. */
   subscribe(listener: () => void): () => void;
 }

@@ -76,6 +76,9 @@ function open(
     signal,
     agent: false,
     allowHalfOpen: true,
+    // A node whose address is gone says no goodbye.
+    keepAlive: true,
+    keepAliveInitialDelay: 15_000,
   };
   if (target.scheme === "http") return httpRequest(common);
   const own = target.kind !== "pod-proxy" && client !== undefined;

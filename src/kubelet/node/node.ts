@@ -130,6 +130,7 @@ class NodeWorker implements NodeAgent {
     this.view = {
       node: () => this.#node,
       hostIPs: () => this.#hostIPs,
+      addressLost: () => this.#source.addressLost,
       subscribe: (listener) => {
         this.#listeners.add(listener);
         return () => {
@@ -273,7 +274,10 @@ class NodeWorker implements NodeAgent {
       const written = await sync.sync(signal);
       const fast = !this.#wasReady && clock.monotonic() < fastUntil;
       const fastMs = written === undefined ? fastPath.afterFailureMs : fastPath.intervalMs;
-      const waitMs = fast ? fastMs : config.nodeStatusUpdateFrequencyMs;
+      const waitMs = Math.min(
+        fast ? fastMs : config.nodeStatusUpdateFrequencyMs,
+        this.#source.lookAgainMs ?? Number.POSITIVE_INFINITY,
+      );
       const stop = AbortSignal.any([signal, pause.signal]);
       await clock.sleep(waitMs, stop).catch(() => undefined);
     }

@@ -1,22 +1,17 @@
 import type { ContainerImage, NodeStatus } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
-import { canonicalIP, type IPFamily } from "../../lib/cidr.ts";
+import type { IPFamily } from "../../lib/cidr.ts";
 import { type Clock, deadline } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { ImageService, RuntimeInfo } from "../../runtime/types.ts";
 import type { VolumesInUse } from "../volumes/in-use.ts";
-import {
-  chooseNodeIPs,
-  type HostAddress,
-  internalIPs,
-  nodeAddresses,
-  refuseNodeIP,
-} from "./choose-node-ips.ts";
+import { nodeAddresses } from "./choose-node-ips.ts";
 import { computeAllocatable, computeCapacity, type MachineCapacity } from "./allocatable.ts";
 import { computeConditions, networkError } from "./conditions.ts";
 import { apiTime, type Host, type HostIdentity } from "./host.ts";
 import { computeNodeStatus, imageList } from "./node-status.ts";
+import { OwnAddresses } from "./own-addresses.ts";
 import { PressureMemory, pressureNow, type SignalReadings } from "./pressure.ts";
 
 /** Lists of images and disk readings are good for so long; the fast path looks ten times a second. */
@@ -54,12 +49,23 @@ export class StatusSource {
   readonly #pressure: PressureMemory;
   #identity: HostIdentity | undefined;
   #slow: SlowFacts | undefined;
-  /** Whether it was said that the node's address is gone. */
-  #lost = false;
+  readonly #own: OwnAddresses;
+  #lookAgainMs: number | undefined;
 
   constructor(options: StatusSourceOptions) {
     this.#options = options;
     this.#pressure = new PressureMemory(options.config.evictionPressureTransitionPeriodMs);
+    this.#own = new OwnAddresses({ podFamilies: () => [], ...options });
+  }
+
+  /** Whether the node's address is gone from the machine, and only its status has it. */
+  get addressLost(): boolean {
+    return this.#own.lost;
+  }
+
+  /** Milliseconds from the last computation after which another one may have another result, whatever happens. */
+  get lookAgainMs(): number | undefined {
+    return this.#lookAgainMs;
   }
 
   /** Gives the facts that do not change; call before {@link compute}. */
@@ -72,7 +78,9 @@ export class StatusSource {
     const { config, clock, health, inUse, networkNotReady, runtime } = this.#options;
     const identity = this.#identity ?? this.#options.host.identity();
     const slow = await this.#slowFacts();
-    const addresses = await this.#addresses(previous);
+    const addresses = await this.#own.look(previous);
+    this.#lookAgainMs = addresses.againMs;
+    if (addresses.ips.length > 0) this.#options.onAddresses(addresses.ips);
     const info = runtime();
     const under = this.#pressure.observe(
       pressureNow(slow.signals, config.evictionHard),
@@ -133,58 +141,6 @@ export class StatusSource {
       systemUUID: identity.systemUUID,
       ...(identity.swapBytes === 0 ? {} : { swap: { capacity: identity.swapBytes } }),
     };
-  }
-
-  /**
-   * A machine without its address keeps what its status says, as a kubelet does: a cable that is out for an hour must not
-   * cost its pods. One that never had an address is not ready.
-   */
-  async #addresses(
-    previous: NodeStatus,
-  ): Promise<{ readonly ips: readonly string[]; readonly why?: string }> {
-    const { config, host, onAddresses, podFamilies } = this.#options;
-    const configured = config.nodeIPs;
-    const before = internalIPs(previous.addresses);
-    const routeSources = configured.length > 0 ? {} : await host.routeSources();
-    const choice = chooseNodeIPs({
-      configured,
-      nodeName: config.nodeName,
-      host: await this.#hostAddresses([...configured, ...Object.values(routeSources)]),
-      routeSources,
-      previous: before,
-      podFamilies: podFamilies?.() ?? [],
-    });
-    if (choice.kind === "chosen") {
-      this.#lost = false;
-      onAddresses(choice.ips);
-      return { ips: choice.ips };
-    }
-    const kept = configured.every((ip) => before.includes(canonicalIP(ip))) ? before : [];
-    if (kept.length === 0) return { ips: [], why: choice.why };
-    this.#tellLost(choice.why, kept);
-    onAddresses(kept);
-    return { ips: kept };
-  }
-
-  #tellLost(why: string, kept: readonly string[]): void {
-    if (this.#lost) return;
-    this.#lost = true;
-    this.#options.logger.log("warn", "the node's address is gone; its status keeps it", {
-      ips: kept.join(","),
-      error: why,
-    });
-  }
-
-  /** With those of `wanted` that are there although their interface does not run: a cable that is out is no reason. */
-  async #hostAddresses(wanted: readonly string[]): Promise<readonly HostAddress[]> {
-    const { host } = this.#options;
-    const running = host.addresses();
-    const resting: HostAddress[] = [];
-    for (const address of wanted) {
-      if (refuseNodeIP(address, running) === undefined || host.hasAddress === undefined) continue;
-      if (await host.hasAddress(address)) resting.push({ interfaceName: "", address });
-    }
-    return [...running, ...resting];
   }
 
   async #slowFacts(): Promise<SlowFacts> {

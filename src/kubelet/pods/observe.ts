@@ -213,7 +213,9 @@ function syncProbes(
 ): void {
   const sandbox = newestSandbox(observed.record);
   const own = sandbox === undefined ? undefined : observed.addresses(sandbox.id)?.[0];
-  const podIP = own ?? observed.hostIPs[0] ?? "127.0.0.1";
+  // A program in the node's network is no worse for a cable that is out.
+  const hostIP = deps.node.addressLost?.() === true ? undefined : observed.hostIPs[0];
+  const podIP = own ?? hostIP ?? "127.0.0.1";
   const { containerStatuses = [], initContainerStatuses = [] } =
     deps.writer.current(pod.metadata.uid) ?? pod.status ?? {};
   const known = new Map(

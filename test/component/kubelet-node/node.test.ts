@@ -492,6 +492,17 @@ describe("the node", () => {
     assert.equal(readyStatus(), "True");
   });
 
+  test("a default route that has moved counts after a second, while the address of before is there", async () => {
+    start();
+    await until(() => readyCalls === 1, "ready");
+    network = at("198.51.100.7", "192.0.2.2");
+    node.refresh();
+    await until(() => clock.sleeps.at(-1) === 1000, "a look in a second");
+    assert.deepEqual(addresses(), ["InternalIP 192.0.2.2", "Hostname n1"]);
+    clock.advance(1000);
+    await until(() => addresses()[0] === "InternalIP 198.51.100.7", "the new address");
+  });
+
   test("a machine without any network keeps its address and stays Ready; it is said once", async () => {
     start();
     await until(() => readyCalls === 1, "ready");
@@ -506,9 +517,11 @@ describe("the node", () => {
     assert.deepEqual(addresses(), ["InternalIP 192.0.2.2", "Hostname n1"]);
     assert.deepEqual([readyStatus(), said()], ["True", 1]);
     assert.deepEqual(node.view.hostIPs(), ["192.0.2.2"]);
+    assert.equal(node.view.addressLost?.(), true);
     network = at("192.0.2.3");
     node.refresh();
     await until(() => addresses()[0] === "InternalIP 192.0.2.3", "the new address");
+    assert.equal(node.view.addressLost?.(), false);
   });
 
   test("a machine that boots without network knows the address it had", async () => {

@@ -8,6 +8,7 @@ import { systemClock } from "../../../src/lib/clock.ts";
 import { jsonLogger } from "../../../src/lib/log.ts";
 import type { ProxyMode } from "../../../src/proxy/backend.ts";
 import { createProxy } from "../../../src/proxy/proxy.ts";
+import type { ProxyOptions } from "../../../src/proxy/proxy-options.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../fakes/api-server.ts";
 import { sh } from "../namespace.ts";
 import { type Addresses, families } from "./addresses.ts";
@@ -25,6 +26,8 @@ export class World {
   readonly log: string[] = [];
   /** Reasons of the events it wrote. */
   readonly events: string[] = [];
+  /** Who tells the proxy the node's addresses while it runs; default nobody. */
+  node: ProxyOptions["node"];
   #api: FakeApiServer | undefined;
   #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
@@ -97,6 +100,7 @@ export class World {
       client: this.api.client,
       nodeName: "here",
       nodeIPs: [families.IPv4.node, families.IPv6.node],
+      ...(this.node === undefined ? {} : { node: this.node }),
       clock: systemClock,
       logger: jsonLogger({
         level: "debug",
