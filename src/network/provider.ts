@@ -97,12 +97,23 @@ class Provided implements ProvidedNetwork {
   async #load(): Promise<void> {
     const { bridge, cni, mode } = this.#options;
     await Promise.all([bridge.load(), cni.load()]);
-    if (mode !== "bridge") await cni.look(AbortSignal.timeout(firstLookMs));
+    if (mode !== "bridge") await this.#firstLook();
     const held = await this.#bridgeHolds();
     // Plug-ins that attached pods are chosen again also while their configuration is away, as during their upgrade.
     const plugins = mode === "cni" || (mode === "auto" && (cni.configured || cni.inUse));
     this.#final = mode !== "auto" || plugins || held;
     this.#choose(plugins ? "cni" : "bridge");
+  }
+
+  /** Plug-ins that hang are no reason not to start; they are looked at again and again. */
+  async #firstLook(): Promise<void> {
+    try {
+      await this.#options.cni.look(AbortSignal.timeout(firstLookMs));
+    } catch (error) {
+      this.#logger.log("warn", "network plug-ins could not be looked at", {
+        error: errorMessage(error),
+      });
+    }
   }
 
   #choose(provider: ProviderName): void {
