@@ -261,6 +261,22 @@ describe("load balancers of the control plane", () => {
     await remove("partly");
   });
 
+  test("a younger Service is told, once, that its node port is hidden", async () => {
+    await create("hiding", 31_999, { allocateLoadBalancerNodePorts: false });
+    await untilIPs("hiding", all);
+    const ports = [{ port: 80, nodePort: 31_999 }];
+    await create("hidden", 80, { type: "NodePort", ports });
+    const text =
+      "ServicePortHidden: node port 31999/TCP is hidden by the load balancer of Service default/hiding";
+    await untilEvent("hidden", text);
+    // Everything is decided anew.
+    await create("another", 8111);
+    await untilIPs("another", all);
+    const said = (await eventsOf("hidden")).filter((line) => line.includes("ServicePortHidden"));
+    assert.equal(said.length, 1);
+    for (const name of ["hidden", "another", "hiding"]) await remove(name);
+  });
+
   test("a restart writes nothing, and what changed meanwhile is caught up with", async () => {
     await create("stays", 8108);
     await create("goes", 8109);

@@ -290,6 +290,14 @@ describe("ports that several want", () => {
     });
   });
 
+  it("are not those of younger external addresses, which is told", () => {
+    const external = balancer("external", 1, { type: "ClusterIP", externalIPs: ["192.0.2.1"] });
+    const own = balancer("own", 9, { externalIPs: ["192.0.2.1"], ports: [{ port: 81 }] });
+    const { got, hidden } = plan([external, balancer("web", 5), own]);
+    assert.deepEqual(got, { web: ["192.0.2.1"], own: ["192.0.2.1"] });
+    assert.deepEqual([...hidden], [["default/external", taken("Service default/web")]]);
+  });
+
   it("are node ports' of older Services; of younger ones they hide them, which is told", () => {
     const ports = [{ port: 1, nodePort: 30_080 }];
     const nodePort = (age: number): Stored<Service> =>

@@ -293,7 +293,7 @@ class LoadBalancers implements Controller {
       if (this.#told.get(key) === text) return;
       this.#told.set(key, text);
     }
-    this.#event(service, "Warning", "NodePortHidden", text);
+    this.#event(service, "Warning", "ServicePortHidden", text);
   }
 
   #event(

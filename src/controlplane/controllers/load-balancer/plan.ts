@@ -35,7 +35,7 @@ export interface Assignment {
 export interface BalancerPlan {
   /** Of every Service that is to have addresses of nodes, by its key. */
   readonly assignments: ReadonlyMap<string, Assignment>;
-  /** Node ports that an older Service's load balancer port hides, in words by the key of their Service. */
+  /** What else a Service does not have because an older one has it, in words by its key: node ports, external IPs. */
   readonly hidden: ReadonlyMap<string, string>;
 }
 
@@ -200,7 +200,7 @@ function holds({ status }: StoredService, ip: string, { port, protocol }: Balanc
 /**
  * Notes what else a Service has: addresses that others gave it, external ones and node ports.
  *
- * @returns Which of its node ports an older Service hides, in words.
+ * @returns What of that an older Service has, in words.
  */
 function claimOthers(service: StoredService, claimed: Claimed): string | undefined {
   const { spec, status } = service;
@@ -210,14 +210,16 @@ function claimOthers(service: StoredService, claimed: Claimed): string | undefin
     own || spec?.type !== "LoadBalancer" || service.metadata.deletionTimestamp !== undefined
       ? []
       : (status?.loadBalancer?.ingress ?? []).map(({ ip = "" }) => ip);
+  const lost: string[] = [];
   for (const ip of [...(spec?.externalIPs ?? []), ...given]) {
     if (ipFamily(ip) === undefined) continue;
     for (const { port, protocol } of portsOf(service)) {
       const place = `${protocol} ${port} ${canonicalIP(ip)}`;
-      if (!claimed.addresses.has(place)) claimed.addresses.set(place, who);
+      const owner = claimed.addresses.get(place);
+      if (owner === undefined) claimed.addresses.set(place, who);
+      else if (owner !== who) lost.push(`port ${port}/${protocol} of ${ip} is taken by ${owner}`);
     }
   }
-  const lost: string[] = [];
   for (const { port, protocol, what } of nodePortsOf(service)) {
     const place = `${protocol} ${port}`;
     const balancer = claimed.balancers.get(place);
