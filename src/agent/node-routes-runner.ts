@@ -174,7 +174,13 @@ class NodeRoutes {
     for (const { destination, gateway } of report.removed) {
       this.#logger.log("info", "route to the pods of a node removed", { destination, gateway });
     }
-    const now = new Set<string>();
+    const now = new Set<string>(report.overruled);
+    for (const text of report.overruled) {
+      // Somebody may want it so, and then the pods are reached.
+      if (!this.#told.has(text)) {
+        this.#logger.log("info", "a route of somebody else comes before ours", { route: text });
+      }
+    }
     for (const problem of report.problems) {
       const text = describeProblem(problem);
       now.add(text);

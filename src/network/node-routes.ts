@@ -2,13 +2,21 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 
 import { jitteredBackoffMs } from "../lib/backoff.ts";
-import { canonicalIP, type IPFamily, ipFamily } from "../lib/cidr.ts";
+import {
+  canonicalIP,
+  cidrAddress,
+  cidrSize,
+  type IPFamily,
+  ipFamily,
+  parseCidr,
+} from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { ExecError, SetupError, errorCode, errorMessage } from "../lib/errors.ts";
 import { type ExecResult, execResult, spawnStreaming } from "../lib/exec.ts";
 import { isRecord } from "../lib/guard.ts";
 import type { Logger } from "../lib/log.ts";
 import {
+  asPrinted,
   type NodeRoute,
   planRoutes,
   type RemoteNode,
@@ -75,35 +83,50 @@ export async function removeNodeRoutes(signal: AbortSignal): Promise<void> {
   for (const family of families) await change([], await listRoutes(family, signal), signal);
 }
 
+/** Where the kernel sends packets for an address. */
+export interface RouteLookup {
+  /** Empty when the address answers on a network of this machine. */
+  readonly gateway: string;
+  readonly device: string;
+  /** One of this machine. */
+  readonly local: boolean;
+}
+
 /**
  * Reads `ip -j -batch` with `route get ADDRESS` lines: one array per line, none for an unreachable address.
  *
- * @returns Device by address, of the addresses that need no gateway.
+ * @returns By address, of those that are reachable.
  */
-export function parseOnLink(text: string): ReadonlyMap<string, string> {
-  const found = new Map<string, string>();
+export function parseLookups(text: string): ReadonlyMap<string, RouteLookup> {
+  const found = new Map<string, RouteLookup>();
   for (const line of text.split("\n")) {
     if (!line.startsWith("[")) continue;
     const value: unknown = JSON.parse(line);
     const route: unknown = Array.isArray(value) ? value[0] : undefined;
-    if (!isRecord(route) || "gateway" in route || "via" in route) continue;
-    const { dst, dev, type } = route;
-    if (typeof dst !== "string" || typeof dev !== "string" || dev === "lo") continue;
-    if (type === undefined || type === "unicast") found.set(dst, dev);
+    if (!isRecord(route)) continue;
+    const { dst, dev, gateway, type, via } = route;
+    if (typeof dst !== "string" || typeof dev !== "string") continue;
+    if (type !== undefined && type !== "unicast" && type !== "local") continue;
+    const host: unknown = isRecord(via) ? via["host"] : gateway;
+    found.set(dst, {
+      gateway: typeof host === "string" ? host : "",
+      device: dev,
+      local: type === "local" || dev === "lo",
+    });
   }
   return found;
 }
 
 /** Asks the kernel, which knows on-link routes that no address of an interface shows (/32 addresses of clouds). */
-async function findOnLink(
+async function lookUp(
   addresses: ReadonlySet<string>,
   signal: AbortSignal,
-): Promise<ReadonlyMap<string, string>> {
+): Promise<ReadonlyMap<string, RouteLookup>> {
   if (addresses.size === 0) return new Map();
   const lines = [...addresses].map((address) => `route get ${address}\n`);
   // -force: one that is unreachable must not hide the rest. The exit code then says nothing.
   const { stdout } = await ip(["-j", "-force", "-batch", "-"], lines.join(""), signal);
-  return parseOnLink(stdout);
+  return parseLookups(stdout);
 }
 
 async function change(
@@ -139,6 +162,41 @@ export interface RouteReport {
   readonly replaced: readonly NodeRoute[];
   readonly removed: readonly NodeRoute[];
   readonly problems: readonly RouteProblem[];
+  /** Routes of ours that stand and are not used: sentences that say what is used in their place. */
+  readonly overruled: readonly string[];
+}
+
+/** A pod's address in each network of others, to see where its packets go. */
+function probes(remotes: readonly RemoteNode[]): ReadonlyMap<string, string> {
+  return new Map(
+    remotes.flatMap(({ podCIDRs }) =>
+      podCIDRs.map((text) => {
+        const cidr = parseCidr(text, "podCIDR");
+        return [asPrinted(cidr), cidrAddress(cidr, cidrSize(cidr) > 2n ? 2 : 0)] as const;
+      }),
+    ),
+  );
+}
+
+/** Routes of ours that stand, and which a route or rule (`ip rule`) of somebody else comes before. Pure. */
+export function overruledRoutes(
+  standing: readonly NodeRoute[],
+  probed: ReadonlyMap<string, string>,
+  lookups: ReadonlyMap<string, RouteLookup>,
+): readonly string[] {
+  return standing.flatMap(({ destination, device, gateway }) => {
+    const probe = probed.get(destination);
+    if (probe === undefined) return [];
+    const used = lookups.get(probe);
+    if (used?.gateway === gateway && used.device === device) return [];
+    const where =
+      used === undefined
+        ? "nowhere"
+        : `${used.gateway === "" ? "" : `via ${used.gateway} `}dev ${used.device}`;
+    return [
+      `${destination} via ${gateway} dev ${device} is not used: a route or rule of somebody else sends ${probe} ${where} (\`ip route get ${probe}\`, \`ip rule\`)`,
+    ];
+  });
 }
 
 /**
@@ -159,13 +217,31 @@ export async function ensureNodeRoutes(
       .filter((address) => ipFamily(address) !== undefined)
       .map((address) => canonicalIP(address)),
   }));
-  const [onLink, ...existing] = await Promise.all([
-    findOnLink(new Set(known.flatMap(({ addresses }) => addresses)), signal),
+  const probed = probes(known);
+  const asked = [...known.flatMap(({ addresses }) => addresses), ...probed.values()];
+  const [lookups, ...listed] = await Promise.all([
+    lookUp(new Set(asked), signal),
     ...families.map((family) => listRoutes(family, signal)),
   ]);
-  const plan = planRoutes({ remotes: known, ownPodCIDRs, onLink, existing: existing.flat() });
+  const existing = listed.flat();
+  const onLink = new Map(
+    [...lookups].flatMap(([address, { device, gateway, local }]) =>
+      gateway === "" && !local ? [[address, device] as const] : [],
+    ),
+  );
+  const own = new Set([...lookups].flatMap(([address, { local }]) => (local ? [address] : [])));
+  const plan = planRoutes({ remotes: known, ownPodCIDRs, onLink, own, existing });
   await change(plan.replace, plan.remove, signal);
-  return { replaced: plan.replace, removed: plan.remove, problems: plan.problems };
+  const standing = existing.filter(
+    ({ destination }) =>
+      ![...plan.replace, ...plan.remove].some((route) => route.destination === destination),
+  );
+  return {
+    replaced: plan.replace,
+    removed: plan.remove,
+    problems: plan.problems,
+    overruled: overruledRoutes(standing, probed, lookups),
+  };
 }
 
 /**

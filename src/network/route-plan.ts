@@ -47,7 +47,7 @@ function overlaps(a: Cidr, b: Cidr): boolean {
 }
 
 /** `ip` leaves the length of a single address out. */
-function asPrinted(cidr: Cidr): string {
+export function asPrinted(cidr: Cidr): string {
   const full = cidr.prefix === (cidr.family === "IPv4" ? 32 : 128);
   return full ? formatIP(cidr.base, cidr.family) : formatCidr(cidr);
 }
@@ -58,6 +58,8 @@ export interface RoutePlanInput {
   readonly ownPodCIDRs: readonly string[];
   /** Device behind which a node's address answers directly, by address; absent = not on a network of this machine. */
   readonly onLink: ReadonlyMap<string, string>;
+  /** Addresses of nodes that this machine has as well. */
+  readonly own?: ReadonlySet<string>;
   /** Our routes in the kernel. */
   readonly existing: readonly NodeRoute[];
 }
@@ -85,10 +87,13 @@ function wantedRoutes(input: RoutePlanInput): {
       const gateway = candidates.find((address) => input.onLink.has(address));
       const device = gateway === undefined ? undefined : input.onLink.get(gateway);
       if (gateway === undefined || device === undefined) {
+        const mine = candidates.find((address) => input.own?.has(address) === true);
         refuse(
           candidates.length === 0
             ? `the node has no ${cidr.family} address`
-            : `the node's address ${candidates.join(", ")} is not on a network of this machine; a network plug-in or routes set by hand have to carry its pods`,
+            : mine !== undefined
+              ? `the node's address ${mine} is one of this machine too: each machine needs an address of its own`
+              : `the node's address ${candidates.join(", ")} is not on a network of this machine; a network plug-in or routes set by hand have to carry its pods`,
         );
         continue;
       }

@@ -52,7 +52,7 @@ if (insideOwnNamespace(import.meta.filename)) {
       ].join("\n");
       assert.equal(await routes(), set);
       const second = await ensureNodeRoutes([node("two", 1, 2)], own, signal);
-      assert.deepEqual(second, { replaced: [], removed: [], problems: [] });
+      assert.deepEqual(second, { replaced: [], removed: [], problems: [], overruled: [] });
 
       await sh("ip", "route", "del", "10.244.1.0/24");
       await ensureNodeRoutes([node("two", 1, 2)], own, signal);
@@ -77,11 +77,70 @@ if (insideOwnNamespace(import.meta.filename)) {
       await sh("ip", "route", "add", "10.244.1.0/24", "via", "192.0.2.9");
       await ensureNodeRoutes([node("two", 1, 2)], own, signal);
       assert.match(await sh("ip", "route", "get", "10.244.1.7"), /via 192\.0\.2\.9/);
+      const { overruled } = await ensureNodeRoutes([node("two", 1, 2)], own, signal);
+      assert.equal(overruled.length, 1);
+      assert.match(overruled[0] ?? "", /^10\.244\.1\.0\/24 via 192\.0\.2\.2 .* via 192\.0\.2\.9/);
       await removeNodeRoutes(signal);
       assert.match(await sh("ip", "route", "show", "10.244.1.0/24"), /^10\.244\.1\.0\/24 via/);
       assert.equal(await sh("ip", "-6", "route", "show", "fd00:244:0:1::/64"), "");
       await sh("ip", "route", "del", "10.244.1.0/24");
       assert.deepEqual(await listNodeRoutes(signal), []);
+    });
+
+    it("a rule that sends pods' packets elsewhere (`ip rule`) is seen, also where they go nowhere", async () => {
+      await ensureNodeRoutes([node("two", 1, 2)], own, signal);
+      await sh("ip", "rule", "add", "to", "10.244.0.0/16", "lookup", "100");
+      await sh("ip", "route", "add", "blackhole", "10.244.0.0/16", "table", "100");
+      const { overruled } = await ensureNodeRoutes([node("two", 1, 2)], own, signal);
+      await sh("ip", "rule", "del", "to", "10.244.0.0/16", "lookup", "100");
+      assert.equal(overruled.length, 1, overruled.join());
+      assert.match(overruled[0] ?? "", /sends 10\.244\.1\.2 nowhere/);
+      const after = await ensureNodeRoutes([node("two", 1, 2)], own, signal);
+      assert.deepEqual(after, { replaced: [], removed: [], problems: [], overruled: [] });
+      await removeNodeRoutes(signal);
+    });
+
+    it("several segments, and a tunnel that others made: each node by the interface that reaches it", async () => {
+      const pair = "link add seg1 type veth peer name seg1 netns";
+      await sh("ip", ...pair.split(" "), String(other.pid));
+      await sh("ip", "addr", "add", "198.51.100.1/24", "dev", "seg1");
+      await sh("ip", "link", "set", "seg1", "up");
+      await other.sh("ip", "addr", "add", "198.51.100.3/24", "dev", "seg1");
+      await other.sh("ip", "link", "set", "seg1", "up");
+      await sh("ip", "tuntap", "add", "tun9", "mode", "tun");
+      await sh("ip", "addr", "add", "10.99.0.1/24", "dev", "tun9");
+      await sh("ip", "link", "set", "tun9", "up");
+      const nodes = [
+        { name: "two", podCIDRs: ["10.244.1.0/24"], addresses: ["203.0.113.9", "192.0.2.2"] },
+        { name: "three", podCIDRs: ["10.244.3.0/24"], addresses: ["198.51.100.3"] },
+        { name: "four", podCIDRs: ["10.244.4.0/24"], addresses: ["10.99.0.4"] },
+      ];
+      const { problems } = await ensureNodeRoutes(nodes, own, signal);
+      assert.deepEqual(problems, []);
+      assert.deepEqual(
+        (await routes()).split("\n").map((line) => line.replace(/ linkdown/, "")),
+        [
+          "10.244.1.0/24 via 192.0.2.2 dev up0 metric 2048",
+          "10.244.3.0/24 via 198.51.100.3 dev seg1 metric 2048",
+          "10.244.4.0/24 via 10.99.0.4 dev tun9 metric 2048",
+        ],
+      );
+      // The node moves to the first segment.
+      const moved = [
+        { ...nodes[1], name: "three", podCIDRs: ["10.244.3.0/24"], addresses: ["192.0.2.3"] },
+      ];
+      await ensureNodeRoutes(moved, own, signal);
+      assert.equal(await routes(), "10.244.3.0/24 via 192.0.2.3 dev up0 metric 2048");
+      await removeNodeRoutes(signal);
+      await sh("ip", "link", "del", "seg1");
+      await sh("ip", "link", "del", "tun9");
+    });
+
+    it("a node with an address of this machine is a problem of its own", async () => {
+      const twin = { name: "twin", podCIDRs: ["10.244.5.0/24"], addresses: ["192.0.2.1"] };
+      const { problems } = await ensureNodeRoutes([twin], own, signal);
+      assert.match(problems[0]?.message ?? "", /192\.0\.2\.1 is one of this machine too/);
+      assert.equal(await routes(), "");
     });
 
     it("a node that is not on-link is a problem, and the others get their routes", async () => {

@@ -23,7 +23,7 @@ interface Bench extends AsyncDisposable {
   nextLook(ms: number): Promise<string>;
 }
 
-const nothing: RouteReport = { replaced: [], removed: [], problems: [] };
+const nothing: RouteReport = { replaced: [], removed: [], problems: [], overruled: [] };
 
 function describeRemote({ name, podCIDRs, addresses }: RemoteNode): string {
   return `${name} ${podCIDRs.join(",")} via ${addresses.join(",")}`;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { disturbsRoutes, parseOnLink, parseRoutes } from "../../../src/network/node-routes.ts";
+import { disturbsRoutes, parseLookups, parseRoutes } from "../../../src/network/node-routes.ts";
 import {
   type NodeRoute,
   planRoutes,
@@ -133,7 +133,7 @@ describe("what ip prints", () => {
     assert.deepEqual(parseRoutes(JSON.parse(text)), [route("10.244.1.0/24", "172.30.0.2")]);
   });
 
-  test("only addresses without a gateway, and not this machine's own, are on-link", () => {
+  test("where packets for an address go, of those that are reachable", () => {
     const text = [
       '[{"dst":"172.30.0.2","dev":"eth0","prefsrc":"172.30.0.1","flags":[],"uid":0,"cache":[]}]',
       '[{"dst":"8.8.8.8","gateway":"172.30.0.254","dev":"eth0","flags":[],"uid":0,"cache":[]}]',
@@ -143,10 +143,13 @@ describe("what ip prints", () => {
       '[{"dst":"fd00:30::2","from":"::","dev":"eth0","protocol":"kernel","flags":[]}]',
     ].join("\n");
     assert.deepEqual(
-      parseOnLink(text),
+      parseLookups(text),
       new Map([
-        ["172.30.0.2", "eth0"],
-        ["fd00:30::2", "eth0"],
+        ["172.30.0.2", { gateway: "", device: "eth0", local: false }],
+        ["8.8.8.8", { gateway: "172.30.0.254", device: "eth0", local: false }],
+        ["172.30.0.1", { gateway: "", device: "lo", local: true }],
+        ["10.0.0.9", { gateway: "fe80::1", device: "eth0", local: false }],
+        ["fd00:30::2", { gateway: "", device: "eth0", local: false }],
       ]),
     );
   });
