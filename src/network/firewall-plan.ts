@@ -169,7 +169,16 @@ function remedy({ chain, flows, hook, owner, table }: Obstacle, needs: FirewallN
     );
     const networks = [...needs.clusterCIDRs, ...(wide ? [] : [needs.podCIDR])].map(formatCidr);
     const sources = networks.map((network) => `--add-source=${network}`).join(" ");
-    return `firewall-cmd --permanent --zone=trusted ${sources}; firewall-cmd --reload`;
+    const ports = packets
+      .filter(({ inDevice }) => hook === "input" && inDevice !== bridge)
+      .map(({ port, protocol }) => `firewall-cmd --permanent --add-port=${port}/${protocol}`);
+    return [
+      ...(packets.length > ports.length
+        ? [`firewall-cmd --permanent --zone=trusted ${sources}`]
+        : []),
+      ...new Set(ports),
+      "firewall-cmd --reload",
+    ].join("; ");
   }
   if (hook === "forward") {
     return [`iifname "${bridge}"`, `oifname "${bridge}"`]

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 
 import { systemClock } from "../../../src/lib/clock.ts";
-import { silentLogger } from "../../../src/lib/log.ts";
+import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import { createBridgeNetwork, type NetworkProblems } from "../../../src/network/bridge.ts";
 import type { LocalAddresses, PodNetwork } from "../../../src/network/types.ts";
 import { askFromNode, connectOutside, Machine, sh } from "../namespace.ts";
@@ -46,7 +46,7 @@ export class Stage {
   readonly #stateDir: string;
   readonly #servers: ChildProcess[] = [];
 
-  private constructor(stateDir: string, client: Machine, pod: Machine) {
+  private constructor(stateDir: string, client: Machine, pod: Machine, logger: Logger) {
     this.#stateDir = stateDir;
     this.client = client;
     this.pod = pod;
@@ -60,14 +60,14 @@ export class Stage {
       ],
       otherNodes: () => true,
       clock: systemClock,
-      logger: silentLogger,
+      logger,
     });
   }
 
-  static async start(): Promise<Stage> {
+  static async start(logger: Logger = silentLogger): Promise<Stage> {
     const client = await connectOutside();
     const [a, b] = [await Machine.start(), await Machine.start()];
-    const stage = new Stage(await mkdtemp(join(tmpdir(), "remora-firewall-")), client, a);
+    const stage = new Stage(await mkdtemp(join(tmpdir(), "remora-firewall-")), client, a, logger);
     await stage.network.setLocalAddresses(nameServers, signal);
     await stage.ensure();
     for (const [index, machine] of [a, b].entries()) {
