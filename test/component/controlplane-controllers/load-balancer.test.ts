@@ -262,19 +262,19 @@ describe("load balancers of the control plane", () => {
   });
 
   test("a younger Service is told, once, that its node port is hidden", async () => {
-    await create("hiding", 31_999, { allocateLoadBalancerNodePorts: false });
-    await untilIPs("hiding", all);
+    await create("cover", 31_999, { allocateLoadBalancerNodePorts: false });
+    await untilIPs("cover", all);
     const ports = [{ port: 80, nodePort: 31_999 }];
     await create("hidden", 80, { type: "NodePort", ports });
     const text =
-      "ServicePortHidden: node port 31999/TCP is hidden by the load balancer of Service default/hiding";
+      "ServicePortHidden: node port 31999/TCP is hidden by the load balancer of Service default/cover";
     await untilEvent("hidden", text);
     // Everything is decided anew.
     await create("another", 8111);
     await untilIPs("another", all);
     const said = (await eventsOf("hidden")).filter((line) => line.includes("ServicePortHidden"));
     assert.equal(said.length, 1);
-    for (const name of ["hidden", "another", "hiding"]) await remove(name);
+    for (const name of ["hidden", "another", "cover"]) await remove(name);
   });
 
   test("a restart writes nothing, and what changed meanwhile is caught up with", async () => {
