@@ -1,6 +1,7 @@
 import type { Reachability } from "../api/reachability.ts";
 import type { MachineAddresses } from "../controlplane/machine-addresses.ts";
 import type { NodeAgent } from "../kubelet/node/node.ts";
+import type { NodeView } from "../kubelet/types.ts";
 import { cidrContains, ipFamily, parseCidr } from "../lib/cidr.ts";
 import type { Logger } from "../lib/log.ts";
 import {
@@ -143,4 +144,25 @@ export function followMachine(options: FollowMachineOptions): Runner {
       }
     },
   };
+}
+
+/** Resolves when the node has an address. Rejects when `signal` aborts first. */
+export async function whenAddressKnown(
+  view: Pick<NodeView, "hostIPs" | "subscribe">,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
+  if (view.hostIPs().length > 0) return;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  const end = view.subscribe(() => {
+    if (view.hostIPs().length > 0) resolve();
+  });
+  try {
+    await promise;
+  } finally {
+    end();
+    signal.removeEventListener("abort", onAbort);
+  }
 }

@@ -45,7 +45,7 @@ import type { DnsLife } from "./dns-life.ts";
 import { dnsRunner } from "./dns-runner.ts";
 import { EngineWatch } from "./engine-watch.ts";
 import { hostResolvConf } from "./host-resolv-conf.ts";
-import { followMachine, followRoutes } from "./machine-addresses.ts";
+import { followMachine, followRoutes, whenAddressKnown } from "./machine-addresses.ts";
 import { createMeasurements } from "./measurements.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
 import { pemText } from "./pem.ts";
@@ -294,12 +294,13 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       config.dns === "off" || config.clusterDNS.length === 0
         ? undefined
         : createServiceInformers({ client: ofProxy.client, clock, logger, random });
-    const proxy = createProxy({
+    const nodeIPs = await detectNodeIPs(signal, host, config);
+    const proxyOptions = {
       ...(informers === undefined ? {} : { informers: informers.proxy }),
       config,
       client: ofProxy.client,
       nodeName: config.nodeName,
-      nodeIPs: await detectNodeIPs(signal, host, config),
+      nodeIPs,
       node: node.view,
       addresses: watch,
       ...(config.serviceCIDRs === undefined ? {} : { serviceCIDRs: config.serviceCIDRs }),
@@ -315,7 +316,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       clock,
       logger: logger.child({ component: "proxy" }),
       random,
-    });
+    };
     const hints = new KubeletHints({ clock, logger: logger.child({ component: "netfilter" }) });
     const named = (name: string, part: { run(signal: AbortSignal): Promise<void> }): Runner => ({
       name,
@@ -341,7 +342,15 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         named("server", server),
         named("serving certificate", serving),
         ...(options.clientRotation === undefined ? [] : [options.clientRotation]),
-        named("proxy", proxy),
+        {
+          name: "proxy",
+          run: async (inner) => {
+            // Its families are those of the node, unless the pods' networks say them.
+            if (nodeIPs.length + config.clusterCIDRs.length === 0)
+              await whenAddressKnown(node.view, inner);
+            await createProxy(proxyOptions).run(inner);
+          },
+        },
         ...(informers === undefined
           ? []
           : [

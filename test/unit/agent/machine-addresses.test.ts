@@ -5,6 +5,7 @@ import {
   followRoutes,
   machineAddresses,
   resetWithAddresses,
+  whenAddressKnown,
 } from "../../../src/agent/machine-addresses.ts";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import type { InterfaceAddress } from "../../../src/netfilter/address-watch.ts";
@@ -147,4 +148,29 @@ test("routes are looked at for the lines that disturb them, and when lines were 
   stop.abort();
   await following;
   assert.equal(ended, true);
+});
+
+test("who needs the node's first address waits for it, and for no longer", async () => {
+  let ips: readonly string[] = [];
+  const listeners = new Set<() => void>();
+  const view = {
+    hostIPs: () => ips,
+    subscribe: (listener: () => void) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+  const stop = new AbortController();
+  const waiting = whenAddressKnown(view, stop.signal);
+  for (const listener of listeners) listener();
+  assert.equal(listeners.size, 1);
+  ips = ["192.0.2.1"];
+  for (const listener of listeners) listener();
+  await waiting;
+  await whenAddressKnown(view, stop.signal);
+  ips = [];
+  const another = whenAddressKnown(view, stop.signal);
+  stop.abort();
+  await assert.rejects(another, { name: "AbortError" });
+  assert.equal(listeners.size, 0);
 });
