@@ -134,13 +134,29 @@ class Fixture implements AsyncDisposable {
   readonly threads: FakeThread[] = [];
   readonly placed: string[] = [];
   readonly events: string[] = [];
+  /** What is kept in mind for the next start, in order. */
+  readonly kept: (readonly string[])[] = [];
   names: readonly string[] | "unknown" | undefined = ["default"];
   placeFailures = 0;
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
 
-  constructor(dns: NonNullable<DnsRunnerOptions["config"]["dns"]> = "auto") {
+  /** @param remembered Where the name server answered when the agent ended; undefined = nobody knows. */
+  constructor(
+    dns: NonNullable<DnsRunnerOptions["config"]["dns"]> = "auto",
+    remembered?: readonly string[],
+  ) {
+    const remember = async (settings: { readonly addresses: readonly string[] } | undefined) => {
+      this.kept.push(settings?.addresses ?? []);
+    };
+    const life = {
+      remembered: remembered ?? [],
+      remember,
+      dropEarly: async () => undefined,
+      forget: () => remember(undefined),
+    };
     const runner = dnsRunner({
+      ...(remembered === undefined ? {} : { life }),
       config: {
         nodeName: "node1",
         dns,
@@ -198,9 +214,13 @@ class Fixture implements AsyncDisposable {
     return thread;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async end(): Promise<void> {
     this.#stop.abort();
     await this.#done;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end();
     for (const thread of this.threads) await thread.ended;
   }
 }
@@ -298,6 +318,65 @@ describe("DNS on the node", () => {
     assert.deepEqual(fixture.thread.updates, []);
     fixture.sync();
     await fixture.until(() => fixture.thread.updates.length === 1);
+  });
+
+  it("goes on as before while the API server cannot be asked, and as it says afterwards", async () => {
+    const fixture = new Fixture("auto", [address]);
+    await fixture.until(() => fixture.threads.length === 1 && fixture.placed.length === 1);
+    assert.deepEqual(fixture.placed, [address]);
+    assert.deepEqual([fixture.thread.updates, fixture.kept], [[], []]);
+    fixture.services.set(nameService(true));
+    fixture.sync();
+    await fixture.until(() => fixture.thread.updates.length === 1);
+    assert.deepEqual([fixture.threads.length, fixture.kept], [1, [[address]]]);
+    // Whoever asks is answered until the agent has ended, not only this part of it.
+    await fixture.end();
+    assert.equal(fixture.thread.stopped, false);
+    await fixture.thread.stop();
+  });
+
+  it("does not go on at an address that is not the cluster's any more", async () => {
+    await using fixture = new Fixture("auto", ["10.96.0.99"]);
+    await fixture.settle();
+    assert.deepEqual([fixture.threads.length, fixture.placed], [0, []]);
+    fixture.services.set(nameService(false));
+    fixture.sync();
+    await fixture.until(() => fixture.kept.length > 0);
+    assert.deepEqual([fixture.threads.length, fixture.kept[0]], [0, []]);
+  });
+
+  it("ends what went on when the Service was given to pods meanwhile", async () => {
+    await using fixture = new Fixture("auto", [address]);
+    await fixture.until(() => fixture.threads.length === 1);
+    fixture.services.set(nameService(false));
+    fixture.sync();
+    await fixture.until(() => fixture.thread.stopped && fixture.kept.length > 0);
+    assert.deepEqual([fixture.placed, fixture.kept], [[address, ""], [[]]]);
+  });
+
+  it("tells thousands of Services in parts, and what changes meanwhile afterwards", async () => {
+    await using fixture = new Fixture();
+    fixture.services.set(nameService(true));
+    for (let index = 0; index < 1700; index += 1) {
+      fixture.services.set(service(`s${index}`, "10.96.0.7"));
+      fixture.slices.set(slice(`s${index}-1`, `default/s${index}`));
+    }
+    fixture.sync();
+    await fixture.until(() => (fixture.threads[0]?.updates.length ?? 0) > 0);
+    fixture.services.delete("default/s0");
+    await fixture.until(() => fixture.thread.updates.some(({ full }) => !full));
+    const parts = fixture.thread.updates.filter(({ full }) => full);
+    const sizes = parts.map(({ services, slices }) => services.length + slices.length);
+    assert.ok(parts.length > 5 && sizes.every((size) => size <= 1000), sizes.join());
+    assert.deepEqual(
+      fixture.thread.updates.map(({ namespaces }) => namespaces !== undefined),
+      fixture.thread.updates.map((_, index) => index === parts.length - 1),
+    );
+    const services = new Set(parts.flatMap((part) => part.services.map(({ key }) => key)));
+    const slices = new Set(parts.flatMap((part) => part.slices.map(({ key }) => key)));
+    assert.equal(slices.size, 1700);
+    assert.ok(services.size >= 1700);
+    assert.deepEqual(fixture.thread.updates.at(-1)?.removedServices, ["default/s0"]);
   });
 
   it("off is off", async () => {
