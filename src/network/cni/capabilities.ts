@@ -1,5 +1,6 @@
 import type { JsonRecord } from "../../lib/guard.ts";
 import type { SandboxNetworkConfig } from "../types.ts";
+import { hasCapability, type NetworkList } from "./config.ts";
 
 /** A burst that limits nothing. */
 const noBurst = 4_294_967_295;
@@ -23,11 +24,20 @@ function bandwidth({ pod }: SandboxNetworkConfig): JsonRecord | undefined {
 }
 
 /**
- * Everything that plug-ins may be given if they ask for it, by the names of CNI's conventions.
+ * What plug-ins of the network ask for, of everything they may be given; by the names of CNI's conventions.
  *
  * @param podCIDRs Of the node, if it has any.
  */
 export function capabilityArgs(
+  list: NetworkList,
+  config: SandboxNetworkConfig,
+  podCIDRs: readonly string[],
+): Readonly<JsonRecord> {
+  const offers = Object.entries(everything(config, podCIDRs));
+  return Object.fromEntries(offers.filter(([name]) => hasCapability(list, name)));
+}
+
+function everything(
   config: SandboxNetworkConfig,
   podCIDRs: readonly string[],
 ): Readonly<JsonRecord> {

@@ -238,7 +238,7 @@ class PluginNetwork implements CniNetwork {
       netns,
       netnsID,
       args: cniArgs(config),
-      capabilityArgs: capabilityArgs(config, this.#podCIDRs),
+      capabilityArgs: capabilityArgs(list, config, this.#podCIDRs),
       directories: this.#options.binDirs,
       result: undefined,
     };

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import { type NetworkList, parseConfigList } from "../../../src/network/cni/config.ts";
 import { capabilityArgs, cniArgs } from "../../../src/network/cni/capabilities.ts";
 import { isAccepting } from "../../../src/network/cni/forward-last.ts";
 import type { SandboxNetworkConfig } from "../../../src/network/types.ts";
@@ -13,9 +14,23 @@ const plain: SandboxNetworkConfig = {
   hostPorts: [],
 };
 
+function listWith(...names: readonly string[]): NetworkList {
+  const capabilities = Object.fromEntries(names.map((name) => [name, true]));
+  return parseConfigList(JSON.stringify({ name: "n", plugins: [{ type: "t", capabilities }] }));
+}
+
+const greedy = listWith(
+  "portMappings",
+  "bandwidth",
+  "dns",
+  "ipRanges",
+  "mac",
+  "io.kubernetes.cri.pod-annotations",
+);
+
 describe("what plug-ins may be given", () => {
   test("is nothing for a pod that asks for nothing", () => {
-    assert.deepEqual(capabilityArgs(plain, []), {});
+    assert.deepEqual(capabilityArgs(greedy, plain, []), {});
   });
 
   test("is what the conventions of CNI name", () => {
@@ -31,7 +46,10 @@ describe("what plug-ins may be given", () => {
         dns: { servers: ["10.96.0.10"], searches: ["svc"], options: ["ndots:5"] },
       },
     };
-    assert.deepEqual(capabilityArgs(config, ["10.1.0.0/24", "fd00::/64"]), {
+    assert.deepEqual(capabilityArgs(listWith("bandwidth"), config, []), {
+      bandwidth: { egressRate: 1_000_000, egressBurst: 4_294_967_295 },
+    });
+    assert.deepEqual(capabilityArgs(greedy, config, ["10.1.0.0/24", "fd00::/64"]), {
       portMappings: [
         { hostPort: 80, containerPort: 8080, protocol: "tcp" },
         { hostPort: 53, containerPort: 5353, protocol: "udp", hostIP: "192.0.2.1" },

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import * as fc from "fast-check";
+
+import { CniConfigError } from "../../../src/network/cni/errors.ts";
 import {
   formatList,
   hasCapability,
@@ -107,6 +110,44 @@ describe("a CNI configuration list", () => {
       assert.throws(() => parseConfigList(text), { code: "REMORA_CNI_CONFIG", message });
     });
   }
+});
+
+describe("a configuration of any shape", () => {
+  test("is read or refused, and nothing else; what is read can be written", () => {
+    const plugins = fc.oneof(
+      fc.jsonValue(),
+      fc.array(
+        fc.record(
+          { type: fc.oneof(fc.string(), fc.jsonValue()), capabilities: fc.jsonValue() },
+          { requiredKeys: [] },
+        ),
+      ),
+    );
+    const shape = fc.record(
+      {
+        name: fc.oneof(fc.constant("pods"), fc.string(), fc.jsonValue()),
+        cniVersion: fc.oneof(fc.constantFrom("0.4.0", "1.1.0"), fc.jsonValue()),
+        cniVersions: fc.oneof(fc.array(fc.constantFrom("1.0.0", "x")), fc.jsonValue()),
+        disableCheck: fc.jsonValue(),
+        plugins,
+        type: fc.jsonValue(),
+      },
+      { requiredKeys: ["name", "plugins"] },
+    );
+    fc.assert(
+      fc.property(shape, (value) => {
+        for (const parse of [parseConfigList, parseSingleConfig]) {
+          try {
+            const parsed = parse(JSON.stringify(value));
+            assert.deepEqual(parseConfigList(formatList(parsed)).plugins, parsed.plugins);
+          } catch (error) {
+            assert.ok(error instanceof CniConfigError, String(error));
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
 });
 
 describe("a configuration of one plug-in", () => {

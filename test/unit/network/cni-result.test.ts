@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
+import * as fc from "fast-check";
+
+import { CniError } from "../../../src/network/cni/errors.ts";
 import { parseResult, podAddresses, resultAddresses } from "../../../src/network/cni/result.ts";
 
 function addresses(result: object, version = "1.0.0"): readonly string[] {
@@ -86,6 +89,32 @@ describe("a plug-in's result", () => {
       assert.throws(() => parseResult(text, "1.0.0"), { code: "REMORA_CNI", message });
     });
   }
+
+  test("of any shape is read or refused, and nothing else", () => {
+    const shape = fc.record(
+      {
+        cniVersion: fc.constantFrom("0.2.0", "1.0.0", "", 3, undefined),
+        ips: fc.oneof(
+          fc.jsonValue(),
+          fc.array(fc.record({ address: fc.jsonValue(), interface: fc.jsonValue() })),
+        ),
+        interfaces: fc.oneof(fc.jsonValue(), fc.array(fc.record({ name: fc.jsonValue() }))),
+        ip4: fc.jsonValue(),
+        ip6: fc.oneof(fc.jsonValue(), fc.record({ ip: fc.jsonValue() })),
+      },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(fc.oneof(shape, fc.jsonValue()), (value) => {
+        try {
+          parseResult(JSON.stringify(value) ?? "", "1.0.0");
+        } catch (error) {
+          assert.ok(error instanceof CniError, String(error));
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
 
   test("of any length is quoted in part", () => {
     assert.throws(
