@@ -54,6 +54,19 @@ type ChainKey =
   | "guard"
   | "redirects";
 
+/** Our chains in one table; others of ours, such as those that accept forwarded traffic, are looked after elsewhere. */
+function ownChains(table: Table, prefix: string): readonly string[] {
+  const { guard, redirects, ...nat } = chainNames(prefix);
+  switch (table) {
+    case "mangle":
+      return [guard];
+    case "filter":
+      return [redirects];
+    case "nat":
+      return Object.values(nat);
+  }
+}
+
 function single(ip: string): string {
   return `${ip}/${ipFamily(ip) === "IPv6" ? 128 : 32}`;
 }
@@ -230,7 +243,6 @@ export function iptablesChanges(
 export class IptablesNodeRules implements NodeRules {
   readonly #iptables: Iptables;
   readonly #prefix: string;
-  readonly #own: ReadonlySet<string>;
   /** What was asked for last in a table, and what was still found different in its listing after that. */
   readonly #odd = new Map<Table, { readonly wanted: string; readonly left: string }>();
 
@@ -238,12 +250,12 @@ export class IptablesNodeRules implements NodeRules {
   constructor(iptables: Iptables, prefix: string) {
     this.#iptables = iptables;
     this.#prefix = prefix;
-    this.#own = new Set(Object.values(chainNames(prefix)));
   }
 
   async #changes(table: Table, rules: TableRules, signal: AbortSignal): Promise<string> {
     const listing = await this.#iptables.save(table, signal);
-    return iptablesChanges(table, rules, listing, (chain) => this.#own.has(chain));
+    const own = new Set(ownChains(table, this.#prefix));
+    return iptablesChanges(table, rules, listing, (chain) => own.has(chain));
   }
 
   async ensure(

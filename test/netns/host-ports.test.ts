@@ -7,12 +7,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, describe, it } from "node:test";
 
+import { ipFamily } from "../../src/lib/cidr.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
 import { createBridgeNetwork } from "../../src/network/bridge.ts";
 import type { HostPort, LocalAddresses, PodNetwork } from "../../src/network/types.ts";
 import { cleanUpProxy } from "../../src/proxy/cleanup.ts";
 import { cleanUpIptables } from "../../src/proxy/iptables/cleanup.ts";
+import { readHost, readKernelRules } from "../../src/proxy/trace/read-kernel.ts";
+import { reportLines, reportWays } from "../../src/proxy/trace/report.ts";
+import { walk } from "../../src/proxy/trace/walk.ts";
 import { addressesOf, here, makeBackend, rulesFor, settingsOf } from "../unit/proxy/model/build.ts";
 import { modelService, type ModelCluster } from "../unit/proxy/model/cluster.ts";
 import { askTCP, askUDP } from "./asking.ts";
@@ -369,6 +373,39 @@ if (insideOwnNamespace(import.meta.filename)) {
         } finally {
           for (const server of servers) server.close();
         }
+      });
+
+      it("are explained by `remora trace`, with the rules that lead to the pod", async () => {
+        const ips = await pod("told", [portOf(5000), portOf(5001, { hostIP: nodeV4 })]);
+        const told = async (source: string, destination: string, port: number): Promise<string> => {
+          const family = ipFamily(destination) ?? "IPv4";
+          const host = await readHost(family, signal);
+          const kernel = await readKernelRules(family, ["remora-network"], signal);
+          assert.deepEqual(kernel.notOwn, []);
+          const packet = {
+            family,
+            protocol: "tcp",
+            source,
+            sourcePort: 40_000,
+            destination,
+            destinationPort: port,
+            inInterface: host.isLocal(source) ? "" : (host.deviceTo(source) ?? ""),
+          } as const;
+          const ways = walk(kernel.rules, packet, host);
+          const report = reportWays(ways, packet, { ...kernel, from: source });
+          return reportLines(report).at(-1) ?? "";
+        };
+        const pods4 = `delivered: host port of the pod at ${ips[0] ?? ""}:8080, source`;
+        assert.equal(await told("192.0.2.2", nodeV4, 5000), `${pods4} 192.0.2.2 kept`);
+        assert.equal(await told(nodeV4, nodeV4, 5001), `${pods4} ${nodeV4} kept`);
+        const rewritten = `${pods4} rewritten to the node's address`;
+        assert.equal(await told("127.0.0.1", "127.0.0.1", 5000), rewritten);
+        assert.match(await told("127.0.0.1", "127.0.0.53", 5000), /the node itself/);
+        assert.equal(
+          await told("2001:db8:5::2", nodeV6, 5000),
+          `delivered: host port of the pod at [${ips[1] ?? ""}]:8080, source 2001:db8:5::2 kept`,
+        );
+        assert.match(await told("::1", "::1", 5000), /the node itself/);
       });
 
       it("leave nothing behind", async () => {

@@ -126,7 +126,7 @@ if (insideOwnNamespace(import.meta.filename)) {
               }
               await rules.sync();
               const host = await readHost(family, signal);
-              const kernel = await readKernelRules(family, tableName, signal);
+              const kernel = await readKernelRules(family, [tableName], signal);
               assert.deepEqual(kernel.notOwn, []);
               const oracle = new Oracle(rules.cluster, here, settings);
               const state = JSON.stringify([...rules.cluster.services, ...rules.cluster.slices]);

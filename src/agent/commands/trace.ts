@@ -9,7 +9,8 @@ import { canonicalIP, type IPFamily, ipFamily } from "../../lib/cidr.ts";
 import { deadline, systemClock } from "../../lib/clock.ts";
 import { RemoraError, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { defaultTableName } from "../../proxy/make-family-rules.ts";
+import { defaultTableName as networkTable } from "../../network/rules.ts";
+import { defaultTableName as proxyTable } from "../../proxy/make-family-rules.ts";
 import type { Packet } from "../../proxy/trace/flow.ts";
 import type { Host } from "../../proxy/trace/host.ts";
 import { readHost, readKernelRules, sourceTowards } from "../../proxy/trace/read-kernel.ts";
@@ -25,6 +26,7 @@ import { findKubeconfig } from "../service/cluster.ts";
 import { remoraVersion } from "../version.ts";
 
 const lookMs = 60_000;
+const ownTables = [proxyTable, networkTable];
 /** What clients have by chance; no rule of ours asks for it. */
 const sourcePort = 40_000;
 
@@ -202,6 +204,6 @@ async function look(flags: TraceFlags, context: Context): Promise<TraceReport> {
   const origin = await originOf(target, family, flags, context);
   const host = await readHost(family, signal);
   const packet = packetOf(origin, target, family, host);
-  const { rules, ...kernel } = await readKernelRules(family, defaultTableName, signal);
+  const { rules, ...kernel } = await readKernelRules(family, ownTables, signal);
   return reportWays(walk(rules, packet, host), packet, { ...kernel, from: origin.text });
 }

@@ -16,6 +16,8 @@ export interface HostFacts {
   readonly routes?: readonly Route[];
   /** Sysctl net.ipv4.conf.all.route_localnet. */
   readonly routeLocalnet?: boolean;
+  /** Interfaces that have it of their own. */
+  readonly localnetDevices?: readonly string[];
 }
 
 const loopback: Readonly<Record<IPFamily, Cidr>> = {
@@ -38,7 +40,8 @@ export function isLoopback(ip: string): boolean {
 
 /** The machine whose rules are executed. */
 export class Host {
-  readonly routeLocalnet: boolean;
+  readonly #routeLocalnet: boolean;
+  readonly #localnetDevices: ReadonlySet<string>;
   readonly #addresses: ReadonlySet<string>;
   readonly #networks: readonly Cidr[];
   readonly #broadcasts: ReadonlySet<string>;
@@ -51,7 +54,13 @@ export class Host {
       .map((text) => parseCidr(text));
     this.#broadcasts = new Set(["255.255.255.255", ...(facts.broadcasts ?? [])]);
     this.#routes = facts.routes?.toSorted((a, b) => b.to.prefix - a.to.prefix);
-    this.routeLocalnet = facts.routeLocalnet ?? false;
+    this.#routeLocalnet = facts.routeLocalnet ?? false;
+    this.#localnetDevices = new Set(facts.localnetDevices);
+  }
+
+  /** Whether packets with loopback addresses may come in or leave by an interface. */
+  passesLocalnet(device: string | undefined): boolean {
+    return this.#routeLocalnet || (device !== undefined && this.#localnetDevices.has(device));
   }
 
   isLocal(ip: string): boolean {

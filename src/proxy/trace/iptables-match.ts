@@ -21,6 +21,8 @@ export const knownModules = new Set([
   "addrtype",
   "comment",
   "conntrack",
+  "icmp",
+  "icmp6",
   "iprange",
   "mark",
   "multiport",
@@ -213,6 +215,12 @@ const always =
     return () => true;
   };
 
+/** Packets that are traced are never ICMP. */
+const never: Option = (reader) => {
+  reader.next();
+  return () => false;
+};
+
 const options: ReadonlyMap<string, Option> = new Map<string, Option>([
   ["-s", address(source)],
   ["-d", address(destination)],
@@ -232,6 +240,8 @@ const options: ReadonlyMap<string, Option> = new Map<string, Option>([
   ["--ctstatus", state],
   ["--src-type", addressType(source)],
   ["--dst-type", addressType(destination)],
+  ["--icmp-type", never],
+  ["--icmpv6-type", never],
   ["--mode", chance],
   ["--match-set", ipset],
   ["--comment", always(1)],

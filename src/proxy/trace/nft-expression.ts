@@ -96,6 +96,13 @@ function chance(reader: NftReader): NftValue {
   return Object.assign(draw, { draws: count });
 }
 
+/** Packets that are traced are never ICMP. */
+function icmp(reader: NftReader): NftValue {
+  reader.next();
+  if (!["type", "code"].includes(reader.next())) throw reader.unknown();
+  return () => undefined;
+}
+
 function primary(reader: NftReader): NftValue | undefined {
   const start = reader.peek();
   switch (start) {
@@ -121,6 +128,9 @@ function primary(reader: NftReader): NftValue | undefined {
     case "numgen":
       reader.next();
       return chance(reader);
+    case "icmp":
+    case "icmpv6":
+      return icmp(reader);
     default:
       return meta(reader);
   }

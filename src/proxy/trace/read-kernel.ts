@@ -5,6 +5,7 @@ import { type IPFamily, ipFamily, parseCidr } from "../../lib/cidr.ts";
 import { errorCode, ExecError, ParseError, SetupError } from "../../lib/errors.ts";
 import { exec, execResult } from "../../lib/exec.ts";
 import { asRecord, isRecord, optionalNumber, optionalString } from "../../lib/guard.ts";
+import { readIfThere } from "../../lib/read-if-there.ts";
 import { namesIn } from "../../lib/names-in.ts";
 import { classifyNftFailure, explainMissingProgram, NftError } from "../../netfilter/errors.ts";
 import { installedIptables } from "../../netfilter/iptables.ts";
@@ -45,27 +46,30 @@ async function nftOutput(
 }
 
 /**
- * Reads the rules of one family: our nftables table, and all of iptables in both kinds.
+ * Reads the rules of one family: our nftables tables, and all of iptables in both kinds.
  *
+ * @param tables Those that are there are read.
  * @throws {SetupError} without the right to; {@link UnknownRuleError} for rules of ours that are not understood;
  *   {@link NftError}, {@link ExecError}, `AbortError`.
  */
 export async function readKernelRules(
   family: IPFamily,
-  tableName: string,
+  tables: readonly string[],
   signal: AbortSignal,
 ): Promise<KernelRules> {
   const nftFamily = family === "IPv4" ? "ip" : "ip6";
-  const own = new NftTraceRuleset(false);
   const read: string[] = [];
-  const listing = await nftOutput(["list", "table", nftFamily, tableName], signal);
   const notOwn: string[] = [];
-  if (listing !== undefined) {
+  const bases: BaseChain[] = [];
+  for (const table of tables) {
+    const listing = await nftOutput(["list", "table", nftFamily, table], signal);
+    if (listing === undefined) continue;
+    const own = new NftTraceRuleset(false);
     readListing(listing, own);
     notOwn.push(...foreignRules(own));
-    read.push(`nft ${nftFamily} ${tableName}: ${countRules(own)} rules`);
+    read.push(`nft ${nftFamily} ${table}: ${countRules(own)} rules`);
+    bases.push(...own.rules(family).bases);
   }
-  const bases: BaseChain[] = [...own.rules(family).bases];
   const translated = new Set<string>();
   for (const { suffix, variant } of await installedIptables(signal)) {
     const program = `${family === "IPv4" ? "iptables" : "ip6tables"}${suffix}`;
@@ -79,7 +83,7 @@ export async function readKernelRules(
     read.push(`${program} (${variant}): ${rules} rules`);
   }
   const hooks = await nftOutput(["-j", "list", "chains"], signal);
-  const isOurs = (table: string): boolean => table === tableName || translated.has(table);
+  const isOurs = (table: string): boolean => tables.includes(table) || translated.has(table);
   return {
     rules: { bases },
     read,
@@ -239,6 +243,17 @@ async function listRoutes(
   });
 }
 
+/** Interfaces that pass loopback addresses on; `all` stands for all. */
+async function localnetDevices(): Promise<readonly string[]> {
+  const root = "/proc/sys/net/ipv4/conf";
+  const open: string[] = [];
+  for (const device of await namesIn(root)) {
+    const text = await readIfThere(join(root, device, "route_localnet"));
+    if (text?.trim() === "1") open.push(device);
+  }
+  return open;
+}
+
 /**
  * Addresses and routes of this machine, as its main and local routing tables say.
  *
@@ -260,12 +275,13 @@ export async function readHost(family: IPFamily, signal: AbortSignal): Promise<H
   }));
   const ofType = (type: string): readonly string[] =>
     local.flatMap((one) => (one.type === type ? [one.to] : []));
+  const openLocalnet = family === "IPv4" ? await localnetDevices() : [];
   const facts: HostFacts = {
     addresses: ofType("local"),
     broadcasts: ofType("broadcast"),
     routes,
-    routeLocalnet:
-      (await readFile("/proc/sys/net/ipv4/conf/all/route_localnet", "utf8")).trim() === "1",
+    routeLocalnet: openLocalnet.includes("all"),
+    localnetDevices: openLocalnet,
   };
   return new Host(facts);
 }

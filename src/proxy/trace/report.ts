@@ -89,6 +89,15 @@ function address(ip: string, port: number): string {
   return ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 
+/** Whose rules sent a packet to where it goes: a Service's, or those of a pod's host port. */
+function isHostPort({ steps }: Pick<Way, "steps">): boolean {
+  const last = steps.findLast(({ rule }) => /\bdnat\b|-j DNAT\b/.test(rule));
+  return (
+    last !== undefined &&
+    (last.table.endsWith(" remora-network") || last.chain === "REMORA-HOSTPORTS")
+  );
+}
+
 function sentence(way: Pick<Way, "steps" | "end">, packet: Packet): string {
   const { end } = way;
   switch (end.kind) {
@@ -96,7 +105,8 @@ function sentence(way: Pick<Way, "steps" | "end">, packet: Packet): string {
       const source = end.masqueraded
         ? "source rewritten to the node's address"
         : `source ${packet.source} kept`;
-      return `backend ${address(end.ip, end.port)}, ${source}`;
+      const what = isHostPort(way) ? "host port of the pod at" : "backend";
+      return `${what} ${address(end.ip, end.port)}, ${source}`;
     }
     case "host":
       return `the node itself, at ${address(packet.destination, packet.destinationPort)}; no Service has that`;

@@ -104,11 +104,12 @@ function route(flow: Flow): End | undefined {
 
 /** Loopback addresses do not leave the machine, nor come into it. */
 function martian(flow: Flow): End | undefined {
-  const allowed = flow.packet.family === "IPv4" && flow.host.routeLocalnet;
   const inside = flow.packet.inInterface === "" || flow.packet.inInterface === "lo";
   const bad = inside
     ? isLoopback(flow.source) && !flow.host.isLocal(flow.destination)
     : isLoopback(flow.source) || isLoopback(flow.destination);
+  const device = inside ? flow.host.deviceTo(flow.destination) : flow.packet.inInterface;
+  const allowed = flow.packet.family === "IPv4" && flow.host.passesLocalnet(device);
   return bad && !allowed
     ? { kind: "dropped", why: "routing: a loopback address on another interface" }
     : undefined;
