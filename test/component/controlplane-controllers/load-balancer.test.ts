@@ -155,11 +155,11 @@ describe("load balancers of the control plane", () => {
     assert.equal(refused.reason, "PortConflict");
     assert.match(
       refused.message,
-      /port 8103\/TCP of 192\.0\.2\.1 is taken by Service default\/older/,
+      /port 8103\/TCP of 198\.51\.100\.2, 192\.0\.2\.1, 192\.0\.2\.2 is taken by Service default\/older$/,
     );
     await untilEvent(
       "younger",
-      "Warning SyncLoadBalancerFailed: Error syncing load balancer: failed to ensure load balancer: port 8103/TCP of 192.0.2.1 is taken by Service default/older",
+      "Warning SyncLoadBalancerFailed: Error syncing load balancer: failed to ensure load balancer: port 8103/TCP of 198.51.100.2, 192.0.2.1, 192.0.2.2 is taken by Service default/older",
     );
     await remove("older");
     const service = await untilIPs("younger", all);

@@ -246,6 +246,15 @@ describe("ports that several want", () => {
     });
   });
 
+  it("are told of in one sentence, however many nodes there are", () => {
+    const nodes = Array.from({ length: 8 }, (_, index) =>
+      machine(`n${index + 1}`, { ips: [`192.0.2.${index + 1}`] }),
+    );
+    const { got } = plan([balancer("a", 9), balancer("b", 5)], { nodes });
+    const shown = [1, 2, 3, 4, 5].map((last) => `192.0.2.${last}`).join(", ");
+    assert.deepEqual(got["b"], [taken("Service default/a", "80/TCP", `${shown} and 3 more`)]);
+  });
+
   it("are counted by protocol", () => {
     const udp = balancer("udp", 1, { ports: [{ port: 80, protocol: "UDP" }] });
     assert.deepEqual(plan([balancer("tcp", 9), udp]).got, {

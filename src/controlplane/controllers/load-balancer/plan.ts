@@ -127,19 +127,18 @@ function assign(
   const { addresses, problems } = candidates(service, nodes);
   const ports = portsOf(service);
   const ingress: LoadBalancerIngress[] = [];
+  const conflicts: Conflict[] = [];
   for (const ip of addresses) {
-    const conflicts = ports.flatMap(({ port, protocol }) => {
+    const found = ports.flatMap(({ port, protocol }) => {
       const wanted = { ip, port, protocol };
       const holder =
         claimed.addresses.get(`${protocol} ${port} ${ip}`) ??
         claimed.nodePorts.get(`${protocol} ${port}`) ??
         taken.holder(service, wanted, holds(service, ip, { port, protocol }));
-      return holder === undefined
-        ? []
-        : [refused(`port ${port}/${protocol} of ${ip} is taken by ${holder}`, true)];
+      return holder === undefined ? [] : [{ ip, port: `${port}/${protocol}`, holder }];
     });
-    if (conflicts.length > 0) {
-      problems.push(...conflicts);
+    if (found.length > 0) {
+      conflicts.push(...found);
       continue;
     }
     const who = serviceInWords(service);
@@ -149,7 +148,30 @@ function assign(
     }
     ingress.push({ ip, ipMode: "VIP", ports: ports.map((port) => ({ ...port })) });
   }
-  return { ingress, problems };
+  return { ingress, problems: [...problems, ...inWords(conflicts)] };
+}
+
+interface Conflict {
+  readonly ip: string;
+  /** `number/protocol`. */
+  readonly port: string;
+  readonly holder: string;
+}
+
+/** In one sentence; the cluster may have many nodes. */
+const mostAddresses = 5;
+
+/** One sentence for each port and who has it. */
+function inWords(conflicts: readonly Conflict[]): readonly BalancerProblem[] {
+  const groups = Map.groupBy(conflicts, ({ port, holder }) => `${port} ${holder}`);
+  return [...groups.values()].flatMap((group) => {
+    const [first] = group;
+    if (first === undefined) return [];
+    const shown = group.slice(0, mostAddresses).map(({ ip }) => ip);
+    const more = group.length - shown.length;
+    const addresses = `${shown.join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+    return [refused(`port ${first.port} of ${addresses} is taken by ${first.holder}`, true)];
+  });
 }
 
 function serviceInWords({ metadata }: StoredService): string {
