@@ -56,10 +56,13 @@ class Provided implements ProvidedNetwork {
   #final = false;
   #loaded: Promise<void> | undefined;
   #podCIDRs: readonly string[] = [];
-  #local: readonly string[] = [];
+  /** Undefined until somebody said: those of the run before stay so long. */
+  #local: readonly string[] | undefined;
   /** Whether the bridge has sandboxes, or what it made is still there. */
   #bridgeLeft = true;
   #upkeepDue = 0;
+  /** Tail of the chain of changes to the node: they must not meet. */
+  #tail: Promise<void> = Promise.resolve();
   #wake: () => void = () => undefined;
 
   constructor(options: ProviderOptions) {
@@ -160,8 +163,19 @@ class Provided implements ProvidedNetwork {
     if (this.ready !== ready) this.#options.onChange?.();
   }
 
+  /** Runs `work` after everything that was started before it. */
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const result = this.#tail.then(work);
+    this.#tail = result.catch(() => undefined);
+    return result;
+  }
+
+  #upkeep(signal: AbortSignal): Promise<void> {
+    return this.#inTurn(() => this.#keep(signal));
+  }
+
   /** Keeps in repair what is used, and removes what is not. */
-  async #upkeep(signal: AbortSignal): Promise<void> {
+  async #keep(signal: AbortSignal): Promise<void> {
     const { bridge, clock, cni } = this.#options;
     this.#upkeepDue = clock.monotonic() + upkeepMs;
     const active = this.#active;
@@ -174,7 +188,9 @@ class Provided implements ProvidedNetwork {
       this.#bridgeLeft = false;
     }
     if (active === "cni" || cni.inUse) {
-      if (active === "cni") await cni.setLocalAddresses(this.#local, signal);
+      if (active === "cni" && this.#local !== undefined) {
+        await cni.setLocalAddresses(this.#local, signal);
+      }
       await cni.ensureNode(this.#podCIDRs, signal);
     } else if (await cni.hasTraces()) {
       await cni.cleanUp(signal);
@@ -217,7 +233,8 @@ class Provided implements ProvidedNetwork {
 
   async setLocalAddresses(addresses: readonly string[], signal: AbortSignal): Promise<void> {
     this.#local = addresses;
-    await (await this.#provider()).setLocalAddresses(addresses, signal);
+    const provider = await this.#provider();
+    await this.#inTurn(() => provider.setLocalAddresses(addresses, signal));
   }
 
   async run(signal: AbortSignal): Promise<void> {

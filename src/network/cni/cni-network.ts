@@ -92,7 +92,8 @@ class PluginNetwork implements CniNetwork {
   readonly #failing = new Map<string, number>();
   #loaded: Promise<void> | undefined;
   #podCIDRs: readonly string[] = [];
-  #local: readonly string[] = [];
+  /** Undefined until somebody said: those of the run before stay so long. */
+  #local: readonly string[] | undefined;
   /** Plug-ins collect garbage: nothing may be added or deleted meanwhile. */
   #collecting: Promise<void> | undefined;
 
@@ -188,7 +189,7 @@ class PluginNetwork implements CniNetwork {
         this.#logger.log("info", "forwarding of pod traffic is accepted", { family });
       }
     }
-    await ensureAddressDevice(device, this.#local, signal);
+    if (this.#local !== undefined) await ensureAddressDevice(device, this.#local, signal);
   }
 
   async setLocalAddresses(addresses: readonly string[], signal: AbortSignal): Promise<void> {

@@ -77,7 +77,9 @@ export class Leftovers {
     this.#damaged.delete(sandboxID);
   }
 
+  /** It has just been attached. */
   mended(sandboxID: string): void {
+    this.#gone.delete(sandboxID);
     this.#unchecked.delete(sandboxID);
     this.#damaged.delete(sandboxID);
   }
