@@ -51,10 +51,6 @@ if (insideOwnNamespace(import.meta.filename)) {
     before(async () => {
       stateDir = await mkdtemp(join(tmpdir(), "remora-dns-"));
       await connectOutside();
-      // The tables that iptables makes at its first use and never takes away.
-      for (const program of ["iptables", "ip6tables"] as const) {
-        await sh(program, "-P", "FORWARD", "ACCEPT");
-      }
       untouched = await inventory();
       pod = await Machine.start();
       network = createBridgeNetwork({
