@@ -28,6 +28,7 @@ import {
   CurrentAddresses,
   endpointAddress,
   type MachineAddresses,
+  sameNames,
   serverAddress,
 } from "./machine-addresses.ts";
 import { createKinds } from "./kinds/kinds.ts";
@@ -340,7 +341,8 @@ export async function startControlPlane(
       port,
       done: running,
       setAddresses: async (next) => {
-        if (!addresses.set(next) || ending.aborted) return;
+        const before = addresses.current;
+        if (!addresses.set(next) || ending.aborted || sameNames(before, next)) return;
         logger.log("info", "addresses of this machine changed", { ips: next.nodeIPs.join() });
         await renewal.refresh();
       },

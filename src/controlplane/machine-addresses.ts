@@ -43,6 +43,11 @@ export function serverAddress({ nodeIPs, present }: MachineAddresses): string | 
   return [...nodeIPs, ...present].find(isReachable);
 }
 
+/** Whether nobody outside knows the machine by another address: bridges come and go with containers. Pure. */
+export function sameNames(a: MachineAddresses, b: MachineAddresses): boolean {
+  return a.nodeIPs.join() === b.nodeIPs.join() && a.present.join() === b.present.join();
+}
+
 /** What they are now, and who wants to hear of others. */
 export class CurrentAddresses {
   readonly #listeners = new Set<() => void>();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -128,6 +128,11 @@ test("while the machine is in no network its pods reach the API server over a br
   const rig = await rigFor(t, ["192.0.2.1"]);
   await becomes(rig, "IPv4 192.0.2.1 192.0.2.1");
   const local = ["10.244.0.1"];
+  const file = join(rig.dataDir, "admin.conf");
+  const { mtimeNs } = await stat(file, { bigint: true });
+  await rig.controlPlane.setAddresses({ nodeIPs: ["192.0.2.1"], present: ["192.0.2.1"], local });
+  const { mtimeNs: later } = await stat(file, { bigint: true });
+  assert.equal(later, mtimeNs, "a bridge that comes is no reason to write anything");
   await rig.controlPlane.setAddresses({ nodeIPs: ["192.0.2.1"], present: [], local });
   await becomes(rig, "IPv4 10.244.0.1 10.244.0.1");
   assert.equal(await joinServer(rig), `https://192.0.2.1:${rig.controlPlane.port}`);
