@@ -185,6 +185,8 @@ export class ClusterRecords {
 
   /** @param owners The Service, and what stands below its name. */
   #serviceRecordsAt(owners: string, namespace: string): readonly DnsRecord[] | undefined {
+    // `example.com.svc.DOMAIN`: most of what the search path asks for is in no namespace at all.
+    if (!this.#servicesIn.has(namespace)) return undefined;
     const dot = owners.lastIndexOf(".");
     const records = this.#recordsOf(`${namespace}/${owners.slice(dot + 1)}`);
     return records.get(dot < 0 ? "" : owners.slice(0, dot));

@@ -32,7 +32,8 @@ export class LoopCheck {
 
   /** Whether this is one of our own questions. Whose it was is then asked no more. */
   recognise(name: string): boolean {
-    const address = this.#sent.get(name);
+    // Hardly ever is one under way, and each question comes by here.
+    const address = this.#sent.size === 0 ? undefined : this.#sent.get(name);
     if (address === undefined) return false;
     this.#sent.delete(name);
     this.#options.logger.log(
