@@ -25,7 +25,7 @@ export interface ForwarderOptions {
   readonly tryMs?: number;
   /** Milliseconds that all of them get together, default 5000: then resolvers ask again anyway. */
   readonly totalMs?: number;
-  /** Different questions under way at once, default 512; more are refused at once. */
+  /** Different questions under way at once, default 1000 as with kubeadm; more are refused at once. */
   readonly mostUnderWay?: number;
   /** Askers who wait at once, default 4096: many may wait for one question. */
   readonly mostWaiting?: number;
@@ -122,7 +122,7 @@ export class Forwarder {
   async forward(query: Query, signal: AbortSignal): Promise<Forwarded | undefined> {
     const cached = this.cached(query);
     if (cached !== undefined) return cached;
-    const { count, mostUnderWay = 512, mostWaiting = 4096 } = this.#options;
+    const { count, mostUnderWay = 1000, mostWaiting = 4096 } = this.#options;
     const key = cacheKey(query);
     count?.("cacheMiss");
     if (this.#failedLately(key)) return undefined;
