@@ -4,8 +4,11 @@ import type { FromNameServer, NameServerSettings, ToNameServer } from "../dns/ty
 import { isRecord } from "../lib/guard.ts";
 import type { Logger } from "../lib/log.ts";
 
-/** A flood of questions must not make the agent large; ten thousand Services take a fifth of this. */
-const resourceLimits = { maxOldGenerationSizeMb: 192, maxYoungGenerationSizeMb: 8 };
+/**
+ * A flood of questions must not make the agent large; ten thousand Services take a quarter of this. What a question leaves
+ * behind dies at once: collected often, it never leaves the processor's cache.
+ */
+const resourceLimits = { maxOldGenerationSizeMb: 192, maxYoungGenerationSizeMb: 3 };
 
 export interface DnsThreadOptions {
   readonly settings: NameServerSettings;
