@@ -41,6 +41,9 @@ const cacheBytes = 4 * 1024 * 1024;
 const failureSeconds = 1;
 const mostFailures = 2048;
 const complaintMs = 60_000;
+const defaultUnderWay = 1000;
+/** Of the usual time, when the room for questions is full. */
+const leastPatience = 0.2;
 const mostProbeMs = 1000;
 
 export interface Forwarded {
@@ -122,7 +125,7 @@ export class Forwarder {
   async forward(query: Query, signal: AbortSignal): Promise<Forwarded | undefined> {
     const cached = this.cached(query);
     if (cached !== undefined) return cached;
-    const { count, mostUnderWay = 1000, mostWaiting = 4096 } = this.#options;
+    const { count, mostUnderWay = defaultUnderWay, mostWaiting = 4096 } = this.#options;
     const key = cacheKey(query);
     count?.("cacheMiss");
     if (this.#failedLately(key)) return undefined;
@@ -178,8 +181,11 @@ export class Forwarder {
   }
 
   #asking(): AskingOptions {
-    const { asking, totalMs = 5000, tryMs = 2000 } = this.#options;
-    return { tryMs, totalMs, attempts: 2, rotate: false, tcpOnly: false, ...asking?.() };
+    const { asking, mostUnderWay = defaultUnderWay, totalMs = 5000, tryMs = 2000 } = this.#options;
+    const all = { tryMs, totalMs, attempts: 2, rotate: false, tcpOnly: false, ...asking?.() };
+    // When there is hardly any room left, names that nobody answers must not keep it from those that need a moment.
+    const room = 2 * (1 - this.#underWay.size / mostUnderWay);
+    return room >= 1 ? all : { ...all, totalMs: all.totalMs * Math.max(room, leastPatience) };
   }
 
   #failed(key: string): void {

@@ -312,6 +312,22 @@ describe("servers of the host", () => {
   });
 });
 
+describe("many names that nobody answers", () => {
+  it("get less time the more there are", async () => {
+    await using silent = await RawNameServer.start(() => undefined);
+    const options = { tryMs: 400, totalMs: 800, mostUnderWay: 10 };
+    await using server = await Running.start(() => [at(silent)], options);
+    const ended: number[] = [];
+    await Promise.all(
+      Array.from({ length: 9 }, async (_, index) => {
+        await server.ask(`${index}.test`);
+        ended.push(index);
+      }),
+    );
+    assert.ok(ended.indexOf(8) < ended.indexOf(0), ended.join(" "));
+  });
+});
+
 describe("what is kept", () => {
   it("a failure for a second, so that a storm of questions stays here", async () => {
     let asked = 0;
