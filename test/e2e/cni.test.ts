@@ -90,7 +90,7 @@ describe("two machines with CNI plug-ins", { skip: skip ?? false, concurrency: f
       "exec" in from
         ? await from.exec(argv, { allowFailure: true })
         : await one.kubectl(["exec", from.metadata.name, "--", ...argv], { allowFailure: true });
-    return /^(\S+ asked \S+)$/m.exec(stdout)?.[1] ?? "";
+    return (/^(\S+ asked \S+)$/m.exec(stdout)?.[1] ?? "").replaceAll(/\[|\]|::ffff:/g, "");
   };
   const readyMessage = async (name: string): Promise<string> => {
     const node = await cluster.get<{
@@ -196,11 +196,11 @@ describe("two machines with CNI plug-ins", { skip: skip ?? false, concurrency: f
       const want = `${from.status.podIP} asked ${to.metadata.name}`;
       let got = "";
       await cluster.until(`${want} directly`, async () => {
-        got = (await ask(from, to.status.podIP ?? "", 8080)).replace(/^.*::ffff:|[[\]]/g, "");
+        got = await ask(from, to.status.podIP ?? "", 8080);
         return got === want;
       });
       await cluster.until(`${want} through the Service`, async () => {
-        got = (await ask(from, spec.clusterIP, 80)).replace(/^.*::ffff:|[[\]]/g, "");
+        got = await ask(from, spec.clusterIP, 80);
         return got === want;
       });
     }
