@@ -4,7 +4,16 @@ import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 
 const marker = "REMORA_BENCH_HOST_NETNS";
-const names = ["dns", "pods", "proxy", "runtime", "scheduler", "streams", "volumes"] as const;
+const names = [
+  "dns",
+  "network",
+  "pods",
+  "proxy",
+  "runtime",
+  "scheduler",
+  "streams",
+  "volumes",
+] as const;
 const [name = ""] = process.argv.slice(2);
 
 /** Runs this program again in a network namespace of its own, so that nothing touches the host's rules. */
@@ -38,6 +47,14 @@ const onMachines: Readonly<
 };
 const onMachine = onMachines[name];
 
+/** Those that run in a network namespace of their own. */
+const inNamespaces: typeof onMachines = {
+  dns: async () => (await import("./dns.ts")).benchDns,
+  network: async () => (await import("./network.ts")).benchNetwork,
+  proxy: async () => (await import("./proxy.ts")).benchProxy,
+};
+const inNamespace = inNamespaces[name];
+
 if (onMachine !== undefined) {
   if (process.getuid?.() === 0) {
     await (
@@ -49,7 +66,7 @@ if (onMachine !== undefined) {
     );
     process.exitCode = 1;
   }
-} else if (name === "proxy" || name === "dns") {
+} else if (inNamespace !== undefined) {
   if (process.getuid?.() !== 0) {
     process.stderr.write(`bench: ${name} needs root (network namespaces); run it with sudo\n`);
     process.exitCode = 1;
@@ -58,11 +75,9 @@ if (onMachine !== undefined) {
   } else if (readlinkSync("/proc/self/ns/net") === process.env[marker]) {
     throw new Error("still in the host's network namespace");
   } else {
-    const bench =
-      name === "dns"
-        ? (await import("./dns.ts")).benchDns
-        : (await import("./proxy.ts")).benchProxy;
-    await bench(process.argv.slice(3));
+    await (
+      await inNamespace()
+    )(process.argv.slice(3));
   }
 } else if (name === "runtime") {
   process.argv.splice(2, 1);
