@@ -39,6 +39,7 @@ export function askUDP(
   outgoing: Outgoing,
   signal: AbortSignal,
 ): Promise<Buffer> {
+  if (signal.aborted) return Promise.reject(asError(signal.reason));
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const six = isIPv6(server.address);
   const socket = createSocket({
@@ -48,8 +49,8 @@ export function askUDP(
   });
   const onAbort = (): void => reject(asError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
-  if (signal.aborted) onAbort();
   let strays = 0;
+  let closed = false;
   socket.on("error", reject);
   socket.on("message", (message) => {
     const verdict = judgeReply(message, outgoing);
@@ -64,12 +65,15 @@ export function askUDP(
     }
   });
   socket.connect(server.port, server.address, () => {
+    // Node says so on a later turn, when nobody may want it any more; a closed socket throws.
+    if (closed) return;
     socket.send(outgoing.message, (error) => {
       if (error !== null) reject(error);
     });
   });
   return promise.finally(() => {
     signal.removeEventListener("abort", onAbort);
+    closed = true;
     closeQuietly(socket);
   });
 }
@@ -92,11 +96,11 @@ export function askTCP(
   outgoing: Outgoing,
   signal: AbortSignal,
 ): Promise<Buffer> {
+  if (signal.aborted) return Promise.reject(asError(signal.reason));
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const socket = connect({ host: server.address, port: server.port });
   const onAbort = (): void => reject(asError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
-  if (signal.aborted) onAbort();
   socket.on("error", reject);
   socket.on("close", () => reject(new Error("the server closed the connection without an answer")));
   socket.on("connect", () => socket.write(framed(outgoing.message)));

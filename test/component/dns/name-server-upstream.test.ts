@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 
 import { type Answer, decode, encode, TRUNCATED_RESPONSE } from "dns-packet";
 
-import { askUDP } from "../../../src/dns/exchange.ts";
+import { askTCP, askUDP } from "../../../src/dns/exchange.ts";
 import { LoopCheck } from "../../../src/dns/loop-check.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
@@ -309,6 +309,36 @@ describe("servers of the host", () => {
     const patient = { asking: () => ({ attempts: 3 }), tryMs: 150 };
     await using third = await Running.start(() => [at(lossy)], patient);
     assert.deepEqual(data(await third.ask("name.test")), ["192.0.2.1"]);
+  });
+});
+
+describe("a question that is given up", () => {
+  it("at whatever moment leaves nothing behind that could go off", async () => {
+    await using upstream = await RawNameServer.start((message) => answered(message));
+    const message = encode({ type: "query", id: 1, questions: [{ name: "a.test", type: "A" }] });
+    const outgoing = { message, id: 1, question: message.subarray(headerBytes) };
+    const moments: readonly ((abort: () => void) => unknown)[] = [
+      (abort) => abort(),
+      (abort) => queueMicrotask(abort),
+      (abort) => process.nextTick(abort),
+      (abort) => setImmediate(abort),
+      (abort) => void Promise.resolve().then(() => queueMicrotask(abort)),
+    ];
+    const surprises: unknown[] = [];
+    const onSurprise = (error: unknown): unknown => surprises.push(error);
+    process.on("uncaughtException", onSurprise);
+    for (let turn = 0; turn < 200; turn += 1) {
+      for (const ask of [askUDP, askTCP]) {
+        const given = new AbortController();
+        moments[turn % moments.length]?.(() => given.abort(new Error("given up")));
+        // As a promise's continuation, which comes before what was put off to the next turn.
+        await Promise.resolve();
+        await ask(at(upstream), outgoing, given.signal).catch(() => undefined);
+      }
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off("uncaughtException", onSurprise);
+    assert.deepEqual(surprises, []);
   });
 });
 
