@@ -134,7 +134,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
         await server.run(stop.signal);
       } finally {
         done.abort();
-        await Promise.allSettled([...checks, kept]);
+        await Promise.allSettled([...checks, kept, forwarder.settled()]);
       }
     },
   };
