@@ -145,6 +145,8 @@ class Load {
     const { address, port, sources, rate } = this.#options;
     const socket = createSocket({ type: "udp4", recvBufferSize: 1024 * 1024 });
     this.#sockets.push(socket);
+    // A server that has gone answers nothing; that is counted.
+    socket.on("error", () => undefined);
     socket.bind(0, `127.8.0.${1 + (index % sources)}`);
     await once(socket, "listening");
     socket.connect(port, address);
