@@ -205,6 +205,8 @@ export class AddressWatch implements AddressSource {
     let stderr = "";
     child.stderr.on("data", (chunk: Buffer) => {
       stderr = chunk.toString("utf8").trim().slice(-200);
+      // It goes on after "No buffer space available", without the lines that found none.
+      this.#missed(signal);
     });
     createInterface({ input: child.stdout }).on("line", (line) => {
       for (const listener of this.#lines) listener(line);
@@ -212,10 +214,15 @@ export class AddressWatch implements AddressSource {
     });
     const closed = whenClosed(child);
     // What changes from here on has a line of its own.
-    for (const listener of this.#lines) listener(undefined);
-    this.#readSoon(signal);
+    this.#missed(signal);
     await closed;
     return stderr;
+  }
+
+  /** Lines may have been missed. */
+  #missed(signal: AbortSignal): void {
+    for (const listener of this.#lines) listener(undefined);
+    this.#readSoon(signal);
   }
 
   /** One reading at a time; what changes during one is read by the next. */

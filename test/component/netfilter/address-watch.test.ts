@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -73,6 +73,8 @@ async function setUp(
     warnings,
     sleeps,
     once: () => next.promise,
+    /** tail says so on stderr, and goes on: as ip does after more changes than fit into its buffer. */
+    loseLines: async () => truncate(lines),
     somethingChanges: async () => appendFile(lines, "4: eth0 inet 192.0.2.9/24\n"),
   };
 }
@@ -100,6 +102,36 @@ describe("a watch on the machine's addresses", () => {
     await running;
     // A change of an address that nobody sees, such as of its lifetime, is no news.
     assert.equal(told.length, 2);
+  });
+
+  test("lines go to who wants them; what the monitor lost is read", async () => {
+    let addresses = ["192.0.2.1"];
+    const { watch, told, once, somethingChanges, loseLines } = await setUp(async () =>
+      Promise.resolve(addresses),
+    );
+    const heard: (string | undefined)[] = [];
+    let disturbed = Promise.withResolvers<void>();
+    watch.onLine((line) => heard.push(line));
+    watch.onDisturbed(() => disturbed.resolve());
+    const stop = new AbortController();
+    const running = watch.run(stop.signal);
+    await watch.whenKnown(stop.signal);
+    await disturbed.promise;
+    assert.deepEqual([heard, told], [[undefined], [["192.0.2.1"]]]);
+    disturbed = Promise.withResolvers();
+    await somethingChanges();
+    await disturbed.promise;
+    // No other address: who follows more than addresses is told all the same.
+    assert.deepEqual(heard.slice(1), ["4: eth0 inet 192.0.2.9/24"]);
+    assert.equal(told.length, 1);
+    addresses = ["192.0.2.1", "192.0.2.9"];
+    const second = once();
+    await loseLines();
+    await second;
+    assert.equal(heard.at(-1), undefined);
+    assert.deepEqual(told.at(-1), addresses);
+    stop.abort();
+    await running;
   });
 
   test("a monitor that ends is started again, and what happened meanwhile is told", async () => {
