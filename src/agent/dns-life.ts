@@ -41,7 +41,8 @@ export class DnsLife {
   readonly #counts = new SharedCounts();
   readonly #threads = new Set<DnsThread>();
   #early: Early | undefined;
-  #stored: string | undefined;
+  /** What the file says, undefined when there is none; `unread` while nobody has looked. */
+  #stored: { readonly text: string | undefined } | "unread" = "unread";
 
   constructor(options: DnsLifeOptions) {
     this.#options = { ...options, logger: options.logger.child({ component: "dns" }) };
@@ -58,8 +59,8 @@ export class DnsLife {
     let settings: StoredSettings;
     try {
       const text = await readIfThere(this.#path);
+      this.#stored = { text };
       if (text === undefined) return;
-      this.#stored = text;
       settings = parseSettings(text);
     } catch (error) {
       logger.log("warn", "the last settings of cluster DNS cannot be used", {
@@ -126,7 +127,7 @@ export class DnsLife {
   async remember(settings: StoredSettings | undefined): Promise<void> {
     const { logger } = this.#options;
     const text = settings === undefined ? undefined : settingsText(settings);
-    if (text === this.#stored) return;
+    if (this.#stored !== "unread" && this.#stored.text === text) return;
     try {
       if (text === undefined) {
         await rm(this.#path, { force: true });
@@ -134,7 +135,7 @@ export class DnsLife {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
         await writeFileAtomic(this.#path, text, 0o600);
       }
-      this.#stored = text;
+      this.#stored = { text };
     } catch (error) {
       logger.log("warn", "the settings of cluster DNS cannot be kept on disk", {
         path: this.#path,

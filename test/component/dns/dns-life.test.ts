@@ -149,6 +149,16 @@ describe("the life of the name server's thread", () => {
       assert.deepEqual(next.threads, []);
     }));
 
+  it("does not begin again after a start that did not want it", () =>
+    inTemporary(async (rootDir) => {
+      await ranBefore(rootDir);
+      const unwanted = new Fixture(rootDir);
+      await unwanted.life.forget();
+      const next = new Fixture(rootDir);
+      await next.life.begin();
+      assert.deepEqual(next.threads, []);
+    }));
+
   it("one that nobody wants any more is ended", () =>
     inTemporary(async (rootDir) => {
       await ranBefore(rootDir);
