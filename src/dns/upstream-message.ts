@@ -1,43 +1,13 @@
 import { decode, type SoaData as DecodedSOA } from "dns-packet";
 
 import { isHostName } from "./names.ts";
+import { type RecordPlace, recordPlaces } from "./record-places.ts";
 import type { DnsRecord } from "./types.ts";
 import { optRecordBytes, type Outgoing, writeOPT } from "./upstream-question.ts";
-import { flags, headerBytes, maxMessageBytes, nameEnd, type Query, rcodes } from "./wire.ts";
+import { flags, headerBytes, maxMessageBytes, type Query, rcodes } from "./wire.ts";
 
 const typeSOA = 6;
 const typeOPT = 41;
-
-interface RecordPlace {
-  readonly section: "answer" | "authority" | "additional";
-  readonly type: number;
-  readonly start: number;
-  readonly end: number;
-  /** Of the four bytes of the TTL; the data begins six bytes further. */
-  readonly ttlAt: number;
-}
-
-/** Where the records of a message stand; undefined when it is malformed. Linear in the message's length. */
-function recordPlaces(message: Buffer, start: number): readonly RecordPlace[] | undefined {
-  const places: RecordPlace[] = [];
-  let offset = start;
-  for (const [section, countAt] of [
-    ["answer", 6],
-    ["authority", 8],
-    ["additional", 10],
-  ] as const) {
-    for (let left = message.readUInt16BE(countAt); left > 0; left -= 1) {
-      const nameStop = nameEnd(message, offset, true);
-      if (nameStop === undefined || nameStop + 10 > message.length) return undefined;
-      const end = nameStop + 10 + message.readUInt16BE(nameStop + 8);
-      if (end > message.length) return undefined;
-      const type = message.readUInt16BE(nameStop);
-      places.push({ section, type, start: offset, end, ttlAt: nameStop + 4 });
-      offset = end;
-    }
-  }
-  return places;
-}
 
 /**
  * Whether `message` is the reply to what went out. A refusal without the question, as a few servers send it, is one too:

@@ -5,6 +5,7 @@ import { type Answer, decode, encode, TRUNCATED_RESPONSE } from "dns-packet";
 
 import { askTCP, askUDP } from "../../../src/dns/exchange.ts";
 import { LoopCheck } from "../../../src/dns/loop-check.ts";
+import { readReply } from "../../../src/dns/upstream-message.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import { FakeNameServer } from "../../fakes/name-server.ts";
@@ -339,6 +340,58 @@ describe("a question that is given up", () => {
     await new Promise((resolve) => setImmediate(resolve));
     process.off("uncaughtException", onSurprise);
     assert.deepEqual(surprises, []);
+  });
+});
+
+describe("servers that do anything at all", () => {
+  it("leave every asker with an answer, and the name server as it was", async () => {
+    let state = 20_261_122;
+    const chance = (below: number): number => {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      return Math.floor((state / 2 ** 32) * below);
+    };
+    const noise = (): Buffer => Buffer.from(Array.from({ length: chance(80) }, () => chance(256)));
+    const tricks: readonly ((message: Buffer) => Buffer | readonly Buffer[] | undefined)[] = [
+      (message) => answered(message),
+      (message) => answered(message),
+      () => undefined,
+      noise,
+      (message) => lowered(answered(message)),
+      (message) => refusal(message, chance(16)),
+      (message) => answered(message).subarray(0, chance(40)),
+      (message) => {
+        const cut = answered(message);
+        cut.writeUInt16BE(response | TRUNCATED_RESPONSE, 2);
+        return cut;
+      },
+      (message) => {
+        const changed = answered(message);
+        for (let count = chance(6); count > 0; count -= 1) {
+          changed[chance(changed.length)] = chance(256);
+        }
+        return changed;
+      },
+      (message) => [noise(), Buffer.concat([answered(message), noise()])],
+    ];
+    const script = (message: Buffer): Buffer | readonly Buffer[] | undefined =>
+      tricks[chance(tricks.length)]?.(message);
+    await using one = await RawNameServer.start(script);
+    await using two = await RawNameServer.start(script, false);
+    const options = { tryMs: 40, totalMs: 160 };
+    await using server = await Running.start(() => [at(one), at(two)], options);
+    for (let round = 0; round < 6; round += 1) {
+      const replies = Array.from({ length: 50 }, async (_, index) => {
+        const name = `${round}-${index}.Some-Name.test`;
+        const message = encode({ type: "query", id: index, questions: [{ name, type: "A" }] });
+        const question = message.subarray(headerBytes);
+        const ask = index % 5 === 0 ? askTCP : askUDP;
+        const outgoing = { message, id: index, question, exactCase: true };
+        const reply = await ask(at(server), outgoing, AbortSignal.timeout(5000));
+        assert.notEqual(readReply(reply, question, 30), undefined, "and none is malformed");
+      });
+      await Promise.all(replies);
+    }
+    assert.deepEqual(data(await server.ask(names.web)), ["10.96.0.7"]);
   });
 });
 
