@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
 import { systemClock } from "../../src/lib/clock.ts";
@@ -119,6 +119,8 @@ if (insideOwnNamespace(import.meta.filename)) {
     after(async () => {
       await Machine.stopAll();
       await sh("umount", ipamDir);
+      // Only where nobody else has something in them.
+      for (const path of [ipamDir, dirname(ipamDir)]) await rmdir(path).catch(() => undefined);
       await rm(directory, { recursive: true, force: true });
     });
 

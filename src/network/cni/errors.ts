@@ -1,13 +1,10 @@
 import { RemoraError } from "../../lib/errors.ts";
 
-/** Codes of the CNI specification that something hangs on. */
-export const cniCodes = { tryAgainLater: 11, notAvailable: 50, limited: 51 } as const;
-
 /** A network plug-in refused or failed, or there is none that could be asked. */
 export class CniError extends RemoraError {
   readonly code = "REMORA_CNI";
   override readonly retryable = true;
-  /** What the plug-in said itself; undefined when it hung, crashed or was not found. */
+  /** The plug-in's own code (specification 1.1.0, "Error"); undefined when it hung, crashed or was not found. */
   readonly cniCode: number | undefined;
 
   constructor(
