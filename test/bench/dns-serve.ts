@@ -122,24 +122,27 @@ async function change(): Promise<Record<string, number>> {
   return { us: round(((await promise) - startedAt) * 1000, 1) };
 }
 
-/** Milliseconds without answers while the thread is ended and another started. */
+/** Milliseconds between the last answer of a thread that is ended and the first of the next. */
 async function restart(): Promise<Record<string, number>> {
   const update = everything();
-  let answeredAt = performance.now();
-  let gapMs = 0;
+  let answeredAt = Number.NaN;
   onReply = (answers) => {
-    if (answers === 0) return;
-    gapMs = Math.max(gapMs, performance.now() - answeredAt);
-    answeredAt = performance.now();
+    if (answers > 0) answeredAt = performance.now();
   };
   const asking = setInterval(() => askFor(serviceName(1)), 1);
-  await delay(20);
-  gapMs = 0;
+  while (Number.isNaN(answeredAt)) await delay(1);
   await thread.stop();
+  // Whatever was on its way is here.
+  await delay(5);
+  const lastAt = answeredAt;
+  const { promise, resolve } = Promise.withResolvers<number>();
+  onReply = (answers) => {
+    if (answers > 0) resolve(performance.now());
+  };
   thread = await startThread(update);
-  await delay(100);
+  const firstAt = await promise;
   clearInterval(asking);
-  return { ms: round(gapMs, 1) };
+  return { ms: round(firstAt - lastAt, 1) };
 }
 
 const before = residentMB();
