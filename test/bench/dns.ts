@@ -72,7 +72,8 @@ async function startDnsmasq(directory: string): Promise<Server> {
     --local=/cluster.local/ --cache-size=10000 --local-ttl=5 --log-facility=/dev/null`;
   const server = start("dnsmasq", 5353, ["dnsmasq", ...flags.split(/\s+/)]);
   await delay(500);
-  if (server.child.exitCode !== null) throw new Error("dnsmasq did not start");
+  if (server.child.exitCode !== null)
+    throw new Error("dnsmasq did not start; Debian has it in dnsmasq-base");
   return server;
 }
 
