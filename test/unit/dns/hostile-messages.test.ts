@@ -95,6 +95,17 @@ function upstream(name: string, answers: readonly Buffer[]): Buffer {
   return Buffer.concat([head, ...answers]);
 }
 
+/** Labels of so many bytes together, without an end. */
+function longLabels(bytes: number): readonly number[] {
+  const labels: number[] = [];
+  for (let left = bytes; left > 0;) {
+    const length = Math.min(63, left - 1);
+    labels.push(length, ...Array.from({ length }, () => 0x61));
+    left -= length + 1;
+  }
+  return labels;
+}
+
 /** A record with this owner, in raw bytes. */
 function record(owner: readonly number[], type: number, data: readonly number[]): Buffer {
   return Buffer.from([...owner, 0, type, 0, 1, 0, 0, 0, 60, 0, data.length, ...data]);
@@ -304,6 +315,39 @@ describe("replies of an upstream that means harm", () => {
       );
     });
   }
+
+  const wrong: readonly (readonly [string, Buffer])[] = [
+    ["an address of three bytes", record(owner, 1, [192, 0, 2])],
+    ["an IPv6 address of four", record(owner, 28, addressOf)],
+    ["an alias and something behind it", record(owner, 5, [0xc0, 12, 0])],
+    ["an alias that ends in the middle", record(owner, 5, [5, 0x61])],
+    ["an MX record without a name", record(owner, 15, [0, 10])],
+    [
+      "an SRV record whose target points forward",
+      record(owner, 33, [0, 0, 0, 1, 0, 80, 0xc0, 200]),
+    ],
+    ["an SOA record that is too short", record(owner, 6, [0xc0, 12, 0xc0, 12, 0, 0, 0, 1])],
+    ["a name of 257 bytes, made of two", record([...longLabels(196), 0xc0, 27], 1, addressOf)],
+  ];
+  for (const [what, one] of wrong) {
+    it(`${what} is malformed`, () => {
+      // Behind a name of 60 bytes, for those that need a long one to point at.
+      const long = record([...longLabels(60), 0], 16, [1, 0x61]);
+      assert.equal(readReply(upstream("name.test", [long, one]), asked.question, 30), undefined);
+    });
+  }
+
+  it("a long chain of pointers is malformed, a short one is not", () => {
+    const chain = (length: number): Buffer => {
+      const records = [record(owner, 1, addressOf)];
+      for (let at = 27; records.length < length; at += 16) {
+        records.push(record([0xc0 | (at >> 8), at & 255], 1, addressOf));
+      }
+      return upstream("name.test", records);
+    };
+    assert.equal(readReply(chain(20), asked.question, 30)?.places.length, 20);
+    assert.equal(readReply(chain(50), asked.question, 30), undefined);
+  });
 
   it("with records that nobody asked for behind their OPT record lose these", () => {
     const opt = record([0], 41, []);
