@@ -1,4 +1,4 @@
-import { type Cidr, cidrAddress, cidrContains } from "../lib/cidr.ts";
+import { canonicalIP, type Cidr, cidrAddress, cidrContains } from "../lib/cidr.ts";
 import { SetupError } from "../lib/errors.ts";
 import { execResult } from "../lib/exec.ts";
 import type { Logger } from "../lib/log.ts";
@@ -85,17 +85,44 @@ export async function ensureBridgeDevice(
   if (found?.mac !== mac) lines.push(`link set dev ${name} address ${mac}`);
   if (found?.mtu !== wanted.mtu) lines.push(`link set dev ${name} mtu ${wanted.mtu}`);
   // Before addresses: a device on which IPv6 is switched off takes none.
-  await ensureBridgeIPv6(wanted);
+  await ensureBridgeSettings(wanted);
   lines.push(...bridgeAddressCommands(wanted, found, name));
   if (found?.up !== true) lines.push(`link set dev ${name} up`);
+  else lines.push(...linkLocalCommands(wanted, found));
   if (lines.length > 0) await ipBatch(lines, signal);
   return found === undefined || lines.length > 0 ? listLinks(signal) : links;
 }
 
-async function ensureBridgeIPv6({ name, podCIDRs }: BridgeDevice): Promise<void> {
+/** The address that the kernel makes of a MAC address (RFC 4291, appendix A). Pure. */
+export function linkLocalAddress(mac: string): string {
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = mac
+    .split(":")
+    .map((byte) => Number.parseInt(byte, 16));
+  const words = [
+    [a ^ 2, b],
+    [c, 0xff],
+    [0xfe, d],
+    [e, f],
+  ] as const;
+  return canonicalIP(
+    `fe80::${words.map(([high, low]) => (high * 256 + low).toString(16)).join(":")}`,
+  );
+}
+
+/** Without one the kernel asks for no neighbour on behalf of others, and makes one only when the device comes up. */
+function linkLocalCommands(wanted: BridgeDevice, found: Link): readonly string[] {
+  const needed = wanted.podCIDRs.some(({ family }) => family === "IPv6");
+  if (!needed || found.addresses.some(({ ip }) => ip.startsWith("fe80:"))) return [];
+  return [`addr replace ${linkLocalAddress(macOf(wanted))}/64 dev ${wanted.name} nodad`];
+}
+
+async function ensureBridgeSettings({ name, podCIDRs }: BridgeDevice): Promise<void> {
+  // Pods that know another MAC address of it hear of this one.
+  await ensureSysctl(`ipv4/conf/${name}/arp_notify`, "1");
   if (!podCIDRs.some(({ family }) => family === "IPv6")) return;
   const at = `ipv6/conf/${name}`;
   await ensureSysctl(`${at}/disable_ipv6`, "0");
+  await ensureSysctl(`${at}/ndisc_notify`, "1");
   // Our addresses are ours alone; waiting a second to find that out would make the first packets of pods time out.
   await ensureSysctl(`${at}/accept_dad`, "0");
   // A pod that may send raw packets must not become the node's router.

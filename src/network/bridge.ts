@@ -301,7 +301,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     this.#connecting.add(sandboxID);
     try {
       await this.#connect(config, lease, node, signal);
-      await this.#inTurn(() => this.#rules.open(lease, signal));
+      // Without any it need not wait for a look at the whole node.
+      if (lease.hostPorts.length > 0) await this.#inTurn(() => this.#rules.open(lease, signal));
     } catch (error) {
       throw explainSetUpFailure(error, config);
     } finally {
@@ -326,14 +327,12 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
   ): Promise<void> {
     const veth = vethName(config.sandboxID);
     const { pid } = config;
+    // hairpin: with br_netfilter a pod's packets to its own Service leave by the port they came in by.
+    const hairpin = `link set dev ${veth} type bridge_slave hairpin on`;
     const create = [
-      `link add name ${veth} mtu ${node.mtu} type veth peer name eth0 mtu ${node.mtu} netns ${pid}`,
-      `link set dev ${veth} master ${this.#bridge}`,
-      // hairpin: with br_netfilter a pod's packets to its own Service leave by the port they came in by.
-      `link set dev ${veth} type bridge_slave hairpin on`,
-      `link set dev ${veth} up`,
+      `link add name ${veth} mtu ${node.mtu} master ${this.#bridge} up type veth peer name eth0 mtu ${node.mtu} netns ${pid}`,
+      hairpin,
     ];
-    const attach = create.slice(1);
     try {
       await ipBatch(create, signal);
     } catch (error) {
@@ -343,14 +342,15 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
       const host = await listLinks(signal);
       const eth0 = inside.some((link) => link.name === "eth0" && link.kind === "veth");
       if (eth0 && host.some((link) => link.name === veth)) {
-        await ipBatch(attach, signal);
+        await ipBatch([`link set dev ${veth} master ${this.#bridge} up`, hairpin], signal);
       } else {
         await deleteLink(veth, signal);
         await ipBatch(create, signal);
       }
     }
     const enableIPv6 = lease.ips.some((ip) => ipFamily(ip) === "IPv6");
-    await ipBatchInside(pid, podCommands(lease.ips, node.gateways), { enableIPv6 }, signal);
+    const options = { enableIPv6, isolateIPv6: true };
+    await ipBatchInside(pid, podCommands(lease.ips, node.gateways), options, signal);
   }
 
   isIntact(sandboxID: string): boolean {
@@ -368,7 +368,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     // The kernel removes the pair some time after the last process of the namespace; the name must not linger.
     await deleteLink(vethName(sandboxID), signal);
     if (lease === undefined) return;
-    await this.#inTurn(() => this.#rules.close(lease, signal));
+    if (lease.hostPorts.length > 0) await this.#inTurn(() => this.#rules.close(lease, signal));
     await this.#leases.release(sandboxID);
     this.#rules.released(sandboxID);
   }

@@ -151,12 +151,16 @@ export class Leases {
   async #write(lease: Lease): Promise<void> {
     const { ips, ...holder } = lease;
     const content = `${JSON.stringify(holder)}\n`;
-    for (const ip of ips) {
+    const write = async (ip: string): Promise<void> => {
       const path = join(this.#directory, ip);
       // No fsync: after a power cut the pod's network namespace is gone as well, and with it the need for the lease.
       await writeFile(`${path}.tmp`, content, { mode: 0o600 });
       await rename(`${path}.tmp`, path);
-    }
+    };
+    const writes = ips.map(write);
+    // Nothing may still be writing when a failure makes the caller take the files away.
+    await Promise.allSettled(writes);
+    await Promise.all(writes);
   }
 
   #pick(pool: Pool): string {

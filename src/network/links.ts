@@ -50,25 +50,41 @@ export async function ipBatch(lines: readonly string[], signal: AbortSignal): Pr
   await run(["ip", "-batch", "-"], `${lines.join("\n")}\n`, signal);
 }
 
+/** What {@link ipBatchInside} sets of the namespace before it runs the commands. */
+export interface InsideOptions {
+  /** Some engines switch IPv6 off in containers without a network. */
+  readonly enableIPv6: boolean;
+  /**
+   * `eth0` listens to no router advertisements and redirects: another pod on its network could send them (CVE-2020-10749).
+   */
+  readonly isolateIPv6?: boolean;
+}
+
+const enableIPv6Script =
+  "for f in all default lo; do echo 0 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done";
+/** On a kernel without IPv6 there are no such files, and nobody to protect from. */
+const isolateIPv6Script =
+  "for f in accept_ra accept_redirects; do echo 0 > /proc/sys/net/ipv6/conf/eth0/$f; done 2>/dev/null";
+
 /** The same inside the network namespace of a process. */
 export async function ipBatchInside(
   pid: number,
   lines: readonly string[],
-  options: { readonly enableIPv6: boolean },
+  options: InsideOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const inside = ["nsenter", "-t", String(pid), "-n"] as const;
-  const input = `${lines.join("\n")}\n`;
-  // Containers without a network start with IPv6 switched off. /proc/sys/net shows the namespace of who opens it.
-  const argv = options.enableIPv6
-    ? ([
-        ...inside,
-        "sh",
-        "-c",
-        "for f in all default lo; do echo 0 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done; exec ip -batch -",
-      ] as const)
-    : ([...inside, "ip", "-batch", "-"] as const);
-  await run(argv, input, signal);
+  // /proc/sys/net shows the namespace of who opens it, so this takes a shell inside.
+  const script = [
+    ...(options.enableIPv6 ? [enableIPv6Script] : []),
+    ...(options.isolateIPv6 === true ? [isolateIPv6Script] : []),
+    "exec ip -batch -",
+  ];
+  const argv =
+    script.length > 1
+      ? ([...inside, "sh", "-c", script.join("; ")] as const)
+      : ([...inside, "ip", "-batch", "-"] as const);
+  await run(argv, `${lines.join("\n")}\n`, signal);
 }
 
 export interface Link {

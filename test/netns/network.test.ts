@@ -82,6 +82,13 @@ if (insideOwnNamespace(import.meta.filename)) {
       await b.serve("b", 8080);
     });
 
+    it("pods listen to no router but the node: not to advertisements or redirects of other pods", async () => {
+      for (const setting of ["accept_ra", "accept_redirects"]) {
+        const value = await a.sh("sysctl", "-n", `net.ipv6.conf.eth0.${setting}`);
+        assert.equal(value.trim(), "0", setting);
+      }
+    });
+
     for (const callIptables of ["0", "1"]) {
       it(`pods reach each other under their own addresses, bridge-nf-call-iptables=${callIptables}, FORWARD policy DROP`, async () => {
         await sh("sh", "-c", `echo ${callIptables} > /proc/sys/net/bridge/bridge-nf-call-iptables`);

@@ -4,6 +4,7 @@ import { describe, it } from "node:test";
 import { parseCidr } from "../../../src/lib/cidr.ts";
 import {
   attachCommands,
+  linkLocalAddress,
   type BridgeDevice,
   renamedBridge,
   rivals,
@@ -42,6 +43,10 @@ describe("the bridge among other interfaces", () => {
       renamedBridge(wanted, [link("mine", { mac: ours.mac, kind: "dummy" })]),
       undefined,
     );
+  });
+
+  it("has the link-local address of its MAC address", () => {
+    assert.equal(linkLocalAddress("0a:58:0a:f4:00:01"), "fe80::858:aff:fef4:1");
   });
 
   it("has rivals that hold addresses of its networks", () => {
