@@ -1,5 +1,6 @@
 import { formatCidr, type IPFamily, ipFamily } from "../lib/cidr.ts";
 import { SetupError } from "../lib/errors.ts";
+import { NftError } from "../netfilter/errors.ts";
 import { dropEmptyChains } from "../netfilter/empty-chains.ts";
 import {
   installedIptables,
@@ -307,8 +308,8 @@ export class IptablesNodeRules implements NodeRules {
         await this.#iptables.restore(text, signal);
         await dropEmptyChains(this.#iptables, table, true, signal);
       } catch (error) {
-        // A kernel without this table has none of our rules either.
-        if (!(error instanceof SetupError)) throw error;
+        // A kernel without this table has none of our rules either; and empty chains stay where nft is of no use.
+        if (!(error instanceof SetupError || error instanceof NftError)) throw error;
       }
     }
   }

@@ -9,7 +9,7 @@ import { after, afterEach, before, describe, it } from "node:test";
 
 import { ipFamily } from "../../src/lib/cidr.ts";
 import { systemClock } from "../../src/lib/clock.ts";
-import { silentLogger } from "../../src/lib/log.ts";
+import { type Logger, silentLogger } from "../../src/lib/log.ts";
 import { createBridgeNetwork } from "../../src/network/bridge.ts";
 import type { HostPort, LocalAddresses, PodNetwork } from "../../src/network/types.ts";
 import { cleanUpProxy } from "../../src/proxy/cleanup.ts";
@@ -20,6 +20,7 @@ import { walk } from "../../src/proxy/trace/walk.ts";
 import { addressesOf, here, makeBackend, rulesFor, settingsOf } from "../unit/proxy/model/build.ts";
 import { modelService, type ModelCluster } from "../unit/proxy/model/cluster.ts";
 import { askTCP, askUDP } from "./asking.ts";
+import { askSCTP, serveSCTP } from "./proxy/sctp.ts";
 import { connectOutside, insideOwnNamespace, inventory, Machine, sh } from "./namespace.ts";
 
 const { signal } = new AbortController();
@@ -40,6 +41,15 @@ async function fromNode(
   const question = { host, port, timeoutMs: 700, localPort: 0, localAddress };
   const answer = await (protocol === "tcp" ? askTCP(question) : askUDP(question));
   return answer.split(" ")[0] ?? "";
+}
+
+async function serving(
+  machine: Machine,
+  suffix: "v4" | "v6",
+  tag: number,
+): Promise<AsyncDisposable> {
+  const socket = await serveSCTP(machine, { suffix }, tag);
+  return { [Symbol.asyncDispose]: () => socket.close() };
 }
 
 /** A Service with everything on one port number, whose only endpoint is a pod. */
@@ -210,6 +220,23 @@ if (insideOwnNamespace(import.meta.filename)) {
         }
         // Its own loopback is a pod's own.
         assert.deepEqual(await other.ask("tcp", "127.0.0.1:5000"), ["ECONNREFUSED"]);
+      });
+
+      it("of SCTP lead to their pod, beside TCP and UDP of the same number", async () => {
+        await pod("tcp", [portOf(5000), portOf(5000, { protocol: "UDP" })]);
+        await pod("sctp", [portOf(5000, { protocol: "SCTP" })]);
+        const server = pods.get("sctp");
+        assert.ok(server !== undefined);
+        for (const [suffix, node, tag] of [
+          ["v4", nodeV4, 0x41],
+          ["v6", nodeV6, 0x61],
+        ] as const) {
+          await using _serving = await serving(server, suffix, tag);
+          const to = { ip: node, port: 5000, fromPort: 6000 + tag };
+          assert.equal(await askSCTP(client, { suffix }, to), tag);
+          assert.equal(await fromNode("tcp", node, 5000), "tcp");
+          assert.equal(await fromNode("udp", node, 5000), "tcp");
+        }
       });
 
       it("on an address that is not the node's take nothing, until it is the node's", async () => {
@@ -424,4 +451,48 @@ if (insideOwnNamespace(import.meta.filename)) {
       });
     });
   }
+
+  describe("who writes the rules", { concurrency: false }, () => {
+    let stateDir = "";
+    const lines: Record<string, unknown>[] = [];
+    const logger: Logger = {
+      log: (level, msg, fields) => lines.push({ level, msg, ...fields }),
+      child: () => logger,
+    };
+    const create = (): PodNetwork =>
+      createBridgeNetwork({ stateDir, clusterCIDRs: [], clock: systemClock, logger });
+
+    before(async () => {
+      stateDir = await mkdtemp(join(tmpdir(), "remora-host-ports-"));
+      await sh("ip", "link", "set", "lo", "up");
+    });
+    after(async () => {
+      await rm(stateDir, { recursive: true, force: true });
+    });
+
+    it("is nft, or iptables where nft cannot; what the other wrote goes", async () => {
+      const nft = (await sh("sh", "-c", "command -v nft")).trim();
+      await create().ensureNode(podCIDRs, signal);
+      assert.match(await sh("nft", "list", "tables"), /remora-network/);
+      // Here, in a mount namespace of this test's own, nft does nothing any more.
+      await sh("mount", "--bind", "/bin/false", nft);
+      let other = create();
+      try {
+        await other.ensureNode(podCIDRs, signal);
+        assert.match(await sh("iptables-save", "-t", "nat"), /-j REMORA-HOSTPORTS/);
+        assert.match(await sh("ip6tables-save", "-t", "nat"), /-j REMORA-HOSTPORTS/);
+        const [said] = lines.filter(({ msg }) => /written by iptables/.test(String(msg)));
+        assert.match(String(said?.["reason"]), /cannot do Service rules/);
+      } finally {
+        await sh("umount", nft);
+      }
+      other = create();
+      await other.ensureNode(podCIDRs, signal);
+      assert.doesNotMatch(await sh("iptables-save"), /REMORA-(HOSTPORTS|GUARD|REDIRECTS)/);
+      assert.doesNotMatch(await sh("ip6tables-save"), /REMORA-(HOSTPORTS|GUARD|REDIRECTS)/);
+      assert.match(await sh("nft", "list", "tables"), /remora-network/);
+      await other.cleanUp(signal);
+      assert.doesNotMatch(await inventory(), /remora/i);
+    });
+  });
 }

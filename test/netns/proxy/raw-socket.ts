@@ -39,8 +39,8 @@ export class RawSocket {
   }
 
   static async open(
-    peer: Peer,
-    { suffix }: Addresses,
+    peer: Pick<Peer, "pid">,
+    { suffix }: Pick<Addresses, "suffix">,
     protocol: number,
     onPacket: (from: string, packet: Buffer) => void = () => undefined,
   ): Promise<RawSocket> {

@@ -43,7 +43,11 @@ function handshake(options: {
 }
 
 /** Answers every INIT with an INIT ACK whose Initiate Tag is `tag`. Kernels without SCTP can still translate it. */
-export async function serveSCTP(peer: Peer, at: Addresses, tag: number): Promise<RawSocket> {
+export async function serveSCTP(
+  peer: Pick<Peer, "pid">,
+  at: Pick<Addresses, "suffix">,
+  tag: number,
+): Promise<RawSocket> {
   const socket: RawSocket = await RawSocket.open(peer, at, protocol, (from, packet) => {
     if (packet.length < 32 || packet.readUInt8(12) !== init) return;
     const [fromPort, toPort] = [packet.readUInt16BE(2), packet.readUInt16BE(0)];
@@ -55,8 +59,8 @@ export async function serveSCTP(peer: Peer, at: Addresses, tag: number): Promise
 
 /** Sends an INIT and resolves with the answer's Initiate Tag; undefined when none came from there in time. */
 export async function askSCTP(
-  peer: Peer,
-  at: Addresses,
+  peer: Pick<Peer, "pid">,
+  at: Pick<Addresses, "suffix">,
   to: { readonly ip: string; readonly port: number; readonly fromPort: number },
 ): Promise<number | undefined> {
   const answered = Promise.withResolvers<number | undefined>();
