@@ -30,7 +30,10 @@ export interface GroupResult {
   readonly stderr: string;
 }
 
-/** How long output may come after the program itself has ended, from children that it left. */
+/**
+ * How long output may come after the program itself has ended, from children that it left; and how long a killed program
+ * may take to end, which in a call that cannot be interrupted is for ever.
+ */
 const lateMs = 1000;
 
 /** Collects what a stream says, up to a limit. */
@@ -84,9 +87,13 @@ export async function execGroup(
     env: { ...options.env },
   });
   let kind: GroupResult["kind"] = "ended";
+  const late = new AbortController();
+  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<void>();
   const stop = (why: GroupResult["kind"]): void => {
-    if (kind === "ended") kind = why;
+    if (kind !== "ended") return;
+    kind = why;
     killGroup(child.pid);
+    clock.sleep(lateMs, late.signal).then(giveUp, () => undefined);
   };
   const tooMuch = (): void => stop("tooMuch");
   const stdout = new Output(child.stdout, options.maxOutputBytes, tooMuch);
@@ -104,18 +111,19 @@ export async function execGroup(
       const onAbort = (): void => stop("timedOut");
       limited.addEventListener("abort", onAbort, { once: true });
       try {
-        await exited;
+        await Promise.race([exited, givenUp]);
       } finally {
         limited.removeEventListener("abort", onAbort);
       }
     });
-    const late = new AbortController();
     const patience = clock.sleep(lateMs, late.signal).catch(() => undefined);
     await Promise.race([closed, patience]);
-    late.abort();
   } finally {
+    late.abort();
     child.stdout.destroy();
     child.stderr.destroy();
+    // One that even SIGKILL does not end must not keep the agent from ending.
+    child.unref();
   }
   signal.throwIfAborted();
   return {
