@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 
 import { Cluster, isReady, podContainers, type PodItem } from "./lib/cluster.ts";
 import { eventually, type Machine, Machines, type MachineProcess } from "./lib/machine.ts";
-import { cannotRun, joinArguments, remoraJoin, startRemora } from "./lib/remora.ts";
+import { cannotRun, joinArguments, remoraJoin, startAgent, startRemora } from "./lib/remora.ts";
 
 const skip = cannotRun();
 
@@ -51,7 +52,7 @@ const service = {
   kind: "Service",
   metadata: { name: "web" },
   spec: {
-    type: "NodePort",
+    type: "LoadBalancer",
     selector: { app: "web" },
     ports: [{ port: 80, targetPort: 8080, nodePort }],
   },
@@ -60,6 +61,12 @@ const service = {
 interface NodeStatusItem {
   readonly status: {
     readonly addresses: readonly { readonly type: string; readonly address: string }[];
+  };
+}
+
+interface ServiceItem {
+  readonly status: {
+    readonly loadBalancer: { readonly ingress?: readonly { readonly ip: string }[] };
   };
 }
 
@@ -76,7 +83,7 @@ const network = {
   /** Another DHCP server, another network: the old address goes first. */
   move: async (machine: Machine, from: string, to: string): Promise<void> => {
     await machine.exec(["ip", "address", "del", `${from}/24`, "dev", "eth0"]);
-    await machine.exec(["ip", "address", "add", `${to}/24`, "dev", "eth0"]);
+    await machine.exec(["ip", "address", "replace", `${to}/24`, "dev", "eth0"]);
     const gateway = to.replace(/\d+$/, "254");
     await machine.exec(["ip", "route", "replace", "default", "via", gateway]);
   },
@@ -103,6 +110,7 @@ describe(
     let cluster: Cluster;
     let up: MachineProcess;
     let agent: MachineProcess | undefined;
+    let joinArgs: readonly string[] = [];
     let running: readonly string[] = [];
     const other = "172.31.0.7";
     const third = "172.29.0.9";
@@ -149,6 +157,47 @@ describe(
       const question = String.raw`printf 'GET /cgi-bin/who HTTP/1.0\r\n\r\n' | timeout 3 busybox nc ${address} ${port}`;
       const { stdout } = await machines.client(["sh", "-c", question], { allowFailure: true });
       return /asked (\S+)/.exec(stdout)?.[1];
+    };
+
+    /** The load balancer's address is the node's, and leads to the pod. */
+    const balancedAt = async (address: string): Promise<void> => {
+      await cluster.until(`the load balancer is ${address}`, async () => {
+        const { status } = await cluster.get<ServiceItem>("service", "web");
+        return status.loadBalancer.ingress?.map(({ ip }) => ip).join() === address;
+      });
+      await cluster.until(`it answers at ${address}`, async () => {
+        return (await ask(address, 80)) === "web";
+      });
+    };
+
+    /** Under which address a pod's packets arrive at a machine that is none of the cluster's. */
+    const seenFrom = async (pod: string, client: string): Promise<string> => {
+      const files = one.path("/run/www");
+      await mkdir(`${files}/cgi-bin`, { recursive: true });
+      const script = String.raw`#!/bin/sh
+printf '
+'
+echo "$REMOTE_ADDR asked me"
+`;
+      await writeFile(`${files}/cgi-bin/who`, script, { mode: 0o755 });
+      const server = `echo $$ >${files}/pid; exec busybox httpd -f -p 7070 -h ${files}`;
+      const serving = machines.client(["sh", "-c", server], { allowFailure: true });
+      try {
+        const question = String.raw`printf 'GET /cgi-bin/who HTTP/1.0
+
+' | timeout 3 nc ${client} 7070`;
+        return await eventually(
+          async () => {
+            const argv = ["exec", pod, "--", "sh", "-c", question];
+            const { stdout } = await one.kubectl(argv, { allowFailure: true });
+            return /(\S+) asked me/.exec(stdout)?.[1]?.replaceAll(/[[\]]|::ffff:/g, "");
+          },
+          { timeoutMs: 30_000, describe: () => `${pod} reaches ${client}` },
+        );
+      } finally {
+        await machines.client(["sh", "-c", `kill $(cat ${files}/pid)`], { allowFailure: true });
+        await serving;
+      }
     };
 
     /** The API server, asked from another machine, which believes nobody that does not prove who it is. */
@@ -247,7 +296,11 @@ describe(
       running = await idsOf(one);
       await podsHave(["web", "host"], one.address);
       await endpointIs(one.address);
-      assert.equal(await ask(one.address, nodePort), "web");
+      await cluster.until("the node port", async () => {
+        return (await ask(one.address, nodePort)) === "web";
+      });
+      await balancedAt(one.address);
+      assert.equal(await seenFrom("web", "172.30.0.200"), one.address);
       await kubectlFrom(one.address, "get", "nodes");
       await podReachesApi("web");
     });
@@ -280,6 +333,8 @@ describe(
       });
       assert.equal(await ask(one.address, nodePort), undefined);
       assert.equal(await ask(other, 8081), "host");
+      await balancedAt(other);
+      assert.equal(await seenFrom("web", "172.31.0.200"), other);
       const config = await one.kubectl([
         "get",
         "cm",
@@ -332,7 +387,10 @@ describe(
       await network.leave(one);
       await endpointIs("10.244.0.1");
       await podReachesApi("web");
-      await reached("host").catch(() => undefined);
+      await reached("host");
+      // Probes go on, four at least: what answers them is as well as before.
+      await one.kubectl(["exec", "web", "--", "sleep", "4"]);
+      assert.ok((await cluster.pods()).every(isReady));
       assert.equal(await cluster.ready(one.name), "True");
       assert.deepEqual(await internalIPs(one.name), [other]);
       await network.enter(one, third);
@@ -342,6 +400,7 @@ describe(
       await kubectlFrom(third, "get", "nodes");
       await reached("web");
       await cluster.until("the node port", async () => (await ask(third, nodePort)) === "web");
+      await balancedAt(third);
       await nothingRestarted();
     });
 
@@ -367,7 +426,11 @@ describe(
     });
 
     test("a joined machine that moves is found again: lease, routes, exec, certificate", async (context) => {
-      agent = await remoraJoin(two, await joinArguments(one));
+      // By a name, as one should who is not sure of the address.
+      await writeFile(two.path("/etc/hosts"), `127.0.0.1 localhost\n${one.address} ${one.name}\n`);
+      const printed = await joinArguments(one);
+      joinArgs = printed.map((arg) => arg.replace(one.address, one.name));
+      agent = await remoraJoin(two, joinArgs);
       cluster.processes.push(agent);
       await cluster.until("Ready", async () => (await cluster.ready(two.name)) === "True");
       await cluster.create(
@@ -414,6 +477,58 @@ describe(
       assert.deepEqual(await idsOf(two), held);
       assert.equal(agent.child.exitCode, null);
       await nothingRestarted();
+    });
+
+    test("machines that joined under a name find a control plane that moved", async (context) => {
+      const held = await idsOf(two);
+      await writeFile(two.path("/etc/hosts"), `127.0.0.1 localhost\n${other} ${one.name}\n`);
+      await two.exec(["ip", "address", "add", "172.31.0.78/24", "dev", "eth0"]);
+      await network.move(one, one.address, other);
+      await nodeHas(one.name, other);
+      const renewed = async (): Promise<string> => {
+        const lease = await cluster.get<{ spec: { renewTime: string } }>(
+          "lease",
+          two.name,
+          "-n",
+          "kube-node-lease",
+        );
+        return lease.spec.renewTime;
+      };
+      const before = await renewed();
+      const ms = await cluster.until(
+        "its lease is renewed",
+        async () => (await renewed()) > before,
+      );
+      context.diagnostic(`control plane moved -> lease of the other machine: ${ms} ms`);
+      // All of the network has other numbers now.
+      await network.move(two, "172.30.0.77", "172.31.0.78");
+      await nodeHas(two.name, "172.31.0.78");
+      await cluster.until("Ready", async () => (await cluster.ready(two.name)) === "True");
+      await reached("far");
+      assert.deepEqual(await idsOf(two), held);
+      assert.equal(agent?.child.exitCode, null);
+      await nothingRestarted();
+    });
+
+    test("an agent that starts without network has its pods, and is back with the network", async () => {
+      const held = await idsOf(two);
+      await agent?.signal("KILL");
+      await agent?.exited;
+      await network.leave(two);
+      agent = startAgent(two, joinArgs);
+      cluster.processes.push(agent);
+      const output = agent.output.bind(agent);
+      await eventually(async () => output().includes("node is not registered yet") || undefined, {
+        timeoutMs: 30_000,
+        describe: output,
+      });
+      await network.enter(two, "172.31.0.79");
+      await nodeHas(two.name, "172.31.0.79");
+      await podsHave(["far", "host-far"], "172.31.0.79");
+      await cluster.until("Ready", async () => (await cluster.ready(two.name)) === "True");
+      await reached("far");
+      assert.deepEqual(await idsOf(two), held);
+      assert.equal(agent.child.exitCode, null);
     });
   },
 );
