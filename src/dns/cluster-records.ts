@@ -176,7 +176,7 @@ export class ClusterRecords {
     const owners = relative.slice(0, namespaceDot);
     const records =
       kind === "svc"
-        ? this.#serviceRecordsAt(owners, namespace)
+        ? this.#serviceRecordsAt(owners, namespace, type)
         : this.#podRecords(namespace, owners, name);
     return records === undefined
       ? this.#nxdomain(this.#domain)
@@ -184,12 +184,16 @@ export class ClusterRecords {
   }
 
   /** @param owners The Service, and what stands below its name. */
-  #serviceRecordsAt(owners: string, namespace: string): readonly DnsRecord[] | undefined {
+  #serviceRecordsAt(
+    owners: string,
+    namespace: string,
+    type: string,
+  ): readonly DnsRecord[] | undefined {
     // `example.com.svc.DOMAIN`: most of what the search path asks for is in no namespace at all.
     if (!this.#servicesIn.has(namespace)) return undefined;
     const dot = owners.lastIndexOf(".");
     const records = this.#recordsOf(`${namespace}/${owners.slice(dot + 1)}`);
-    return records.get(dot < 0 ? "" : owners.slice(0, dot));
+    return records.get(dot < 0 ? "" : owners.slice(0, dot), type);
   }
 
   #recordsOf(key: string): ServiceRecords {
@@ -304,14 +308,14 @@ export class ClusterRecords {
   /** Addresses of the targets, so that nobody has to ask again (RFC 2782). */
   #additionals(records: readonly DnsRecord[]): readonly DnsRecord[] {
     const found = new Set<DnsRecord>();
-    for (const record of records) {
+    for (const record of records.length > mostWithAdditionals ? [] : records) {
       if (record.type === "NS") {
         for (const address of this.#serverAddresses()) found.add(address);
       } else if (record.type === "SRV") {
         const labels = record.data.target.slice(0, -this.#suffix.length).split(".");
         const key = `${labels.at(-2) ?? ""}/${labels.at(-3) ?? ""}`;
         const below = labels.slice(0, -3).join(".");
-        for (const address of this.#recordsOf(key).get(below) ?? []) {
+        for (const address of this.#recordsOf(key).get(below, "A") ?? []) {
           if (address.type === "A" || address.type === "AAAA") found.add(address);
         }
       }
@@ -320,7 +324,9 @@ export class ClusterRecords {
   }
 }
 
-const noRecords: ServiceRecords = new Map();
+const noRecords: ServiceRecords = { get: () => undefined };
+/** Beside so many answers there is no room for their targets' addresses, not even by TCP. */
+const mostWithAdditionals = 1000;
 
 function typeOf(ip: string): "A" | "AAAA" {
   return ipFamily(ip) === "IPv6" ? "AAAA" : "A";
