@@ -199,8 +199,8 @@ class Accepting {
     try {
       listing = await this.run([this.#name("-save"), "-t", "filter"]);
       if (forwardIsRight(listing, accept)) return { program, state: "right", listing };
-      // Of another kind than the default's there may be other tables and none that filters.
-      if (!isDefault && !/^:(FORWARD|INPUT) /m.test(listing)) {
+      // Nobody uses the other kind: there are no tables of it, or none with a rule.
+      if (!isDefault && !/^-A |^:(FORWARD|INPUT) DROP/m.test(listing)) {
         return { program, state: "absent", listing };
       }
       await this.run(

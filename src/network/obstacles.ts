@@ -31,6 +31,11 @@ interface ForeignTable {
   readonly name: string;
 }
 
+/** Whether iptables keeps its rules in a table of this name; somebody else may do so beside it. */
+function isIptablesTable({ family, name }: ForeignTable): boolean {
+  return family !== "inet" && ["filter", "nat", "mangle", "raw", "security"].includes(name);
+}
+
 /** Reads `nft -j list tables`. */
 export function parseForeignTables(
   value: unknown,
@@ -42,8 +47,7 @@ export function parseForeignTables(
     const family = optionalString(table["family"]) ?? "";
     const name = optionalString(table["name"]) ?? "";
     if (!["ip", "ip6", "inet"].includes(family) || known.test(name)) return [];
-    const xtables = ["filter", "nat", "mangle", "raw", "security"].includes(name);
-    return xtables && family !== "inet" && isIptables(family) ? [] : [{ family, name }];
+    return isIptablesTable({ family, name }) && isIptables(family) ? [] : [{ family, name }];
   });
 }
 
@@ -65,7 +69,8 @@ async function readForeign(
     const content = await nft(["-j", "list", "table", table.family, table.name], signal);
     if (content === "") continue;
     const listing: unknown = JSON.parse(content);
-    const chains = parseBaseChains(listing);
+    const ofIptables = new Set(isIptablesTable(table) ? ["FORWARD", "INPUT"] : []);
+    const chains = parseBaseChains(listing).filter(({ name }) => !ofIptables.has(name));
     if (chains.length > 0) found.push({ table, listing, chains });
   }
   return found;
@@ -169,7 +174,11 @@ export async function findObstacles(
       ({ needs, reports }) =>
         (family === "ip") === (needs.family === "IPv4") &&
         reports.some(
-          ({ listing, program }) => program.variant === "nf_tables" && /^:[A-Z]/m.test(listing),
+          ({ listing, program }) =>
+            program.variant === "nf_tables" &&
+            /^:[A-Z]/m.test(listing) &&
+            // It says so of a table in which it does not see everything.
+            !/^# Table `filter' .*incompatible/m.test(listing),
         ),
     );
   const foreign = await readForeign(isIptables, signal);

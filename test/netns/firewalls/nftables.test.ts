@@ -77,6 +77,20 @@ if (insideOwnNamespace(import.meta.filename)) {
       assert.deepEqual(stage.network.problems, []);
     });
 
+    it("chains of its own in iptables' table, which iptables does not show, are found as well", async () => {
+      const chain =
+        "chain own { type filter hook forward priority 0; policy drop; tcp dport 22 accept; }";
+      await sh("sh", "-c", `printf 'table ip filter {\\n${chain}\\n}\\n' | nft -f -`);
+      await stage.ensure();
+      assert.equal(stage.network.problems.length, 1, stage.network.problems.join("\n"));
+      assert.match(stage.network.problems[0] ?? "", /in table ip filter, chain own \(its policy/);
+      await obey(stage.network.problems);
+      await stage.ensure();
+      assert.deepEqual(stage.network.problems, []);
+      assert.deepEqual(await stage.blocked(), []);
+      await sh("nft", "delete", "chain", "ip", "filter", "own");
+    });
+
     it("is left as it was", async () => {
       await load();
       await stage.network.cleanUp(new AbortController().signal);
