@@ -53,6 +53,8 @@ export class ClusterRecords {
   readonly #byEndpointIP = new Map<string, Set<string>>();
   readonly #servicesIn = new Map<string, number>();
   readonly #compiled = new Map<string, ServiceRecords>();
+  /** Long lists of records by type. */
+  readonly #long = new WeakMap<readonly DnsRecord[], Map<string, readonly DnsRecord[]>>();
   #namespaces: ReadonlySet<string> | undefined;
   #known = false;
   #serial = 1;
@@ -293,16 +295,26 @@ export class ClusterRecords {
   }
 
   #found(zone: string, all: readonly DnsRecord[], type: string): Lookup {
-    const records =
-      type === "ANY"
-        ? all
-        : all.filter((record) => record.type === type || record.type === "CNAME");
+    const records = type === "ANY" ? all : this.#ofType(all, type);
     return {
       kind: "found",
       records,
       additionals: this.#additionals(records),
       soa: this.#soa(zone),
     };
+  }
+
+  /** Those of the type, and an alias in their place. Long lists are gone through once, not for each question. */
+  #ofType(all: readonly DnsRecord[], type: string): readonly DnsRecord[] {
+    const filtered = (): readonly DnsRecord[] =>
+      all.filter((record) => record.type === type || record.type === "CNAME");
+    if (all.length < longList) return filtered();
+    const byType = this.#long.get(all) ?? new Map<string, readonly DnsRecord[]>();
+    this.#long.set(all, byType);
+    const known = byType.get(type) ?? filtered();
+    // Anybody can ask for types that nothing has.
+    if (known.length > 0) byType.set(type, known);
+    return known;
   }
 
   /** Addresses of the targets, so that nobody has to ask again (RFC 2782). */
@@ -325,6 +337,7 @@ export class ClusterRecords {
 }
 
 const noRecords: ServiceRecords = { get: () => undefined };
+const longList = 32;
 /** Beside so many answers there is no room for their targets' addresses, not even by TCP. */
 const mostWithAdditionals = 1000;
 

@@ -3,7 +3,7 @@ import type { SharedCounts } from "./counts.ts";
 import { type Forwarded, type Forwarder, maxUpstreamTTL } from "./forwarder.ts";
 import { KnownReplies, type Turning } from "./known-replies.ts";
 import type { DnsRecord } from "./types.ts";
-import { type BehindAlias, behindAlias, passOn } from "./upstream-message.ts";
+import { type BehindAlias, behindAlias, isTruncated, passOn } from "./upstream-message.ts";
 import {
   encodeName,
   encodeReply,
@@ -17,6 +17,8 @@ import {
 
 type Alias = Extract<DnsRecord, { readonly type: "CNAME" }>;
 
+/** A pointer to the name, type, class, TTL and length. */
+const leastRecordBytes = 12;
 /** Aliases of aliases; a circle ends here too. */
 const maxAliases = 8;
 
@@ -78,12 +80,13 @@ export class Resolver {
     if (alias !== undefined) {
       return this.#follow(query, alias, signal).then((reply) => encodeReply(query, reply, limit));
     }
-    const reply = encodeReply(query, this.#replyTo(lookup), limit);
+    const reply = encodeReply(query, this.#replyTo(lookup, limit), limit);
     if (transport === "udp") this.#keep(message, reply, query, lookup);
     return reply;
   }
 
   #keep(message: Buffer, reply: Buffer, query: Query, lookup: Lookup): void {
+    if (isTruncated(reply)) return;
     if (lookup.kind === "nxdomain" || (lookup.kind === "found" && lookup.records.length < 2)) {
       this.#known.set(message, reply, undefined);
     } else if (lookup.kind === "found") {
@@ -92,7 +95,7 @@ export class Resolver {
     }
   }
 
-  #replyTo(lookup: Exclude<Lookup, { kind: "outside" }>): Reply {
+  #replyTo(lookup: Exclude<Lookup, { kind: "outside" }>, limit: number): Reply {
     switch (lookup.kind) {
       case "unknown":
         return { rcode: rcodes.servFail };
@@ -102,7 +105,8 @@ export class Resolver {
         return {
           rcode: rcodes.noError,
           authoritative: true,
-          answers: this.#rotated(lookup.records),
+          // More than these do not fit, and the others need not be gone through.
+          answers: this.#rotated(lookup.records, Math.ceil(limit / leastRecordBytes)),
           authorities: lookup.records.length === 0 ? [lookup.soa] : [],
           additionals: lookup.additionals,
         };
@@ -110,11 +114,14 @@ export class Resolver {
   }
 
   /** Many resolvers use the first address only. */
-  #rotated(records: readonly DnsRecord[]): readonly DnsRecord[] {
+  #rotated(records: readonly DnsRecord[], most = Infinity): readonly DnsRecord[] {
     if (records.length < 2) return records;
     this.#turn = (this.#turn + 1) % 0xffff;
     const start = this.#turn % records.length;
-    return start === 0 ? records : [...records.slice(start), ...records.slice(0, start)];
+    if (start === 0 && records.length <= most) return records;
+    const ahead = records.slice(start, start + most);
+    const behind = records.slice(0, Math.min(start, most - ahead.length));
+    return behind.length === 0 ? ahead : [...ahead, ...behind];
   }
 
   #forward(query: Query, limit: number, signal: AbortSignal): Buffer | Promise<Buffer> {
@@ -170,7 +177,9 @@ export class Resolver {
 /** The alias that stands in the place of what was asked for. */
 function aliasOf(lookup: Lookup, type: string): Alias | undefined {
   if (lookup.kind !== "found" || type === "CNAME" || type === "ANY") return undefined;
-  return lookup.records.find((record) => record.type === "CNAME");
+  // Nothing stands beside one (RFC 1034, 3.6.2).
+  const [first] = lookup.records;
+  return first?.type === "CNAME" ? first : undefined;
 }
 
 /** How answers of one length take turns; undefined when they are not all addresses of the name that was asked for. */
