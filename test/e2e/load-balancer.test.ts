@@ -119,6 +119,11 @@ describe("load balancers", { skip: skip ?? false, concurrency: false }, () => {
     machines = await Machines.start("lb", 2);
     [one, two] = machines.all as [Machine, Machine];
     await Promise.all(machines.all.map((machine) => machine.loadBusybox()));
+    for (const machine of machines.all) {
+      // As many distributions set it: packets from an address that does not lead back the same way are dropped.
+      const strict = ["all", "eth0"].map((name) => `net.ipv4.conf.${name}.rp_filter=1`);
+      await machine.exec(["sysctl", "-qw", ...strict]);
+    }
     const shown = await machines.client(["ip", "-4", "-o", "addr", "show", "dev", "eth0"]);
     clientAddress = /inet ([0-9.]+)\//.exec(shown.stdout)?.[1] ?? "";
     cluster = new Cluster(one);
