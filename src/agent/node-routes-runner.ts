@@ -202,9 +202,8 @@ class NodeRoutes {
   }
 
   #watch(signal: AbortSignal): Promise<void> {
-    const { bridge, clock, random, watch } = this.#options;
-    const onDisturbed = (): void => this.#look();
-    return watch({ bridge, onDisturbed, clock, logger: this.#logger, random }, signal);
+    const { bridge, watch } = this.#options;
+    return watch({ bridge, onDisturbed: () => this.#look() }, signal);
   }
 }
 

@@ -1,7 +1,3 @@
-import { once } from "node:events";
-import { createInterface } from "node:readline";
-
-import { jitteredBackoffMs } from "../lib/backoff.ts";
 import {
   canonicalIP,
   cidrAddress,
@@ -10,11 +6,9 @@ import {
   ipFamily,
   parseCidr,
 } from "../lib/cidr.ts";
-import type { Clock } from "../lib/clock.ts";
-import { ExecError, SetupError, errorCode, errorMessage } from "../lib/errors.ts";
-import { type ExecResult, execResult, spawnStreaming } from "../lib/exec.ts";
+import { ExecError, SetupError, errorCode } from "../lib/errors.ts";
+import { type ExecResult, execResult } from "../lib/exec.ts";
 import { isRecord } from "../lib/guard.ts";
-import type { Logger } from "../lib/log.ts";
 import {
   asPrinted,
   type NodeRoute,
@@ -256,43 +250,9 @@ export function disturbsRoutes(line: string, bridge: string): boolean {
   return line.startsWith("Deleted ") && line.includes(` proto ${routeProtocol} `);
 }
 
-const restart = { baseMs: 1000, maxMs: 60_000 };
-
+/** Who wants to hear of what disturbs our routes. */
 export interface RouteWatchOptions {
   readonly bridge: string;
   /** Must not throw. */
   readonly onDisturbed: () => void;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  /** In [0, 1). */
-  readonly random: () => number;
-}
-
-/** Follows what the kernel says about links, addresses and routes until `signal` aborts. Never rejects. */
-export async function watchRoutes(options: RouteWatchOptions, signal: AbortSignal): Promise<void> {
-  const { bridge, clock, logger, onDisturbed, random } = options;
-  for (let ended = 1; !signal.aborted; ended += 1) {
-    const child = spawnStreaming(["ip", "-o", "monitor", "link", "address", "route"], {
-      signal,
-      dieWithParent: true,
-    });
-    let stderr = "";
-    child.stderr.on("data", (chunk: Buffer) => {
-      stderr = chunk.toString("utf8").trim().slice(-200);
-    });
-    createInterface({ input: child.stdout }).on("line", (line) => {
-      if (disturbsRoutes(line, bridge)) onDisturbed();
-    });
-    try {
-      await once(child, "close");
-    } catch (error) {
-      stderr = errorMessage(error);
-    }
-    if (signal.aborted) return;
-    logger.log("warn", "ip monitor ended; routes are looked at and it is started again", {
-      error: stderr,
-    });
-    onDisturbed();
-    await clock.sleep(jitteredBackoffMs(ended, restart, random), signal).catch(() => undefined);
-  }
 }

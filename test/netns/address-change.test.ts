@@ -263,9 +263,6 @@ function watchTests(): void {
           onDisturbed: () => {
             wanted += 1;
           },
-          clock: systemClock,
-          logger: silentLogger,
-          random: () => 0.5,
         },
         stop.signal,
       );

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 
+import { followRoutes } from "../../src/agent/machine-addresses.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
+import { AddressWatch } from "../../src/netfilter/address-watch.ts";
 import {
   ensureNodeRoutes,
   listNodeRoutes,
   removeNodeRoutes,
-  watchRoutes,
 } from "../../src/network/node-routes.ts";
 import type { RemoteNode } from "../../src/network/route-plan.ts";
 import { connectOutside, insideOwnNamespace, type Machine, sh } from "./namespace.ts";
@@ -164,16 +165,12 @@ if (insideOwnNamespace(import.meta.filename)) {
     it("the monitor tells of a link that went and took its routes along, and of a deletion", async () => {
       const stop = new AbortController();
       let disturbed = Promise.withResolvers<void>();
-      const watching = watchRoutes(
-        {
-          bridge: "remora0",
-          onDisturbed: () => disturbed.resolve(),
-          clock: systemClock,
-          logger: silentLogger,
-          random: () => 0,
-        },
-        stop.signal,
-      );
+      const watch = new AddressWatch({ clock: systemClock, logger: silentLogger, random: () => 0 });
+      const onDisturbed = (): void => disturbed.resolve();
+      const watching = Promise.all([
+        watch.run(stop.signal),
+        followRoutes(watch)({ bridge: "remora0", onDisturbed }, stop.signal),
+      ]);
       const disturb = async (...argv: [string, ...string[]]): Promise<void> => {
         // The monitor may still be starting: what happens before it listens is not told.
         for (;;) {

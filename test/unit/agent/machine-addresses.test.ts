@@ -125,16 +125,12 @@ test("routes are looked at for the lines that disturb them, and when lines were 
     },
   });
   const stop = new AbortController();
-  const clock = { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() };
   const following = follow(
     {
       bridge: "remora0",
       onDisturbed: () => {
         told += 1;
       },
-      clock,
-      logger: silentLogger,
-      random: () => 0.5,
     },
     stop.signal,
   );
