@@ -332,6 +332,9 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     const create = [
       `link add name ${veth} mtu ${node.mtu} master ${this.#bridge} up type veth peer name eth0 mtu ${node.mtu} netns ${pid}`,
       hairpin,
+      // Another pod may have had the address a moment ago: after a restart, or in a small network. The node would go on to
+      // send to that one's interface, for up to a minute.
+      ...lease.ips.map((ip) => `neigh flush to ${ip} dev ${this.#bridge}`),
     ];
     try {
       await ipBatch(create, signal);

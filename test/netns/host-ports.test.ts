@@ -315,6 +315,20 @@ if (insideOwnNamespace(import.meta.filename)) {
         assert.equal(await fromNode("tcp", nodeV6, 5000), "young");
       });
 
+      it("answer at once on an address that another pod had a moment ago", async () => {
+        const addresses: string[] = [];
+        for (const name of ["before", "after"]) {
+          // A new process hands out addresses from the first one again.
+          network = create();
+          await network.ensureNode(podCIDRs, signal);
+          addresses.push((await pod(name, [portOf(5000)])).join());
+          assert.equal(await fromNode("tcp", nodeV4, 5000), name);
+          assert.equal(await fromNode("tcp", nodeV6, 5000), name);
+          await gone(name);
+        }
+        assert.equal(addresses[0], addresses[1]);
+      });
+
       it("come back when others emptied the kernel's rules, and when a pod comes meanwhile", async () => {
         await pod("first", [portOf(5000)]);
         await sh("nft", "flush", "ruleset");
