@@ -7,12 +7,19 @@ export interface CacheEntry<T> {
   readonly object: T;
 }
 
+/** What is kept of one: no object for the state, there are tens of thousands. */
+interface Held<T> {
+  readonly uid: string;
+  readonly resourceVersion: string;
+  readonly object: T;
+}
+
 /** Called when a listener breaks its promise not to throw. */
 export type ListenerFailed = (error: unknown) => void;
 
 /** Projections by key, and whoever wants to hear of changes. All methods are synchronous. */
 export class ObjectCache<T> {
-  readonly #entries = new Map<string, CacheEntry<T>>();
+  readonly #entries = new Map<string, Held<T>>();
   readonly #listeners = new Set<(change: Change<T>) => void>();
   readonly #listenerFailed: ListenerFailed;
 
@@ -39,24 +46,25 @@ export class ObjectCache<T> {
    * @returns whether anything changed.
    */
   upsert(entry: CacheEntry<T>): boolean {
+    const { object } = entry;
     const { key, uid, resourceVersion } = entry.state;
     const held = this.#entries.get(key);
-    if (held?.state.uid === uid) {
-      if (held.state.resourceVersion === resourceVersion) return false;
-      this.#entries.set(key, entry);
-      this.#emit({ kind: "updated", key, object: entry.object, previous: held.object });
+    if (held?.uid === uid) {
+      if (held.resourceVersion === resourceVersion) return false;
+      this.#entries.set(key, { uid, resourceVersion, object });
+      this.#emit({ kind: "updated", key, object, previous: held.object });
       return true;
     }
-    if (held !== undefined) this.remove(held.state);
-    this.#entries.set(key, entry);
-    this.#emit({ kind: "added", key, object: entry.object });
+    if (held !== undefined) this.remove({ key, uid: held.uid });
+    this.#entries.set(key, { uid, resourceVersion, object });
+    this.#emit({ kind: "added", key, object });
     return true;
   }
 
   /** Forgets an object, unless another one has taken its name. */
   remove({ key, uid }: Pick<ObjectState, "key" | "uid">): void {
     const held = this.#entries.get(key);
-    if (held === undefined || held.state.uid !== uid) return;
+    if (held === undefined || held.uid !== uid) return;
     this.#entries.delete(key);
     this.#emit({ kind: "deleted", key, previous: held.object });
   }
@@ -68,9 +76,9 @@ export class ObjectCache<T> {
    */
   replace(entries: ReadonlyMap<string, CacheEntry<T>>): number {
     let changes = 0;
-    for (const held of this.#entries.values()) {
-      if (entries.has(held.state.key)) continue;
-      this.remove(held.state);
+    for (const [key, { uid }] of this.#entries) {
+      if (entries.has(key)) continue;
+      this.remove({ key, uid });
       changes += 1;
     }
     for (const entry of entries.values()) if (this.upsert(entry)) changes += 1;
