@@ -4,16 +4,18 @@ import { join } from "node:path";
 
 import { systemClock } from "../../src/lib/clock.ts";
 import { eventually, Machine, root } from "../e2e/lib/machine.ts";
-import { round } from "./figures.ts";
+import { median, round } from "./figures.ts";
 
 const { signal } = new AbortController();
 const program = "remora.cjs";
 
 export interface MemoryFigures {
   readonly services: number;
+  /** Medians over all rounds, and what was seen. */
   readonly emptyMB: number;
   readonly fullMB: number;
   readonly bytesPerService: number;
+  readonly seenMB: readonly { readonly empty: number; readonly full: number }[];
 }
 
 async function elements(machine: Machine): Promise<number> {
@@ -66,17 +68,25 @@ async function measure(directory: string, services: number, restMs: number): Pro
   return bytes;
 }
 
+/** What is resident differs by megabytes from run to run, by when V8 collects: hence several, in turn. */
 export async function measureMemory(
   directory: string,
   services: number,
-  restMs: number,
+  { restMs, rounds }: { readonly restMs: number; readonly rounds: number },
 ): Promise<MemoryFigures> {
-  const empty = await measure(directory, 0, restMs);
-  const full = await measure(directory, services, restMs);
+  const seen: { empty: number; full: number }[] = [];
+  for (let turn = 0; turn < rounds; turn += 1) {
+    const empty = await measure(directory, 0, restMs);
+    seen.push({ empty, full: await measure(directory, services, restMs) });
+  }
+  const empty = median(seen.map((each) => each.empty));
+  const full = median(seen.map((each) => each.full));
+  const megabytes = (bytes: number): number => round(bytes / 1e6, 1);
   return {
     services,
-    emptyMB: round(empty / 1e6, 1),
-    fullMB: round(full / 1e6, 1),
+    emptyMB: megabytes(empty),
+    fullMB: megabytes(full),
     bytesPerService: round((full - empty) / services, 0),
+    seenMB: seen.map((each) => ({ empty: megabytes(each.empty), full: megabytes(each.full) })),
   };
 }

@@ -25,6 +25,7 @@ interface Plan {
   readonly rollSteps: number;
   readonly iptablesChanges: number;
   readonly restMs: number;
+  readonly memoryRounds: number;
   readonly pods: number;
 }
 
@@ -36,6 +37,7 @@ const full: Plan = {
   rollSteps: 300,
   iptablesChanges: 30,
   restMs: 30_000,
+  memoryRounds: 3,
   pods: 40,
 };
 const quick: Plan = {
@@ -46,6 +48,7 @@ const quick: Plan = {
   rollSteps: 60,
   iptablesChanges: 7,
   restMs: 10_000,
+  memoryRounds: 1,
   pods: 5,
 };
 
@@ -155,13 +158,21 @@ async function iptables(plan: Plan): Promise<Figures> {
 
 async function memory(plan: Plan, directory: string): Promise<Figures> {
   build(directory);
-  const { services, emptyMB, fullMB, bytesPerService } = await measureMemory(
+  const { services, emptyMB, fullMB, bytesPerService, seenMB } = await measureMemory(
     directory,
     usual,
-    plan.restMs,
+    { restMs: plan.restMs, rounds: plan.memoryRounds },
   );
-  line(`agent with 0 and ${services} Services`, `${emptyMB} MB, ${fullMB} MB resident`);
-  return { rss_0_mb: emptyMB, rss_10k_mb: fullMB, bytes_per_service: bytesPerService };
+  line(
+    `agent with 0 and ${services} Services`,
+    `${emptyMB} MB, ${fullMB} MB resident (${JSON.stringify(seenMB)})`,
+  );
+  return {
+    rss_0_mb: emptyMB,
+    rss_10k_mb: fullMB,
+    bytes_per_service: bytesPerService,
+    memory_n: seenMB.length,
+  };
 }
 
 async function network(plan: Plan): Promise<Figures> {
