@@ -174,7 +174,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     await this.#inTurn(async () => {
       if (podCIDRs.length === 0) return;
       const cidrs = podCIDRs.map((text) => parseCidr(text, "podCIDR"));
-      this.#leases.setPools(podCIDRs);
+      await this.#leases.setPools(podCIDRs);
       const links = await listLinks(signal);
       const uplink = await findUplink(links);
       const mtu = this.#mtu ?? uplink?.mtu ?? 1500;

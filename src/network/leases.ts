@@ -1,4 +1,4 @@
-import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import {
@@ -12,6 +12,7 @@ import {
   parseCidr,
 } from "../lib/cidr.ts";
 import { RemoraError, errorMessage } from "../lib/errors.ts";
+import { namesIn } from "../lib/names-in.ts";
 import { asRecord, asString, isRecord } from "../lib/guard.ts";
 import type { Logger } from "../lib/log.ts";
 import type { HostPort } from "./types.ts";
@@ -60,9 +61,8 @@ export class Leases {
 
   /** Reads the leases of earlier runs; what cannot be understood is removed with a warning. */
   async load(): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const found = new Map<string, { holder: LeaseHolder; ips: string[]; writtenMs: number }>();
-    for (const name of (await readdir(this.#directory)).toSorted()) {
+    for (const name of (await namesIn(this.#directory)).toSorted()) {
       const path = join(this.#directory, name);
       const family = ipFamily(name);
       const holder = family === undefined ? undefined : await this.#read(path);
@@ -104,7 +104,9 @@ export class Leases {
   }
 
   /** Sets the networks that new addresses come from. Leases outside them stay until they are released. */
-  setPools(podCIDRs: readonly string[]): void {
+  async setPools(podCIDRs: readonly string[]): Promise<void> {
+    // Not before: an agent that never had a network leaves nothing behind.
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     this.#pools = podCIDRs.map((text) => {
       const cidr = parseCidr(text, "podCIDR");
       const known = this.#pools.find((pool) => formatCidr(pool.cidr) === formatCidr(cidr));

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +19,7 @@ describe("pod address leases", () => {
   const open = async (cidrs: readonly string[]): Promise<Leases> => {
     const leases = new Leases({ directory, logger: silentLogger });
     await leases.load();
-    leases.setPools(cidrs);
+    await leases.setPools(cidrs);
     return leases;
   };
 
@@ -27,6 +28,15 @@ describe("pod address leases", () => {
   });
   afterEach(async () => {
     await rm(directory, { recursive: true, force: true });
+  });
+
+  it("make their directory when there is a network to give addresses of, not before", async () => {
+    directory = join(directory, "ipam");
+    const leases = new Leases({ directory, logger: silentLogger });
+    await leases.load();
+    assert.equal(existsSync(directory), false);
+    await leases.setPools(["10.1.0.0/24"]);
+    assert.equal(existsSync(directory), true);
   });
 
   it("survive a restart with their host ports", async () => {
