@@ -31,12 +31,12 @@ describe("pod address leases", () => {
   });
 
   it("make their directory when there is a network to give addresses of, not before", async () => {
-    directory = join(directory, "ipam");
-    const leases = new Leases({ directory, logger: silentLogger });
+    const ours = join(directory, "ipam");
+    const leases = new Leases({ directory: ours, logger: silentLogger });
     await leases.load();
-    assert.equal(existsSync(directory), false);
+    assert.equal(existsSync(ours), false);
     await leases.setPools(["10.1.0.0/24"]);
-    assert.equal(existsSync(directory), true);
+    assert.equal(existsSync(ours), true);
   });
 
   it("survive a restart with their host ports", async () => {
