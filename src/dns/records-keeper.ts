@@ -81,17 +81,19 @@ export class RecordsKeeper {
     if (records === undefined) return 0;
     this.#dirty = false;
     this.#changed = Promise.withResolvers<void>();
-    const parts: Buffer[] = [];
-    try {
-      for (const part of encodeRecords(records, { writtenAt: clock.now(), domain })) {
-        parts.push(part);
+    let bytes = 0;
+    async function* pieces(known: Records): AsyncGenerator<Buffer> {
+      for (const piece of encodeRecords(known, { writtenAt: clock.now(), domain })) {
+        bytes += piece.length;
+        yield piece;
         // Questions in between; at the end nobody waits.
         await clock.sleep(0, signal).catch(() => undefined);
       }
-      const bytes = Buffer.concat(parts);
+    }
+    try {
       await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-      await writeFileAtomic(path, bytes, 0o600);
-      return bytes.length;
+      await writeFileAtomic(path, pieces(records), 0o600);
+      return bytes;
     } catch (error) {
       logger.log("warn", "the records of cluster DNS cannot be kept on disk", {
         path,

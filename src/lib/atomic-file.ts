@@ -7,11 +7,12 @@ import { errorCode } from "./errors.ts";
 /**
  * Replaces `path` so that a reader, or a crash at any instant, sees the old text or the new one and never a part.
  *
+ * @param content Pieces are written as they come: a large file is never in memory as a whole.
  * @param mode Permission bits of the new file; no umask is applied.
  */
 export async function writeFileAtomic(
   path: string,
-  content: string | Uint8Array,
+  content: string | Uint8Array | AsyncIterable<Uint8Array>,
   mode = 0o644,
 ): Promise<void> {
   const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
