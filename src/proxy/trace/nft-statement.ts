@@ -108,40 +108,47 @@ function natTarget(reader: NftReader, find: FindContainer): NftValue {
   reader.expect("map");
   const container = parseContainer(reader, find);
   return (flow) => {
-    const { draws } = key;
-    const drawn = draws === undefined ? undefined : drawFrom(flow, key, draws, container());
-    if (drawn === "missed") {
-      flow.results.push(`one of ${draws} by chance -> not in the map`);
-      return undefined;
-    }
-    flow.drawn = drawn;
-    const asked = key(flow);
-    flow.drawn = undefined;
-    const found = asked === undefined ? undefined : container().lookUp(asked);
-    if (drawn !== undefined && draws !== 1) flow.results.push(`${drawn} of ${draws} by chance`);
-    flow.results.push(`${asked ?? "nothing"} -> ${found ?? "not in the map"}`);
+    const { found, results } =
+      key.draws === undefined
+        ? lookUp(flow, key, container())
+        : flow.choose(() => allDraws(flow, key, key.draws ?? 1, container()));
+    flow.results.push(...results);
     return found;
   };
 }
 
+/** What a map has for a packet, and what is told of that. */
+interface LookUp {
+  readonly found: string | undefined;
+  readonly results: readonly string[];
+}
+
+function lookUp(flow: Flow, key: NftValue, container: NftContainer): LookUp {
+  const asked = key(flow);
+  const found = asked === undefined ? undefined : container.lookUp(asked);
+  return { found, results: [`${asked ?? "nothing"} -> ${found ?? "not in the map"}`] };
+}
+
 /** All draws that find nothing are one branch: what follows is the same for each of them. */
-function drawFrom(
+function allDraws(
   flow: Flow,
   key: NftValue,
   draws: number,
   container: NftContainer,
-): number | "missed" {
-  return flow.choose(() => {
-    const branches: Branch<number | "missed">[] = [];
-    for (flow.drawn = 0; flow.drawn < draws; flow.drawn += 1) {
-      const asked = key(flow);
-      if (asked === undefined || container.lookUp(asked) === undefined) continue;
-      branches.push({ weight: 1 / draws, outcome: flow.drawn });
-    }
-    flow.drawn = undefined;
-    const missed = draws - branches.length;
-    return missed === 0 ? branches : [...branches, { weight: missed / draws, outcome: "missed" }];
-  });
+): readonly Branch<LookUp>[] {
+  const branches: Branch<LookUp>[] = [];
+  for (let drawn = 0; drawn < draws; drawn += 1) {
+    flow.drawn = drawn;
+    const { found, results } = lookUp(flow, key, container);
+    if (found === undefined) continue;
+    const told = draws === 1 ? results : [`${drawn} of ${draws} by chance`, ...results];
+    branches.push({ weight: 1 / draws, outcome: { found, results: told } });
+  }
+  flow.drawn = undefined;
+  const missed = draws - branches.length;
+  if (missed === 0) return branches;
+  const results = [`one of ${draws} by chance -> not in the map`];
+  return [...branches, { weight: missed / draws, outcome: { found: undefined, results } }];
 }
 
 function verdictMap(reader: NftReader, key: NftValue, find: FindContainer): NftStatement {
