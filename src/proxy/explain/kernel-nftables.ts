@@ -80,9 +80,7 @@ function sameChain(chain: ChainClaim, found: ListedChain): boolean {
   const tags = chain.rules.map(ruleTag);
   if (chainSignature(found.hook, found.tags) === chainSignature(chain.hook, tags)) return true;
   if (tags.length !== found.tags.length) return false;
-  const ordered = tags.filter(
-    (_, at) => !/ map \{/.test(chain.rules[at]?.replace("vmap", "map") ?? ""),
-  );
+  const ordered = tags.filter((_, at) => !/ vmap \{/.test(chain.rules[at] ?? ""));
   return ordered.length < tags.length && ordered.every((tag) => found.tags.includes(tag));
 }
 
