@@ -3,13 +3,14 @@ import type { IPFamily } from "../lib/cidr.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import type { FlowEnds } from "../netfilter/conntrack.ts";
 import {
   deleteFlows,
+  type FlowTable,
   type FlowTarget,
   listFlows,
   type StaleFlows,
   type TouchedFrontend,
-  type UDPFlow,
 } from "./conntrack.ts";
 import type { ProxyMetrics } from "./metrics.ts";
 import { nodeWarning } from "./node-event.ts";
@@ -19,18 +20,12 @@ import { Wake } from "./wake.ts";
 export interface FlowJudge {
   /** Says of a UDP flow which flows like it must go; undefined when it is right, or none of ours. */
   readonly judge: (
-    flow: UDPFlow,
+    flow: FlowEnds,
     wasFrontend: (target: FlowTarget) => boolean,
     wasNodePortIP: (ip: string) => boolean,
   ) => StaleFlows | undefined;
   /** Addresses that node ports answer on. */
   readonly nodePortIPs: () => readonly string[];
-}
-
-/** The kernel's table of flows, by a program. */
-export interface FlowTable {
-  readonly list: typeof listFlows;
-  readonly delete: typeof deleteFlows;
 }
 
 export interface ConntrackReconcilerOptions {
@@ -212,7 +207,7 @@ export class ConntrackReconciler {
   ): Promise<ReadonlyMap<string, StaleFlows> | undefined> {
     const found = new Map<string, StaleFlows>();
     const was = ({ ip, port }: FlowTarget): boolean => touched.has(`${ip} ${port}`);
-    const onFlow = (flow: UDPFlow): void => {
+    const onFlow = (flow: FlowEnds): void => {
       if (found.size >= deletionsPerPass) return;
       const stale = judge(flow, was, (ip) => left.has(ip));
       if (stale !== undefined) found.set(nameOf(stale), stale);

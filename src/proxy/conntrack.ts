@@ -1,8 +1,7 @@
-import { createInterface } from "node:readline";
-
 import type { IPFamily } from "../lib/cidr.ts";
 import { ExecError, errorCode } from "../lib/errors.ts";
-import { execResult, spawnStreaming, whenClosed } from "../lib/exec.ts";
+import { execResult } from "../lib/exec.ts";
+import { familyArgs, type FlowEnds, listConntrack, parseFlow } from "../netfilter/conntrack.ts";
 import type { Frontend, PlannedPort } from "./plan.ts";
 import type { Backend } from "./types.ts";
 
@@ -67,28 +66,6 @@ function nameOf({ ip, port }: Backend): string {
   return `${ip} ${port}`;
 }
 
-/** A UDP flow as conntrack knows it, as far as it says where it goes. */
-export interface UDPFlow {
-  /** What the client sent to. */
-  readonly destination: string;
-  readonly port: number;
-  /** Who answers: the backend, or the destination itself when nothing was translated. */
-  readonly from: string;
-  readonly fromPort: number;
-}
-
-// Each line has two tuples, the original one and that of the answers.
-const tuples =
-  /^(?:tcp|udp)\s.*? src=\S+ dst=(\S+) sport=\d+ dport=(\d+)\s.*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+/;
-
-/** Reads one line of `conntrack -L` about UDP or TCP; undefined for anything else. */
-export function parseFlow(line: string): UDPFlow | undefined {
-  const [, to, port, from, fromPort] = tuples.exec(line) ?? [];
-  if (to === undefined || from === undefined) return undefined;
-  // The tool prints IPv6 addresses as inet_ntop does, which is their canonical form; the cheap way for large tables.
-  return { destination: to, port: Number(port), from, fromPort: Number(fromPort) };
-}
-
 /** Which flows are listed. */
 export interface FlowSelection {
   readonly family: IPFamily;
@@ -100,36 +77,32 @@ export interface FlowSelection {
 
 function selectionArgs({ family, protocol = "udp", state }: FlowSelection): readonly string[] {
   const ofState = state === undefined ? [] : ["--state", state];
-  return ["-p", protocol, "-f", family === "IPv4" ? "ipv4" : "ipv6", ...ofState];
+  return ["-p", protocol, ...familyArgs(family), ...ofState];
 }
 
-/**
- * Lists flows line by line: the table may have a million entries and is never held.
- *
- * @returns False when there is no `conntrack` on this machine.
- * @throws {ExecError} the tool failed; `AbortError`.
- */
+/** @returns False when there is no `conntrack` on this machine. @throws as {@link listConntrack}. */
 export async function listFlows(
   selection: FlowSelection,
-  onFlow: (flow: UDPFlow) => void,
+  onFlow: (flow: FlowEnds) => void,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const argv = ["conntrack", "-L", ...selectionArgs(selection)] as const;
-  const child = spawnStreaming(argv, { signal, dieWithParent: true });
-  const closed = whenClosed(child);
-  let stderr = "";
-  child.stderr.on("data", (chunk: Buffer) => (stderr = chunk.toString("utf8").slice(-500)));
-  for await (const line of createInterface({ input: child.stdout })) {
+  const onLine = (line: string): void => {
     const flow = parseFlow(line);
     if (flow !== undefined) onFlow(flow);
+  };
+  try {
+    await listConntrack(selectionArgs(selection), onLine, signal);
+    return true;
+  } catch (error) {
+    if (error instanceof ExecError && error.exitCode === 127) return false;
+    throw error;
   }
-  await closed;
-  signal.throwIfAborted();
-  const { exitCode } = child;
-  // 127: setpriv found no such program.
-  if (exitCode === 127) return false;
-  if (exitCode !== 0) throw new ExecError(argv, exitCode ?? undefined, stderr);
-  return true;
+}
+
+/** The kernel's table of flows, by a program. */
+export interface FlowTable {
+  readonly list: typeof listFlows;
+  readonly delete: typeof deleteFlows;
 }
 
 function deletion({ vip, port, from, ...selection }: StaleFlows): readonly string[] {

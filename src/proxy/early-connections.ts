@@ -1,13 +1,8 @@
 import type { IPFamily } from "../lib/cidr.ts";
 import { errorMessage, isAbort } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
-import { deleteFlows, listFlows, type UDPFlow } from "./conntrack.ts";
-
-/** The kernel's table of flows, by a program. */
-export interface EarlyTable {
-  readonly list: typeof listFlows;
-  readonly delete: typeof deleteFlows;
-}
+import type { FlowEnds } from "../netfilter/conntrack.ts";
+import { deleteFlows, type FlowTable, listFlows } from "./conntrack.ts";
 
 /** So many different targets are looked after; whoever waits for others waits as long as without us. */
 const mostTargets = 500;
@@ -26,13 +21,13 @@ export async function freeEarlyConnections(
     readonly isClusterIP: (ip: string) => boolean;
     readonly logger: Logger;
     /** Default: that of this machine. */
-    readonly table?: EarlyTable;
+    readonly table?: FlowTable;
   },
   signal: AbortSignal,
 ): Promise<number> {
   const { family, isClusterIP, logger, table = { list: listFlows, delete: deleteFlows } } = options;
   const targets = new Map<string, { readonly vip: string; readonly port: number }>();
-  const onFlow = ({ destination: vip, from, fromPort, port }: UDPFlow): void => {
+  const onFlow = ({ destination: vip, from, fromPort, port }: FlowEnds): void => {
     if (from !== vip || fromPort !== port || targets.size >= mostTargets || !isClusterIP(vip)) {
       return;
     }

@@ -1,5 +1,6 @@
 import { cidrContains, formatCidr, type IPFamily, parseCidr } from "../lib/cidr.ts";
 import type { Logger } from "../lib/log.ts";
+import type { FlowEnds } from "../netfilter/conntrack.ts";
 import type { Deletion } from "../netfilter/monitor.ts";
 import type {
   ApplyResult,
@@ -13,7 +14,6 @@ import {
   type StaleFlows,
   type TouchedFrontend,
   touchedFrontends,
-  type UDPFlow,
 } from "./conntrack.ts";
 import { judgeFlow } from "./flow-judge.ts";
 import { FrontendIndex } from "./frontend-index.ts";
@@ -147,7 +147,7 @@ export class FamilyRules {
    * @param wasFrontend Whether a Service had an address and port a moment ago; default: none had.
    */
   judge(
-    flow: UDPFlow,
+    flow: FlowEnds,
     isNodePortIP: (ip: string) => boolean,
     wasFrontend: (target: FlowTarget) => boolean = () => false,
     wasNodePortIP: (ip: string) => boolean = () => false,

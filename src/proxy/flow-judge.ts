@@ -1,5 +1,6 @@
 import type { IPFamily } from "../lib/cidr.ts";
-import { type FlowTarget, forwards, type StaleFlows, type UDPFlow } from "./conntrack.ts";
+import { type FlowTarget, forwards, type StaleFlows } from "./conntrack.ts";
+import type { FlowEnds } from "../netfilter/conntrack.ts";
 import type { PlannedPort } from "./plan.ts";
 
 /** What the verdict on a flow depends on. */
@@ -21,7 +22,7 @@ export interface FlowContext {
  * Whether a UDP flow goes where it should. Flows that are not for a Service are never judged: their destination is no
  * cluster IP, no address of a Service and no node port on an address of this node.
  */
-export function judgeFlow(flow: UDPFlow, context: FlowContext): StaleFlows | undefined {
+export function judgeFlow(flow: FlowEnds, context: FlowContext): StaleFlows | undefined {
   const { ownerOf, isNodePortIP, isServiceIP, wasFrontend = () => false } = context;
   const { wasNodePortIP = () => false } = context;
   const { destination, port } = flow;
@@ -41,14 +42,14 @@ export function judgeFlow(flow: UDPFlow, context: FlowContext): StaleFlows | und
 
 /** No such port any more. What was never translated is being refused, which is right. */
 function unlessUntranslated(
-  { destination: vip, port, from }: UDPFlow,
+  { destination: vip, port, from }: FlowEnds,
   { family }: FlowContext,
 ): StaleFlows | undefined {
   return from === vip ? undefined : { family, vip, port, from: undefined };
 }
 
 function judgeBy(
-  { destination, port, from, fromPort }: UDPFlow,
+  { destination, port, from, fromPort }: FlowEnds,
   plan: PlannedPort,
   vip: string,
   { family }: FlowContext,

@@ -1,8 +1,5 @@
-import { createInterface } from "node:readline";
-
 import { canonicalIP, type IPFamily } from "../../lib/cidr.ts";
-import { ExecError } from "../../lib/errors.ts";
-import { spawnStreaming, whenClosed } from "../../lib/exec.ts";
+import { familyArgs, listConntrack } from "../../netfilter/conntrack.ts";
 
 /** One address and port that flows are counted for. */
 export interface FlowTarget {
@@ -95,27 +92,15 @@ export class FlowTally {
   }
 }
 
-/**
- * Lists the kernel's flows of one family line by line: there may be a million, and they are never held.
- *
- * @throws {ExecError} the tool failed, for example without root; `AbortError`.
- */
+/** Lists the kernel's flows of one family. @throws as {@link listConntrack}. */
 export async function listTrackedFlows(
   family: IPFamily,
   onFlow: (flow: TrackedFlow) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const argv = ["conntrack", "-L", "-f", family === "IPv4" ? "ipv4" : "ipv6"] as const;
-  const child = spawnStreaming(argv, { signal, dieWithParent: true });
-  const closed = whenClosed(child);
-  let stderr = "";
-  child.stderr.on("data", (chunk: Buffer) => (stderr = chunk.toString("utf8").slice(-500)));
-  for await (const line of createInterface({ input: child.stdout })) {
+  const onLine = (line: string): void => {
     const flow = parseTrackedFlow(line);
     if (flow !== undefined) onFlow(flow);
-  }
-  await closed;
-  signal.throwIfAborted();
-  const { exitCode } = child;
-  if (exitCode !== 0) throw new ExecError(argv, exitCode ?? undefined, stderr);
+  };
+  await listConntrack(familyArgs(family), onLine, signal);
 }

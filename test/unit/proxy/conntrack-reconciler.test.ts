@@ -4,7 +4,8 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import type { StaleFlows, UDPFlow } from "../../../src/proxy/conntrack.ts";
+import type { FlowEnds } from "../../../src/netfilter/conntrack.ts";
+import type { StaleFlows } from "../../../src/proxy/conntrack.ts";
 import { ConntrackReconciler, missingTool } from "../../../src/proxy/conntrack-reconciler.ts";
 import { ProxyMetrics } from "../../../src/proxy/metrics.ts";
 
@@ -14,7 +15,7 @@ class Bench {
   readonly deleted: string[] = [];
   readonly events: string[] = [];
   listings = 0;
-  flows: UDPFlow[] = [];
+  flows: FlowEnds[] = [];
   hasTool = true;
   nodePortIPs: readonly string[] = ["192.0.2.1", "192.0.2.2"];
   readonly #stop = new AbortController();
@@ -24,7 +25,7 @@ class Bench {
         "IPv4",
         {
           judge: (
-            { destination, port, from, fromPort }: UDPFlow,
+            { destination, port, from, fromPort }: FlowEnds,
             _was: unknown,
             left: (ip: string) => boolean,
           ): StaleFlows | undefined => {

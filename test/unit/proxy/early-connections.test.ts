@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
 import { silentLogger } from "../../../src/lib/log.ts";
-import { parseFlow, type FlowSelection, type StaleFlows } from "../../../src/proxy/conntrack.ts";
-import { type EarlyTable, freeEarlyConnections } from "../../../src/proxy/early-connections.ts";
+import { parseFlow } from "../../../src/netfilter/conntrack.ts";
+import type { FlowSelection, FlowTable, StaleFlows } from "../../../src/proxy/conntrack.ts";
+import { freeEarlyConnections } from "../../../src/proxy/early-connections.ts";
 
 const { signal } = new AbortController();
 
@@ -11,7 +12,7 @@ function line(to: string, port: number, from: string, fromPort: number): string 
   return `tcp      6 119 SYN_SENT src=10.244.0.5 dst=${to} sport=45102 dport=${port} [UNREPLIED] src=${from} dst=10.244.0.5 sport=${fromPort} dport=45102 mark=0 use=1`;
 }
 
-class Table implements EarlyTable {
+class Table implements FlowTable {
   readonly asked: FlowSelection[] = [];
   readonly deleted: StaleFlows[] = [];
   readonly #lines: readonly string[];
@@ -20,7 +21,7 @@ class Table implements EarlyTable {
     this.#lines = lines;
   }
 
-  readonly list: EarlyTable["list"] = (selection, onFlow) => {
+  readonly list: FlowTable["list"] = (selection, onFlow) => {
     this.asked.push(selection);
     for (const text of this.#lines) {
       const flow = parseFlow(text);
@@ -29,13 +30,13 @@ class Table implements EarlyTable {
     return Promise.resolve(true);
   };
 
-  readonly delete: EarlyTable["delete"] = (flows) => {
+  readonly delete: FlowTable["delete"] = (flows) => {
     this.deleted.push(...flows);
     return Promise.resolve(flows.length);
   };
 }
 
-function free(table: EarlyTable): Promise<number> {
+function free(table: FlowTable): Promise<number> {
   const isClusterIP = (ip: string): boolean => ip.startsWith("10.96.");
   return freeEarlyConnections({ family: "IPv4", isClusterIP, logger: silentLogger, table }, signal);
 }

@@ -3,12 +3,8 @@ import { describe, it } from "node:test";
 
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
-import {
-  parseFlow,
-  type StaleFlows,
-  touchedFrontends,
-  type UDPFlow,
-} from "../../../src/proxy/conntrack.ts";
+import { type FlowEnds, parseFlow } from "../../../src/netfilter/conntrack.ts";
+import { type StaleFlows, touchedFrontends } from "../../../src/proxy/conntrack.ts";
 import type { RulesContext } from "../../../src/proxy/backend.ts";
 import { FamilyRules } from "../../../src/proxy/family-rules.ts";
 import { NftBackend } from "../../../src/proxy/nftables/backend.ts";
@@ -81,7 +77,7 @@ describe("the verdict on a UDP flow", () => {
   rules.setServiceCIDRs(["172.30.0.0/16", "172.30.7.0/24", "fd00::/64"]);
 
   const judged = (
-    flow: UDPFlow,
+    flow: FlowEnds,
     wasFrontend?: (target: FlowTarget) => boolean,
   ): StaleFlows | undefined => rules.judge(flow, (ip) => ip === "192.0.2.1", wasFrontend);
   const stale = (destination: string, port: number, from: string, fromPort = 8080): boolean =>
