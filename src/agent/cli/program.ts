@@ -1,0 +1,22 @@
+import { Command } from "commander";
+
+import { kubernetesVersion, remoraVersion } from "../version.ts";
+import { addConfigCommands } from "./config-commands.ts";
+import { addLookCommands } from "./look-commands.ts";
+import { addNodeCommands } from "./node-commands.ts";
+import { addTokenCommands } from "./token-commands.ts";
+
+/**
+ * The whole command line, as data: what runs is parsed from it, and manual page and completions are written from it.
+ * What a command does is imported when it is called.
+ */
+export function remoraProgram(): Command {
+  const program = new Command("remora")
+    .description("A Kubernetes node on Docker: kubelet and service proxy in one daemon.")
+    .version(`remora ${remoraVersion} (Kubernetes ${kubernetesVersion})`);
+  addNodeCommands(program);
+  addTokenCommands(program);
+  addConfigCommands(program);
+  addLookCommands(program);
+  return program;
+}
