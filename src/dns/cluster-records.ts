@@ -1,4 +1,5 @@
 import { type Cidr, cidrContains, ipFamily } from "../lib/cidr.ts";
+import { Grouped } from "./grouped.ts";
 import { reverseAddress, undashedIP } from "./names.ts";
 import type { Records } from "./records-file.ts";
 import {
@@ -47,10 +48,10 @@ export class ClusterRecords {
   readonly #options: ClusterRecordsOptions;
   readonly #services = new Map<string, DnsService>();
   readonly #slices = new Map<string, DnsSlice>();
-  readonly #slicesOf = new Map<string, Map<string, DnsSlice>>();
-  /** Services by their addresses, and by those of their endpoints. */
-  readonly #byClusterIP = new Map<string, Set<string>>();
-  readonly #byEndpointIP = new Map<string, Set<string>>();
+  readonly #slicesOf = new Grouped<DnsSlice>();
+  /** Keys of Services by their addresses, and by those of their endpoints. */
+  readonly #byClusterIP = new Grouped<string>();
+  readonly #byEndpointIP = new Grouped<string>();
   readonly #servicesIn = new Map<string, number>();
   readonly #compiled = new Map<string, ServiceRecords>();
   /** Long lists of records by type. */
@@ -102,7 +103,7 @@ export class ClusterRecords {
   #addService(service: DnsService): void {
     this.#dropService(service.key);
     this.#services.set(service.key, service);
-    for (const ip of service.clusterIPs) index(this.#byClusterIP, ip, service.key);
+    for (const ip of service.clusterIPs) this.#byClusterIP.add(ip, service.key);
     const { namespace } = service;
     this.#servicesIn.set(namespace, (this.#servicesIn.get(namespace) ?? 0) + 1);
   }
@@ -112,7 +113,7 @@ export class ClusterRecords {
     if (service === undefined) return;
     this.#services.delete(key);
     this.#compiled.delete(key);
-    for (const ip of service.clusterIPs) unindex(this.#byClusterIP, ip, key);
+    for (const ip of service.clusterIPs) this.#byClusterIP.remove(ip, key);
     const left = (this.#servicesIn.get(service.namespace) ?? 1) - 1;
     if (left > 0) this.#servicesIn.set(service.namespace, left);
     else this.#servicesIn.delete(service.namespace);
@@ -122,24 +123,20 @@ export class ClusterRecords {
     this.#dropSlice(slice.key);
     this.#slices.set(slice.key, slice);
     if (slice.service === undefined) return;
-    const siblings = this.#slicesOf.get(slice.service) ?? new Map<string, DnsSlice>();
-    siblings.set(slice.key, slice);
-    this.#slicesOf.set(slice.service, siblings);
+    this.#slicesOf.add(slice.service, slice);
     this.#compiled.delete(slice.service);
-    for (const { ip } of slice.endpoints) index(this.#byEndpointIP, ip, slice.service);
+    for (const { ip } of slice.endpoints) this.#byEndpointIP.add(ip, slice.service);
   }
 
   #dropSlice(key: string): void {
     const slice = this.#slices.get(key);
     this.#slices.delete(key);
     if (slice?.service === undefined) return;
-    const siblings = this.#slicesOf.get(slice.service);
-    siblings?.delete(key);
-    if (siblings?.size === 0) this.#slicesOf.delete(slice.service);
+    this.#slicesOf.remove(slice.service, key);
     this.#compiled.delete(slice.service);
-    const left = new Set([...(siblings?.values() ?? [])].flatMap(endpointIPs));
+    const left = new Set(this.#slicesOf.get(slice.service).flatMap(endpointIPs));
     for (const { ip } of slice.endpoints) {
-      if (!left.has(ip)) unindex(this.#byEndpointIP, ip, slice.service);
+      if (!left.has(ip)) this.#byEndpointIP.remove(ip, slice.service);
     }
   }
 
@@ -204,7 +201,7 @@ export class ClusterRecords {
     const service = this.#services.get(key);
     if (service === undefined) return noRecords;
     const name = `${service.name}.${service.namespace}.svc.${this.#domain}`;
-    const records = serviceRecords(service, this.#slicesOf.get(key)?.values() ?? [], name);
+    const records = serviceRecords(service, this.#slicesOf.get(key), name);
     this.#compiled.set(key, records);
     return records;
   }
@@ -236,15 +233,15 @@ export class ClusterRecords {
   }
 
   #namesOf(ip: string): readonly string[] {
-    const services = [...(this.#byClusterIP.get(ip) ?? [])];
+    const services = this.#byClusterIP.get(ip);
     if (services.length > 0) return services.map((key) => this.#serviceName(key));
     const named: string[] = [];
     const headless: string[] = [];
     const behind: string[] = [];
-    for (const key of this.#byEndpointIP.get(ip) ?? []) {
+    for (const key of this.#byEndpointIP.get(ip)) {
       const service = this.#services.get(key);
       if (service === undefined || service.externalName !== undefined) continue;
-      for (const slice of this.#slicesOf.get(key)?.values() ?? []) {
+      for (const slice of this.#slicesOf.get(key)) {
         for (const endpoint of slice.endpoints) {
           if (endpoint.ip !== ip) continue;
           const name = `${endpointLabel(endpoint)}.${this.#serviceName(key)}`;
@@ -347,16 +344,4 @@ function typeOf(ip: string): "A" | "AAAA" {
 
 function endpointIPs(slice: DnsSlice): readonly string[] {
   return slice.endpoints.map(({ ip }) => ip);
-}
-
-function index(map: Map<string, Set<string>>, key: string, value: string): void {
-  const values = map.get(key) ?? new Set<string>();
-  values.add(value);
-  map.set(key, values);
-}
-
-function unindex(map: Map<string, Set<string>>, key: string, value: string): void {
-  const values = map.get(key);
-  values?.delete(value);
-  if (values?.size === 0) map.delete(key);
 }

@@ -159,10 +159,10 @@ function aliasRecord(name: string, target: string): DnsRecord | undefined {
  */
 export function serviceRecords(
   service: DnsService,
-  slices: Iterable<DnsSlice>,
+  slices: readonly DnsSlice[],
   name: string,
 ): ServiceRecords {
-  if (service.externalName === undefined) return new AddressedService(service, [...slices], name);
+  if (service.externalName === undefined) return new AddressedService(service, slices, name);
   const alias = aliasRecord(name, service.externalName);
   const records = alias === undefined ? undefined : [alias];
   return { get: (below) => (below === "" ? records : undefined) };

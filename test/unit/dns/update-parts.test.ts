@@ -38,6 +38,6 @@ describe("an update in parts", () => {
     parts.join(part(["a"]), true);
     parts.join(part([]), false);
     const next = part(["b"], { full: false });
-    assert.equal(parts.join(next, false), next);
+    assert.deepEqual(parts.join(next, false), next);
   });
 });
