@@ -1,52 +1,62 @@
 import { networkInterfaces } from "node:os";
 
 import { canonicalIP, type IPFamily, ipFamily } from "../lib/cidr.ts";
-import { errorCode } from "../lib/errors.ts";
+import { errorCode, ExecError } from "../lib/errors.ts";
 import { execResult } from "../lib/exec.ts";
+import { familyArgs, type FlowEnds, listConntrack, parseFlow } from "../netfilter/conntrack.ts";
 import type { HostPortMapping } from "./host-ports.ts";
 
-/** @returns What it printed; empty without such a tool. Exit code 1 means that there was no such flow. */
-async function conntrack(args: readonly string[], signal: AbortSignal): Promise<string> {
+/** Without such a tool, and when there is no such flow (exit code 1), nothing happens. @throws `AbortError`. */
+async function forget(selection: readonly string[], signal: AbortSignal): Promise<void> {
   try {
-    return (await execResult(["conntrack", ...args], { signal })).stdout;
+    await execResult(["conntrack", "-D", ...selection], { signal });
   } catch (error) {
-    if (errorCode(error) === "ENOENT") return "";
-    throw error;
+    if (errorCode(error) !== "ENOENT") throw error;
   }
 }
 
 function udpOf(family: IPFamily): readonly string[] {
-  return ["-p", "udp", "-f", family === "IPv4" ? "ipv4" : "ipv6"];
+  return ["-p", "udp", ...familyArgs(family)];
 }
 
 /** Flows to a pod that is gone would otherwise swallow datagrams for as long as the client keeps sending. */
 export async function forgetUDPFlows(podIP: string, signal: AbortSignal): Promise<void> {
-  await conntrack(["-D", ...udpOf(ipFamily(podIP) ?? "IPv4"), "--reply-src", podIP], signal);
+  await forget([...udpOf(ipFamily(podIP) ?? "IPv4"), "--reply-src", podIP], signal);
 }
 
-// Each line has two tuples, the original one and that of the answers.
-const tuples = /^udp\s.*? src=\S+ dst=(\S+) sport=\d+ dport=\d+\s.*?src=(\S+) dst=\S+ sport=/;
-
 /**
- * Addresses that flows in a listing of conntrack were sent to and went on to untranslated: those that a host port did
- * not take, because it was not there yet. Flows that others translated, as Services do, are theirs. Pure.
+ * Whether a host port did not take the flow, because it was not there yet: it was sent to one of its addresses and went
+ * on untranslated. Flows that others translated, as Services do, are theirs. Pure.
  *
  * @param bound Where the host port is served.
  */
-export function untranslatedTo(
-  listing: string,
-  bound: (address: string) => boolean,
-): readonly string[] {
-  const found = listing.split("\n").flatMap((line) => {
-    const [, to, from] = tuples.exec(line) ?? [];
-    return to !== undefined && to === from && bound(canonicalIP(to)) ? [canonicalIP(to)] : [];
-  });
-  return [...new Set(found)];
+export function isPastHostPort(flow: FlowEnds, bound: (address: string) => boolean): boolean {
+  return flow.destination === flow.from && bound(canonicalIP(flow.destination));
 }
 
 function nodeAddresses(): ReadonlySet<string> {
   const all = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
   return new Set(all.map(({ address }) => canonicalIP(address.replace(/%.*$/, ""))));
+}
+
+/** Addresses of the flows to `port` that are past the host port; none without a tool that lists them. */
+async function addressesPast(
+  port: readonly string[],
+  bound: (address: string) => boolean,
+  signal: AbortSignal,
+): Promise<ReadonlySet<string>> {
+  const found = new Set<string>();
+  const onLine = (line: string): void => {
+    const flow = parseFlow(line);
+    if (flow !== undefined && isPastHostPort(flow, bound)) found.add(flow.destination);
+  };
+  try {
+    await listConntrack(port, onLine, signal);
+  } catch (error) {
+    // 127: no such tool. Another failure must not keep a pod from its network either.
+    if (!(error instanceof ExecError)) throw error;
+  }
+  return found;
 }
 
 /**
@@ -63,8 +73,8 @@ export async function forgetFlowsPastHostPorts(
   for (const { address, hostPort } of udp) {
     const port = [...udpOf(family), "--dport", String(hostPort)];
     const bound = (to: string): boolean => (address === "" ? own.has(to) : to === address);
-    for (const to of untranslatedTo(await conntrack(["-L", ...port], signal), bound)) {
-      await conntrack(["-D", ...port, "--orig-dst", to, "--reply-src", to], signal);
+    for (const to of await addressesPast(port, bound, signal)) {
+      await forget([...port, "--orig-dst", to, "--reply-src", to], signal);
     }
   }
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
 import { parseCidr } from "../../../src/lib/cidr.ts";
+import { parseFlow } from "../../../src/netfilter/conntrack.ts";
 import { boundAddress, planHostPorts } from "../../../src/network/host-ports.ts";
 import type { Lease } from "../../../src/network/leases.ts";
 import type { RuleContext } from "../../../src/network/node-rules.ts";
@@ -9,7 +10,7 @@ import { expectedListing } from "../../../src/network/node-table.ts";
 import { renderNetwork } from "../../../src/network/rules.ts";
 import { iptablesChanges, iptablesRules } from "../../../src/network/rules-iptables.ts";
 import type { HostPort } from "../../../src/network/types.ts";
-import { untranslatedTo } from "../../../src/network/udp-flows.ts";
+import { isPastHostPort } from "../../../src/network/udp-flows.ts";
 import { IptablesTraceRuleset } from "../../../src/proxy/trace/iptables-text.ts";
 
 const context: RuleContext = {
@@ -214,17 +215,14 @@ describe("host ports in iptables", () => {
 });
 
 it("flows of datagrams are past a host port when they went where they were sent, and that is the node", () => {
-  const line = (to: string, from: string): string =>
-    `udp      17 29 src=192.0.2.2 dst=${to} sport=5353 dport=53 [UNREPLIED] src=${from} dst=192.0.2.2 sport=53 dport=5353 mark=0 use=1`;
-  const listing = [
-    line("192.0.2.1", "192.0.2.1"),
-    line("192.0.2.1", "192.0.2.1"),
-    line("192.0.2.1", "10.244.0.2"),
-    line("192.0.2.99", "192.0.2.99"),
-    "conntrack v1.4.7 (conntrack-tools): 4 flow entries have been shown.",
-  ].join("\n");
-  assert.deepEqual(
-    untranslatedTo(listing, (address) => address === "192.0.2.1"),
-    ["192.0.2.1"],
-  );
+  const isPast = (to: string, from: string): boolean => {
+    const flow = parseFlow(
+      `udp      17 29 src=192.0.2.2 dst=${to} sport=5353 dport=53 [UNREPLIED] src=${from} dst=192.0.2.2 sport=53 dport=5353 mark=0 use=1`,
+    );
+    assert.ok(flow !== undefined);
+    return isPastHostPort(flow, (address) => address === "192.0.2.1");
+  };
+  assert.equal(isPast("192.0.2.1", "192.0.2.1"), true);
+  assert.equal(isPast("192.0.2.1", "10.244.0.2"), false);
+  assert.equal(isPast("192.0.2.99", "192.0.2.99"), false);
 });
