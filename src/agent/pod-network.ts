@@ -8,6 +8,7 @@ import { type BridgeNetworkOptions, createBridgeNetwork } from "../network/bridg
 import { createCniNetwork } from "../network/cni/cni-network.ts";
 import type { ensureNodeRoutes } from "../network/node-routes.ts";
 import { createProvidedNetwork, type ProvidedNetwork } from "../network/provider.ts";
+import type { SettingsWitness } from "../network/sysctls.ts";
 
 /** How the pods of a node get their network, as far as the configuration says it. */
 export type PodNetworkConfig = Pick<
@@ -19,6 +20,8 @@ export interface PodNetworkOptions {
   readonly config: PodNetworkConfig;
   /** What the bridge is to know of the node. */
   readonly bridge: Pick<BridgeNetworkOptions, "bridgeName" | "nodeServices" | "otherNodes">;
+  /** Told of settings of the machine before they are changed. */
+  readonly witness?: SettingsWitness;
   /** Called when the network may have become ready, or ceased to be. */
   readonly onChange?: () => void;
   readonly clock: Clock;
@@ -35,6 +38,7 @@ export function createPodNetwork(options: PodNetworkOptions): ProvidedNetwork {
     serviceMark: 2 ** config.proxy.masqueradeBit,
     clock,
     logger,
+    ...(options.witness === undefined ? {} : { witness: options.witness }),
   };
   const network: ProvidedNetwork = createProvidedNetwork({
     mode: config.podNetwork ?? "auto",

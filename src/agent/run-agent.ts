@@ -38,6 +38,7 @@ import { DeletionWatch } from "../netfilter/monitor.ts";
 import { damagesAccept } from "../netfilter/forward-accept.ts";
 import { ensureNodeRoutes } from "../network/node-routes.ts";
 import { damagesNetwork } from "../network/rules.ts";
+import type { SettingsWitness } from "../network/sysctls.ts";
 import { createProxy } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
@@ -67,6 +68,8 @@ export interface RunAgentOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Renews the client certificate, where somebody wants that. */
   readonly clientRotation?: ClientRotation;
+  /** Writes down which settings of the machine are changed. Default: nobody does. */
+  readonly witness?: SettingsWitness;
   /** Called once when the node's Ready condition was first reported True. */
   readonly onReady: () => void;
   /** Told of this machine's addresses whenever they may have changed. */
@@ -143,6 +146,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       otherNodes: () => nodeAddresses.size > 0,
     },
     onChange: () => networkChanged(),
+    ...(options.witness === undefined ? {} : { witness: options.witness }),
     clock,
     logger: logger.child({ component: "network" }),
   });

@@ -16,15 +16,29 @@ export async function readSysctl(name: string): Promise<string | undefined> {
   }
 }
 
+/** Told of what belongs to the machine before it is changed, so that it can be given back one day. */
+export interface SettingsWitness {
+  /** @param name Below `/proc/sys/net`, such as `ipv4/ip_forward`. */
+  sysctl(name: string, former: string, value: string): Promise<void>;
+  /** A kernel module that is about to be loaded. */
+  module(name: string): Promise<void>;
+}
+
 /**
  * Sets a `net` sysctl unless it has the value already.
  *
+ * @param witness For settings that are not of an interface of ours.
  * @returns Whether it had another one.
  * @throws {SetupError} when it may not be written.
  */
-export async function ensureSysctl(name: string, value: string): Promise<boolean> {
+export async function ensureSysctl(
+  name: string,
+  value: string,
+  witness?: SettingsWitness,
+): Promise<boolean> {
   const current = await readSysctl(name);
   if (current === value) return false;
+  if (current !== undefined) await witness?.sysctl(name, current, value);
   try {
     await writeFile(join(root, name), value);
     return true;
@@ -50,10 +64,12 @@ export class Forwarding {
   readonly #logger: Logger;
   /** Settings that were found changed: told once. */
   readonly #told = new Set<string>();
+  readonly #witness: SettingsWitness | undefined;
   #made = "";
 
-  constructor(logger: Logger) {
+  constructor(logger: Logger, witness?: SettingsWitness) {
     this.#logger = logger;
+    this.#witness = witness;
   }
 
   /**
@@ -64,7 +80,8 @@ export class Forwarding {
   async ensure(node: ForwardingNode): Promise<void> {
     const repair = this.#made === node.bridge;
     const set = async (name: string, value: string): Promise<void> => {
-      if (!(await ensureSysctl(name, value)) || !repair || this.#told.has(name)) return;
+      const witness = name.includes(`/${node.bridge}/`) ? undefined : this.#witness;
+      if (!(await ensureSysctl(name, value, witness)) || !repair || this.#told.has(name)) return;
       this.#told.add(name);
       this.#logger.log("warn", "a kernel setting that pods need was changed and is set again", {
         setting: `net.${name.replaceAll("/", ".")}`,
@@ -93,7 +110,7 @@ export class Forwarding {
     for (const device of await readdir(join(root, "ipv6/conf"))) {
       const name = `ipv6/conf/${device}/accept_ra`;
       if (device !== "all" && device !== "lo" && (await readSysctl(name)) === "1") {
-        await ensureSysctl(name, "2");
+        await ensureSysctl(name, "2", this.#witness);
         this.#logger.log("info", "router advertisements stay accepted while IPv6 is forwarded", {
           device,
         });

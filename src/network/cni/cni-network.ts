@@ -16,6 +16,7 @@ import { hasCapability, type NetworkList } from "./config.ts";
 import { CniError } from "./errors.ts";
 import { ensureForwardLast, removeForwardLast } from "./forward-last.ts";
 import { Leftovers } from "./leftovers.ts";
+import type { SettingsWitness } from "../sysctls.ts";
 import { KernelSettings } from "./kernel-settings.ts";
 import { NetworkSource } from "./network-source.ts";
 import { type CniLimits, Plugins } from "./plugins.ts";
@@ -39,6 +40,8 @@ export interface CniNetworkOptions {
   readonly clusterCIDRs: readonly string[];
   /** Mark bit of Service packets that get a new source address, default 0x4000. */
   readonly serviceMark?: number;
+  /** Told of settings of the machine before they are changed. */
+  readonly witness?: SettingsWitness;
   /** Called when {@link PodNetwork.ready} may have changed. */
   readonly onChange?: () => void;
   readonly clock: Clock;
@@ -116,7 +119,7 @@ class PluginNetwork implements CniNetwork {
     });
     this.#attachments = new Attachments({ directory: join(this.#stateDir, "results"), logger });
     this.#jobs = new SandboxJobs({ patienceMs: options.patienceMs ?? 10_000, clock, logger });
-    this.#settings = new KernelSettings(logger);
+    this.#settings = new KernelSettings(logger, options.witness);
     this.#leftovers = new Leftovers({
       plugins: this.#plugins,
       attachments: this.#attachments,

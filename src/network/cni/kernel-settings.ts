@@ -1,7 +1,7 @@
 import { errorCode } from "../../lib/errors.ts";
 import { execResult } from "../../lib/exec.ts";
 import type { Logger } from "../../lib/log.ts";
-import { ensureSysctl, Forwarding, readSysctl } from "../sysctls.ts";
+import { ensureSysctl, Forwarding, readSysctl, type SettingsWitness } from "../sysctls.ts";
 
 /** Packets that bridges of plug-ins pass between pods of one node meet the node's rules only with it. */
 const bridgeRules = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] as const;
@@ -10,21 +10,23 @@ const bridgeRules = ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip
 export class KernelSettings {
   readonly #logger: Logger;
   readonly #forwarding: Forwarding;
+  readonly #witness: SettingsWitness | undefined;
   #triedModule = false;
 
-  constructor(logger: Logger) {
+  constructor(logger: Logger, witness?: SettingsWitness) {
     this.#logger = logger;
-    this.#forwarding = new Forwarding(logger);
+    this.#witness = witness;
+    this.#forwarding = new Forwarding(logger, witness);
   }
 
   /** @throws {SetupError} when a setting may not be written. */
   async ensure(families: { readonly v6: boolean }, signal: AbortSignal): Promise<void> {
-    await ensureSysctl("ipv4/ip_forward", "1");
+    await ensureSysctl("ipv4/ip_forward", "1", this.#witness);
     await this.#forwarding.ensure({ v4: false, v6: families.v6, bridge: "", uplink: undefined });
     if ((await readSysctl(bridgeRules[0])) === undefined) await this.#loadModule(signal);
     for (const name of bridgeRules) {
       if ((await readSysctl(name)) !== "0") continue;
-      await ensureSysctl(name, "1");
+      await ensureSysctl(name, "1", this.#witness);
       this.#logger.log("info", "packets between pods of a bridge meet the rules of Services", {
         setting: `net.${name.replaceAll("/", ".")}`,
       });
@@ -35,6 +37,7 @@ export class KernelSettings {
   async #loadModule(signal: AbortSignal): Promise<void> {
     if (this.#triedModule) return;
     this.#triedModule = true;
+    await this.#witness?.module("br_netfilter");
     try {
       const { exitCode } = await execResult(["modprobe", "br_netfilter"], { signal });
       if (exitCode === 0) return;
