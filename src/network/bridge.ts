@@ -24,7 +24,7 @@ import {
 import type { RulesProgram } from "./choose-rules.ts";
 import type { NodeService } from "./firewall-plan.ts";
 import { type FirewalledNetwork, Firewalls } from "./firewalls.ts";
-import { type Lease, Leases } from "./leases.ts";
+import { type Lease, type LeaseHolder, Leases } from "./leases.ts";
 import {
   bridgeAddressCommands,
   cutOff,
@@ -38,10 +38,11 @@ import {
   vethName,
 } from "./links.ts";
 import type { RuleContext } from "./node-rules.ts";
+import { PodBandwidths } from "./pod-bandwidth.ts";
 import { PodRules } from "./pod-rules.ts";
 import { defaultTableName } from "./rules.ts";
-import { Forwarding, hostileSettings } from "./sysctls.ts";
-import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "./types.ts";
+import { Forwarding, hostileSettings, type SettingsWitness } from "./sysctls.ts";
+import type { LocalAddresses, PodNetwork, SandboxNetwork, SandboxNetworkConfig } from "./types.ts";
 
 /** The network was asked for before the node has a pod CIDR. */
 export class NetworkNotReadyError extends RemoraError {
@@ -74,6 +75,8 @@ export interface BridgeNetworkOptions {
   readonly serviceMark?: number;
   /** Default: that of the interface with the default route. */
   readonly mtu?: number;
+  /** Told of settings of the machine before they are changed. */
+  readonly witness?: SettingsWitness;
 }
 
 const families: readonly IPFamily[] = ["IPv4", "IPv6"];
@@ -112,6 +115,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
   readonly #clusterCIDRs: readonly Cidr[];
   readonly #leases: Leases;
   readonly #rules: PodRules;
+  readonly #bandwidths: PodBandwidths;
   readonly #configured = new Set<string>();
   /** Sandboxes whose interface is being made. */
   readonly #connecting = new Set<string>();
@@ -127,7 +131,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     this.#logger = options.logger;
     this.#clock = options.clock;
     this.#bridge = options.bridgeName ?? "remora0";
-    this.#forwarding = new Forwarding(options.logger);
+    this.#forwarding = new Forwarding(options.logger, options.witness);
     const chains = {
       forward: options.forwardChain ?? defaultForwardChain,
       input: options.inputChain ?? defaultInputChain,
@@ -154,6 +158,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
       logger: options.logger,
       leases: () => this.#leases.values(),
     });
+    this.#bandwidths = new PodBandwidths({ bridge: this.#bridge, logger: options.logger });
     if (!/^[a-z][a-z0-9-]{0,14}$/.test(this.#bridge)) {
       throw new SetupError(
         `bridge name ${this.#bridge} is not usable: at most 15 characters of a-z, 0-9 and -`,
@@ -182,6 +187,10 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
       const node: NodeNetwork = { podCIDRs: cidrs, gateways, mtu };
       const now = await ensureBridgeDevice(this.#device(node), links, this.#logger, signal);
       await this.#attachPods(now, signal);
+      const settled = [...this.#leases.values()].filter(
+        ({ sandboxID }) => !this.#connecting.has(sandboxID),
+      );
+      await this.#bandwidths.ensure(settled, { links: now, mtu }, signal);
       await this.#forwarding.ensure({
         v4: cidrs.some((cidr) => cidr.family === "IPv4"),
         v6: cidrs.some((cidr) => cidr.family === "IPv6"),
@@ -284,10 +293,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     });
   }
 
-  async setUp(
-    config: SandboxNetworkConfig,
-    signal: AbortSignal,
-  ): Promise<{ readonly ips: readonly string[] }> {
+  async setUp(config: SandboxNetworkConfig, signal: AbortSignal): Promise<SandboxNetwork> {
     const node = this.#node;
     if (node === undefined) {
       throw new NetworkNotReadyError("the node has no pod CIDR yet, so pods cannot get an address");
@@ -296,13 +302,19 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     const done = this.#configured.has(config.sandboxID) && this.isIntact(config.sandboxID);
     if (known !== undefined && done) return { ips: known.ips };
     const startedAt = this.#clock.monotonic();
-    const { sandboxID, podUID, podKey, hostPorts } = config;
-    const lease = await this.#leases.acquire({ sandboxID, podUID, podKey, hostPorts });
+    const lease = await this.#leases.acquire(holderOf(config));
+    const { podKey, sandboxID } = lease;
     this.#connecting.add(sandboxID);
     try {
       await this.#connect(config, lease, node, signal);
       // Without any it need not wait for a look at the whole node.
       if (lease.hostPorts.length > 0) await this.#inTurn(() => this.#rules.open(lease, signal));
+      if (lease.bandwidth !== undefined) {
+        await this.#inTurn(async () => {
+          const at = { links: await listLinks(signal), mtu: node.mtu };
+          await this.#bandwidths.ensure([lease], at, signal);
+        });
+      }
     } catch (error) {
       throw explainSetUpFailure(error, config);
     } finally {
@@ -316,7 +328,8 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
       ip: lease.ips.join(","),
       durationMs: Math.round(this.#clock.monotonic() - startedAt),
     });
-    return { ips: lease.ips };
+    const notLimited = this.#bandwidths.problem(sandboxID);
+    return { ips: lease.ips, ...(notLimited === undefined ? {} : { notLimited }) };
   }
 
   async #connect(
@@ -371,6 +384,9 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     // The kernel removes the pair some time after the last process of the namespace; the name must not linger.
     await deleteLink(vethName(sandboxID), signal);
     if (lease === undefined) return;
+    if (lease.bandwidth !== undefined) {
+      await this.#inTurn(() => this.#bandwidths.remove(lease, signal));
+    }
     if (lease.hostPorts.length > 0) await this.#inTurn(() => this.#rules.close(lease, signal));
     await this.#leases.release(sandboxID);
     this.#rules.released(sandboxID);
@@ -391,6 +407,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
     const leased = [...this.#leases.values()].map(({ sandboxID }) => sandboxID);
     const links = await listLinks(signal);
     this.#damaged = new Set(cutOff(leased, links, this.#bridge));
+    await this.#bandwidths.collectGarbage(this.#leases.values(), links, signal);
     for (const link of links) {
       if (link.master === this.#bridge && link.name.startsWith("rmv") && !names.has(link.name)) {
         await deleteLink(link.name, signal);
@@ -408,6 +425,7 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
       for (const link of links.filter(({ master }) => master === this.#bridge)) {
         await deleteLink(link.name, signal);
       }
+      await this.#bandwidths.collectGarbage([], links, signal);
       if (links.some(({ name, kind }) => name === this.#bridge && kind === "bridge")) {
         await deleteLink(this.#bridge, signal);
       }
@@ -415,6 +433,18 @@ class BridgeNetwork implements PodNetwork, LocalAddresses, NetworkProblems {
       this.#loaded = undefined;
     });
   }
+}
+
+function holderOf(config: SandboxNetworkConfig): LeaseHolder {
+  const { sandboxID, podUID, podKey, hostPorts, pod } = config;
+  const bandwidth = pod?.bandwidth;
+  return {
+    sandboxID,
+    podUID,
+    podKey,
+    hostPorts,
+    ...(bandwidth === undefined ? {} : { bandwidth }),
+  };
 }
 
 function explainSetUpFailure(error: unknown, config: SandboxNetworkConfig): unknown {

@@ -15,7 +15,7 @@ import { RemoraError, errorMessage } from "../lib/errors.ts";
 import { namesIn } from "../lib/names-in.ts";
 import { asRecord, asString, isRecord } from "../lib/guard.ts";
 import type { Logger } from "../lib/log.ts";
-import type { HostPort } from "./types.ts";
+import type { HostPort, PodBandwidth } from "./types.ts";
 
 /** No address is free in the node's pod network. */
 export class AddressPoolExhaustedError extends RemoraError {
@@ -29,6 +29,7 @@ export interface LeaseHolder {
   readonly podUID: string;
   readonly podKey: string;
   readonly hostPorts: readonly HostPort[];
+  readonly bandwidth?: PodBandwidth;
 }
 
 export interface Lease extends LeaseHolder {
@@ -214,11 +215,22 @@ const protocols = new Set(["TCP", "UDP", "SCTP"]);
 function parseHolder(value: unknown): LeaseHolder {
   const record = asRecord(value, "$");
   const hostPorts = Array.isArray(record["hostPorts"]) ? record["hostPorts"] : [];
+  const bandwidth = parseBandwidth(record["bandwidth"]);
   return {
     sandboxID: asString(record["sandboxID"], "$.sandboxID"),
     podUID: asString(record["podUID"], "$.podUID"),
     podKey: asString(record["podKey"], "$.podKey"),
     hostPorts: hostPorts.filter(isHostPort),
+    ...(bandwidth === undefined ? {} : { bandwidth }),
+  };
+}
+
+function parseBandwidth(value: unknown): PodBandwidth | undefined {
+  if (!isRecord(value)) return undefined;
+  const { egressBits, ingressBits } = value;
+  return {
+    ...(typeof ingressBits === "number" ? { ingressBits } : {}),
+    ...(typeof egressBits === "number" ? { egressBits } : {}),
   };
 }
 

@@ -21,7 +21,12 @@ export function bridgeMAC(gateway: string): string {
   return ["0a", "58", ...bytes.map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
 }
 
-async function run(
+/**
+ * Runs one of the tools that come with `ip`.
+ *
+ * @throws {SetupError} there is none, or it may not; {ExecError} it failed; `AbortError`.
+ */
+export async function runTool(
   argv: readonly [string, ...string[]],
   stdin: string,
   signal: AbortSignal,
@@ -47,7 +52,7 @@ async function run(
 
 /** Runs `ip` commands in one process; the first failing line ends the batch. */
 export async function ipBatch(lines: readonly string[], signal: AbortSignal): Promise<void> {
-  await run(["ip", "-batch", "-"], `${lines.join("\n")}\n`, signal);
+  await runTool(["ip", "-batch", "-"], `${lines.join("\n")}\n`, signal);
 }
 
 /** What {@link ipBatchInside} sets of the namespace before it runs the commands. */
@@ -84,7 +89,7 @@ export async function ipBatchInside(
     script.length > 1
       ? ([...inside, "sh", "-c", script.join("; ")] as const)
       : ([...inside, "ip", "-batch", "-"] as const);
-  await run(argv, `${lines.join("\n")}\n`, signal);
+  await runTool(argv, `${lines.join("\n")}\n`, signal);
 }
 
 export interface Link {
@@ -103,7 +108,7 @@ export interface Link {
 export async function listLinks(signal: AbortSignal, pid?: number): Promise<readonly Link[]> {
   const show = ["ip", "-j", "-d", "addr", "show"] as const;
   const argv = pid === undefined ? show : (["nsenter", "-t", String(pid), "-n", ...show] as const);
-  return parseLinks(JSON.parse(await run(argv, "", signal)));
+  return parseLinks(JSON.parse(await runTool(argv, "", signal)));
 }
 
 /** Reads `ip -j -d addr show`. */

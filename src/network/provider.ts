@@ -7,7 +7,7 @@ import type { Logger } from "../lib/log.ts";
 import { namesIn } from "../lib/names-in.ts";
 import type { NetworkProblems } from "./bridge.ts";
 import type { CniNetwork } from "./cni/cni-network.ts";
-import type { LocalAddresses, PodNetwork, SandboxNetworkConfig } from "./types.ts";
+import type { LocalAddresses, PodNetwork, SandboxNetwork, SandboxNetworkConfig } from "./types.ts";
 
 /** Who gives pods their network. */
 export type ProviderName = "bridge" | "cni";
@@ -198,10 +198,7 @@ class Provided implements ProvidedNetwork {
     }
   }
 
-  async setUp(
-    config: SandboxNetworkConfig,
-    signal: AbortSignal,
-  ): Promise<{ readonly ips: readonly string[] }> {
+  async setUp(config: SandboxNetworkConfig, signal: AbortSignal): Promise<SandboxNetwork> {
     const fresh = await this.#provider();
     const provider = this.#holder(config.sandboxID) ?? fresh;
     // From the first address on, pods are where others expect to reach them.

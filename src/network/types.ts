@@ -11,17 +11,31 @@ export interface SandboxNetworkConfig {
   readonly pod?: PodNetworkRequest;
 }
 
+/** Bits a second (annotations `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`). */
+export interface PodBandwidth {
+  /** What comes to the pod. */
+  readonly ingressBits?: number;
+  /** What it sends. */
+  readonly egressBits?: number;
+}
+
 /** What a Pod says that a network may be interested in. */
 export interface PodNetworkRequest {
   readonly annotations: Readonly<Record<string, string>>;
-  /** Bits a second (annotations `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`). */
-  readonly bandwidth?: { readonly ingressBits?: number; readonly egressBits?: number };
+  readonly bandwidth?: PodBandwidth;
   /** What its resolv.conf says. */
   readonly dns?: {
     readonly servers: readonly string[];
     readonly searches: readonly string[];
     readonly options: readonly string[];
   };
+}
+
+/** What a sandbox has got. */
+export interface SandboxNetwork {
+  readonly ips: readonly string[];
+  /** Why the bandwidth that the pod asks for is not kept to; it is tried again. */
+  readonly notLimited?: string;
 }
 
 export interface HostPort {
@@ -46,10 +60,7 @@ export interface PodNetwork {
   /** Why not, in the words that the node's Ready condition ends in; undefined when it is ready, or cannot say. */
   readonly notReadyReason?: string | undefined;
   /** Gives the sandbox its lease, veth and routes, or finds that all is as it should be. Returns the pod's addresses. */
-  setUp(
-    config: SandboxNetworkConfig,
-    signal: AbortSignal,
-  ): Promise<{ readonly ips: readonly string[] }>;
+  setUp(config: SandboxNetworkConfig, signal: AbortSignal): Promise<SandboxNetwork>;
   /** The sandbox's addresses from its lease; undefined when it has none. */
   addresses(sandboxID: string): readonly string[] | undefined;
   /**

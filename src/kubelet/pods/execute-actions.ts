@@ -85,7 +85,7 @@ async function setUpNetwork(
       domain: deps.config.clusterDomain,
       nodeIPs: deps.node.hostIPs(),
     });
-    const { ips } = await deps.network.setUp(
+    const { ips, notLimited } = await deps.network.setUp(
       {
         sandboxID: id,
         podUID: pod.metadata.uid,
@@ -96,6 +96,10 @@ async function setUpNetwork(
       },
       signal,
     );
+    if (notLimited !== undefined) {
+      const text = `the pod's bandwidth is not limited yet: ${notLimited}`;
+      deps.events.event(podTarget(pod), "Warning", "BandwidthNotLimited", text);
+    }
     if (ports.length === 0) return;
     for (const { message, reason } of hostPortNotices(ports, await hostPortFacts(ips))) {
       deps.events.event(podTarget(pod), "Warning", reason, message);

@@ -46,6 +46,12 @@ describe("pod address leases", () => {
     assert.deepEqual(first.ips, ["10.0.0.2", "fd00::2"]);
   });
 
+  it("survive it with the bandwidth that the pod asked for", async () => {
+    const bandwidth = { ingressBits: 1_000_000 };
+    await (await open(["10.0.0.0/24"])).acquire({ ...holder("a"), bandwidth });
+    assert.deepEqual((await open(["10.0.0.0/24"])).get("a")?.bandwidth, bandwidth);
+  });
+
   it("come the oldest first, also over a restart and whatever their addresses", async () => {
     await (await open(["10.0.0.0/24"])).acquire(holder("old"));
     await utimes(join(directory, "10.0.0.2"), 1_700_000_100, 1_700_000_100);
