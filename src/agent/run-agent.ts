@@ -2,7 +2,6 @@ import { mkdir, realpath } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { ApiClient } from "../api/client.ts";
-import { createEventRecorder } from "../api/event-recorder.ts";
 import { createHttpClient } from "../api/http-client.ts";
 import { loadKubeconfig } from "../api/kubeconfig.ts";
 import { Reachability } from "../api/reachability.ts";
@@ -30,7 +29,6 @@ import { VolumesInUse } from "../kubelet/volumes/in-use.ts";
 import { systemMounter } from "../kubelet/volumes/mounter.ts";
 import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import type { Clock } from "../lib/clock.ts";
-import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { AddressWatch } from "../netfilter/address-watch.ts";
 import { KubeletHints } from "../netfilter/kubelet-hints.ts";
@@ -39,13 +37,18 @@ import { damagesAccept } from "../netfilter/forward-accept.ts";
 import { ensureNodeRoutes } from "../network/node-routes.ts";
 import { damagesNetwork } from "../network/rules.ts";
 import type { SettingsWitness } from "../network/sysctls.ts";
-import { createProxy } from "../proxy/proxy.ts";
+import { ProxyMetrics } from "../proxy/metrics.ts";
+import { ownInformers } from "../proxy/own-informers.ts";
+import { createProxy, missingBinding } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
-import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
+import { connectRuntime } from "./connect-runtime.ts";
 import type { DnsLife } from "./dns-life.ts";
 import { dnsRunner } from "./dns-runner.ts";
 import { EngineWatch } from "./engine-watch.ts";
+import { createRecorders } from "./event-recorders.ts";
 import { hostResolvConf } from "./host-resolv-conf.ts";
+import { type LocalOptions, localRunner } from "./local/local-runner.ts";
+import { RecentEvents } from "./local/recent-events.ts";
 import { followMachine, followRoutes, whenAddressKnown } from "./machine-addresses.ts";
 import { createMeasurements } from "./measurements.ts";
 import { nodeRoutesRunner } from "./node-routes-runner.ts";
@@ -74,25 +77,8 @@ export interface RunAgentOptions {
   readonly onReady: () => void;
   /** Told of this machine's addresses whenever they may have changed. */
   readonly onAddresses?: (addresses: MachineAddresses) => void;
-}
-
-/** Connects to the engine, waiting for it as long as it takes: an engine that restarts must not end the agent. */
-async function connectRuntime(
-  runtime: ContainerRuntime,
-  { clock, logger }: RunAgentOptions,
-  signal: AbortSignal,
-): Promise<RuntimeInfo> {
-  for (let waited = 0; ; waited += 1) {
-    try {
-      return await runtime.connect(signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (waited % 30 === 0) {
-        logger.log("warn", "waiting for the container engine", { error: errorMessage(error) });
-      }
-      await clock.sleep(1000, signal);
-    }
-  }
+  /** Where and as what the agent tells people of this machine how it is; default: it does not. */
+  readonly local?: LocalOptions;
 }
 
 /** @throws {SetupError} */
@@ -174,25 +160,10 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
     for (const warning of info.warnings)
       logger.log("warn", "the host cannot do everything", { warning });
     const engine = new EngineWatch({ runtime, info, clock, logger });
-    const events = createEventRecorder({
-      client: nodeClient,
-      component: "kubelet",
-      host: config.nodeName,
-      // 0 is client-go's word for its own default.
-      ...(config.eventRecordQPS ? { qps: config.eventRecordQPS } : {}),
-      ...(config.eventBurst ? { burst: config.eventBurst } : {}),
-      clock,
-      logger,
-      random,
-    });
-    const proxyEvents = createEventRecorder({
-      client: proxyClient,
-      component: "kube-proxy",
-      host: config.nodeName,
-      clock,
-      logger,
-      random,
-    });
+    const recent = new RecentEvents(clock);
+    const clients = { node: nodeClient, proxy: proxyClient };
+    const told = { config, clients, recent, clock, logger, random };
+    const { events, proxyEvents } = createRecorders(told);
     const inUse = new VolumesInUse();
     const node = createNode({
       config,
@@ -263,6 +234,11 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "certificates" }),
       random,
     });
+    const { figures, stats } = measurements.pages({
+      node: node.view,
+      runtimeInfo: () => engine.last(),
+      heartbeat: () => node.heartbeat(),
+    });
     const server = createNodeServer({
       isNode: (address) => nodeAddresses.has(address),
       config,
@@ -270,11 +246,8 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       metrics: () => `${options.clientRotation?.metrics() ?? ""}${serving.metrics()}`,
       client: nodeClient,
       runtime,
-      ...measurements.pages({
-        node: node.view,
-        runtimeInfo: () => engine.last(),
-        heartbeat: () => node.heartbeat(),
-      }),
+      figures,
+      stats,
       pods: pods.view,
       node: node.view,
       clock,
@@ -293,14 +266,16 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       logger: logger.child({ component: "dns" }),
       random,
     };
+    const followed = { client: ofProxy.client, clock, logger, random };
     // Without a name server nobody needs the slices of headless Services, and the proxy's own informers leave them out.
     const informers =
       config.dns === "off" || config.clusterDNS.length === 0
         ? undefined
-        : createServiceInformers({ client: ofProxy.client, clock, logger, random });
+        : createServiceInformers(followed);
     const nodeIPs = await detectNodeIPs(signal, host, config);
     const proxyOptions = {
-      ...(informers === undefined ? {} : { informers: informers.proxy }),
+      informers: informers?.proxy ?? ownInformers({ ...followed, whenForbidden: missingBinding }),
+      metrics: new ProxyMetrics(),
       config,
       client: ofProxy.client,
       nodeName: config.nodeName,
@@ -368,6 +343,26 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
                 startThread: options.dns.startThread,
                 life: options.dns,
                 events: proxyEvents,
+              }),
+            ]),
+        ...(options.local === undefined
+          ? []
+          : [
+              localRunner({
+                ...options.local,
+                ...config,
+                node,
+                pods: pods.view,
+                engine,
+                network,
+                services: proxyOptions.informers,
+                proxy: proxyOptions.metrics,
+                statistics: stats,
+                events: recent,
+                reachability: shared.reachability,
+                server: nodeKubeconfig.cluster.server,
+                clock,
+                logger,
               }),
             ]),
         named("rule deletions", deletions),

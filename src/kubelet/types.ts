@@ -1,5 +1,6 @@
 import type { Stored } from "../api/object.ts";
-import type { Node, Pod } from "../api/types.gen.ts";
+import type { Node, Pod, PodStatus } from "../api/types.gen.ts";
+import type { PullProgress } from "../runtime/types.ts";
 
 /** A pod assigned to this node, as the API server last told. */
 export type AssignedPod = Stored<Pod>;
@@ -40,6 +41,18 @@ export interface PodVolume {
   figures(signal: AbortSignal): Promise<VolumeFigures | undefined>;
 }
 
+/** An image on its way. */
+export interface ImagePull {
+  /** As the registry is asked for it. */
+  readonly image: string;
+  /** Since when somebody waits for it, milliseconds since the epoch. */
+  readonly startedAt: number;
+  /** Undefined while it waits for its turn, or the registry has said nothing yet. */
+  readonly progress: PullProgress | undefined;
+  /** Who waits, as `namespace/name`. */
+  readonly pods: readonly string[];
+}
+
 /** What the node's HTTP server and status read of the pod half. */
 export interface PodView {
   /** All pods this node knows, terminal ones included. */
@@ -56,6 +69,10 @@ export interface PodView {
   ): Promise<ContainerLookup>;
   /** Volumes of a pod with room of their own, as last set up. */
   volumes?(podUID: string): readonly PodVolume[];
+  /** How a pod is as this node knows it: the server may not have it yet. Undefined for a pod that it has not seen. */
+  status?(podUID: string): PodStatus | undefined;
+  /** Images that pods wait for. */
+  pulls?(): readonly ImagePull[];
   /** Fails with a sentence while something the node's Ready condition depends on is broken; undefined when well. */
   healthy(): string | undefined;
 }

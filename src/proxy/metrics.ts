@@ -137,6 +137,8 @@ export class ProxyMetrics {
   );
   #pendingEndpoints = 0;
   #pendingServices = 0;
+  #lastChange: { readonly at: number; readonly seconds: number } | undefined;
+  #mode: ProxyMode | undefined;
 
   constructor() {
     for (const metric of [this.#endpointsPending, this.#servicesPending]) metric.set(0);
@@ -162,12 +164,23 @@ export class ProxyMetrics {
 
   /** A family whose counters are to be seen from the start, at zero. Those of the other mode vanish. */
   addFamily(family: IPFamily, mode: ProxyMode = "nftables"): void {
+    this.#mode = mode;
     const labels = byFamily(family);
     const ofNftables = [this.#syncFailures, this.#cleanupFailures, this.#tableLost];
     const ofIptables = [this.#restoreFailures, this.#partialRestoreFailures];
     const [own, other] = mode === "nftables" ? [ofNftables, ofIptables] : [ofIptables, ofNftables];
     for (const metric of other) metric.remove(labels);
     for (const metric of [...own, this.#conntrackDeleted, this.#drift]) metric.add(0, labels);
+  }
+
+  /** Undefined before the first family. */
+  get mode(): ProxyMode | undefined {
+    return this.#mode;
+  }
+
+  /** When the kernel got its last change, milliseconds since the epoch, and how long that took. */
+  get lastChange(): { readonly at: number; readonly seconds: number } | undefined {
+    return this.#lastChange;
   }
 
   serviceChanged(): void {
@@ -200,6 +213,7 @@ export class ProxyMetrics {
       this.#rulesLast.set(written, { table, ...labels });
     }
     if (record.changes === 0) return;
+    this.#lastChange = { at: nowMs, seconds: record.seconds };
     this.#elements.set(record.changes, labels);
     this.#bytes.set(record.bytes, labels);
   }

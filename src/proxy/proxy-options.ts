@@ -7,6 +7,7 @@ import type { ListeningSocket } from "../lib/listening-sockets.ts";
 import type { Logger } from "../lib/log.ts";
 import type { AddressSource } from "../netfilter/address-watch.ts";
 import type { DeletionWatch } from "../netfilter/monitor.ts";
+import type { ProxyMetrics } from "./metrics.ts";
 import type { OtherProxyProbe } from "./other-proxy.ts";
 import type { ProxyInformers } from "./own-informers.ts";
 import type { ProgramPages } from "./own-servers.ts";
@@ -45,9 +46,11 @@ export interface ProxyOptions {
   /** Reports deletions in nftables and is run by who made it. Without it the proxy runs one of its own. */
   readonly deletions?: DeletionWatch;
   readonly streaming?: StreamingSupport;
-  /** Somebody else's, run by them. Default: its own. */
+  /** Default: its own. Whoever gives some shows them to others too; it runs them, which of a view only waits. */
   readonly informers?: ProxyInformers;
   readonly pages?: ProgramPages;
+  /** Default: its own, seen on its metrics port alone. */
+  readonly metrics?: ProxyMetrics;
   /** Default: those of this network namespace. */
   readonly listeners?: () => Promise<readonly ListeningSocket[]>;
   /** Default: asks kube-proxy's ports. */

@@ -77,7 +77,7 @@ class Proxier implements ServiceProxy {
   /** Undefined when somebody else's is used. */
   readonly #ownAddresses: AddressWatch | undefined;
   readonly #health: RulesHealth;
-  readonly #metrics = new ProxyMetrics();
+  readonly #metrics: ProxyMetrics;
   readonly #healthPorts: HealthPortLoop;
   readonly #warnings: ReturnType<typeof serviceWarnings>;
   readonly #tableName: string;
@@ -89,6 +89,7 @@ class Proxier implements ServiceProxy {
 
   constructor(options: ProxyOptions) {
     this.#options = options;
+    this.#metrics = options.metrics ?? new ProxyMetrics();
     this.#settings = options.config.proxy ?? proxyDefaults;
     this.#clock = options.clock;
     this.#logger = options.logger.child({ component: "proxy" });

@@ -394,6 +394,16 @@ export interface RegistryAuth {
   readonly serverAddress?: string;
 }
 
+/** How far a pull is. */
+export interface PullProgress {
+  /** Of the layers that are not here yet. */
+  readonly doneBytes: number;
+  /** Undefined while the size of a layer is not known. */
+  readonly totalBytes: number | undefined;
+  /** All is here and is being unpacked. */
+  readonly unpacking: boolean;
+}
+
 export interface ImageService {
   listImages(signal: AbortSignal): Promise<readonly Image[]>;
   /** Undefined when it is not present. */
@@ -401,7 +411,12 @@ export interface ImageService {
   /** Aborts when no byte of progress came for `stallMs`. Throws `ImagePullFailed`. */
   pullImage(
     reference: string,
-    options: { readonly auth: RegistryAuth | undefined; readonly stallMs: number },
+    options: {
+      readonly auth: RegistryAuth | undefined;
+      readonly stallMs: number;
+      /** Told often; must not throw. */
+      readonly onProgress?: (progress: PullProgress) => void;
+    },
     signal: AbortSignal,
   ): Promise<Image>;
   removeImage(id: string, signal: AbortSignal): Promise<void>;

@@ -189,6 +189,7 @@ export async function run(
             dns,
             environment: stringMap(process.env),
             onReady,
+            local: { mode: "run", stateDir: config.rootDir },
             ...(rotation === undefined ? {} : { clientRotation: rotation }),
           },
           inner,

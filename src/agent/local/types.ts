@@ -14,6 +14,8 @@ export interface NodeSnapshot {
   readonly node: NodeSummary;
   /** Those that this node runs or was told to run, in the order of namespace and name. */
   readonly pods: readonly PodSummary[];
+  /** Those that no node has yet, where this machine is the whole cluster; absent where nobody here may know. */
+  readonly unscheduled?: readonly PodSummary[];
   /** Images on their way. */
   readonly pulls: readonly PullSummary[];
   readonly services: ServicesSummary;
@@ -69,7 +71,7 @@ export interface PodSummary {
   readonly ready: boolean;
   /** As `kubectl get pods` shows it: `Running`, `CrashLoopBackOff`, `Init:0/1`, `Terminating`. */
   readonly status: string;
-  /** One sentence on why it is not Ready, with the container and the cause; empty when it is. */
+  /** One sentence on why it is not Ready, with the container and the cause; empty when it is, and when it is done. */
   readonly why: string;
   readonly readyContainers: number;
   readonly containers: number;
@@ -86,6 +88,8 @@ export interface PullSummary {
   /** Undefined while the registry has not said it. */
   readonly totalBytes: number | undefined;
   readonly doneBytes: number;
+  /** All is here and is being unpacked. */
+  readonly unpacking?: boolean;
   /** Pods that wait for it, as `namespace/name`. */
   readonly pods: readonly string[];
 }
@@ -107,7 +111,7 @@ export interface ServiceSummary {
   readonly name: string;
   readonly type: string;
   readonly clusterIPs: readonly string[];
-  /** Such as `80/TCP`. */
+  /** Such as `80/TCP`, or `80:30080/TCP` with a node port. */
   readonly ports: readonly string[];
   readonly ready: number;
   readonly total: number;

@@ -1,7 +1,7 @@
 import type { AgentConfig } from "../../config/types.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage, isAbort } from "../../lib/errors.ts";
-import type { Image, ImageService } from "../../runtime/types.ts";
+import type { Image, ImageService, PullProgress } from "../../runtime/types.ts";
 import type { Credential } from "./credentials.ts";
 
 export type PullQueueConfig = Pick<
@@ -17,6 +17,8 @@ export interface PullQueueOptions {
   readonly config: PullQueueConfig;
   readonly images: ImageService;
   readonly clock: Clock;
+  /** Told often; must not throw. */
+  readonly onProgress?: (reference: string, progress: PullProgress) => void;
 }
 
 /** What a pull brought. */
@@ -138,7 +140,8 @@ export class PullQueue {
     credentials: readonly Credential[],
     signal: AbortSignal,
   ): Promise<Pulled> {
-    const { clock, config, images } = this.#options;
+    const { clock, config, images, onProgress: tell } = this.#options;
+    const onProgress = (progress: PullProgress): void => tell?.(reference, progress);
     const startedAt = clock.monotonic();
     const stallMs = config.imagePullProgressDeadlineMs;
     const failures: unknown[] = [];
@@ -147,7 +150,7 @@ export class PullQueue {
       if (!this.#bucket.take()) throw new Error("pull QPS exceeded");
       try {
         const auth = credential?.auth;
-        const image = await images.pullImage(reference, { auth, stallMs }, signal);
+        const image = await images.pullImage(reference, { auth, stallMs, onProgress }, signal);
         const usedIndex = credential === undefined ? undefined : index;
         return { image, usedIndex, durationMs: clock.monotonic() - startedAt };
       } catch (error) {

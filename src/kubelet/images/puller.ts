@@ -13,12 +13,13 @@ import {
 } from "../spec/image-name.ts";
 import { containerTarget, podTarget } from "../pods/event-target.ts";
 import type { StepHook } from "../steps.ts";
-import type { AssignedPod } from "../types.ts";
+import type { AssignedPod, ImagePull } from "../types.ts";
 import type { CredentialProviders } from "./credential-providers.ts";
 import { type Credential, credentialsFor, type Keyring, repositoryOf } from "./credentials.ts";
 import { nodeKeyring } from "./node-credentials.ts";
 import { type Pulled, PullQueue, type PullQueueConfig } from "./pull-queue.ts";
 import { PullRecords } from "./pull-records.ts";
+import { PullsUnderWay } from "./pulls-under-way.ts";
 
 /** An image is not there; `reason` is the container's waiting reason. */
 export class ImageError extends RemoraError {
@@ -96,6 +97,7 @@ export class ImagePuller {
   readonly #options: ImagePullerOptions;
   readonly #failures = new Map<string, Failure>();
   readonly #queue: PullQueue;
+  readonly #underWay = new PullsUnderWay();
   readonly #records: PullRecords;
   readonly #mustVerify: (reference: string, ours: boolean) => boolean;
   #recovered: Promise<void> | undefined;
@@ -103,7 +105,10 @@ export class ImagePuller {
   constructor(options: ImagePullerOptions) {
     const { clock, config, records } = options;
     this.#options = options;
-    this.#queue = new PullQueue(options);
+    this.#queue = new PullQueue({
+      ...options,
+      onProgress: (reference, progress) => this.#underWay.progress(reference, progress),
+    });
     this.#records = records ?? new PullRecords(config.rootDir, () => clock.now());
     this.#mustVerify = verificationPolicy(config);
   }
@@ -171,6 +176,11 @@ export class ImagePuller {
       throw new ImageError("ErrImageNeverPull", message);
     }
     return this.#pullWithBackoff(wanted, signal);
+  }
+
+  /** Images that pods wait for. */
+  pulls(): readonly ImagePull[] {
+    return this.#underWay.list();
   }
 
   /** Forgets the pod's failures. */
@@ -270,9 +280,11 @@ export class ImagePuller {
   }
 
   async #pull(wanted: Wanted, signal: AbortSignal): Promise<Pulled> {
-    const { credentials, reference } = wanted;
+    const { credentials, pod, reference } = wanted;
     const found = await this.#foundBefore(wanted, signal);
     await this.#records.begin(reference);
+    const { name, namespace = "" } = pod.metadata;
+    const leave = this.#underWay.join(reference, `${namespace}/${name}`, this.#options.clock.now());
     let pulled: Pulled;
     let used: Credential | undefined;
     try {
@@ -282,6 +294,8 @@ export class ImagePuller {
     } catch (error) {
       await this.#records.failed(reference);
       throw error;
+    } finally {
+      leave();
     }
     if (found === pulled.image.id) await this.#records.found(found);
     await this.#records.pulled(reference, pulled.image.id, used);

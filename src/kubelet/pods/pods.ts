@@ -108,7 +108,7 @@ class PodHalf implements Pods {
   readonly #keptLogs: KeptLogs;
   readonly #mounter: Mounter;
   #loop: PodLoop | undefined;
-  #volumes: Volumes | undefined;
+  #deps: PodDeps | undefined;
   #trustBundles: ClusterTrustBundles | undefined;
 
   constructor(options: PodsOptions) {
@@ -143,7 +143,9 @@ class PodHalf implements Pods {
         const sources = { runtime: options.runtime, keptLogs: this.#keptLogs };
         return findContainer(sources, wanted, at, previous, signal);
       },
-      volumes: (uid) => this.#volumes?.withFigures(uid) ?? [],
+      volumes: (uid) => this.#deps?.volumes.withFigures(uid) ?? [],
+      status: (uid) => this.#deps?.writer.current(uid),
+      pulls: () => this.#deps?.puller.pulls() ?? [],
       healthy: () => (this.#loop === undefined ? notStarted : this.#loop.healthy()),
     };
   }
@@ -157,7 +159,7 @@ class PodHalf implements Pods {
       fatal.abort();
     };
     const deps = await this.#buildDeps(stop, fail);
-    this.#volumes = deps.volumes;
+    this.#deps = deps;
     const collector = this.#imageCollector(deps);
     const informers = [this.#services.run(stop), this.#pods.run(stop), collector.run(stop)];
     const loop = new PodLoop({ deps, pods: this.#pods, signal: stop, onFatal: fail });

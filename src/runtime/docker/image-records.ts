@@ -1,4 +1,11 @@
-import { asRecord, asString, isRecord, optionalNumber, optionalString } from "../../lib/guard.ts";
+import {
+  asRecord,
+  asString,
+  isRecord,
+  type JsonRecord,
+  optionalNumber,
+  optionalString,
+} from "../../lib/guard.ts";
 import type { Image } from "../types.ts";
 import { type ImageReference, formatReference, sameReference } from "./reference.ts";
 
@@ -44,9 +51,9 @@ export function isImageOf(image: Image, reference: ImageReference): boolean {
 
 /** One line of the engine's pull stream. */
 export type PullLine =
-  | { readonly kind: "progress" }
+  | { readonly kind: "progress"; readonly line: JsonRecord }
   /** Says something, but no byte moved: waiting, retrying. */
-  | { readonly kind: "idle" }
+  | { readonly kind: "idle"; readonly line?: JsonRecord }
   | { readonly kind: "error"; readonly message: string };
 
 /** Never throws: a line that is no JSON is idle talk. */
@@ -64,7 +71,8 @@ export function parsePullLine(line: string): PullLine {
     optionalString(value["error"]);
   if (message !== undefined) return { kind: "error", message };
   const status = optionalString(value["status"]) ?? "";
-  return /^(Waiting|Retrying)/.test(status) ? { kind: "idle" } : { kind: "progress" };
+  const kind = /^(Waiting|Retrying)/.test(status) ? "idle" : "progress";
+  return { kind, line: value };
 }
 
 /** Who is to blame for a failed pull. */

@@ -3,7 +3,7 @@ import type { Readable } from "node:stream";
 import { errorMessage } from "../../lib/errors.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { isRuntimeFailure, RuntimeError } from "../errors.ts";
-import type { Image, ImageService, RegistryAuth } from "../types.ts";
+import type { Image, ImageService, PullProgress, RegistryAuth } from "../types.ts";
 import type { DockerContext } from "./context.ts";
 import {
   classifyPullError,
@@ -17,6 +17,7 @@ import { LineSplitter } from "./lines.ts";
 import { imageMountsSince } from "./mounts.ts";
 import { pauseRepository } from "./pause-image.ts";
 import { type ListedContainer, parseListed } from "./records.ts";
+import { PullSum } from "./pull-progress.ts";
 import { formatReference, type ImageReference, parseReference } from "./reference.ts";
 
 /** The images of one Docker Engine. */
@@ -133,7 +134,7 @@ function pullFailed(message: string, cause?: unknown): RuntimeError {
 async function pullImage(
   context: DockerContext,
   name: string,
-  options: { readonly auth: RegistryAuth | undefined; readonly stallMs: number },
+  options: Parameters<ImageService["pullImage"]>[1],
   signal: AbortSignal,
 ): Promise<Image> {
   const reference = parseReference(name);
@@ -169,9 +170,13 @@ async function pullImage(
       },
       within,
     );
-    await readPullStream(stream, () => {
-      progressAt = clock.monotonic();
-    });
+    await readPullStream(
+      stream,
+      () => {
+        progressAt = clock.monotonic();
+      },
+      options.onProgress,
+    );
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (stalled.signal.aborted) {
@@ -190,14 +195,22 @@ async function pullImage(
   return image;
 }
 
-async function readPullStream(stream: Readable, onProgress: () => void): Promise<void> {
+async function readPullStream(
+  stream: Readable,
+  onMove: () => void,
+  onProgress: ((progress: PullProgress) => void) | undefined,
+): Promise<void> {
   const splitter = new LineSplitter();
+  const sum = new PullSum();
   const take = (lines: readonly string[]): void => {
     for (const line of lines) {
       const parsed = parsePullLine(line);
       if (parsed.kind === "error") throw pullFailed(parsed.message);
-      if (parsed.kind === "progress") onProgress();
+      if (parsed.kind === "progress") onMove();
+      sum.note(parsed.line);
     }
+    const { progress } = sum;
+    if (progress !== undefined) onProgress?.(progress);
   };
   for await (const chunk of stream) take(splitter.push(chunk as Uint8Array));
   take(splitter.end());
