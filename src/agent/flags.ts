@@ -13,8 +13,9 @@ export interface NodeFlags {
 export interface UpFlags extends NodeFlags {
   readonly stateDir: string;
   readonly apiPort: string;
-  readonly serviceCidr: string;
-  readonly clusterCidr: string;
+  /** One range, or one of each family, the primary one first. */
+  readonly serviceCidr: readonly string[];
+  readonly clusterCidr: readonly string[];
   readonly demo?: boolean;
   readonly exit?: boolean;
 }

@@ -29,21 +29,21 @@ import type { LogFormat } from "./stderr-logger.ts";
 /** Which command a configuration is for. */
 export type ConfigurationUse = "run" | "up";
 
-/** The networks of a cluster that `up` makes. */
+/** The networks of a cluster that `up` makes, one of each family, the primary one first. */
 export interface UpNetworks {
-  readonly serviceCIDR: string;
-  readonly clusterCIDR: string;
+  readonly serviceCIDRs: readonly string[];
+  readonly clusterCIDRs: readonly string[];
 }
 
 /** What `up` makes where its flags say nothing. */
 export const upNetworks: UpNetworks = {
-  serviceCIDR: "10.96.0.0/16",
-  clusterCIDR: "10.244.0.0/16",
+  serviceCIDRs: ["10.96.0.0/16"],
+  clusterCIDRs: ["10.244.0.0/16"],
 };
 
 /** The name server of a cluster that `up` makes: the tenth address, as everywhere. @throws {ParseError} */
-export function upClusterDNS({ serviceCIDR }: Pick<UpNetworks, "serviceCIDR">): string {
-  return cidrAddress(parseCidr(serviceCIDR, "--service-cidr"), 10);
+export function upClusterDNS({ serviceCIDRs }: Pick<UpNetworks, "serviceCIDRs">): string {
+  return cidrAddress(parseCidr(serviceCIDRs[0] ?? "", "--service-cidr"), 10);
 }
 
 /** What `remora up` decides itself, how it is told, and what a configuration may say because it is the same. */
@@ -57,7 +57,12 @@ const decidedByUp: readonly (readonly [
   ["RemoraConfiguration", "bootstrapKubeconfig", "`up` makes its own credentials"],
   ["RemoraConfiguration", "certDir", "`up` keeps certificates below --state-dir"],
   ["RemoraConfiguration", "rootDir", "`up` keeps everything below --state-dir"],
-  ["RemoraConfiguration", "serviceCIDRs", "say --service-cidr", ({ serviceCIDR }) => [serviceCIDR]],
+  [
+    "RemoraConfiguration",
+    "serviceCIDRs",
+    "say --service-cidr",
+    ({ serviceCIDRs }) => [...serviceCIDRs],
+  ],
   [
     "KubeletConfiguration",
     "clusterDNS",
@@ -77,7 +82,12 @@ const decidedByUp: readonly (readonly [
   ["KubeletConfiguration", "serverTLSBootstrap", "`up` has a CA of its own"],
   ["KubeletConfiguration", "rotateCertificates", "`up` renews its certificates itself", () => true],
   ["KubeProxyConfiguration", "clientConnection.kubeconfig", "`up` makes its own credentials"],
-  ["KubeProxyConfiguration", "clusterCIDR", "say --cluster-cidr", ({ clusterCIDR }) => clusterCIDR],
+  [
+    "KubeProxyConfiguration",
+    "clusterCIDR",
+    "say --cluster-cidr",
+    ({ clusterCIDRs }) => clusterCIDRs.join(),
+  ],
 ];
 
 /** What every start decides after the configuration. */

@@ -36,7 +36,7 @@ import type { RulesReader } from "./kinds/reviews.ts";
 import type { PKI } from "./pki/ensure-pki.ts";
 import { ensurePKI } from "./pki/ensure-pki.ts";
 import { PKIRenewal } from "./pki/renewal.ts";
-import { type Networks, nodePrefix, parseNetworks } from "./networks.ts";
+import { type Networks, nodePrefixes, parseNetworks } from "./networks.ts";
 import type { ObjectRegistry } from "./registry/create-registry.ts";
 import { writeKubeconfigs } from "./own-kubeconfigs.ts";
 import { createRegistry } from "./registry/create-registry.ts";
@@ -57,10 +57,10 @@ export interface ControlPlaneOptions {
    * `addresses`, or else `nodeIPs`, say.
    */
   readonly advertiseAddress?: string;
-  /** Network of cluster IPs, for example 10.96.0.0/16. */
-  readonly serviceCIDR: string;
-  /** Network of pods, for example 10.244.0.0/16; each node gets a /24. */
-  readonly clusterCIDR: string;
+  /** Networks of cluster IPs, one of each family, the primary one first: 10.96.0.0/16, fd00:96::/112. */
+  readonly serviceCIDRs: readonly string[];
+  /** Networks of pods, of the same families: 10.244.0.0/16, fd00:244::/56; each node gets a /24 and a /64. */
+  readonly clusterCIDRs: readonly string[];
   readonly nodeName: string;
   readonly nodeIPs: readonly string[];
   /** Whether the kubelet of `nodeName` answers on this machine's loopback address. Default: no. */
@@ -168,7 +168,7 @@ function buildServer(options: ControlPlaneOptions, store: Store, pki: PKI): Serv
   const authenticator = createAuthenticator(authentication);
   const randomInt = (bound: number): number => Math.floor(random() * bound);
   const kinds = createKinds({
-    serviceCidr: options.serviceCIDR,
+    serviceCidrs: options.serviceCIDRs,
     nodePorts: { first: 30_000, last: 32_767 },
     randomInt,
     objects: () => store,
@@ -244,7 +244,8 @@ export async function startControlPlane(
   const networks = parseNetworks(options);
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   await chmod(dataDir, 0o700);
-  const clusterIP = cidrAddress(networks.service, 1);
+  const [serviceNetwork] = networks.service;
+  const clusterIP = cidrAddress(serviceNetwork, 1);
   const addresses = new CurrentAddresses(
     options.addresses ?? { nodeIPs: options.nodeIPs, present: options.nodeIPs, local: [] },
   );
@@ -278,7 +279,7 @@ export async function startControlPlane(
     const pki = await preparePKI();
     const server = buildServer(options, store, pki);
     const own = { user: serverUser, dryRun: false, now: clock.now(), warn: () => undefined };
-    bootstrapCluster(server.registry, own, { serviceNetwork: networks.service, logger });
+    bootstrapCluster(server.registry, own, { serviceNetwork, logger });
     const http = await startHttpServer({
       handler: server.handler,
       authenticator: server.authenticator,
@@ -302,10 +303,10 @@ export async function startControlPlane(
           caPEM,
           kubernetesVersion: gitVersionOf(options).replace(/\+.*$/, ""),
           // The cluster's name server has the tenth address, as everywhere.
-          clusterDNS: cidrAddress(networks.service, 10),
+          clusterDNS: cidrAddress(serviceNetwork, 10),
           clusterDomain: "cluster.local",
-          podSubnet: options.clusterCIDR,
-          serviceSubnet: options.serviceCIDR,
+          podSubnet: options.clusterCIDRs.join(),
+          serviceSubnet: options.serviceCIDRs.join(),
         },
       );
     };
@@ -379,8 +380,9 @@ async function runParts(
   const { handler, listener, renewal, store } = parts;
   const controllers = createControllers({
     clientFor: (identity) => createInProcessClient({ handler, user: userOf(identity) }),
-    clusterCIDR: networks.cluster,
-    nodePrefix,
+    podNetworks: networks.cluster.map((cidr) => {
+      return { cidr, nodePrefix: nodePrefixes[cidr.family] };
+    }),
     clusterCA: {
       current: () => renewal.current().caPEM,
       onChange: (listener) => renewal.onChange(listener),
@@ -392,7 +394,7 @@ async function runParts(
         const { advertiseAddress: fixed } = options;
         const all =
           fixed === undefined ? addresses.current : { nodeIPs: [fixed], present: [], local: [] };
-        return endpointAddress(all, networks.service.family);
+        return endpointAddress(all, networks.service[0].family);
       },
       onAddress: (changed) => addresses.onChange(changed),
       port: listener.port,

@@ -2,13 +2,16 @@ import type { Cidr } from "../lib/cidr.ts";
 import { cidrAddress, cidrContains, cidrSize, parseCidr } from "../lib/cidr.ts";
 import { errorMessage, SetupError } from "../lib/errors.ts";
 
-/** Prefix length of one node's pod network. */
-export const nodePrefix = 24;
+/** Prefix length of one node's pod network (kube-controller-manager's --node-cidr-mask-size of each family). */
+export const nodePrefixes = { IPv4: 24, IPv6: 64 } as const;
 
-/** The networks of a cluster. */
+/** kube-apiserver's own limit: a range of more addresses could not be kept account of. */
+const mostServiceBits = 20;
+
+/** The networks of a cluster, one of each family, the primary one first; both lists have the same families. */
 export interface Networks {
-  readonly service: Cidr;
-  readonly cluster: Cidr;
+  readonly service: readonly [Cidr, ...Cidr[]];
+  readonly cluster: readonly [Cidr, ...Cidr[]];
 }
 
 function parseNetwork(text: string, what: string): Cidr {
@@ -19,27 +22,58 @@ function parseNetwork(text: string, what: string): Cidr {
   }
 }
 
+function parseAll(texts: readonly string[], what: string): readonly [Cidr, ...Cidr[]] {
+  const [first, ...rest] = texts.map((text) => parseNetwork(text, what));
+  if (first === undefined) throw new SetupError(`there is no ${what}; give one`);
+  if (rest.length > 1 || rest[0]?.family === first.family) {
+    throw new SetupError(
+      `${what}: ${texts.join(",")} should be one range, or one of IPv4 and one of IPv6`,
+    );
+  }
+  return [first, ...rest];
+}
+
+function overlap(a: Cidr, b: Cidr): boolean {
+  return cidrContains(a, cidrAddress(b, 0)) || cidrContains(b, cidrAddress(a, 0));
+}
+
 /**
- * @throws {SetupError} they are no networks, of the wrong family, too small, or overlap.
+ * @throws {SetupError} they are no networks, of different families, too small or too large, or overlap.
  */
 export function parseNetworks(options: {
-  readonly serviceCIDR: string;
-  readonly clusterCIDR: string;
+  readonly serviceCIDRs: readonly string[];
+  readonly clusterCIDRs: readonly string[];
 }): Networks {
-  const service = parseNetwork(options.serviceCIDR, "service network");
-  const cluster = parseNetwork(options.clusterCIDR, "pod network");
-  if (service.family !== "IPv4" || cluster.family !== "IPv4")
-    throw new SetupError("the embedded control plane serves IPv4 networks only; give IPv4 ranges");
-  if (cluster.prefix > nodePrefix || cidrSize(service) < 8n)
+  const service = parseAll(options.serviceCIDRs, "service network");
+  const cluster = parseAll(options.clusterCIDRs, "pod network");
+  const families = (networks: readonly Cidr[]): string =>
+    networks.map(({ family }) => family).join(", ");
+  if (families(service) !== families(cluster)) {
     throw new SetupError(
-      `the pod network ${options.clusterCIDR} needs at least a /${nodePrefix} and the service network ${options.serviceCIDR} at least eight addresses`,
+      `the service networks are ${families(service)} and the pod networks ${families(cluster)}; give ranges of the same families in the same order`,
     );
-  const overlap =
-    cidrContains(service, cidrAddress(cluster, 0)) ||
-    cidrContains(cluster, cidrAddress(service, 0));
-  if (overlap)
-    throw new SetupError(
-      `the pod network ${options.clusterCIDR} and the service network ${options.serviceCIDR} overlap; choose another range for one of them`,
-    );
+  }
+  for (const [index, range] of service.entries()) {
+    const [serviceText, clusterText] = [options.serviceCIDRs[index], options.clusterCIDRs[index]];
+    const pods = cluster[index];
+    if (pods === undefined) continue;
+    const prefix = nodePrefixes[range.family];
+    if (pods.prefix > prefix || cidrSize(range) < 8n) {
+      throw new SetupError(
+        `the pod network ${clusterText} needs at least a /${prefix} and the service network ${serviceText} at least eight addresses`,
+      );
+    }
+    const width = range.family === "IPv4" ? 32 : 128;
+    if (width - range.prefix > mostServiceBits) {
+      throw new SetupError(
+        `the service network ${serviceText} is too large; give a /${width - mostServiceBits} or a smaller one`,
+      );
+    }
+    if (overlap(range, pods)) {
+      throw new SetupError(
+        `the pod network ${clusterText} and the service network ${serviceText} overlap; choose another range for one of them`,
+      );
+    }
+  }
   return { service, cluster };
 }

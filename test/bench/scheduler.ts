@@ -63,7 +63,7 @@ function startServer(directory: string): { readonly client: ApiClient; close(): 
     subscribe: (listener) => store.subscribe(listener),
   });
   const kinds = createKinds({
-    serviceCidr: "10.43.0.0/16",
+    serviceCidrs: ["10.43.0.0/16"],
     nodePorts: { first: 30_000, last: 32_767 },
     randomInt: () => 0,
     objects: () => store,

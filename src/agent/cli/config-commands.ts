@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import type { ConfigCheckFlags } from "../commands/config.ts";
 import { addConfigurationOptions } from "../configuration-options.ts";
 import { upNetworks } from "../node-configuration.ts";
+import { list } from "./options.ts";
 
 /** Adds `config` and what is below it. */
 export function addConfigCommands(program: Command): void {
@@ -16,7 +17,12 @@ export function addConfigCommands(program: Command): void {
         .choices(["run", "up"])
         .default("run"),
     )
-    .option("--service-cidr <cidr>", "of --for up: addresses of Services", upNetworks.serviceCIDR)
+    .option(
+      "--service-cidr <cidrs>",
+      "of --for up: addresses of Services",
+      list,
+      upNetworks.serviceCIDRs,
+    )
     .addOption(new Option("--output <format>", "how").choices(["text", "json"]).default("text"))
     .option("--all", "show defaults too")
     .option("--strict", "fail when something would have no effect");

@@ -21,8 +21,18 @@ export function addNodeCommands(program: Command): void {
     .description("make this machine a cluster: embedded control plane and node agent")
     .option("--state-dir <path>", "where everything is kept", "/var/lib/remora")
     .option("--api-port <port>", "port of the API server", "6443")
-    .option("--service-cidr <cidr>", "addresses of Services", upNetworks.serviceCIDR)
-    .option("--cluster-cidr <cidr>", "addresses of pods", upNetworks.clusterCIDR)
+    .option(
+      "--service-cidr <cidrs>",
+      "addresses of Services: one range, or one of each family, comma separated",
+      list,
+      upNetworks.serviceCIDRs,
+    )
+    .option(
+      "--cluster-cidr <cidrs>",
+      "addresses of pods: one range, or one of each family in the same order",
+      list,
+      upNetworks.clusterCIDRs,
+    )
     .addOption(dns())
     .addOption(podNetwork("bridge"))
     .option("--demo", "when the node is ready, play with examples/shop.yaml and remove it again")
@@ -32,7 +42,7 @@ export function addNodeCommands(program: Command): void {
   const upSources = addConfigurationOptions(upCommand);
   upCommand.action(async (options: UpFlags) => {
     const signal = shutdownSignal();
-    const networks = { serviceCIDR: options.serviceCidr, clusterCIDR: options.clusterCidr };
+    const networks = { serviceCIDRs: options.serviceCidr, clusterCIDRs: options.clusterCidr };
     const node = await nodeConfiguration(upSources(), "up", networks);
     const { up } = await import("../commands/up.ts");
     const flags = { ...options, ...logOptions(upCommand, options, node) };

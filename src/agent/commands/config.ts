@@ -7,7 +7,7 @@ import { type ConfigurationUse, judgedConfiguration, upNetworks } from "../node-
 export interface ConfigCheckFlags {
   readonly output: "text" | "json";
   readonly for: ConfigurationUse;
-  readonly serviceCidr: string;
+  readonly serviceCidr: readonly string[];
   readonly all?: boolean;
   readonly strict?: boolean;
 }
@@ -23,7 +23,7 @@ export async function checkConfig(
 ): Promise<0 | 1> {
   const configuration = await judgedConfiguration(sources, flags.for, {
     ...upNetworks,
-    serviceCIDR: flags.serviceCidr,
+    serviceCIDRs: flags.serviceCidr,
   });
   const text =
     flags.output === "json"

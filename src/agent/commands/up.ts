@@ -8,6 +8,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import type { ControlPlaneFiles } from "../../controlplane/control-plane.ts";
 import { detectNodeIPs } from "../../kubelet/node/addresses.ts";
 import { systemHost } from "../../kubelet/node/host.ts";
+import { parseCidr } from "../../lib/cidr.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { stringMap } from "../../lib/guard.ts";
@@ -21,6 +22,7 @@ import { DnsLife } from "../dns-life.ts";
 import { startDnsThread } from "../dns-thread.ts";
 import type { UpFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
+import { type OpenState, openState } from "../ledger/open-state.ts";
 import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
 import {
@@ -33,6 +35,7 @@ import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
 import { type Runner, superviseAll } from "../supervise.ts";
+import { remoraVersion } from "../version.ts";
 import {
   contextName,
   invokingUser,
@@ -52,8 +55,11 @@ function nodeNameOf({ hostnameOverride }: UpFlags): string {
   return (hostnameOverride ?? hostname()).toLowerCase();
 }
 
-/** Pods reach the API server on the node's addresses. */
-const bindAddress = "0.0.0.0";
+/** Pods reach the API server on the node's addresses, of each family that they have. */
+function bindAddressFor({ serviceCidr }: Pick<UpFlags, "serviceCidr">): string {
+  const both = serviceCidr.some((text) => parseCidr(text, "--service-cidr").family === "IPv6");
+  return both ? "::" : "0.0.0.0";
+}
 
 /** What `up` decides stands over what the configuration says; the configuration was refused where both do. */
 function upConfig(
@@ -75,16 +81,16 @@ function upConfig(
     // Beside what `remora down` removes: the data of claims is nobody's to remove by the way.
     localVolumesDir: join(flags.stateDir, "volumes"),
     proxy: { ...proxy, keepClientSource },
-    clusterCIDRs: [flags.clusterCidr],
+    clusterCIDRs: flags.clusterCidr,
     podNetwork,
-    serviceCIDRs: [flags.serviceCidr],
-    clusterDNS: [upClusterDNS({ serviceCIDR: flags.serviceCidr })],
+    serviceCIDRs: flags.serviceCidr,
+    clusterDNS: [upClusterDNS({ serviceCIDRs: flags.serviceCidr })],
     clientCAFile: files.clientCA,
     tlsCertFile: files.kubeletCert,
     tlsPrivateKeyFile: files.kubeletKey,
     // For this machine, its pods and the nodes that join; whoever chooses an address opens it to everybody there.
     ...(members.bindAddress === undefined && members.kubeletPeerCIDRs === undefined
-      ? { kubeletPeerCIDRs: [flags.clusterCidr] }
+      ? { kubeletPeerCIDRs: flags.clusterCidr }
       : {}),
   });
 }
@@ -93,7 +99,11 @@ function upConfig(
  * Gives the person at the keyboard a context; returns the words with which they reach the cluster. Their file is a
  * convenience: what is wrong with it must not keep the cluster from starting.
  */
-async function offerKubeconfig(files: ControlPlaneFiles, logger: Logger): Promise<string> {
+async function offerKubeconfig(
+  files: ControlPlaneFiles,
+  state: OpenState,
+  logger: Logger,
+): Promise<string> {
   const admin = await loadKubeconfig(files.adminKubeconfig);
   const { ca } = admin.cluster;
   const { clientCertificate, clientKey } = admin.user;
@@ -109,6 +119,7 @@ async function offerKubeconfig(files: ControlPlaneFiles, logger: Logger): Promis
   try {
     const user = invokingUser(await readFile("/etc/passwd", "utf8"), process.env);
     const path = kubeconfigPath(user, process.env);
+    await state.beforeKubeconfig(path, user);
     const current = await writeUserKubeconfig(path, user, cluster);
     return current === contextName ? "kubectl" : `kubectl --context ${contextName}`;
   } catch (error) {
@@ -123,7 +134,7 @@ async function offerKubeconfig(files: ControlPlaneFiles, logger: Logger): Promis
 const kubeconfigLookMs = 3_600_000;
 
 /** Keeps that context good: the administrator's certificate is renewed while the control plane runs. */
-function kubeconfigRenewal(files: ControlPlaneFiles, logger: Logger): Runner {
+function kubeconfigRenewal(files: ControlPlaneFiles, state: OpenState, logger: Logger): Runner {
   const read = (): Promise<string | undefined> =>
     readIfThere(files.adminKubeconfig).catch(() => undefined);
   return {
@@ -134,7 +145,7 @@ function kubeconfigRenewal(files: ControlPlaneFiles, logger: Logger): Runner {
         await systemClock.sleep(kubeconfigLookMs, signal).catch(() => undefined);
         const text = signal.aborted ? undefined : await read();
         if (text === undefined || text === offered) continue;
-        await offerKubeconfig(files, logger);
+        await offerKubeconfig(files, state, logger);
         offered = text;
       }
     },
@@ -180,13 +191,20 @@ export async function up(
   const rootDir = join(flags.stateDir, "kubelet");
   const dns = new DnsLife({ rootDir, startThread: startDnsThread, logger });
   try {
-    if (members.dns !== "off") await dns.begin();
     const nodeName = nodeNameOf(flags);
+    const state = await openState(flags.stateDir, {
+      mode: "up",
+      nodeName,
+      version: remoraVersion,
+      now: systemClock.now(),
+    });
+    if (members.dns !== "off") await dns.begin();
     const configured = flags.nodeIp ?? [];
     const nodeIPs = await detectNodeIPs(signal, systemHost(), { nodeName, nodeIPs: configured });
     if (nodeIPs.length === 0) {
       logger.log("warn", "this machine is in no network; its node is ready when it has an address");
     }
+    const bindAddress = bindAddressFor(flags);
     await checkPorts([
       { port: apiPort, address: bindAddress, purpose: "API server", flag: "--api-port" },
       ...agentPorts({ ...agentDefaults, ...members }),
@@ -195,8 +213,8 @@ export async function up(
       dataDir: join(flags.stateDir, "control-plane"),
       bindAddress,
       port: apiPort,
-      serviceCIDR: flags.serviceCidr,
-      clusterCIDR: flags.clusterCidr,
+      serviceCIDRs: flags.serviceCidr,
+      clusterCIDRs: flags.clusterCidr,
       nodeName,
       nodeIPs,
       nodeOnLoopback: isWildcard(members.bindAddress ?? agentDefaults.bindAddress),
@@ -217,24 +235,24 @@ export async function up(
     const runNode = async (inner: AbortSignal): Promise<void> => {
       const config = upConfig(flags, members, files, configured);
       await recordPlaces(config);
-      const kubectl = await offerKubeconfig(files, logger);
+      const kubectl = await offerKubeconfig(files, state, logger);
       const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
         process.kill(process.pid, "SIGKILL"),
       );
       const onReady = (): void => void announce(config, kubectl);
       const environment = stringMap(process.env);
       const { setAddresses: onAddresses } = controlPlane;
-      await runAgent(
-        { config, clock: systemClock, logger, step, dns, environment, onReady, onAddresses },
-        inner,
-      );
+      const local = { mode: "up", stateDir: flags.stateDir } as const;
+      const { witness } = state;
+      const told = { witness, step, dns, environment, onReady, onAddresses, local };
+      await runAgent({ config, clock: systemClock, logger, ...told }, inner);
     };
     await superviseAll(
       // From here on the control plane runs: whatever fails must end it too.
       [
         controlPlane.runner,
         { name: "agent", run: runNode },
-        kubeconfigRenewal(files, logger),
+        kubeconfigRenewal(files, state, logger),
         ...(demo === undefined ? [] : [demo]),
       ],
       logger,

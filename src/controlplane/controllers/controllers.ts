@@ -2,7 +2,6 @@ import type { ApiClient } from "../../api/client.ts";
 import { createEventRecorder } from "../../api/event-recorder.ts";
 import type { EventRecorder } from "../../api/event-types.ts";
 import { localVolumes } from "../../api/local-volumes.ts";
-import type { Cidr } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { disruptionBudgets } from "../scheduler/preemption.ts";
@@ -31,7 +30,7 @@ import {
 } from "./load-balancer/load-balancer-controller.ts";
 import { LocalVolumesController } from "./local-volumes/local-volumes.ts";
 import { namespaceController } from "./namespace/namespace-controller.ts";
-import { nodeIpamController } from "./node-ipam/node-ipam-controller.ts";
+import { nodeIpamController, type PodNetwork } from "./node-ipam/node-ipam-controller.ts";
 import { nodeLifecycleController } from "./node-lifecycle/node-lifecycle-controller.ts";
 import { taintEvictionController } from "./node-lifecycle/taint-eviction.ts";
 import { PersistentVolumeBinder } from "./persistent-volume-binder/binder.ts";
@@ -61,9 +60,8 @@ export type Identity =
 
 export interface ControllersOptions {
   readonly clientFor: (identity: Identity) => ApiClient;
-  readonly clusterCIDR: Cidr;
-  /** Prefix length of one node's pod network. */
-  readonly nodePrefix: number;
+  /** The cluster's, one of each family, the primary one first, and what a node gets of them. */
+  readonly podNetworks: readonly PodNetwork[];
   /** The cluster's CA, published in every namespace. */
   readonly clusterCA: ClusterCA;
   /** Undefined where the server itself keeps `kubernetes.default`. */
@@ -145,7 +143,7 @@ export function createControllers(options: ControllersOptions): {
     endpointsController(account("endpoint-controller")),
     endpointSliceController(account("endpointslice-controller")),
     loadBalancerController(account("service-controller"), options),
-    nodeIpamController(nodes, options),
+    nodeIpamController(nodes, options.podNetworks),
     nodeLifecycleController(nodes),
     taintEvictionController(nodes),
     disruptionController(account("disruption-controller")),

@@ -28,7 +28,7 @@ import { volumeAttachmentKind } from "./volume-attachment.ts";
 
 export interface KindsDeps extends ReviewDeps {
   /** IPv4 range of cluster IPs, for example `10.96.0.0/16`. */
-  readonly serviceCidr: string;
+  readonly serviceCidrs: readonly string[];
   /** Both ends included; upstream's default is 30000-32767. */
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly randomInt: RandomInt;
@@ -57,7 +57,7 @@ export function createKinds(deps: KindsDeps): readonly KindDefinition[] {
     secretKind,
     createServiceAccountKind(deps.signToken),
     createServiceKind({
-      serviceCidr: deps.serviceCidr,
+      serviceCidrs: deps.serviceCidrs,
       nodePorts: deps.nodePorts,
       randomInt: deps.randomInt,
       stored: deps.objects,

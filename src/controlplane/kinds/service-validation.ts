@@ -332,6 +332,25 @@ export function validateService(service: Readonly<JsonObject>): FieldError[] {
   ];
 }
 
+/**
+ * Addresses stay; a second one may come, and may go (validateUpgradeDowngradeClusterIPs). That families fit to addresses
+ * is checked with them, and that the second one may go with the policy.
+ */
+function addressChangeErrors(
+  spec: Readonly<JsonObject>,
+  old: Readonly<JsonObject>,
+): readonly FieldError[] {
+  if (isHeadless(spec) && isHeadless(old)) return [];
+  const before = strings(old["clusterIPs"]);
+  const after = strings(spec["clusterIPs"]);
+  const fixed = before.length === after.length ? before : before.slice(0, 1);
+  return fixed.flatMap((address, index) =>
+    address === after[index]
+      ? []
+      : [invalidValue(at("spec.clusterIPs", index), after, "may not change once set")],
+  );
+}
+
 /** What an update may not change: a cluster IP once given, the class of a load balancer, the health check port. */
 export function validateServiceChange(
   service: Readonly<JsonObject>,
@@ -341,16 +360,7 @@ export function validateServiceChange(
   const old = record(oldService["spec"]);
   const out: FieldError[] = [];
   const external = spec["type"] === "ExternalName" || old["type"] === "ExternalName";
-  const before = strings(old["clusterIPs"]);
-  const after = strings(spec["clusterIPs"]);
-  if (!external && before[0] !== undefined && before[0] !== after[0]) {
-    out.push(invalidValue("spec.clusterIPs[0]", after[0], "may not change once set"));
-  }
-  const family = strings(old["ipFamilies"])[0];
-  const familyAfter = strings(spec["ipFamilies"])[0];
-  if (!external && family !== undefined && familyAfter !== undefined && family !== familyAfter) {
-    out.push(invalidValue("spec.ipFamilies[0]", familyAfter, "may not change once set"));
-  }
+  if (!external) out.push(...addressChangeErrors(spec, old));
   const stays = spec["type"] === "LoadBalancer" && old["type"] === "LoadBalancer";
   if (stays && spec["loadBalancerClass"] !== old["loadBalancerClass"]) {
     out.push(

@@ -1,4 +1,4 @@
-import { parseCidr } from "../../lib/cidr.ts";
+import { type IPFamily, ipFamily, parseCidr } from "../../lib/cidr.ts";
 import { invalid } from "../status-error.ts";
 import type {
   FieldError,
@@ -11,7 +11,6 @@ import type {
 import {
   ensureRecord,
   int,
-  mapOf,
   nameOf,
   namespaceOf,
   record,
@@ -35,6 +34,7 @@ import {
   normalizeClusterIPs,
   serviceDefaults,
 } from "./service-defaults.ts";
+import { settleFamilies } from "./service-families.ts";
 import { validateServiceStatus } from "./service-status.ts";
 import { validateService, validateServiceChange } from "./service-validation.ts";
 import { serviceWarnings } from "./service-warnings.ts";
@@ -44,8 +44,8 @@ import { age, ageColumn, column, formatLabels, nameColumn } from "./table.ts";
 const target = { plural: "services", kind: "Service", group: "" };
 
 export interface ServiceDeps {
-  /** IPv4 range of cluster IPs, for example `10.96.0.0/16`. */
-  readonly serviceCidr: string;
+  /** Ranges of cluster IPs, one of each family, the primary one first: `10.96.0.0/16`, `fd00:96::/112`. */
+  readonly serviceCidrs: readonly string[];
   /** Both ends included. */
   readonly nodePorts: { readonly first: number; readonly last: number };
   readonly randomInt: RandomInt;
@@ -75,43 +75,61 @@ interface Claims {
   readonly ports: number[];
 }
 
+interface Pools {
+  /** The primary family first. */
+  readonly addresses: ReadonlyMap<IPFamily, AddressAllocator>;
+  readonly ports: PortAllocator;
+}
+
 /** Hands out cluster IPs and node ports; the only owner of both. */
 class ServiceAllocator {
   readonly #deps: ServiceDeps;
-  #pools: { readonly addresses: AddressAllocator; readonly ports: PortAllocator } | undefined;
+  #pools: Pools | undefined;
 
   constructor(deps: ServiceDeps) {
     this.#deps = deps;
   }
 
   /** The pools, rebuilt from the store the first time: there is no allocation record beside the Services. */
-  #load(): { readonly addresses: AddressAllocator; readonly ports: PortAllocator } {
+  #load(): Pools {
     if (this.#pools !== undefined) return this.#pools;
-    const { serviceCidr, nodePorts, randomInt, stored } = this.#deps;
-    const addresses = new AddressAllocator(parseCidr(serviceCidr, "serviceCidr"), randomInt);
-    const ports = new PortAllocator(nodePorts, randomInt);
-    for (const service of stored().list("services")) {
-      const spec = record(service["spec"]);
-      for (const address of clusterIPsOf(spec)) addresses.restore(address);
-      for (const port of portsOf(spec)) ports.restore(port);
+    const { serviceCidrs, nodePorts, randomInt, stored } = this.#deps;
+    const addresses = new Map<IPFamily, AddressAllocator>();
+    for (const text of serviceCidrs) {
+      const cidr = parseCidr(text, "serviceCidrs");
+      addresses.set(cidr.family, new AddressAllocator(cidr, randomInt));
     }
-    this.#pools = { addresses, ports };
+    this.#pools = { addresses, ports: new PortAllocator(nodePorts, randomInt) };
+    for (const service of stored().list("services")) this.#restore(record(service["spec"]));
     return this.#pools;
   }
 
+  /** The allocator that an address belongs to; a cluster may have had another family before. */
+  #owner(address: string): AddressAllocator | undefined {
+    const family = ipFamily(address);
+    return family === undefined ? undefined : this.#load().addresses.get(family);
+  }
+
+  #restore(spec: Readonly<JsonObject>): void {
+    for (const address of clusterIPsOf(spec)) this.#owner(address)?.restore(address);
+    for (const port of portsOf(spec)) this.#load().ports.restore(port);
+  }
+
   allocate(service: JsonObject, old: Readonly<JsonObject> | undefined, dryRun: boolean): void {
-    const pools = this.#load();
+    const { addresses, ports } = this.#load();
     const spec = ensureRecord(service, "spec");
     const before = record(old?.["spec"]);
     const claims: Claims = { addresses: [], ports: [] };
-    const errors = [
-      ...this.#familyErrors(spec),
-      ...this.#allocateAddress(spec, before, claims),
-      ...this.#allocatePorts(spec, before, claims),
-    ];
+    const errors = settleFamilies(spec, old === undefined ? undefined : before, [
+      ...addresses.keys(),
+    ]);
+    if (errors.length === 0) {
+      errors.push(...this.#allocateAddresses(spec, before, claims));
+      errors.push(...this.#allocatePorts(spec, before, claims));
+    }
     if (errors.length > 0 || dryRun) {
-      for (const address of claims.addresses) pools.addresses.release(address);
-      for (const port of claims.ports) pools.ports.release(port);
+      for (const address of claims.addresses) this.#owner(address)?.release(address);
+      for (const port of claims.ports) ports.release(port);
     }
     if (errors.length > 0) throw invalid(target, nameOf(service), errors);
     if (!dryRun) this.#releaseDropped(before, spec);
@@ -119,11 +137,11 @@ class ServiceAllocator {
 
   /** An update may give addresses and ports up, for example by a change of type. */
   #releaseDropped(before: Readonly<JsonObject>, after: Readonly<JsonObject>): void {
-    const { addresses, ports } = this.#load();
+    const { ports } = this.#load();
     const keptAddresses = new Set(clusterIPsOf(after));
     const keptPorts = new Set(portsOf(after));
     for (const address of clusterIPsOf(before)) {
-      if (!keptAddresses.has(address)) addresses.release(address);
+      if (!keptAddresses.has(address)) this.#owner(address)?.release(address);
     }
     for (const port of portsOf(before)) if (!keptPorts.has(port)) ports.release(port);
   }
@@ -133,63 +151,40 @@ class ServiceAllocator {
    * update failed, and then the old one stays.
    */
   release(service: Readonly<JsonObject>): void {
-    const { addresses, ports } = this.#load();
+    const { ports } = this.#load();
     const spec = record(service["spec"]);
-    for (const address of clusterIPsOf(spec)) addresses.release(address);
+    for (const address of clusterIPsOf(spec)) this.#owner(address)?.release(address);
     for (const port of portsOf(spec)) ports.release(port);
     const current = this.#deps.stored().get("services", namespaceOf(service), nameOf(service));
-    const held = record(current?.["spec"]);
-    for (const address of clusterIPsOf(held)) addresses.restore(address);
-    for (const port of portsOf(held)) ports.restore(port);
+    this.#restore(record(current?.["spec"]));
   }
 
-  #familyErrors(spec: JsonObject): FieldError[] {
-    if (spec["type"] === "ExternalName") return [];
-    const { family } = this.#load().addresses;
-    const headlessWithoutSelector =
-      isHeadless(spec) && Object.keys(mapOf(spec["selector"])).length === 0;
-    if (spec["ipFamilyPolicy"] === undefined) {
-      // Endpoints of such a Service are written by hand and may be of either family.
-      spec["ipFamilyPolicy"] = headlessWithoutSelector ? "RequireDualStack" : "SingleStack";
-      if (headlessWithoutSelector && spec["ipFamilies"] === undefined) {
-        spec["ipFamilies"] = ["IPv4", "IPv6"];
-        return [];
-      }
-    } else if (spec["ipFamilyPolicy"] === "RequireDualStack" && !headlessWithoutSelector) {
-      return [
-        invalidValue(
-          "spec.ipFamilyPolicy",
-          "RequireDualStack",
-          "this cluster is not configured for dual-stack services",
-        ),
-      ];
-    }
-    const families = strings(spec["ipFamilies"]);
-    if (families.length === 0) spec["ipFamilies"] = [family];
-    return families.flatMap((wanted, index) =>
-      wanted === family || headlessWithoutSelector
-        ? []
-        : [invalidValue(at("spec.ipFamilies", index), wanted, `not configured on this cluster`)],
-    );
-  }
-
-  #allocateAddress(spec: JsonObject, before: Readonly<JsonObject>, claims: Claims): FieldError[] {
+  /** One of each of the Service's families, those that it has or asks for among them. */
+  #allocateAddresses(spec: JsonObject, before: Readonly<JsonObject>, claims: Claims): FieldError[] {
     if (spec["type"] === "ExternalName" || isHeadless(spec)) return [];
     const held = clusterIPsOf(before);
     const wanted = clusterIPsOf(spec);
-    if (wanted[0] !== undefined && wanted.every((address) => held.includes(address))) return [];
-    const { addresses } = this.#load();
-    const [requested] = wanted;
-    const taken: Taken<string> =
-      requested === undefined ? addresses.next() : addresses.take(requested);
-    if (taken.kind === "refused") {
-      return [
-        invalidValue("spec.clusterIPs", requested === undefined ? null : wanted, taken.message),
-      ];
+    const families = strings(spec["ipFamilies"]);
+    const given: string[] = [];
+    for (const [index, family] of families.entries()) {
+      const requested = wanted[index];
+      const allocator = this.#load().addresses.get(family === "IPv6" ? "IPv6" : "IPv4");
+      const keeps = requested !== undefined && held.includes(requested);
+      // Of a family that the cluster had once: the address stays, and nobody else is given it.
+      if (keeps || allocator === undefined) {
+        if (requested !== undefined) given.push(requested);
+        continue;
+      }
+      const taken = requested === undefined ? allocator.next() : allocator.take(requested);
+      if (taken.kind === "refused") {
+        const value = requested === undefined && wanted.length === 0 ? null : wanted;
+        return [invalidValue("spec.clusterIPs", value, taken.message)];
+      }
+      claims.addresses.push(taken.value);
+      given.push(taken.value);
     }
-    claims.addresses.push(taken.value);
-    spec["clusterIP"] = taken.value;
-    spec["clusterIPs"] = [taken.value];
+    spec["clusterIP"] = given[0];
+    spec["clusterIPs"] = given;
     return [];
   }
 

@@ -398,7 +398,7 @@ describe("starting the control plane", () => {
         startControlPlane(options(other, clock, controlPlane.port), signal),
         (error) => error instanceof SetupError && error.message.includes(String(controlPlane.port)),
       );
-      const overlapping = { ...options(other, clock), clusterCIDR: "10.96.0.0/12" };
+      const overlapping = { ...options(other, clock), clusterCIDRs: ["10.96.0.0/12"] };
       await assert.rejects(
         startControlPlane(overlapping, signal),
         (error) => error instanceof SetupError && /overlap/.test(error.message),

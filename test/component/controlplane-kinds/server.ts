@@ -37,7 +37,8 @@ export interface Server {
   close(): void;
 }
 
-export function startServer(): Server {
+/** @param serviceCidrs Ranges of cluster IPs, one of each family. */
+export function startServer(serviceCidrs: readonly string[] = ["10.43.0.0/16"]): Server {
   const store = openStore({
     path: ":memory:",
     ephemeralPath: ":memory:",
@@ -60,7 +61,7 @@ export function startServer(): Server {
     subscribe: (listener) => store.subscribe(listener),
   });
   const kinds = createKinds({
-    serviceCidr: "10.43.0.0/16",
+    serviceCidrs,
     nodePorts: { first: 30_000, last: 32_767 },
     randomInt: () => 0,
     objects: () => store,

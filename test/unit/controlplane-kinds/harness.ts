@@ -109,7 +109,7 @@ export function createCluster(): Cluster {
   };
   const authorizer = createAuthorizer({ objects, subscribe: () => () => undefined });
   const kinds = createKinds({
-    serviceCidr: "10.43.0.0/16",
+    serviceCidrs: ["10.43.0.0/16"],
     nodePorts: { first: 30_000, last: 32_767 },
     randomInt: () => 0,
     objects: () => objects,

@@ -127,7 +127,7 @@ describe("Services", () => {
           ...first,
           spec: { ...specOf(first), clusterIP: "10.43.0.77", clusterIPs: ["10.43.0.77"] },
         }),
-      /spec\.clusterIPs\[0\]: Invalid value: "10\.43\.0\.77": may not change once set/,
+      /spec\.clusterIPs\[0\]: Invalid value: \["10\.43\.0\.77"\]: may not change once set/,
     );
   });
 

@@ -6,9 +6,10 @@ import type { Controller, ControllerContext } from "../shared/controller.ts";
 import { eventTarget, runQueueLoop } from "../shared/controller.ts";
 import { CidrAllocator } from "./cidr-allocator.ts";
 
-export interface NodeIpamOptions {
-  readonly clusterCIDR: Cidr;
-  /** Prefix length of a node's share (--node-cidr-mask-size), 24 for IPv4. */
+/** A pod network of the cluster. */
+export interface PodNetwork {
+  readonly cidr: Cidr;
+  /** Prefix length of a node's share (--node-cidr-mask-size). */
   readonly nodePrefix: number;
 }
 
@@ -18,15 +19,40 @@ function podCIDRs(node: Node): readonly string[] {
   return list.length === 0 && single !== "" ? [single] : list;
 }
 
-/** Gives each node its share of the pod network, once; `spec.podCIDR` never changes afterwards. */
+/**
+ * Gives each node its share of the pod networks, once; `spec.podCIDRs` never changes afterwards.
+ *
+ * @param networks One of each family, the primary one first.
+ */
 export function nodeIpamController(
   context: ControllerContext,
-  options: NodeIpamOptions,
+  networks: readonly PodNetwork[],
 ): Controller {
   const { informers, client, recorder } = context;
-  const allocator = new CidrAllocator(options.clusterCIDR, options.nodePrefix);
+  const allocators = networks.map(({ cidr, nodePrefix }) => new CidrAllocator(cidr, nodePrefix));
 
-  const reserved = new Map<string, string>();
+  const reserved = new Map<string, readonly string[]>();
+
+  const occupy = (cidrs: readonly string[]): void => {
+    for (const cidr of cidrs) for (const allocator of allocators) allocator.occupy(cidr);
+  };
+  const release = (cidrs: readonly string[]): void => {
+    for (const cidr of cidrs) for (const allocator of allocators) allocator.release(cidr);
+  };
+
+  /** A share of each network, or nothing at all. */
+  function allocate(): readonly string[] | undefined {
+    const shares: string[] = [];
+    for (const allocator of allocators) {
+      const share = allocator.allocate();
+      if (share === undefined) {
+        release(shares);
+        return undefined;
+      }
+      shares.push(share);
+    }
+    return shares;
+  }
 
   async function sync(name: string, signal: AbortSignal): Promise<void> {
     const cached = informers.nodes.get(name);
@@ -35,22 +61,22 @@ export function nodeIpamController(
     const node = await getObject(client, { resource: NODES, name }, signal);
     if (podCIDRs(node).length > 0) return;
     // Kept over a failed write, so that a node gets the same range whichever try succeeds.
-    const cidr = reserved.get(name) ?? allocator.allocate();
-    if (cidr === undefined) {
+    const cidrs = reserved.get(name) ?? allocate();
+    if (cidrs === undefined) {
       recorder.event(
         eventTarget(NODES, node),
         "Normal",
         "CIDRNotAvailable",
         `Node ${name} status is now: CIDRNotAvailable`,
       );
-      throw new Error("the pod network has no free range for another node");
+      throw new Error("a pod network has no free range for another node");
     }
-    reserved.set(name, cidr);
+    reserved.set(name, cidrs);
     // Only the UID is a condition: heartbeats change the version all the time, and nobody else writes these fields.
     await patchObject(
       client,
       { resource: NODES, name },
-      { metadata: { uid: node.metadata.uid }, spec: { podCIDR: cidr, podCIDRs: [cidr] } },
+      { metadata: { uid: node.metadata.uid }, spec: { podCIDR: cidrs[0], podCIDRs: [...cidrs] } },
       signal,
     );
     reserved.delete(name);
@@ -69,18 +95,15 @@ export function nodeIpamController(
           sync: (name) => sync(name, signal),
           subscribe: (queue) => {
             // All that is taken is known before the first range is given away.
-            for (const node of informers.nodes.values())
-              for (const cidr of podCIDRs(node)) allocator.occupy(cidr);
+            for (const node of informers.nodes.values()) occupy(podCIDRs(node));
             return [
               informers.nodes.subscribe((change) => {
                 if (change.kind === "deleted") {
-                  for (const cidr of podCIDRs(change.previous)) allocator.release(cidr);
-                  const unused = reserved.get(change.key);
-                  if (unused !== undefined) allocator.release(unused);
+                  release([...podCIDRs(change.previous), ...(reserved.get(change.key) ?? [])]);
                   reserved.delete(change.key);
                   return;
                 }
-                for (const cidr of podCIDRs(change.object)) allocator.occupy(cidr);
+                occupy(podCIDRs(change.object));
                 queue.add(change.key);
               }),
             ];
