@@ -5,9 +5,10 @@ import { describe, it } from "node:test";
 
 import { DnsLife } from "../../../src/agent/dns-life.ts";
 import type { DnsThread, DnsThreadOptions } from "../../../src/agent/dns-thread.ts";
-import type { NameServerSettings, ToNameServer } from "../../../src/dns/types.ts";
+import type { NameServerSettings } from "../../../src/dns/types.ts";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import { inTemporary } from "../../fakes/temporary.ts";
+import { FakeThread } from "./fake-thread.ts";
 
 const settings: NameServerSettings = {
   domain: "cluster.local",
@@ -17,38 +18,8 @@ const settings: NameServerSettings = {
   resolvConf: "/etc/resolv.conf",
 };
 
-class Thread implements DnsThread {
-  readonly options: DnsThreadOptions;
-  readonly sent: ToNameServer[] = [];
-  readonly #ended = Promise.withResolvers<Error | undefined>();
-  readonly ended = this.#ended.promise;
-  stopped = false;
-
-  constructor(options: DnsThreadOptions) {
-    this.options = options;
-  }
-
-  send(message: ToNameServer): void {
-    this.sent.push(message);
-  }
-
-  heapBytes(): Promise<undefined> {
-    return Promise.resolve(undefined);
-  }
-
-  crash(): void {
-    this.#ended.resolve(new Error("out of memory"));
-  }
-
-  async stop(): Promise<void> {
-    this.stopped = true;
-    this.#ended.resolve(undefined);
-    await this.ended;
-  }
-}
-
 class Fixture {
-  readonly threads: Thread[] = [];
+  readonly threads: FakeThread[] = [];
   readonly warnings: string[] = [];
   readonly path: string;
   readonly life: DnsLife;
@@ -60,7 +31,7 @@ class Fixture {
       child: () => logger,
     };
     const startThread = (options: DnsThreadOptions): DnsThread => {
-      const thread = new Thread(options);
+      const thread = new FakeThread(options);
       this.threads.push(thread);
       return thread;
     };
@@ -88,7 +59,7 @@ describe("the life of the name server's thread", () => {
       await fixture.life.begin();
       const [early] = fixture.threads;
       assert.ok(early !== undefined);
-      const { counts, recordsFile, ...told } = early.options.settings;
+      const { counts, recordsFile, ...told } = early.settings;
       assert.deepEqual(told, settings);
       assert.equal(recordsFile, join(rootDir, "dns", "records"));
       assert.equal(counts, fixture.life.counts.buffer);

@@ -4,23 +4,18 @@ import { describe, it } from "node:test";
 import { encode } from "dns-packet";
 
 import { dnsRunner, type DnsRunnerOptions } from "../../../src/agent/dns-runner.ts";
-import { type DnsThread, startDnsThread } from "../../../src/agent/dns-thread.ts";
+import { startDnsThread } from "../../../src/agent/dns-thread.ts";
 import { ObjectCache } from "../../../src/api/object-cache.ts";
 import type { Informer } from "../../../src/api/informer-types.ts";
 import { informerView } from "../../../src/api/informer-view.ts";
 import { nodeDnsProxyName } from "../../../src/dns/decide.ts";
 import { askUDP } from "../../../src/dns/exchange.ts";
 import { parseDnsService, parseDnsSlice, proxyNameLabel } from "../../../src/dns/parse.ts";
-import type {
-  DnsService,
-  DnsSlice,
-  NameServerSettings,
-  RecordsUpdate,
-  ToNameServer,
-} from "../../../src/dns/types.ts";
+import type { DnsService, DnsSlice } from "../../../src/dns/types.ts";
 import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { freePort } from "../../fakes/name-server.ts";
+import { FakeThread } from "./fake-thread.ts";
 
 const address = "10.96.0.10";
 
@@ -73,36 +68,6 @@ class FakeInformer<T extends { readonly key: string }> implements Informer<T> {
 
   whenSynced(): Promise<void> {
     return this.#sync.promise;
-  }
-}
-
-class FakeThread implements DnsThread {
-  readonly settings: NameServerSettings;
-  readonly updates: RecordsUpdate[] = [];
-  readonly #ended = Promise.withResolvers<Error | undefined>();
-  readonly ended = this.#ended.promise;
-  stopped = false;
-
-  constructor(settings: NameServerSettings) {
-    this.settings = settings;
-  }
-
-  send(message: ToNameServer): void {
-    if (message.kind === "records") this.updates.push(message.update);
-  }
-
-  heapBytes(): Promise<undefined> {
-    return Promise.resolve(undefined);
-  }
-
-  crash(): void {
-    this.#ended.resolve(new Error("out of memory"));
-  }
-
-  async stop(): Promise<void> {
-    this.stopped = true;
-    this.#ended.resolve(undefined);
-    await this.ended;
   }
 }
 
@@ -177,8 +142,8 @@ class Fixture implements AsyncDisposable {
           this.placed.push(addresses.join(" "));
         },
       },
-      startThread: ({ settings }) => {
-        const thread = new FakeThread(settings);
+      startThread: (options) => {
+        const thread = new FakeThread(options);
         this.threads.push(thread);
         return thread;
       },

@@ -7,63 +7,18 @@ import { Worker } from "node:worker_threads";
 
 import { encode } from "dns-packet";
 
-import { startDnsThread } from "../../../src/agent/dns-thread.ts";
-import { type NameServerCounts, SharedCounts } from "../../../src/dns/counts.ts";
 import { askTCP } from "../../../src/dns/exchange.ts";
-import { parseDnsService } from "../../../src/dns/parse.ts";
-import type { NameServerSettings } from "../../../src/dns/types.ts";
-import type { Fields, Logger } from "../../../src/lib/log.ts";
 import { freePort } from "../../fakes/name-server.ts";
+import { name, oneService, RealThread } from "./real-thread.ts";
 
-const name = "web.default.svc.cluster.local";
 const flooder = "127.0.5.1";
 
-/** The name server's thread on loopback, of which one address may ask 200 at once and 20 a second. */
-class Running implements AsyncDisposable {
-  readonly port: number;
-  readonly logged: { readonly msg: string; readonly fields: Fields | undefined }[] = [];
-  readonly #counts = new SharedCounts();
-  readonly #thread: ReturnType<typeof startDnsThread>;
-  readonly listening = Promise.withResolvers<void>();
-
-  constructor(port: number) {
-    this.port = port;
-    const settings: NameServerSettings = {
-      domain: "cluster.local",
-      addresses: ["127.0.0.1"],
-      port,
-      ownNetworks: [],
-      resolvConf: "",
-      counts: this.#counts.buffer,
-      sourceLimits: { perSecond: 20, burst: 200, most: 64 },
-    };
-    const logger: Logger = {
-      log: (_level, msg, fields) => this.logged.push({ msg, fields }),
-      child: () => logger,
-    };
-    const onListening = this.listening.resolve;
-    this.#thread = startDnsThread({ settings, logger, onListening });
-    const metadata = { namespace: "default", name: "web" };
-    this.#thread.send({
-      kind: "records",
-      update: {
-        full: true,
-        services: [parseDnsService({ metadata, spec: { clusterIP: "10.96.0.7" } })],
-        slices: [],
-        removedServices: [],
-        removedSlices: [],
-        namespaces: ["default"],
-      },
-    });
-  }
-
-  get counts(): NameServerCounts {
-    return this.#counts.read();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#thread.stop();
-  }
+/** One address may ask 200 at once and 20 a second. */
+async function withLimits(): Promise<RealThread> {
+  const sourceLimits = { perSecond: 20, burst: 200, most: 64 };
+  const server = new RealThread(await freePort(), { sourceLimits }, oneService("10.96.0.7"));
+  await server.listening;
+  return server;
 }
 
 function question(id: number): Buffer {
@@ -108,8 +63,7 @@ async function until(condition: () => boolean, what: string): Promise<void> {
 
 describe("one address that asks without end", () => {
   it("is answered as much as it may ask, and said once", async () => {
-    await using server = new Running(await freePort());
-    await server.listening.promise;
+    await using server = await withLimits();
     const socket = await boundTo(flooder, server.port);
     let answered = 0;
     socket.on("message", () => (answered += 1));
@@ -129,8 +83,7 @@ describe("one address that asks without end", () => {
   });
 
   it("takes neither answers from others nor turns from the agent's own thread", async () => {
-    await using server = new Running(await freePort());
-    await server.listening.promise;
+    await using server = await withLimits();
     await using _flood = new Flood(server.port);
     await until(() => server.counts.limited > 2000, "no flood");
     const before = server.counts;
@@ -160,8 +113,7 @@ describe("one address that asks without end", () => {
   });
 
   it("by TCP: is cut off, and keeps no more than its share of connections", async () => {
-    await using server = new Running(await freePort());
-    await server.listening.promise;
+    await using server = await withLimits();
     // `once` would fail with a connection that is reset.
     const closeOf = (socket: ReturnType<typeof connect>): Promise<unknown> =>
       new Promise((resolve) => socket.on("close", resolve));

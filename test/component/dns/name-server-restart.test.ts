@@ -5,62 +5,26 @@ import { describe, it } from "node:test";
 
 import { decode, encode } from "dns-packet";
 
-import { startDnsThread } from "../../../src/agent/dns-thread.ts";
 import { askUDP } from "../../../src/dns/exchange.ts";
-import { parseDnsService } from "../../../src/dns/parse.ts";
-import type { NameServerSettings, RecordsUpdate } from "../../../src/dns/types.ts";
-import type { Logger } from "../../../src/lib/log.ts";
+import type { RecordsUpdate } from "../../../src/dns/types.ts";
 import { freePort } from "../../fakes/name-server.ts";
 import { inTemporary } from "../../fakes/temporary.ts";
+import { name, oneService, RealThread } from "./real-thread.ts";
 
-const name = "web.default.svc.cluster.local";
 const last = "cluster names are answered from the last records until there are others";
 
-function everything(clusterIP: string): RecordsUpdate {
-  const metadata = { namespace: "default", name: "web" };
-  return {
-    full: true,
-    services: [parseDnsService({ metadata, spec: { clusterIP } })],
-    slices: [],
-    removedServices: [],
-    removedSlices: [],
-    namespaces: ["default"],
-  };
-}
-
-/** The name server's thread on loopback, with a records file. */
-class Running implements AsyncDisposable {
-  readonly #thread: ReturnType<typeof startDnsThread>;
-  readonly #listening = Promise.withResolvers<void>();
-  readonly logged: string[] = [];
-  readonly #port: number;
-
+/** With a records file. */
+class Running extends RealThread {
   constructor(port: number, recordsFile: string, tell?: RecordsUpdate) {
-    this.#port = port;
-    const settings: NameServerSettings = {
-      domain: "cluster.local",
-      addresses: ["127.0.0.1"],
-      port,
-      ownNetworks: [],
-      resolvConf: "",
-      recordsFile,
-    };
-    const logger: Logger = { log: (_level, msg) => this.logged.push(msg), child: () => logger };
-    const onListening = this.#listening.resolve;
-    this.#thread = startDnsThread({ settings, logger, onListening });
-    if (tell !== undefined) this.tell(tell);
-  }
-
-  tell(update: RecordsUpdate): void {
-    this.#thread.send({ kind: "records", update });
+    super(port, { recordsFile }, tell);
   }
 
   /** The address of the only Service, or the rcode. */
   async ask(): Promise<string> {
-    await this.#listening.promise;
+    await this.listening;
     const message = encode({ type: "query", id: 3, questions: [{ name, type: "A" }] });
     const outgoing = { message, id: 3, question: message.subarray(12) };
-    const server = { address: "127.0.0.1", port: this.#port };
+    const server = { address: "127.0.0.1", port: this.port };
     const reply = await askUDP(server, outgoing, AbortSignal.timeout(5000));
     const [answer] = decode(reply).answers ?? [];
     return answer?.type === "A" ? answer.data : `rcode ${reply.readUInt16BE(2) & 0xf}`;
@@ -72,8 +36,8 @@ class Running implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#thread.stop();
+  has(msg: string): boolean {
+    return this.logged.some((line) => line.msg === msg);
   }
 }
 
@@ -84,14 +48,14 @@ describe("a restart while the API server cannot be reached", () => {
       {
         await using first = new Running(port, file);
         assert.equal(await first.ask(), "rcode 2", "there never were any");
-        first.tell(everything("10.96.0.7"));
+        first.tell(oneService("10.96.0.7"));
         await first.until("10.96.0.7");
-        assert.equal(first.logged.includes(last), false);
+        assert.equal(first.has(last), false);
       }
       await using second = new Running(port, file);
       assert.equal(await second.ask(), "10.96.0.7");
-      assert.ok(second.logged.includes(last));
-      second.tell(everything("10.96.0.8"));
+      assert.ok(second.has(last));
+      second.tell(oneService("10.96.0.8"));
       await second.until("10.96.0.8");
     }));
 
@@ -99,24 +63,24 @@ describe("a restart while the API server cannot be reached", () => {
     inTemporary(async (directory) => {
       const [port, file] = [await freePort(), join(directory, "records")];
       {
-        await using first = new Running(port, file, everything("10.96.0.7"));
+        await using first = new Running(port, file, oneService("10.96.0.7"));
         assert.equal(await first.ask(), "10.96.0.7");
       }
       const text = await readFile(file, "utf8");
       await writeFile(file, text.replace("10.96.0.7", "10.96.0.9"));
       await using second = new Running(port, file);
       assert.equal(await second.ask(), "rcode 2");
-      assert.ok(second.logged.includes("the last records of cluster DNS cannot be used"));
+      assert.ok(second.has("the last records of cluster DNS cannot be used"));
     }));
 
   it("what is told before they are read stands", () =>
     inTemporary(async (directory) => {
       const [port, file] = [await freePort(), join(directory, "records")];
       {
-        await using first = new Running(port, file, everything("10.96.0.7"));
+        await using first = new Running(port, file, oneService("10.96.0.7"));
         assert.equal(await first.ask(), "10.96.0.7");
       }
-      await using second = new Running(port, file, everything("10.96.0.8"));
+      await using second = new Running(port, file, oneService("10.96.0.8"));
       assert.equal(await second.ask(), "10.96.0.8");
       for (let turn = 0; turn < 20; turn += 1) assert.equal(await second.ask(), "10.96.0.8");
     }));
