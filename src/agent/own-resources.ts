@@ -5,6 +5,7 @@ import { stopSlice } from "../kubelet/cgroups/systemd-slices.ts";
 import { removeTree } from "../kubelet/volumes/remove-tree.ts";
 import { exec, execResult } from "../lib/exec.ts";
 import { errorCode, isAbort } from "../lib/errors.ts";
+import { namesIn } from "../lib/names-in.ts";
 import { listNodeRoutes, removeNodeRoutes } from "../network/node-routes.ts";
 import type { PodNetwork } from "../network/types.ts";
 import type { ContainerRuntime, ImageService } from "../runtime/types.ts";
@@ -37,8 +38,8 @@ export function ownContainers(runtime: ContainerRuntime): OwnResource {
     },
     left: async (signal) => {
       const pods = [...(await runtime.snapshot(signal)).values()];
-      return pods.flatMap(({ sandboxes, containers }) =>
-        [...sandboxes, ...containers].map(({ id }) => id),
+      return pods.flatMap(({ namespace, name, sandboxes, containers }) =>
+        [...sandboxes, ...containers].map(({ id }) => `${id.slice(0, 12)} of ${namespace}/${name}`),
       );
     },
   };
@@ -144,12 +145,14 @@ export function ownInterfaces(bridge: string): OwnResource {
     what: "network interfaces",
     remove: () => Promise.resolve(),
     left: async (signal) =>
-      (await outputLines(["ip", "-o", "link"], signal)).filter(
-        (line) =>
-          line.includes(` ${bridge}:`) ||
-          line.includes(` master ${bridge} `) ||
-          / remora-local[:@]/.test(line),
-      ),
+      (await outputLines(["ip", "-o", "link"], signal))
+        .filter(
+          (line) =>
+            line.includes(` ${bridge}:`) ||
+            line.includes(` master ${bridge} `) ||
+            / remora-local[:@]/.test(line),
+        )
+        .map((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? line),
   };
 }
 
@@ -284,23 +287,64 @@ async function isEmptyMountPoint(path: string): Promise<boolean> {
   return (await isMountPoint(path)) && (await readdir(path)).length === 0;
 }
 
+async function isThere(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    (error: unknown) => {
+      if (["ENOENT", "ENOTDIR"].includes(errorCode(error) ?? "")) return false;
+      throw error;
+    },
+  );
+}
+
 /** Files and directories that are ours altogether. */
-export function ownFiles(paths: readonly string[]): OwnResource {
+export function ownFiles(paths: readonly string[], what = "files"): OwnResource {
   return {
-    what: "files",
+    what,
     remove: async (signal) => {
       for (const path of paths) await removePath(path, signal);
     },
     left: async () => {
       const left: string[] = [];
       for (const path of paths) {
-        const found = await lstat(path).catch((error: unknown) => {
-          if (errorCode(error) === "ENOENT") return undefined;
-          throw error;
-        });
-        if (found === undefined) continue;
-        if (found.isDirectory() && (await isEmptyMountPoint(path))) continue;
+        if (!(await isThere(path))) continue;
+        if ((await lstat(path)).isDirectory() && (await isEmptyMountPoint(path))) continue;
         left.push(path);
+      }
+      return left;
+    },
+  };
+}
+
+/**
+ * Directories that go with what is ours in them, innermost first: `outgoing` is removed before. One in which somebody else
+ * keeps something stays, and one that a disk is mounted on.
+ */
+export function ownDirectories(
+  paths: readonly string[],
+  outgoing: readonly string[],
+  what = "directories",
+): OwnResource {
+  const going = new Set([...outgoing, ...paths]);
+  return {
+    what,
+    remove: async () => {
+      for (const path of paths) {
+        await rmdir(path).catch((error: unknown) => {
+          if (
+            !["ENOENT", "ENOTEMPTY", "EEXIST", "ENOTDIR", "EBUSY"].includes(errorCode(error) ?? "")
+          ) {
+            throw error;
+          }
+        });
+      }
+    },
+    left: async () => {
+      const left: string[] = [];
+      for (const path of paths) {
+        if (!(await isThere(path)) || (await isMountPoint(path))) continue;
+        const names = await namesIn(path);
+        if (names.every((name) => going.has(join(path, name)))) left.push(path);
       }
       return left;
     },

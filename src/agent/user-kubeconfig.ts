@@ -54,7 +54,11 @@ function isOurServer(server: string): boolean {
 }
 
 /** Replaces the text of the file behind `path`; links, owner and a directory that is there stay as they are. */
-async function replaceText(path: string, text: string, user: InvokingUser): Promise<void> {
+async function replaceText(
+  path: string,
+  text: string,
+  user: Pick<InvokingUser, "uid" | "gid">,
+): Promise<void> {
   const made = await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   if (made !== undefined) await chown(made, user.uid, user.gid);
   const present = await realpath(path).catch((error: unknown) => {
@@ -107,7 +111,10 @@ export async function writeUserKubeconfig(
  *
  * @throws {SetupError} when the file cannot be read as a kubeconfig; it is left alone then.
  */
-export async function removeUserKubeconfig(path: string, user: InvokingUser): Promise<boolean> {
+export async function removeUserKubeconfig(
+  path: string,
+  user: Pick<InvokingUser, "uid" | "gid">,
+): Promise<boolean> {
   try {
     const existing = await readIfThere(path);
     if (existing === undefined || !existing.includes(contextName)) return false;
@@ -120,4 +127,12 @@ export async function removeUserKubeconfig(path: string, user: InvokingUser): Pr
   } catch (error) {
     throw new SetupError(`${path} was left alone: ${errorMessage(error)}`, { cause: error });
   }
+}
+
+/** Whether a file has our context. False for one that cannot be read as a kubeconfig: it is nothing that we wrote. */
+export async function hasOurContext(path: string): Promise<boolean> {
+  const text = await readIfThere(path).catch(() => undefined);
+  if (text === undefined || !text.includes(contextName)) return false;
+  const found = await summarizeKubeconfig(text, contextName).catch(() => undefined);
+  return found?.server !== undefined && isOurServer(found.server);
 }

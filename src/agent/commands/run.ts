@@ -1,6 +1,4 @@
-import { access } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join as joinPath } from "node:path";
 
 import { agentConfig, agentDefaults } from "../../config/agent-config.ts";
 import type { AgentConfig } from "../../config/types.ts";
@@ -18,29 +16,15 @@ import { acquireLocks } from "../instance-lock.ts";
 import type { ClusterConfiguration } from "../join/cluster-configuration.ts";
 import { joinNode } from "../join/join-node.ts";
 import { readToken, tokenVariable } from "../join/read-token.ts";
+import { openState } from "../ledger/open-state.ts";
 import { logRemarks, type NodeConfiguration, runFlagsOf } from "../node-configuration.ts";
+import { refuseBesideKubelet } from "../other-kubelet.ts";
 import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { random } from "../random.ts";
 import { runAgent } from "../run-agent.ts";
 import { superviseAll } from "../supervise.ts";
 import { remoraVersion } from "../version.ts";
-
-/** A kubelet keeps its checkpoints here; two agents on one root would fight over every pod. */
-async function refuseBesideKubelet(rootDir: string): Promise<void> {
-  for (const file of ["cpu_manager_state", "memory_manager_state"]) {
-    const path = joinPath(rootDir, file);
-    const present = await access(path).then(
-      () => true,
-      () => false,
-    );
-    if (present) {
-      throw new SetupError(
-        `${path} shows that a kubelet uses ${rootDir}; stop the kubelet and move its directory away, or give --root-dir`,
-      );
-    }
-  }
-}
 
 interface Self {
   readonly nodeName: string;
@@ -165,8 +149,14 @@ export async function run(
   let membership: Membership | undefined;
   const dns = new DnsLife({ rootDir: flags.rootDir, startThread: startDnsThread, logger });
   try {
-    if (node.members.dns !== "off") await dns.begin();
     const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
+    const { witness } = await openState(flags.rootDir, {
+      mode: "run",
+      nodeName,
+      version: remoraVersion,
+      now: systemClock.now(),
+    });
+    if (node.members.dns !== "off") await dns.begin();
     const self = { nodeName, nodeIPs: flags.nodeIp ?? [] };
     membership = await enter(flags, self, logger, signal);
     const { rotation } = membership;
@@ -189,6 +179,7 @@ export async function run(
             dns,
             environment: stringMap(process.env),
             onReady,
+            witness,
             local: { mode: "run", stateDir: config.rootDir },
             ...(rotation === undefined ? {} : { clientRotation: rotation }),
           },

@@ -28,9 +28,7 @@ export type Change =
   | { readonly kind: "directory"; readonly path: string }
   /** What the launcher had to install, and from what on there was an engine that it started. */
   | { readonly kind: "package"; readonly name: string }
-  | { readonly kind: "engine"; readonly name: string }
-  /** A state directory that is not where it usually is. */
-  | { readonly kind: "state"; readonly path: string; readonly mode: "up" | "run" };
+  | { readonly kind: "engine"; readonly name: string };
 
 const schema = 1;
 const header = `${JSON.stringify({ remora: "ledger", schema })}\n`;
@@ -68,10 +66,6 @@ function parseChange(value: JsonRecord): Change | undefined {
       return name === undefined ? undefined : { kind: "package", name };
     case "engine":
       return name === undefined ? undefined : { kind: "engine", name };
-    case "state":
-      return path === undefined
-        ? undefined
-        : { kind: "state", path, mode: value["mode"] === "run" ? "run" : "up" };
     default:
       return undefined;
   }

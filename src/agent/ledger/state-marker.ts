@@ -49,14 +49,14 @@ export async function readMarker(directory: string): Promise<StateMarker | undef
   if (!isRecord(value) || typeof schema !== "number" || !Number.isInteger(schema)) {
     throw damaged(path, "it has no schema");
   }
-  const text2 = (name: string): string => optionalString(value[name]) ?? "";
+  const member = (name: string): string => optionalString(value[name]) ?? "";
   return {
     schema,
     mode: mode === "run" ? "run" : "up",
-    nodeName: text2("nodeName"),
-    createdBy: text2("createdBy"),
-    version: text2("version"),
-    created: text2("created"),
+    nodeName: member("nodeName"),
+    createdBy: member("createdBy"),
+    version: member("version"),
+    created: member("created"),
   };
 }
 
@@ -104,7 +104,7 @@ export async function claimStateDirectory(directory: string, claim: StateClaim):
     checkSchema(directory, found, version);
     if (found.mode !== mode) {
       throw new SetupError(
-        `${directory} is that of "remora ${found.mode}": give ${mode === "up" ? "--state-dir" : "--root-dir"} another directory`,
+        `${directory} is that of "remora ${found.mode}": give ${flagOf(mode)} another directory`,
       );
     }
     const same =
@@ -136,6 +136,39 @@ async function refuseForeign(directory: string, mode: StateMode): Promise<void> 
   throw new SetupError(
     `${directory} holds something else (${foreign.toSorted().slice(0, 3).join(", ")}) and nothing of remora: choose an empty directory with --state-dir`,
   );
+}
+
+/**
+ * Makes sure that what is in a directory may be removed.
+ *
+ * @throws {SetupError} it is not ours, or a newer version's.
+ */
+export async function checkRemovable(
+  directory: string,
+  mode: StateMode,
+  version: string,
+): Promise<void> {
+  const marker = await readMarker(directory);
+  if (marker !== undefined) {
+    checkSchema(directory, marker, version);
+    if (marker.mode === mode) return;
+    throw new SetupError(
+      `${directory} is that of "remora ${marker.mode}": give it with ${flagOf(marker.mode)}`,
+    );
+  }
+  if (await provesOurs(directory, mode)) return;
+  const names = await namesIn(directory);
+  const own = names.filter((name) => isStateName(mode, name));
+  const suspicious = isSharedRoot(mode) ? own : names.filter((name) => !isStateName(mode, name));
+  if (suspicious.length === 0) return;
+  throw new SetupError(
+    `${directory} is not remora's (it holds ${suspicious.toSorted().slice(0, 3).join(", ")} and no sign of remora): nothing was removed`,
+  );
+}
+
+/** The flag that names a directory of that mode. */
+export function flagOf(mode: StateMode): "--state-dir" | "--root-dir" {
+  return mode === "up" ? "--state-dir" : "--root-dir";
 }
 
 /** Whether a directory is ours: it is marked, or holds what only we make (versions before the marker). */
