@@ -48,6 +48,8 @@ export class Connections {
   readonly #bounds: ConnectionBounds;
   /** Oldest first, by the far end's address and port. */
   readonly #strangers = new Map<string, Socket>();
+  /** Told when there is no stranger any more. */
+  readonly #calm: (() => void)[] = [];
   readonly #turns = new WeakMap<Socket, { waiting: number; last: Promise<void> }>();
 
   constructor(allowed: PeerFilter, bounds: ConnectionBounds) {
@@ -71,7 +73,7 @@ export class Connections {
     const key = farEnd(socket);
     this.#strangers.set(key, socket);
     socket.once("close", () => {
-      if (this.#strangers.get(key) === socket) this.#strangers.delete(key);
+      if (this.#strangers.get(key) === socket) this.#forget(key);
     });
     if (this.#strangers.size <= this.#bounds.maxStrangers) return;
     // The oldest has had the most time to say something; whoever floods us loses its own first.
@@ -81,7 +83,18 @@ export class Connections {
 
   /** The one at the far end is known: its connection counts as a stranger's no more. */
   admit(socket: Socket): void {
-    this.#strangers.delete(farEnd(socket));
+    this.#forget(farEnd(socket));
+  }
+
+  /** Resolves when every connection is known or gone. */
+  async withoutStrangers(): Promise<void> {
+    if (this.#strangers.size > 0) await new Promise<void>((resolve) => this.#calm.push(resolve));
+  }
+
+  #forget(key: string): void {
+    this.#strangers.delete(key);
+    if (this.#strangers.size > 0) return;
+    for (const resolve of this.#calm.splice(0)) resolve();
   }
 
   /** Whether an earlier request of a connection is still being answered. */

@@ -77,5 +77,5 @@ export async function runHealthzServer(
     response.writeHead(200, head);
     response.end(root ? healthzText([ping], url.searchParams, results) : checkText(ping));
   });
-  await listenUntilAborted(server, address, port, "kubeletHealthzPort", signal);
+  await listenUntilAborted(server, { address, port, option: "kubeletHealthzPort" }, signal);
 }

@@ -4,22 +4,31 @@ import type { Server } from "node:http";
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import { listenOn } from "../../lib/listen-on.ts";
 
+export interface ListenOptions {
+  readonly address: string;
+  readonly port: number;
+  /** Name of the configuration field, for the message. */
+  readonly option: string;
+  /** A socket that is bound to that place already. */
+  readonly fd?: number | undefined;
+  /** Resolves when those who asked before the end have been answered; default: nobody is waited for. */
+  readonly drained?: () => Promise<void>;
+}
+
 /**
- * Listens, and closes the server with all its connections when `signal` aborts.
+ * Listens, and closes the server with all its connections when `signal` aborts: first to those who come, and to the
+ * others when `drained` says so.
  *
- * @param option Name of the configuration field, for the message.
  * @throws {SetupError} the address is in use or not ours.
  */
 export async function listenUntilAborted(
   server: Server,
-  address: string,
-  port: number,
-  option: string,
+  { address, drained, fd, option, port }: ListenOptions,
   signal: AbortSignal,
 ): Promise<void> {
   if (signal.aborted) return;
   try {
-    server.listen(listenOn(address, port));
+    server.listen(fd === undefined ? listenOn(address, port) : { fd });
     await once(server, "listening", { signal });
   } catch (error) {
     server.close();
@@ -30,7 +39,9 @@ export async function listenUntilAborted(
   server.on("error", () => undefined);
   if (!signal.aborted) await once(signal, "abort");
   const closed = once(server, "close");
+  // Who comes from now on waits in a socket that somebody else holds, and is refused without one.
   server.close();
+  await drained?.();
   server.closeAllConnections();
   await closed;
 }

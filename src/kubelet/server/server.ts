@@ -6,9 +6,10 @@ import { TLSSocket } from "node:tls";
 import type { ApiClient } from "../../api/client.ts";
 import { ApiError, ApiUnavailableError } from "../../api/errors.ts";
 import type { AgentConfig } from "../../config/types.ts";
-import type { Clock } from "../../lib/clock.ts";
+import { type Clock, within } from "../../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
+import { AnswersUnderWay } from "./answers-under-way.ts";
 import { Authorizer } from "./authorization.ts";
 import { type ServerBounds, serverBounds } from "./bounds.ts";
 import { ClientCertificates, parseBundle } from "./client-certificates.ts";
@@ -39,6 +40,8 @@ export interface NodeServerOptions extends Omit<RouteDeps, "dial" | "health" | "
   readonly dial?: PodDialer;
   /** Whether an address is that of one of the cluster's nodes; they are let in besides `config.kubeletPeerCIDRs`. */
   readonly isNode?: (address: string) => boolean;
+  /** A socket that is bound to `bindAddress` and `kubeletPort` already, for one {@link NodeServer.run}. */
+  readonly listenFd?: number;
   readonly bounds?: Partial<ServerBounds>;
 }
 
@@ -53,6 +56,8 @@ export interface NodeServer {
 
 /** How long the same trouble is not told again. */
 const silenceMs = 10_000;
+/** How long the end waits for answers that are under way, and for connections that have not said yet what they want. */
+const drainMs = { answers: 1000, strangers: 250 };
 
 /** The node's HTTPS server (10250) and its loopback health check (10248). */
 export function createNodeServer(options: NodeServerOptions): NodeServer {
@@ -68,6 +73,7 @@ class KubeletServer implements NodeServer {
   readonly #authenticator: Authenticator;
   readonly #authorizer: Authorizer;
   readonly #ended = new AbortController();
+  readonly #underWay = new AnswersUnderWay();
   /** Until when a message is not logged again, by {@link Clock.monotonic}. */
   readonly #silentUntil = new Map<string, number>();
 
@@ -113,8 +119,12 @@ class KubeletServer implements NodeServer {
     this.#connections.watch(server);
     // A client certificate is checked when its request comes; what breaks before is the client's own trouble.
     server.on("tlsClientError", () => undefined);
+    const answering = new AbortController();
     const respond = (request: IncomingMessage, response: ServerResponse): void => {
-      void this.#respond(request, response, inner);
+      // What has no end of its own ends with us.
+      const follows = isFollowing(request);
+      if (!follows) response.once("close", this.#underWay.begin());
+      void this.#respond(request, response, follows ? inner : answering.signal);
     };
     server.on("request", respond);
     // Nobody's body is read, so nobody is told to go on with it.
@@ -122,10 +132,15 @@ class KubeletServer implements NodeServer {
     server.on("upgrade", (request, socket, head) => {
       void this.#upgrade(request, socket, head, inner);
     });
-    inner.addEventListener("abort", () => this.#connections.endStrangers(), { once: true });
     const { bindAddress, kubeletHealthzAddress, kubeletHealthzPort, kubeletPort } = config;
+    const place = { address: bindAddress, port: kubeletPort, option: "kubeletPort" };
+    const drained = async (): Promise<void> => {
+      await this.#drain();
+      answering.abort();
+      this.#connections.endStrangers();
+    };
     const parts = [
-      listenUntilAborted(server, bindAddress, kubeletPort, "kubeletPort", inner),
+      listenUntilAborted(server, { ...place, fd: this.#options.listenFd, drained }, inner),
       runHealthzServer({ address: kubeletHealthzAddress, port: kubeletHealthzPort }, inner),
       tls.run(server, material, (next) => this.#trust(next), inner),
     ];
@@ -135,7 +150,21 @@ class KubeletServer implements NodeServer {
       // One part that fails takes the others along, and nothing stays behind.
       this.#ended.abort();
       await Promise.allSettled(parts);
+      answering.abort();
     }
+  }
+
+  /** Waits for those who came before the end, but not for long. */
+  async #drain(): Promise<void> {
+    const never = new AbortController().signal;
+    await Promise.all([
+      within(never, drainMs.answers, async (limited) =>
+        orAborted(this.#underWay.settled(), limited),
+      ),
+      within(never, drainMs.strangers, async (limited) =>
+        orAborted(this.#connections.withoutStrangers(), limited),
+      ),
+    ]);
   }
 
   #servingTls(): ServingTls {
@@ -319,6 +348,19 @@ function metricsPath({ path }: Route): string {
   const [, first = "", second = ""] = path.split("/");
   const known = first === "metrics" && second !== "" ? `${first}/${second}` : first;
   return known === "" || known.includes("{") ? "other" : known;
+}
+
+function orAborted(settled: Promise<void>, signal: AbortSignal): Promise<void> {
+  return Promise.race([
+    settled,
+    new Promise<void>((resolve) => {
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    }),
+  ]);
+}
+
+function isFollowing({ url = "" }: IncomingMessage): boolean {
+  return /[?&]follow=(?!false|0)/i.test(url);
 }
 
 function isApiTrouble(error: unknown): boolean {
