@@ -5,9 +5,6 @@ import { errorMessage, SetupError } from "../lib/errors.ts";
 /** Prefix length of one node's pod network (kube-controller-manager's --node-cidr-mask-size of each family). */
 export const nodePrefixes = { IPv4: 24, IPv6: 64 } as const;
 
-/** kube-apiserver's own limit: a range of more addresses could not be kept account of. */
-const mostServiceBits = 20;
-
 /** The networks of a cluster, one of each family, the primary one first; both lists have the same families. */
 export interface Networks {
   readonly service: readonly [Cidr, ...Cidr[]];
@@ -61,12 +58,6 @@ export function parseNetworks(options: {
     if (pods.prefix > prefix || cidrSize(range) < 8n) {
       throw new SetupError(
         `the pod network ${clusterText} needs at least a /${prefix} and the service network ${serviceText} at least eight addresses`,
-      );
-    }
-    const width = range.family === "IPv4" ? 32 : 128;
-    if (width - range.prefix > mostServiceBits) {
-      throw new SetupError(
-        `the service network ${serviceText} is too large; give a /${width - mostServiceBits} or a smaller one`,
       );
     }
     if (overlap(range, pods)) {

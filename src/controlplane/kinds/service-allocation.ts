@@ -49,14 +49,16 @@ export class AddressAllocator {
   readonly #randomInt: RandomInt;
   readonly #taken = new Set<bigint>();
   /** Usable addresses: without the network address, and the broadcast address for IPv4. */
+  readonly #usable: bigint;
+  /** Those of them that are given to whoever asks for none; of a large range the first ones. */
   readonly #size: number;
 
   constructor(cidr: Cidr, randomInt: RandomInt) {
     this.#cidr = cidr;
     this.#randomInt = randomInt;
     const all = cidrSize(cidr);
-    const usable = cidr.family === "IPv4" ? all - 2n : all - 1n;
-    this.#size = Number(usable > 65_536n ? 65_536n : usable);
+    this.#usable = cidr.family === "IPv4" ? all - 2n : all - 1n;
+    this.#size = Number(this.#usable > 65_536n ? 65_536n : this.#usable);
   }
 
   get family(): Cidr["family"] {
@@ -85,7 +87,7 @@ export class AddressAllocator {
     }
     const value = parseIP(address);
     const offset = value - this.#cidr.base;
-    if (offset === 0n || offset > BigInt(this.#size)) {
+    if (offset === 0n || offset > this.#usable) {
       return refused(
         `failed to allocate IP ${address}: the provided IP (${address}) is not in the valid range. The range of valid IPs is ${formatCidr(this.#cidr)}`,
       );

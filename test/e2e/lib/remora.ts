@@ -33,16 +33,18 @@ async function hasSaid(process: MachineProcess, what: RegExp): Promise<MachinePr
 export async function remoraUp(
   machine: Machine,
   env: Readonly<Record<string, string>> = {},
+  args: readonly string[] = [],
 ): Promise<MachineProcess> {
-  return hasSaid(startRemora(machine, env), /^Next: kubectl .*get nodes$/m);
+  return hasSaid(startRemora(machine, env, args), /^Next: kubectl .*get nodes$/m);
 }
 
 /** Starts `remora up` without waiting: for tests in which it dies on the way. */
 export function startRemora(
   machine: Machine,
   env: Readonly<Record<string, string>> = {},
+  args: readonly string[] = [],
 ): MachineProcess {
-  return machine.spawn([program, "up"], env);
+  return machine.spawn([program, "up", ...args], env);
 }
 
 /** Makes a token on the control plane's machine; returns the arguments of `remora run` that it prints. */
