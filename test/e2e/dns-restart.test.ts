@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { stat } from "node:fs/promises";
 import { describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { eventually, Machine, type MachineProcess, root } from "./lib/machine.ts";
 import { cannotRun, remoraDown, remoraUp, startRemora } from "./lib/remora.ts";
@@ -57,7 +58,8 @@ describe(
           timeoutMs: 60_000,
           describe: () => remora.output(),
         });
-        // Nobody noticed that the agent took the thread over.
+        // Nobody noticed that the agent took the thread over: what is lost would have been said by now.
+        await sleep(3000);
         assert.equal(words(watch).length, line, watch.output());
       }
       await watch.signal("KILL");
