@@ -2,21 +2,27 @@ import { mkdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { SharedCounts } from "../dns/counts.ts";
-import type { NameServerSettings } from "../dns/types.ts";
+import type { NameServerSettings, PassedSocket } from "../dns/types.ts";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { errorMessage, ParseError } from "../lib/errors.ts";
 import { asRecord, asString } from "../lib/guard.ts";
 import type { Logger } from "../lib/log.ts";
 import { readIfThere } from "../lib/read-if-there.ts";
 import type { DnsThread, DnsThreadOptions } from "./dns-thread.ts";
+import type { HeldSockets } from "./service-manager/held-sockets.ts";
 
 /** How the name server was set up last; what belongs to a process is left out. */
-export type StoredSettings = Omit<NameServerSettings, "counts" | "recordsFile" | "sourceLimits">;
+export type StoredSettings = Omit<
+  NameServerSettings,
+  "counts" | "passed" | "recordsFile" | "sourceLimits"
+>;
 
 export interface DnsLifeOptions {
   /** `rootDir` of the agent; everything here lies in its `dns`. */
   readonly rootDir: string;
   readonly startThread: (options: DnsThreadOptions) => DnsThread;
+  /** Sockets that the service manager holds; each thread takes its own. Default: none. */
+  readonly sockets?: Pick<HeldSockets, "take">;
   readonly logger: Logger;
 }
 
@@ -149,12 +155,24 @@ export class DnsLife {
     await Promise.all([...this.#threads].map((thread) => thread.stop()));
   }
 
+  /** @throws {SetupError} there are none left of what the service manager holds. */
+  #passed({ addresses, port }: StoredSettings): readonly PassedSocket[] {
+    return addresses.flatMap((address) =>
+      (["udp", "tcp"] as const).flatMap((protocol): PassedSocket[] => {
+        const fd = this.#options.sockets?.take(protocol, { address, port });
+        return fd === undefined ? [] : [{ protocol, address, fd }];
+      }),
+    );
+  }
+
   #start(options: DnsThreadOptions): DnsThread {
+    const passed = this.#passed(options.settings);
     const thread = this.#options.startThread({
       ...options,
       settings: {
         ...options.settings,
         counts: this.#counts.buffer,
+        ...(passed.length === 0 ? {} : { passed }),
         recordsFile: join(dirname(this.#path), "records"),
       },
     });

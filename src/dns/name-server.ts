@@ -87,6 +87,7 @@ export function createNameServer(options: NameServerOptions): NameServer {
     onUnsent: () => resolver.leaveReplies(),
     ...counts,
     ...(settings.sourceLimits === undefined ? {} : { sourceLimits: settings.sourceLimits }),
+    ...(settings.passed === undefined ? {} : { passed: settings.passed }),
     onListening: () => {
       // Now, not at the first question: a circle is better known before.
       void hostServers.current();

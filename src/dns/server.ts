@@ -7,6 +7,7 @@ import type { Logger } from "../lib/log.ts";
 import type { SharedCounts } from "./counts.ts";
 import { framed, FrameReader } from "./exchange.ts";
 import type { Resolver } from "./resolver.ts";
+import type { PassedSocket } from "./types.ts";
 import { defaultSourceLimits, SourceLimits, type SourceLimitsOptions } from "./source-limits.ts";
 
 export interface DnsServerOptions {
@@ -24,6 +25,8 @@ export interface DnsServerOptions {
   readonly retryMs?: number;
   readonly sourceLimits?: SourceLimitsOptions;
   readonly counts?: Pick<SharedCounts, "add" | "addReply">;
+  /** Sockets to use in the place of own ones. */
+  readonly passed?: readonly PassedSocket[];
 }
 
 const maxQueryBytes = 4096;
@@ -38,6 +41,10 @@ const maxPipelined = 64;
 /** Replies that the kernel does not take are dropped beyond this, as it would. */
 const maxUnsentBytes = 4 * 1024 * 1024;
 const complaintMs = 60_000;
+
+type Close = () => Promise<void>;
+type Protocol = PassedSocket["protocol"];
+type At = Pick<PassedSocket, "address"> & Partial<Pick<PassedSocket, "fd">>;
 
 /** The sockets of the name server. An address that the node does not have yet is waited for. */
 export class DnsServer {
@@ -54,18 +61,56 @@ export class DnsServer {
     this.#limits = new SourceLimits(options.sourceLimits ?? defaultSourceLimits);
   }
 
-  /** Listens until `signal` aborts, then closes everything. A socket that breaks is made again. */
+  /**
+   * Listens until `signal` aborts, then closes everything. A socket that breaks is made again.
+   *
+   * @throws {Error} a passed one breaks: there is no second one here.
+   */
   async run(signal: AbortSignal): Promise<void> {
+    const broken = new AbortController();
+    const stop = AbortSignal.any([signal, broken.signal]);
+    const closers: Close[] = [];
+    try {
+      for (const { address, fd, protocol } of this.#options.passed ?? []) {
+        closers.push(await this.#listen(protocol, { address, fd }, broken, stop));
+      }
+      await this.#listenUntil(stop);
+    } finally {
+      await Promise.all(closers.map((close) => close()));
+    }
+    if (!signal.aborted) throw new Error("a socket that was passed to the name server broke");
+  }
+
+  #isPassed(address: string, protocol: Protocol): boolean {
+    const { passed = [] } = this.#options;
+    return passed.some((socket) => socket.address === address && socket.protocol === protocol);
+  }
+
+  #listen(
+    protocol: Protocol,
+    at: At,
+    broken: AbortController,
+    signal: AbortSignal,
+  ): Promise<Close> {
+    return protocol === "udp"
+      ? this.#listenUDP(at, broken, signal)
+      : this.#listenTCP(at, broken, signal);
+  }
+
+  /** The same on sockets of its own. */
+  async #listenUntil(signal: AbortSignal): Promise<void> {
     const { clock, logger, onListening, retryMs = 500 } = this.#options;
     let said = "";
     while (!signal.aborted) {
       const broken = new AbortController();
       const stop = AbortSignal.any([signal, broken.signal]);
-      const closers: (() => Promise<void>)[] = [];
+      const closers: Close[] = [];
       try {
         for (const address of this.#options.addresses) {
-          closers.push(await this.#listenUDP(address, broken, stop));
-          closers.push(await this.#listenTCP(address, broken, stop));
+          for (const protocol of ["udp", "tcp"] as const) {
+            if (this.#isPassed(address, protocol)) continue;
+            closers.push(await this.#listen(protocol, { address }, broken, stop));
+          }
         }
         said = "";
         onListening();
@@ -86,7 +131,7 @@ export class DnsServer {
   }
 
   async #listenUDP(
-    address: string,
+    { address, fd }: At,
     broken: AbortController,
     signal: AbortSignal,
   ): Promise<() => Promise<void>> {
@@ -94,8 +139,9 @@ export class DnsServer {
     const socket = createSocket({
       type: six ? "udp6" : "udp4",
       ipv6Only: six,
-      // A burst of questions must find room while a garbage collection runs; the kernel may give less.
-      recvBufferSize: 1024 * 1024,
+      // A burst of questions must find room while a garbage collection runs; the kernel may give less. Who passed a socket
+      // was allowed more.
+      ...(fd === undefined ? { recvBufferSize: 1024 * 1024 } : {}),
       // Replies go to addresses only; Node would ask its own resolver for each.
       lookup: (host, _options, callback) => callback(null, host, six ? 6 : 4),
     });
@@ -108,8 +154,9 @@ export class DnsServer {
     socket.on("listening", resolve);
     const send = this.#sender(socket, signal);
     socket.on("message", (message, from) => this.#onDatagram(message, from, send, signal));
-    socket.bind({ address, port: this.#options.port, exclusive: true });
-    const close = (): Promise<void> =>
+    if (fd === undefined) socket.bind({ address, port: this.#options.port, exclusive: true });
+    else socket.bind({ fd, exclusive: true });
+    const close: Close = () =>
       new Promise((done) => {
         try {
           socket.close(done);
@@ -211,7 +258,7 @@ export class DnsServer {
   }
 
   async #listenTCP(
-    address: string,
+    { address, fd }: At,
     broken: AbortController,
     signal: AbortSignal,
   ): Promise<() => Promise<void>> {
@@ -227,7 +274,8 @@ export class DnsServer {
       reject(error);
       broken.abort();
     });
-    server.listen({ host: address, port: this.#options.port, ipv6Only: isIPv6(address) }, resolve);
+    const own = { host: address, port: this.#options.port, ipv6Only: isIPv6(address) };
+    server.listen(fd === undefined ? own : { fd }, resolve);
     await promise;
     return () => closeServer(server, open);
   }

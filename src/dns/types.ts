@@ -82,6 +82,13 @@ export type DnsRecord = { readonly name: string; readonly ttl: number } & (
     }
 );
 
+/** A socket that somebody else made and holds, for when we are not there. */
+export interface PassedSocket {
+  readonly protocol: "udp" | "tcp";
+  readonly address: string;
+  readonly fd: number;
+}
+
 /** How the name server's thread is set up; plain data. */
 export interface NameServerSettings {
   /** `cluster.local` */
@@ -98,6 +105,8 @@ export interface NameServerSettings {
   readonly counts?: SharedArrayBuffer;
   /** What one address may ask; without it the usual. */
   readonly sourceLimits?: SourceLimitsOptions;
+  /** Sockets that are bound to `addresses` already; the thread that gets them closes them when it ends. */
+  readonly passed?: readonly PassedSocket[];
   /** File of the last records, read when nobody tells any and written after changes; without it there is none. */
   readonly recordsFile?: string;
 }
