@@ -56,9 +56,9 @@ function childEnv(): Record<string, string> {
   );
 }
 
-/** The directory of the examples: beside the bundle, or beside the sources. */
+/** The directory of the examples: beside the installed bundle, beside the checkout's one, or beside the sources. */
 async function findExamples(): Promise<string> {
-  for (const candidate of ["../examples", "../../../examples"]) {
+  for (const candidate of ["examples", "../examples", "../../../examples"]) {
     const path = fileURLToPath(new URL(candidate, import.meta.url));
     try {
       await access(`${path}/shop.yaml`);
