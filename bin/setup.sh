@@ -11,6 +11,13 @@ need_root() {
   [ "$(id -u)" = 0 ] || die "must run as root (it programs network rules and mounts volumes). Try: sudo $0 $*"
 }
 
+# note KIND FIELD VALUE: writes down what is about to be changed on this machine, for `remora uninstall`.
+note() {
+  mkdir -p /var/lib/remora
+  printf '{"kind":"%s","%s":"%s"}\n' "$1" "$2" "$3" >>/var/lib/remora/setup.jsonl
+  sync /var/lib/remora/setup.jsonl 2>/dev/null || true
+}
+
 # apt_install WHY PACKAGE...: nothing that is installed may be removed for it.
 apt_install() {
   why=$1; shift
@@ -21,6 +28,9 @@ apt_install() {
     apt-get update -qq >/dev/null 2>&1 || say "apt-get update failed; trying with the lists that are there"
     apt_updated=1
   fi
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || note package name "$package"
+  done
   log=$(mktemp)
   if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends "$@" >"$log" 2>&1; then
     tail -n 15 "$log" >&2; rm -f "$log"
@@ -117,10 +127,12 @@ start_docker() {
   have dockerd || die "nothing answers on $docker_socket and there is no dockerd to start. Start your engine, then try again."
   if [ -d /run/systemd/system ] && systemctl cat docker.service >/dev/null 2>&1; then
     say "starting docker.service (no engine was running)"
+    note engine name docker.service
     systemctl start docker.service || die "docker.service did not start; see: journalctl -u docker.service"
   else
     say "starting dockerd (no engine was running); its log: /var/log/dockerd.log"
     mkdir -p /run/remora
+    [ -e /var/log/dockerd.log ] || note file path /var/log/dockerd.log
     setsid dockerd --pidfile /run/remora/dockerd.pid "$@" >>/var/log/dockerd.log 2>&1 </dev/null &
     docker_started=1
   fi

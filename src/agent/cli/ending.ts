@@ -24,7 +24,7 @@ export function fail(error: unknown): void {
   if (shutdown.signal.aborted && isAbort(error)) {
     // Told to stop while it started: nothing is half done, because every start finds out what is there.
     process.stderr.write("remora: stopped before it was ready\n");
-    end(process.argv[2] === "down" ? 130 : 0);
+    end(["down", "uninstall"].includes(process.argv[2] ?? "") ? 130 : 0);
   }
   const text =
     error instanceof RemoraError || isSystemError(error) || !(error instanceof Error)

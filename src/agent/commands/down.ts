@@ -13,6 +13,7 @@ import { removeMadeDirectories } from "../ledger/own-kubeconfigs.ts";
 import { stopOwnEngine } from "../ledger/own-engine.ts";
 import { lookAt, removeAll, type RemovalStep, type Trace } from "../ledger/removal.ts";
 import { checkRemovable } from "../ledger/state-marker.ts";
+import { setupLedgerName } from "../ledger/state-names.ts";
 import { refuseOtherAgent, stopAgent } from "../ledger/stop-agent.ts";
 import { crashHook } from "../crash-hook.ts";
 import type { OwnResource } from "../own-resources.ts";
@@ -36,6 +37,13 @@ function report(
     say(`${what.padEnd(20)} ${names.length} left`);
     for (const name of names.slice(0, 5)) say(`  ${name}`);
   }
+}
+
+function setupRecord(directory: string): readonly string[] {
+  const path = join(directory, setupLedgerName);
+  return existsSync(path)
+    ? [`${path} stays: it names what was installed for remora; remora uninstall goes by it`]
+    : [];
 }
 
 /** The failpoint of a removal, as crash tests set it. */
@@ -85,6 +93,7 @@ export async function down(flags: DownFlags, logger: Logger, signal: AbortSignal
       `${usual} holds what "remora run" keeps: remora down --root-dir ${usual} removes it`,
     );
   }
-  for (const sentence of traces.kept) say(sentence);
-  say(`nothing ${traces.kept.length === 0 ? "" : "else "}is left of remora on this machine`);
+  const kept = [...traces.kept, ...setupRecord(directory)];
+  for (const sentence of kept) say(sentence);
+  say(`nothing ${kept.length === 0 ? "" : "else "}is left of remora on this machine`);
 }

@@ -26,6 +26,8 @@ export type Change =
     }
   /** A directory that was made on the way to a file in somebody else's place. */
   | { readonly kind: "directory"; readonly path: string }
+  /** A file of ours outside of the state directory. */
+  | { readonly kind: "file"; readonly path: string }
   /** What the launcher had to install, and from what on there was an engine that it started. */
   | { readonly kind: "package"; readonly name: string }
   | { readonly kind: "engine"; readonly name: string };
@@ -61,7 +63,8 @@ function parseChange(value: JsonRecord): Change | undefined {
       return { kind: "kubeconfig", path, uid, gid };
     }
     case "directory":
-      return path === undefined ? undefined : { kind: "directory", path };
+    case "file":
+      return path === undefined ? undefined : { kind: value["kind"], path };
     case "package":
       return name === undefined ? undefined : { kind: "package", name };
     case "engine":
