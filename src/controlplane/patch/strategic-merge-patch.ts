@@ -94,20 +94,21 @@ function inOrder(
   return [...out, ...rest];
 }
 
+function replacement(patch: readonly unknown[], mergeKey: string): unknown[] {
+  return patch
+    .map((item) => asItem(item, mergeKey))
+    .filter((item) => item[DIRECTIVE] !== "replace" || Object.keys(item).length > 1)
+    .map(withoutInstructions);
+}
+
 function mergeObjects(
   live: readonly unknown[],
   patch: readonly unknown[],
   mergeKey: string,
   itemSchema: FieldSchema | undefined,
 ): unknown[] {
-  const patches = patch.map((item) => asItem(item, mergeKey));
-  if (patches.some((item) => item[DIRECTIVE] === "replace")) {
-    return patches
-      .filter((item) => item[DIRECTIVE] !== "replace" || Object.keys(item).length > 1)
-      .map(withoutInstructions);
-  }
   let out = [...live];
-  for (const item of patches) {
+  for (const item of patch.map((each) => asItem(each, mergeKey))) {
     const key = keyValue(item, mergeKey);
     const matches = (other: unknown): boolean =>
       isRecord(other) && isDeepStrictEqual(other[mergeKey], key);
@@ -142,6 +143,9 @@ function mergeList(
   // Without a directive the patch itself says the order: what it adds comes before what it does not name.
   const order = extra.order === undefined ? patch : asList(extra.order, "$setElementOrder");
   if (mergeKey !== undefined) {
+    // As it stands: the key of such a list may not be unique (`status.addresses` of a Node with two families).
+    const replaces = patch.some((item) => isRecord(item) && item[DIRECTIVE] === "replace");
+    if (replaces) return replacement(patch, mergeKey);
     const merged = mergeObjects(live, patch, mergeKey, schema?.items);
     const same = (left: unknown, right: unknown): boolean =>
       isRecord(left) && isRecord(right) && isDeepStrictEqual(left[mergeKey], right[mergeKey]);

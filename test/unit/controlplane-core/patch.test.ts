@@ -152,6 +152,16 @@ test("$setElementOrder orders what it names and keeps the server's own items in 
   });
 });
 
+test("a list that is replaced may hold a key more than once, as addresses of a Node do", () => {
+  const ip = (address: string): JsonRecord => ({ type: "InternalIP", address });
+  const host = { type: "Hostname", address: "n1" };
+  const live = { status: { addresses: [ip("192.0.2.1"), host] } };
+  const addresses = [ip("192.0.2.2"), ip("2001:db8::2"), host, { $patch: "replace" }];
+  assert.deepEqual(applyStrategicMergePatch(live, { status: { addresses } }, NODE), {
+    status: { addresses: [ip("192.0.2.2"), ip("2001:db8::2"), host] },
+  });
+});
+
 test("Service ports merge by port, finalizers as a set, other lists are replaced", () => {
   const service = { spec: { ports: [{ port: 80, protocol: "TCP" }] } };
   assert.deepEqual(
