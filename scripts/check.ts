@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 const sources = ["src", "test", "scripts"];
 const steps: readonly (readonly [string, readonly string[]])[] = [
   ["types", ["node_modules/typescript/bin/tsc"]],
+  ["types of the page", ["node_modules/typescript/bin/tsc", "-p", "src/agent/dashboard/page"]],
   ["lint", ["node_modules/oxlint/bin/oxlint", ...sources]],
   ["format", ["node_modules/oxfmt/bin/oxfmt", "--check", ...sources]],
   ["unit and component tests", ["scripts/test.ts", "unit", "component"]],

@@ -1,0 +1,110 @@
+import { randomBytes } from "node:crypto";
+import { access } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+
+import { systemClock } from "../../lib/clock.ts";
+import { isAbort, SetupError } from "../../lib/errors.ts";
+import { followSnapshots, readSnapshot } from "../dashboard/agent-socket.ts";
+import { readAssets } from "../dashboard/assets.ts";
+import { Feed } from "../dashboard/feed.ts";
+import { isLoopback } from "../dashboard/requests.ts";
+import { DashboardServer } from "../dashboard/server.ts";
+import { localSocket } from "../local/places.ts";
+
+export interface DashboardFlags {
+  readonly address: string;
+  readonly port: string;
+  /** Nothing else goes to stdout: for programs. */
+  readonly printUrl?: boolean;
+  /** Of the agent; default: the one of `up`, or of `run`, that is there. */
+  readonly stateDir?: string;
+}
+
+/** Where agents keep their state unless they are told otherwise: `up`, `run`. */
+const stateDirs = ["/var/lib/remora", "/var/lib/kubelet"] as const;
+const tokenBytes = 16;
+
+/** The socket of the agent that is there; that of `up` when none is, for one may be started later. */
+async function socketPath(stateDir: string | undefined): Promise<string> {
+  if (stateDir !== undefined) return join(stateDir, localSocket);
+  for (const directory of stateDirs) {
+    const path = join(directory, localSocket);
+    try {
+      await access(path);
+      return path;
+    } catch {
+      // The next one.
+    }
+  }
+  return join(stateDirs[0], localSocket);
+}
+
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (/^\d{1,5}$/.test(text) && port <= 65_535) return port;
+  throw new SetupError(`--port ${text}: must be 0 to 65535; 0 takes a free one`);
+}
+
+function parseAddress(address: string, port: string): string {
+  const ip = address === "localhost" ? "127.0.0.1" : address;
+  if (isLoopback(ip)) return ip;
+  throw new SetupError(
+    `--address ${address}: the dashboard is served to this machine alone, without encryption. ` +
+      `From another machine: ssh -L ${port}:127.0.0.1:${port} ${hostname()}, then open the address there`,
+  );
+}
+
+/**
+ * `remora dashboard`: serves a page on loopback that shows the node live, until `signal` aborts. Needs no root, but the right
+ * to use the agent's socket.
+ *
+ * @throws {SetupError} with the remedy.
+ */
+export async function dashboard(flags: DashboardFlags, signal: AbortSignal): Promise<void> {
+  const address = parseAddress(flags.address, flags.port);
+  const port = parsePort(flags.port);
+  const path = await socketPath(flags.stateDir);
+  await refuseUnreadable(path, signal);
+  const token = randomBytes(tokenBytes).toString("base64url");
+  const feed = new Feed({
+    clock: systemClock,
+    random: Math.random,
+    readSnapshot: (inner) => readSnapshot(path, inner),
+    followSnapshots: (onSnapshot, inner) => followSnapshots(path, onSnapshot, inner),
+  });
+  const server = new DashboardServer({ address, port, token, feed, assets: await readAssets() });
+  const bound = await server.listen();
+  try {
+    const host = address.includes(":") ? `[${address}]` : address;
+    // Behind #, the token is sent to nobody: it stays out of logs and histories of servers on the way.
+    announce(`http://${host}:${bound}/#${token}`, bound, flags.printUrl === true);
+    await feed.run(signal);
+  } finally {
+    await server.close();
+  }
+}
+
+/** An agent that is away may come back, but a user who may not ask it stays one. */
+async function refuseUnreadable(path: string, signal: AbortSignal): Promise<void> {
+  try {
+    await readSnapshot(path, signal);
+  } catch (error) {
+    if (error instanceof SetupError || isAbort(error)) throw error;
+  }
+}
+
+function announce(url: string, port: number, urlOnly: boolean): void {
+  if (urlOnly) {
+    process.stdout.write(`${url}\n`);
+    return;
+  }
+  process.stdout.write(
+    [
+      `Dashboard: ${url}`,
+      "The address is the key: it shows this node to whoever has it, until this command ends (Ctrl-C).",
+      `From another machine: ssh -L ${port}:127.0.0.1:${port} ${hostname()}, then open the same address there.`,
+      "",
+    ].join("\n"),
+  );
+}

@@ -1,0 +1,140 @@
+import { jitteredBackoffMs } from "../../lib/backoff.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
+import type { NodeSnapshot } from "../local/types.ts";
+import type { FeedMessage, Link } from "./page/model/messages.ts";
+import { Sections } from "./sections.ts";
+import { UsageHistory } from "./usage-history.ts";
+
+/** How often the agent is asked while nobody looks: enough for the plots, and next to nothing for the agent. */
+const unwatchedMs = 10_000;
+const backoff = { baseMs: 500, maxMs: 5000 } as const;
+
+export interface FeedOptions {
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly readSnapshot: (signal: AbortSignal) => Promise<NodeSnapshot>;
+  /** Returns by throwing only. */
+  readonly followSnapshots: (
+    onSnapshot: (snapshot: NodeSnapshot) => void,
+    signal: AbortSignal,
+  ) => Promise<never>;
+}
+
+/** What a page was told up to now. */
+export interface Told {
+  readonly version: number;
+  readonly link: Link | undefined;
+  readonly usage: number | undefined;
+}
+
+/** A page that was told nothing yet. */
+export const toldNothing: Told = { version: 0, link: undefined, usage: undefined };
+
+/**
+ * What is known of the agent, for any number of pages. While one is open the agent's changes are followed; otherwise it is
+ * asked every ten seconds, for the plots.
+ */
+export class Feed {
+  readonly #options: FeedOptions;
+  readonly #sections = new Sections();
+  readonly #history = new UsageHistory();
+  readonly #watchers = new Set<() => void>();
+  #link: Link = { state: "waiting" };
+  #heard: number | undefined;
+  /** Ends what is under way when the first page opens or the last one closes. */
+  #turn = new AbortController();
+
+  constructor(options: FeedOptions) {
+    this.#options = options;
+  }
+
+  /** Calls `onChange` after each change until the returned function is called. */
+  watch(onChange: () => void): () => void {
+    this.#watchers.add(onChange);
+    if (this.#watchers.size === 1) this.#turn.abort();
+    return () => {
+      if (this.#watchers.delete(onChange) && this.#watchers.size === 0) this.#turn.abort();
+    };
+  }
+
+  /** One line for a page that knows what `told` says, and what it knows then. */
+  messageFor(told: Told): { readonly line: string; readonly told: Told } {
+    const message: FeedMessage = {
+      now: this.#options.clock.now(),
+      link: this.#link,
+      usage: this.#history.since(told.usage),
+    };
+    const snapshot = this.#sections.changedSince(told.version);
+    // The members are JSON already.
+    const head = JSON.stringify(message).slice(0, -1);
+    const line = `${head}${snapshot === undefined ? "" : `,"snapshot":${snapshot}`}}\n`;
+    const usage = message.usage?.at(-1)?.[0] ?? told.usage;
+    return { line, told: { version: this.#sections.version, link: this.#link, usage } };
+  }
+
+  /** Whether there is something to tell such a page. */
+  hasNews(told: Told): boolean {
+    return told.version < this.#sections.version || told.link !== this.#link;
+  }
+
+  /** Follows the agent until `signal` aborts; never gives it up. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, random } = this.#options;
+    let failures = 0;
+    while (!signal.aborted) {
+      this.#turn = new AbortController();
+      const turn = AbortSignal.any([signal, this.#turn.signal]);
+      try {
+        await this.#ask(turn, () => (failures = 0));
+      } catch (error) {
+        if (turn.aborted) continue;
+        failures += 1;
+        this.#lose(error);
+        await this.#pause(jitteredBackoffMs(failures, backoff, random), signal, clock);
+      }
+    }
+  }
+
+  async #ask(turn: AbortSignal, onSuccess: () => void): Promise<void> {
+    const { clock, followSnapshots, readSnapshot } = this.#options;
+    const receive = (snapshot: NodeSnapshot): void => {
+      this.#receive(snapshot);
+      onSuccess();
+    };
+    if (this.#watchers.size > 0) await followSnapshots(receive, turn);
+    receive(await readSnapshot(turn));
+    await clock.sleep(unwatchedMs, turn);
+  }
+
+  /** An agent that was away is looked for with the same pauses whether pages come and go or not. */
+  async #pause(ms: number, signal: AbortSignal, clock: Clock): Promise<void> {
+    try {
+      await clock.sleep(ms, signal);
+    } catch (error) {
+      if (!isAbort(error)) throw error;
+    }
+  }
+
+  #receive(snapshot: NodeSnapshot): void {
+    this.#heard = this.#options.clock.now();
+    if (this.#link.state !== "live") this.#link = { state: "live" };
+    this.#sections.replace(snapshot);
+    this.#history.add(Date.parse(snapshot.time), snapshot.usage);
+    this.#wake();
+  }
+
+  #lose(error: unknown): void {
+    if (!(error instanceof RemoraError)) throw error;
+    const why = errorMessage(error);
+    if (this.#link.state === "away" && this.#link.why === why) return;
+    const since =
+      this.#link.state === "away" ? this.#link.since : (this.#heard ?? this.#options.clock.now());
+    this.#link = { state: "away", since, why };
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const watcher of this.#watchers) watcher();
+  }
+}
