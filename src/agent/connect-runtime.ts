@@ -3,10 +3,17 @@ import { errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerRuntime, RuntimeInfo } from "../runtime/types.ts";
 
+interface Waiting {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Told what the start waits for. */
+  readonly service?: { waiting(text: string): void };
+}
+
 /** Connects to the engine, waiting for it as long as it takes: an engine that restarts must not end the agent. */
 export async function connectRuntime(
   runtime: ContainerRuntime,
-  { clock, logger }: { readonly clock: Clock; readonly logger: Logger },
+  { clock, logger, service }: Waiting,
   signal: AbortSignal,
 ): Promise<RuntimeInfo> {
   for (let waited = 0; ; waited += 1) {
@@ -14,6 +21,7 @@ export async function connectRuntime(
       return await runtime.connect(signal);
     } catch (error) {
       signal.throwIfAborted();
+      service?.waiting(`the container engine: ${errorMessage(error)}`);
       if (waited % 30 === 0) {
         logger.log("warn", "waiting for the container engine", { error: errorMessage(error) });
       }

@@ -126,20 +126,35 @@ export function agentPorts(config: AgentPorts): readonly NeededPort[] {
 /**
  * Looks for what the agent cannot do without.
  *
+ * @param onEngineAway Awaited before the engine is tried again; default: without an engine there is nothing to wait for.
  * @throws {SetupError} one sentence with the remedy: not root, no engine, a missing tool.
  */
-export async function checkMachine(dockerSocket: string, signal: AbortSignal): Promise<void> {
+export async function checkMachine(
+  dockerSocket: string,
+  signal: AbortSignal,
+  onEngineAway?: (error: SetupError) => Promise<void>,
+): Promise<void> {
   if (process.getuid?.() !== 0) {
     throw new SetupError(
       "must run as root: it mounts volumes and programs network rules; use sudo",
     );
   }
   await checkTools(signal);
+  for (;;) {
+    const away = await engineTrouble(dockerSocket);
+    if (away === undefined) return;
+    if (onEngineAway === undefined) throw away;
+    await onEngineAway(away);
+  }
+}
+
+async function engineTrouble(dockerSocket: string): Promise<SetupError | undefined> {
   try {
     await access(dockerSocket);
     await pingEngine(dockerSocket);
+    return undefined;
   } catch (error) {
-    throw new SetupError(
+    return new SetupError(
       `no Docker Engine answers on ${dockerSocket} (${engineFailure(error)}); start it (systemctl start docker) or give --docker-socket`,
       { cause: error },
     );

@@ -56,6 +56,8 @@ import { pemText } from "./pem.ts";
 import { bridgeRoutes, createPodNetwork } from "./pod-network.ts";
 import { isAddressOfMachine, podNetworkRunner, servicesOfNode } from "./pod-network-runner.ts";
 import { random } from "./random.ts";
+import { serviceHooks } from "./service-manager/hooks.ts";
+import type { ServiceManager } from "./service-manager/service-manager.ts";
 import { createServiceInformers } from "./service-informers.ts";
 import { type Runner, superviseAll } from "./supervise.ts";
 import { kubeletVersion, remoraVersion } from "./version.ts";
@@ -67,6 +69,8 @@ export interface RunAgentOptions {
   readonly step: StepHook;
   /** The name server's thread; whoever made it ends it, after the agent has ended. */
   readonly dns: DnsLife;
+  /** Who started us, told of our state. Default: nobody. */
+  readonly service?: ServiceManager;
   /** The agent's own, for the credential providers of images. Default: nothing. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Renews the client certificate, where somebody wants that. */
@@ -105,6 +109,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
   const resolvConf = await hostResolvConf(options.config.resolvConf);
   const rootDir = await madeRootDir(options.config);
   const config: AgentConfig = { ...options.config, resolvConf, rootDir };
+  const hooks = serviceHooks(options.service, config);
   const providers = await credentialProviders(config);
   const userAgent = `remora/${remoraVersion}`;
   const [nodeKubeconfig, proxyKubeconfig] = await Promise.all([
@@ -180,8 +185,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       version: kubeletVersion,
       inUse,
       host,
-      onReady: options.onReady,
+      ...hooks.node(options.onReady),
     });
+    options.service?.begin(node.view);
     engine.subscribe(() => node.refresh());
     networkChanged = () => node.refresh();
     const csi = createCsi({
@@ -210,6 +216,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       metrics: measurements.metrics,
       csi,
       credentialProviders: providers,
+      ...hooks.pods,
       ...(options.environment === undefined ? {} : { environment: options.environment }),
     });
     const volumes = new LocalVolumes({
@@ -240,6 +247,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       heartbeat: () => node.heartbeat(),
     });
     const server = createNodeServer({
+      ...hooks.server,
       isNode: (address) => nodeAddresses.has(address),
       config,
       tls: serving.source,
@@ -284,6 +292,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
       addresses: watch,
       ...(config.serviceCIDRs === undefined ? {} : { serviceCIDRs: config.serviceCIDRs }),
       events: proxyEvents,
+      ...hooks.proxy,
       pages: {
         configuration: () => kubeProxyConfiguration(config),
         binaryVersion: kubeletVersion.replace(/^v/, ""),
@@ -367,6 +376,7 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
             ]),
         named("rule deletions", deletions),
         ...(config.makeIPTablesUtilChains === false ? [] : [named("rule hints", hints)]),
+        ...hooks.runners,
         named("events", events),
         named("proxy events", proxyEvents),
         engine,

@@ -49,6 +49,8 @@ export interface ProxyOptions {
   /** Default: its own. Whoever gives some shows them to others too; it runs them, which of a view only waits. */
   readonly informers?: ProxyInformers;
   readonly pages?: ProgramPages;
+  /** Called once, when the kernel has all rules. */
+  readonly onApplied?: () => void;
   /** Default: its own, seen on its metrics port alone. */
   readonly metrics?: ProxyMetrics;
   /** Default: those of this network namespace. */

@@ -365,6 +365,7 @@ class Proxier implements ServiceProxy {
     signal: AbortSignal,
   ): Promise<void> {
     await Promise.all(this.#loops.map((loop) => loop.whenApplied(signal)));
+    this.#options.onApplied?.();
     await Promise.all([
       this.#healthPorts.run(signal),
       this.#warnings.run(signal),

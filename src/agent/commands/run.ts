@@ -23,6 +23,7 @@ import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { random } from "../random.ts";
 import { runAgent } from "../run-agent.ts";
+import { openServiceManager } from "../service-manager/open.ts";
 import { superviseAll } from "../supervise.ts";
 import { remoraVersion } from "../version.ts";
 
@@ -143,11 +144,13 @@ export async function run(
 ): Promise<void> {
   const flags = await runFlagsOf(given, node.configuration);
   logRemarks(node.configuration, logger);
-  await checkMachine(flags.dockerSocket, signal);
+  const service = await openServiceManager(systemClock, logger, signal);
+  const { sockets } = service;
+  await checkMachine(flags.dockerSocket, signal, service.engineAway(signal));
   await refuseBesideKubelet(flags.rootDir);
   const lock = await acquireLocks(flags.rootDir, "--root-dir");
   let membership: Membership | undefined;
-  const dns = new DnsLife({ rootDir: flags.rootDir, startThread: startDnsThread, logger });
+  const dns = new DnsLife({ rootDir: flags.rootDir, startThread: startDnsThread, sockets, logger });
   try {
     const nodeName = (flags.hostnameOverride ?? hostname()).toLowerCase();
     const { witness } = await openState(flags.rootDir, {
@@ -158,10 +161,14 @@ export async function run(
     });
     if (node.members.dns !== "off") await dns.begin();
     const self = { nodeName, nodeIPs: flags.nodeIp ?? [] };
-    membership = await enter(flags, self, logger, signal);
+    membership = await service.during("credentials of the cluster", signal, () =>
+      enter(flags, self, logger, signal),
+    );
     const { rotation } = membership;
     const config = nodeConfig(flags, self, membership, node);
-    await checkPorts(agentPorts(config));
+    const ports = agentPorts(config);
+    sockets.refuseConflicts(ports, "remora.socket");
+    await checkPorts(ports.filter((port) => !sockets.holds(port)));
     await recordPlaces(config);
     const step = crashHook(process.env["REMORA_CRASH_AT"], () =>
       process.kill(process.pid, "SIGKILL"),
@@ -177,6 +184,7 @@ export async function run(
             logger,
             step,
             dns,
+            service,
             environment: stringMap(process.env),
             onReady,
             witness,

@@ -34,6 +34,7 @@ import {
 import { recordPlaces } from "../places.ts";
 import { agentPorts, checkMachine, checkPorts } from "../preflight.ts";
 import { runAgent } from "../run-agent.ts";
+import { openServiceManager } from "../service-manager/open.ts";
 import { type Runner, superviseAll } from "../supervise.ts";
 import { remoraVersion } from "../version.ts";
 import {
@@ -186,10 +187,12 @@ export async function up(
   if (flags.exit === true && flags.demo !== true) {
     throw new SetupError("--exit ends behind the demo; give --demo too");
   }
-  await checkMachine(flags.dockerSocket, signal);
+  const service = await openServiceManager(systemClock, logger, signal);
+  const { sockets } = service;
+  await checkMachine(flags.dockerSocket, signal, service.engineAway(signal));
   const lock = await acquireLocks(flags.stateDir, "--state-dir");
   const rootDir = join(flags.stateDir, "kubelet");
-  const dns = new DnsLife({ rootDir, startThread: startDnsThread, logger });
+  const dns = new DnsLife({ rootDir, startThread: startDnsThread, sockets, logger });
   try {
     const nodeName = nodeNameOf(flags);
     const state = await openState(flags.stateDir, {
@@ -205,10 +208,13 @@ export async function up(
       logger.log("warn", "this machine is in no network; its node is ready when it has an address");
     }
     const bindAddress = bindAddressFor(flags);
-    await checkPorts([
+    const ports = [
       { port: apiPort, address: bindAddress, purpose: "API server", flag: "--api-port" },
       ...agentPorts({ ...agentDefaults, ...members }),
-    ]);
+    ];
+    sockets.refuseConflicts(ports, "remora-up.socket");
+    await checkPorts(ports.filter((port) => !sockets.holds(port)));
+    service.waiting("the API server to start");
     const controlPlane = await startControlPlaneThread({
       dataDir: join(flags.stateDir, "control-plane"),
       bindAddress,
@@ -244,7 +250,7 @@ export async function up(
       const { setAddresses: onAddresses } = controlPlane;
       const local = { mode: "up", stateDir: flags.stateDir } as const;
       const { witness } = state;
-      const told = { witness, step, dns, environment, onReady, onAddresses, local };
+      const told = { witness, step, dns, service, environment, onReady, onAddresses, local };
       await runAgent({ config, clock: systemClock, logger, ...told }, inner);
     };
     await superviseAll(

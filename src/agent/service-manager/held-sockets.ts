@@ -32,6 +32,7 @@ function written({ address, port }: Place): string {
 export class HeldSockets {
   readonly #sockets: readonly HeldSocket[];
   readonly #taken = new Set<HeldSocket>();
+  readonly #missed = new Set<string>();
 
   constructor(sockets: readonly HeldSocket[]) {
     this.#sockets = sockets;
@@ -49,7 +50,10 @@ export class HeldSockets {
    */
   take(protocol: BoundSocket["protocol"], place: Place): number | undefined {
     const socket = this.#find(protocol, place);
-    if (socket === undefined) return undefined;
+    if (socket === undefined) {
+      this.#missed.add(`${written(place)}/${protocol}`);
+      return undefined;
+    }
     this.#taken.add(socket);
     const fd = socket.fds.pop();
     if (fd === undefined) {
@@ -87,6 +91,11 @@ export class HeldSockets {
     return this.#sockets
       .filter((socket) => !this.#taken.has(socket))
       .map((socket) => `${written(socket)}/${socket.protocol}`);
+  }
+
+  /** What was wanted and is not there, when others are: a restart closes it. */
+  get missed(): readonly string[] {
+    return this.#sockets.length === 0 ? [] : [...this.#missed];
   }
 
   #find(protocol: BoundSocket["protocol"], { address, port }: Place): HeldSocket | undefined {

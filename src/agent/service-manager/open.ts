@@ -8,8 +8,16 @@ import { ServiceManager } from "./service-manager.ts";
 
 const toolMs = 10_000;
 
-/** Takes what the service manager left in the environment, which is then clean of it. */
-export async function openServiceManager(clock: Clock, logger: Logger): Promise<ServiceManager> {
+/**
+ * Takes what the service manager left in the environment, which is then clean of it.
+ *
+ * @param signal Told to the service manager when it aborts: we stop.
+ */
+export async function openServiceManager(
+  clock: Clock,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<ServiceManager> {
   const { pid } = process;
   const environment = parseServiceEnvironment(process.env, pid);
   for (const name of serviceVariables) delete process.env[name];
@@ -26,5 +34,7 @@ export async function openServiceManager(clock: Clock, logger: Logger): Promise<
     logger,
   });
   const sockets = await openHeldSockets(environment.sockets);
-  return new ServiceManager({ environment, notify, sockets, clock, logger });
+  const service = new ServiceManager({ environment, notify, sockets, clock, logger });
+  signal.addEventListener("abort", () => service.stopping(), { once: true });
+  return service;
 }

@@ -3,7 +3,7 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Runner } from "../supervise.ts";
 import type { ServiceEnvironment } from "./environment.ts";
-import { HeldSockets } from "./held-sockets.ts";
+import type { HeldSockets } from "./held-sockets.ts";
 import { LoopWatch, type Turn } from "./loop-watch.ts";
 import { nodeWords } from "./node-words.ts";
 import type { Notify } from "./notifier.ts";
@@ -35,6 +35,8 @@ const waitingMs = 10_000;
  */
 const patienceMs = 60_000;
 
+const engineMs = 1000;
+
 const missing: Readonly<Record<ReadyPart, string>> = {
   node: "the node to be Ready",
   rules: "the rules of Services",
@@ -52,6 +54,7 @@ export class ServiceManager {
   #startedAt: number | undefined;
   #extendedAt = -Infinity;
   #status = "";
+  #socketsTold = false;
   #source: NodeSource | undefined;
 
   constructor(options: ServiceManagerOptions) {
@@ -95,6 +98,21 @@ export class ServiceManager {
       done.abort();
       await telling;
     }
+  }
+
+  /** What to do while no engine answers: somebody may be starting or upgrading it. Undefined: nobody waits for us. */
+  engineAway(signal: AbortSignal): ((error: Error) => Promise<void>) | undefined {
+    if (!this.isManaged) return undefined;
+    let told = false;
+    return async (error) => {
+      this.waiting(`the container engine: ${error.message}`);
+      if (!told)
+        this.#options.logger.log("warn", "waiting for the container engine", {
+          error: error.message,
+        });
+      told = true;
+      await this.#options.clock.sleep(engineMs, signal);
+    };
   }
 
   /** The engine answers and the parts of the agent begin: from now on patience has an end. */
@@ -147,11 +165,13 @@ export class ServiceManager {
   #lookAround(): void {
     this.#watch?.keepWaiting();
     const { clock, logger } = this.#options;
-    if (this.#readyTold || this.#startedAt === undefined) return;
+    if (this.#startedAt === undefined) return;
     if (clock.monotonic() - this.#startedAt < patienceMs) {
-      this.#tellStart();
+      if (!this.#readyTold) this.#tellStart();
       return;
     }
+    this.#tellSockets();
+    if (this.#readyTold) return;
     logger.log(
       "warn",
       "the service manager is told that we are ready, although something is missing",
@@ -160,6 +180,21 @@ export class ServiceManager {
       },
     );
     this.#tellReady();
+  }
+
+  #tellSockets(): void {
+    const { logger, sockets } = this.#options;
+    if (this.#socketsTold) return;
+    this.#socketsTold = true;
+    const { missed, unused } = sockets;
+    if (unused.length === 0 && missed.length === 0) return;
+    // Where others answer the cluster's names, nobody asks at that address here.
+    const harmless = missed.length === 0 && unused.every((socket) => socket.includes(":53/"));
+    logger.log(
+      harmless ? "info" : "warn",
+      "the sockets that systemd holds are not those that are used here: change the socket unit with systemctl edit, so that a restart loses nothing",
+      { unused: unused.join(" "), missing: missed.join(" ") },
+    );
   }
 
   #tellStart(): void {
@@ -189,16 +224,4 @@ export class ServiceManager {
     this.#status = text;
     return [`STATUS=${text}`];
   }
-}
-
-/** Nobody has started us but a person. */
-export function unmanaged(clock: Clock, logger: Logger): ServiceManager {
-  const environment: ServiceEnvironment = {
-    notifySocket: undefined,
-    notifyFd: undefined,
-    watchdogMs: undefined,
-    sockets: [],
-  };
-  const sockets = new HeldSockets([]);
-  return new ServiceManager({ environment, sockets, notify: () => undefined, clock, logger });
 }

@@ -56,6 +56,8 @@ export interface NodeOptions {
   readonly inUse?: VolumesInUse;
   /** Called once, when the server has taken the first status with Ready=True. */
   readonly onReady?: () => void;
+  /** Called at each look at the status, also one that failed: the loop is alive. */
+  readonly onTurn?: () => void;
   /** The machine; default the real one. */
   readonly host?: Host;
   /** Hardware inventory at start; default systeminformation in a child process. */
@@ -272,6 +274,7 @@ class NodeWorker implements NodeAgent {
       const pause = new AbortController();
       this.#pause = pause;
       const written = await sync.sync(signal);
+      this.#options.onTurn?.();
       const fast = !this.#wasReady && clock.monotonic() < fastUntil;
       const fastMs = written === undefined ? fastPath.afterFailureMs : fastPath.intervalMs;
       const waitMs = Math.min(

@@ -34,6 +34,8 @@ export interface PodDeps {
   readonly logger: Logger;
   readonly random: () => number;
   readonly step: StepHook;
+  /** Told after each look at all pods. */
+  readonly onTurn?: () => void;
   /** Aborts when the agent stops. What outlives one look at a pod is bound by it. */
   readonly signal: AbortSignal;
   readonly objects: ReferencedObjects;

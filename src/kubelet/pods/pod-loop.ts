@@ -291,6 +291,7 @@ export class PodLoop {
     while (!signal.aborted) {
       await this.#deps.clock.sleep(relistMs, signal);
       await this.#relist();
+      this.#deps.onTurn?.();
     }
   }
 

@@ -72,6 +72,8 @@ export interface PodsOptions {
   readonly credentialProviders?: readonly CredentialProvider[];
   /** What these programs find in their environment: proxies, regions, homes. Default: nothing of the agent's. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Called after each look at all pods, also one that failed: the loop is alive. */
+  readonly onTurn?: () => void;
 }
 
 /** The pod half of the node agent. */
