@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { rm, stat } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 
-import { isNotFound } from "../../../src/api/errors.ts";
 import type { Stored } from "../../../src/api/object.ts";
 import {
   createObject,
@@ -27,6 +26,7 @@ import {
 import type { Pod, ReplicationController } from "../../../src/api/types.gen.ts";
 import { startControlPlane } from "../../../src/controlplane/control-plane.ts";
 import { SetupError } from "../../../src/lib/errors.ts";
+import { findObject } from "./find-object.ts";
 import type { World } from "./world.ts";
 import { eventually, options, postReady, postRunning, registerNode, startWorld } from "./world.ts";
 
@@ -48,12 +48,7 @@ describe("the control plane over TLS", () => {
     namespace: string | undefined,
     name: string,
   ): Promise<Stored<T> | undefined> {
-    try {
-      return await getObject(world.client, resource, { namespace, name }, { signal: world.signal });
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
+    return findObject(world, resource, { namespace, name });
   }
 
   async function podsOf(namespace: string, app: string): Promise<readonly Stored<Pod>[]> {

@@ -1,16 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import { isNotFound } from "../../../src/api/errors.ts";
 import type { Stored } from "../../../src/api/object.ts";
 import { controllerOf } from "../../../src/api/object.ts";
-import {
-  createObject,
-  deleteObject,
-  getObject,
-  listObjects,
-  patchObject,
-} from "../../../src/api/objects.ts";
+import { createObject, deleteObject, listObjects, patchObject } from "../../../src/api/objects.ts";
 import type { Resource } from "../../../src/api/resource.ts";
 import { DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS } from "../../../src/api/resources.ts";
 import type {
@@ -22,6 +15,7 @@ import type {
 } from "../../../src/api/types.gen.ts";
 import type { PlayedKubelet } from "./played-kubelet.ts";
 import { playKubelet } from "./played-kubelet.ts";
+import { findObject } from "./find-object.ts";
 import type { World } from "./world.ts";
 import { eventually, postReady, registerNode, startWorld } from "./world.ts";
 
@@ -68,12 +62,7 @@ describe("Deployments against the real API server", () => {
   }
 
   async function find<T>(resource: Resource<T>, name: string): Promise<Stored<T> | undefined> {
-    try {
-      return await getObject(world.client, resource, { namespace, name }, { signal: world.signal });
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
+    return findObject(world, resource, { namespace, name });
   }
 
   async function change(name: string, patch: unknown): Promise<Stored<Deployment>> {

@@ -3,16 +3,11 @@ import { after, before, describe, test } from "node:test";
 
 import { isNotFound } from "../../../src/api/errors.ts";
 import type { Stored } from "../../../src/api/object.ts";
-import {
-  createObject,
-  deleteObject,
-  getObject,
-  listObjects,
-  patchObject,
-} from "../../../src/api/objects.ts";
+import { createObject, deleteObject, listObjects, patchObject } from "../../../src/api/objects.ts";
 import { EVENTS, JOBS, PODS } from "../../../src/api/resources.ts";
 import type { Job, JobSpec, Pod, PodStatus } from "../../../src/api/types.gen.ts";
 import { trackingFinalizer } from "../../../src/controlplane/controllers/job/pods.ts";
+import { findObject } from "./find-object.ts";
 import type { World } from "./world.ts";
 import { eventually, postReady, registerNode, startWorld } from "./world.ts";
 
@@ -53,13 +48,7 @@ describe("Jobs against the real API server", () => {
   }
 
   async function find(name: string): Promise<Stored<Job> | undefined> {
-    try {
-      const at = { namespace, name };
-      return await getObject(world.client, JOBS, at, { signal: world.signal });
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
+    return findObject(world, JOBS, { namespace, name });
   }
 
   async function podsOf(name: string): Promise<readonly Stored<Pod>[]> {

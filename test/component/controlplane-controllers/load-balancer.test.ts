@@ -1,17 +1,11 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import { isNotFound } from "../../../src/api/errors.ts";
 import type { Stored } from "../../../src/api/object.ts";
-import {
-  createObject,
-  deleteObject,
-  getObject,
-  listObjects,
-  patchObject,
-} from "../../../src/api/objects.ts";
+import { createObject, deleteObject, listObjects, patchObject } from "../../../src/api/objects.ts";
 import { EVENTS, NODES, PODS, SERVICES } from "../../../src/api/resources.ts";
 import type { Service, ServiceSpec } from "../../../src/api/types.gen.ts";
+import { findObject } from "./find-object.ts";
 import type { World } from "./world.ts";
 import { eventually, registerNode, startWorld } from "./world.ts";
 
@@ -64,13 +58,7 @@ describe("load balancers of the control plane", () => {
   }
 
   async function read(name: string): Promise<Stored<Service> | undefined> {
-    try {
-      const at = { namespace: "default", name };
-      return await getObject(world.client, SERVICES, at, { signal: world.signal });
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
+    return findObject(world, SERVICES, { namespace: "default", name });
   }
 
   function ips(service: Stored<Service> | undefined): readonly (string | undefined)[] {

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { describe, test } from "node:test";
 
-import { isNotFound } from "../../../src/api/errors.ts";
 import type { Stored } from "../../../src/api/object.ts";
-import { createObject, deleteObject, getObject, listObjects } from "../../../src/api/objects.ts";
+import { createObject, deleteObject, listObjects } from "../../../src/api/objects.ts";
 import type { Resource } from "../../../src/api/resource.ts";
 import { DEPLOYMENTS, PODS, REPLICA_SETS } from "../../../src/api/resources.ts";
 import type { Deployment } from "../../../src/api/types.gen.ts";
 import { playKubelet } from "./played-kubelet.ts";
+import { findObject } from "./find-object.ts";
 import type { World } from "./world.ts";
 import { eventually, registerNode, startWorld } from "./world.ts";
 
@@ -33,12 +33,7 @@ async function find<T>(
   resource: Resource<T>,
   name: string,
 ): Promise<Stored<T> | undefined> {
-  try {
-    return await getObject(client, resource, { namespace, name }, { signal });
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    throw error;
-  }
+  return findObject({ client, signal }, resource, { namespace, name });
 }
 
 async function count(world: World, resource: Resource<unknown>, app: string): Promise<number> {
