@@ -1,10 +1,14 @@
 import { Command } from "commander";
 
 import { kubernetesVersion, remoraVersion } from "../version.ts";
+import { addCompletionCommand } from "./completion-command.ts";
 import { addConfigCommands } from "./config-commands.ts";
+import { addDashboardCommand } from "./dashboard-command.ts";
+import { addDoctorCommands } from "./doctor-command.ts";
 import { addLookCommands } from "./look-commands.ts";
 import { addNodeCommands } from "./node-commands.ts";
 import { addTokenCommands } from "./token-commands.ts";
+import { addUninstallCommand } from "./uninstall-command.ts";
 
 /**
  * The whole command line, as data: what runs is parsed from it, and manual page and completions are written from it.
@@ -15,8 +19,12 @@ export function remoraProgram(): Command {
     .description("A Kubernetes node on Docker: kubelet and service proxy in one daemon.")
     .version(`remora ${remoraVersion} (Kubernetes ${kubernetesVersion})`);
   addNodeCommands(program);
+  addUninstallCommand(program);
   addTokenCommands(program);
   addConfigCommands(program);
   addLookCommands(program);
+  addDoctorCommands(program);
+  addDashboardCommand(program);
+  addCompletionCommand(program);
   return program;
 }
