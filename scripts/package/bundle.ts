@@ -3,6 +3,8 @@ import { fileURLToPath } from "node:url";
 
 import { build, type Plugin } from "esbuild";
 
+import { bundleDashboardPage, dashboardPage } from "../dashboard-page.ts";
+
 /** The root of the checkout, with a slash at its end. */
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -44,7 +46,8 @@ export interface Bundle {
 
 /**
  * Makes remora.cjs (agent and command line), control-plane-worker.cjs, dns-worker.cjs, hardware-child.cjs,
- * ownership-child.cjs, removal-child.cjs and grpc.cjs. The same sources give the same bytes, wherever they lie.
+ * ownership-child.cjs, removal-child.cjs, grpc.cjs and dashboard-page.json. The same sources give the same bytes,
+ * wherever they lie.
  *
  * @param outdir Is removed first.
  * @param version What the result calls itself instead of the version in package.json.
@@ -82,5 +85,6 @@ export async function bundle(outdir: string, version?: string): Promise<Bundle> 
   const outputs = Object.entries(metafile.outputs).map(
     ([path, { bytes }]) => [path.slice(path.lastIndexOf("/") + 1), bytes] as const,
   );
+  outputs.push([dashboardPage, await bundleDashboardPage(outdir)]);
   return { files: new Map(outputs), inputs: Object.keys(metafile.inputs).toSorted() };
 }
