@@ -1,3 +1,4 @@
+import { openJournal } from "../service-manager/journal.ts";
 import { errorMessage, isAbort, isSystemError, RemoraError } from "../../lib/errors.ts";
 
 const shutdown = new AbortController();
@@ -30,6 +31,8 @@ export function fail(error: unknown): void {
     error instanceof RemoraError || isSystemError(error) || !(error instanceof Error)
       ? errorMessage(error)
       : (error.stack ?? error.message);
-  process.stderr.write(`remora: ${text}\n`);
+  // With a priority where the journal reads it (sd-daemon(3)), so that `journalctl -p err` tells why we are not there.
+  const priority = openJournal(process.env) === undefined ? "" : "<3>";
+  process.stderr.write(`remora: ${text}\n`.replaceAll(/^(?=.)/gm, priority));
   end(1);
 }
