@@ -1,16 +1,15 @@
 import { randomBytes } from "node:crypto";
-import { access } from "node:fs/promises";
+import { access, constants } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
 
 import { systemClock } from "../../lib/clock.ts";
-import { isAbort, SetupError } from "../../lib/errors.ts";
-import { followSnapshots, readSnapshot } from "../dashboard/agent-socket.ts";
+import { errorCode, SetupError } from "../../lib/errors.ts";
 import { readAssets } from "../dashboard/assets.ts";
-import { Feed } from "../dashboard/feed.ts";
+import { type AgentAsked, Feed } from "../dashboard/feed.ts";
 import { isLoopback } from "../dashboard/requests.ts";
 import { DashboardServer } from "../dashboard/server.ts";
-import { localSocket } from "../local/places.ts";
+import { askSnapshot, followSnapshots } from "../local/local-client.ts";
+import { findAgent } from "../local/places.ts";
 
 export interface DashboardFlags {
   readonly address: string;
@@ -21,24 +20,7 @@ export interface DashboardFlags {
   readonly stateDir?: string;
 }
 
-/** Where agents keep their state unless they are told otherwise: `up`, `run`. */
-const stateDirs = ["/var/lib/remora", "/var/lib/kubelet"] as const;
 const tokenBytes = 16;
-
-/** The socket of the agent that is there; that of `up` when none is, for one may be started later. */
-async function socketPath(stateDir: string | undefined): Promise<string> {
-  if (stateDir !== undefined) return join(stateDir, localSocket);
-  for (const directory of stateDirs) {
-    const path = join(directory, localSocket);
-    try {
-      await access(path);
-      return path;
-    } catch {
-      // The next one.
-    }
-  }
-  return join(stateDirs[0], localSocket);
-}
 
 function parsePort(text: string): number {
   const port = Number(text);
@@ -64,14 +46,12 @@ function parseAddress(address: string, port: string): string {
 export async function dashboard(flags: DashboardFlags, signal: AbortSignal): Promise<void> {
   const address = parseAddress(flags.address, flags.port);
   const port = parsePort(flags.port);
-  const path = await socketPath(flags.stateDir);
-  await refuseUnreadable(path, signal);
+  await refuseUnreadable(flags.stateDir, signal);
   const token = randomBytes(tokenBytes).toString("base64url");
   const feed = new Feed({
     clock: systemClock,
     random: Math.random,
-    readSnapshot: (inner) => readSnapshot(path, inner),
-    followSnapshots: (onSnapshot, inner) => followSnapshots(path, onSnapshot, inner),
+    agent: agentAt(flags.stateDir),
   });
   const server = new DashboardServer({ address, port, token, feed, assets: await readAssets() });
   const bound = await server.listen();
@@ -85,12 +65,25 @@ export async function dashboard(flags: DashboardFlags, signal: AbortSignal): Pro
   }
 }
 
+/** The agent that has the machine when it is asked: it may be another one after a while. */
+function agentAt(stateDir: string | undefined): AgentAsked {
+  return {
+    ask: async (signal) => askSnapshot(await findAgent(stateDir), signal),
+    async *follow(signal) {
+      yield* followSnapshots(await findAgent(stateDir), signal);
+    },
+  };
+}
+
 /** An agent that is away may come back, but a user who may not ask it stays one. */
-async function refuseUnreadable(path: string, signal: AbortSignal): Promise<void> {
+async function refuseUnreadable(stateDir: string | undefined, signal: AbortSignal): Promise<void> {
+  const place = await findAgent(stateDir);
   try {
-    await readSnapshot(path, signal);
+    await access(place.socket, constants.R_OK | constants.W_OK);
   } catch (error) {
-    if (error instanceof SetupError || isAbort(error)) throw error;
+    if (errorCode(error) !== "EACCES") return;
+    const answer = await askSnapshot(place, signal);
+    if (answer.kind === "none") throw new SetupError(`${answer.why}: ${answer.remedy}`);
   }
 }
 

@@ -1,7 +1,7 @@
 import { jitteredBackoffMs } from "../../lib/backoff.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { errorMessage, isAbort, RemoraError } from "../../lib/errors.ts";
-import type { NodeSnapshot } from "../local/types.ts";
+import { isAbort } from "../../lib/errors.ts";
+import type { Answer } from "../local/local-client.ts";
 import type { FeedMessage, Link } from "./page/model/messages.ts";
 import { Sections } from "./sections.ts";
 import { UsageHistory } from "./usage-history.ts";
@@ -10,15 +10,17 @@ import { UsageHistory } from "./usage-history.ts";
 const unwatchedMs = 10_000;
 const backoff = { baseMs: 500, maxMs: 5000 } as const;
 
+/** Ways to ask the agent, wherever it is at the moment. Both reject only when `signal` aborts. */
+export interface AgentAsked {
+  readonly ask: (signal: AbortSignal) => Promise<Answer>;
+  /** Ends with an answer that says why there are no more. */
+  readonly follow: (signal: AbortSignal) => AsyncIterable<Answer>;
+}
+
 export interface FeedOptions {
   readonly clock: Clock;
   readonly random: () => number;
-  readonly readSnapshot: (signal: AbortSignal) => Promise<NodeSnapshot>;
-  /** Returns by throwing only. */
-  readonly followSnapshots: (
-    onSnapshot: (snapshot: NodeSnapshot) => void,
-    signal: AbortSignal,
-  ) => Promise<never>;
+  readonly agent: AgentAsked;
 }
 
 /** What a page was told up to now. */
@@ -85,56 +87,53 @@ export class Feed {
     while (!signal.aborted) {
       this.#turn = new AbortController();
       const turn = AbortSignal.any([signal, this.#turn.signal]);
-      try {
-        await this.#ask(turn, () => (failures = 0));
-      } catch (error) {
-        if (turn.aborted) continue;
-        failures += 1;
-        this.#lose(error);
-        await this.#pause(jitteredBackoffMs(failures, backoff, random), signal, clock);
+      for await (const answer of this.#answers(turn)) {
+        if (answer.kind === "snapshot") failures = 0;
+        else failures += 1;
+        this.#receive(answer);
       }
+      // Pages that come and go make nobody ask faster.
+      if (failures > 0) await pause(jitteredBackoffMs(failures, backoff, random), signal, clock);
     }
   }
 
-  async #ask(turn: AbortSignal, onSuccess: () => void): Promise<void> {
-    const { clock, followSnapshots, readSnapshot } = this.#options;
-    const receive = (snapshot: NodeSnapshot): void => {
-      this.#receive(snapshot);
-      onSuccess();
-    };
-    if (this.#watchers.size > 0) await followSnapshots(receive, turn);
-    receive(await readSnapshot(turn));
-    await clock.sleep(unwatchedMs, turn);
-  }
-
-  /** An agent that was away is looked for with the same pauses whether pages come and go or not. */
-  async #pause(ms: number, signal: AbortSignal, clock: Clock): Promise<void> {
+  // What the agent answers until it has no answer or `turn` aborts.
+  async *#answers(turn: AbortSignal): AsyncGenerator<Answer, void> {
+    const { agent, clock } = this.#options;
     try {
-      await clock.sleep(ms, signal);
+      if (this.#watchers.size > 0) yield* agent.follow(turn);
+      else {
+        const answer = await agent.ask(turn);
+        yield answer;
+        if (answer.kind === "snapshot") await clock.sleep(unwatchedMs, turn);
+      }
     } catch (error) {
-      if (!isAbort(error)) throw error;
+      if (!turn.aborted) throw error;
     }
   }
 
-  #receive(snapshot: NodeSnapshot): void {
-    this.#heard = this.#options.clock.now();
-    if (this.#link.state !== "live") this.#link = { state: "live" };
-    this.#sections.replace(snapshot);
-    this.#history.add(Date.parse(snapshot.time), snapshot.usage);
-    this.#wake();
-  }
-
-  #lose(error: unknown): void {
-    if (!(error instanceof RemoraError)) throw error;
-    const why = errorMessage(error);
-    if (this.#link.state === "away" && this.#link.why === why) return;
-    const since =
-      this.#link.state === "away" ? this.#link.since : (this.#heard ?? this.#options.clock.now());
-    this.#link = { state: "away", since, why };
-    this.#wake();
-  }
-
-  #wake(): void {
+  #receive(answer: Answer): void {
+    const now = this.#options.clock.now();
+    if (answer.kind === "snapshot") {
+      this.#heard = now;
+      if (this.#link.state !== "live") this.#link = { state: "live" };
+      this.#sections.replace(answer.snapshot);
+      this.#history.add(Date.parse(answer.snapshot.time), answer.snapshot.usage);
+    } else {
+      const { remedy, why } = answer;
+      const before = this.#link;
+      if (before.state === "away" && before.why === why) return;
+      const since = before.state === "away" ? before.since : (this.#heard ?? now);
+      this.#link = { state: "away", since, why, remedy };
+    }
     for (const watcher of this.#watchers) watcher();
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal, clock: Clock): Promise<void> {
+  try {
+    await clock.sleep(ms, signal);
+  } catch (error) {
+    if (!isAbort(error)) throw error;
   }
 }

@@ -1,45 +1,8 @@
-import { asRecord } from "../../lib/guard.ts";
-import { ParseError } from "../../lib/errors.ts";
 import type { NodeSnapshot } from "../local/types.ts";
 
 /** The members of a snapshot that pages are told when they change. `time` is told with any of them. */
 const names = ["agent", "node", "pods", "pulls", "services", "usage", "events"] as const;
 type Name = (typeof names)[number];
-
-const lists: ReadonlySet<Name> = new Set(["pods", "pulls", "events"]);
-
-/** The newest that this dashboard can read. */
-const knownSchema = 1;
-
-/**
- * Reads one snapshot.
- *
- * @throws {ParseError} when it is none, or of a schema that is not known.
- */
-export function parseSnapshot(text: string): NodeSnapshot {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new ParseError("snapshot", "JSON", { cause: error });
-  }
-  const snapshot = asRecord(value, "snapshot");
-  if (snapshot["schema"] !== knownSchema) {
-    throw new ParseError(
-      "snapshot.schema",
-      `${knownSchema}, the only one this dashboard knows (it is ${String(snapshot["schema"])}): start it again with the agent's version`,
-    );
-  }
-  for (const name of names) {
-    const member = snapshot[name];
-    if (!lists.has(name)) asRecord(member, `snapshot.${name}`);
-    else if (!Array.isArray(member)) throw new ParseError(`snapshot.${name}`, "a list");
-  }
-  if (Number.isNaN(Date.parse(String(snapshot["time"])))) {
-    throw new ParseError("snapshot.time", "a time");
-  }
-  return value as NodeSnapshot;
-}
 
 interface Section {
   readonly text: string;

@@ -5,11 +5,11 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 
-import { followSnapshots, readSnapshot } from "../../../src/agent/dashboard/agent-socket.ts";
 import { readAssets } from "../../../src/agent/dashboard/assets.ts";
 import { Feed } from "../../../src/agent/dashboard/feed.ts";
 import type { FeedMessage } from "../../../src/agent/dashboard/page/model/messages.ts";
 import { DashboardServer, type DashboardLimits } from "../../../src/agent/dashboard/server.ts";
+import { askSnapshot, followSnapshots } from "../../../src/agent/local/local-client.ts";
 import type { Clock } from "../../../src/lib/clock.ts";
 import { SetupError } from "../../../src/lib/errors.ts";
 import { inTemporary } from "../../fakes/temporary.ts";
@@ -51,9 +51,9 @@ class OpenPage {
   }
 
   async next(): Promise<FeedMessage> {
-    const { done, value } = await this.#lines.next();
-    assert.ok(done !== true, "the feed has ended");
-    return value;
+    const line = await this.#lines.next();
+    assert.ok(line.done !== true, "the feed has ended");
+    return line.value;
   }
 
   /** The next message for which `wanted` says so. */
@@ -86,12 +86,15 @@ async function serve(
     const path = join(directory, "local.sock");
     const agent = new FakeAgent(path, first);
     await agent.start();
+    const place = { stateDir: directory, socket: path, pid: undefined };
     const stop = new AbortController();
     const feed = new Feed({
       clock: hurriedClock,
       random: () => 0.5,
-      readSnapshot: (signal) => readSnapshot(path, signal),
-      followSnapshots: (onSnapshot, signal) => followSnapshots(path, onSnapshot, signal),
+      agent: {
+        ask: (signal) => askSnapshot(place, signal),
+        follow: (signal) => followSnapshots(place, signal),
+      },
     });
     const assets = await readAssets();
     const server = new DashboardServer({
@@ -224,7 +227,7 @@ describe("the server of the dashboard", () => {
       const away = await page.until(({ link }) => link.state === "away");
       assert.ok(away.link.state === "away" && away.link.since === now);
       const gone = await page.until(
-        ({ link }) => link.state === "away" && link.why.includes("no agent runs here"),
+        ({ link }) => link.state === "away" && link.why.includes("no agent runs on this machine"),
       );
       assert.equal(gone.snapshot, undefined, "what was known is not told again");
       await agent.start();
@@ -240,7 +243,7 @@ describe("the server of the dashboard", () => {
       await page.until(({ link }) => link.state === "live");
       agent.tellText("{}\n");
       const away = await page.until(({ link }) => link.state === "away");
-      assert.ok(away.link.state === "away" && /snapshot\.schema/.test(away.link.why));
+      assert.ok(away.link.state === "away" && /is not understood/.test(away.link.why));
       agent.tell(first);
       await page.until(({ link }) => link.state === "live");
       page.close();
@@ -325,8 +328,10 @@ describe("the server of the dashboard", () => {
       const feed = new Feed({
         clock: hurriedClock,
         random: () => 0,
-        readSnapshot: () => Promise.reject(new Error("never")),
-        followSnapshots: () => Promise.reject(new Error("never")),
+        agent: {
+          ask: () => Promise.reject(new Error("never")),
+          follow: () => assert.fail("never"),
+        },
       });
       const assets = new Map();
       const second = new DashboardServer({ address: "127.0.0.1", port, token, feed, assets });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import fc from "fast-check";
+import * as fc from "fast-check";
 
 import { crossings, layOut } from "../../../src/agent/dashboard/page/model/graph.ts";
 import { spread } from "../../../src/agent/dashboard/page/model/spread.ts";
@@ -64,7 +64,7 @@ describe("the service graph", () => {
   });
 
   test("nothing overlaps, nothing leaves the picture, and no order of names is more tangled than the first", () => {
-    const name = fc.constantFrom(..."abcdefghijkl");
+    const name = fc.constantFrom("a", "b", "c", "d", "e", "f", "g", "h", "i", "j");
     const some = fc.array(fc.tuple(name, fc.array(name, { minLength: 1, maxLength: 5 })), {
       maxLength: 10,
     });

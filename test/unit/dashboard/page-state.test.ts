@@ -93,13 +93,16 @@ describe("what the page says about its data", () => {
   test("the agent is away: since when, why, and how old the data is by the node's clock", () => {
     const away = receive(
       known,
-      { now: nodeTime + 60_000, link: { state: "away", since: nodeTime, why: "it has ended" } },
+      {
+        now: nodeTime + 60_000,
+        link: { state: "away", since: nodeTime, why: "the agent has ended", remedy: "start it" },
+      },
       browserTime + 60_000,
     );
     assert.deepEqual(noticeOf(away, open, browserTime + 65_000), {
       tone: "bad",
       label: "Agent away",
-      text: "Nothing from the agent for 65s: it has ended. What you see is 65s old.",
+      text: "For 65s, the agent has ended: start it. What you see is 65s old.",
     });
   });
 

@@ -22,8 +22,9 @@ export type Link =
       readonly state: "away";
       /** When it answered last, or when the first try failed; milliseconds since the epoch. */
       readonly since: number;
-      /** One sentence for people. */
+      /** Sentences for people, without a full stop. */
       readonly why: string;
+      readonly remedy: string;
     };
 
 /** Means over {@link usageStepSeconds}: seconds since the epoch, cores, bytes, bytes, bytes a second in and out. */

@@ -104,7 +104,7 @@ export function noticeOf(state: PageState, connection: Connection, now: number):
     return {
       tone: "bad",
       label: "Agent away",
-      text: `Nothing from the agent for ${away}: ${link.why}.${shown}`,
+      text: `For ${away}, ${link.why}: ${link.remedy}.${shown}`,
     };
   }
   if (now - state.heard > quietMs) {
