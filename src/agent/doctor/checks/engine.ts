@@ -3,7 +3,7 @@ import { isRecord, type JsonRecord, optionalNumber, optionalString } from "../..
 import { defineCheck, type Finding, judged, type Judgement } from "../check.ts";
 import { getJSONOnSocket, getOnSocket } from "../engine-socket.ts";
 import type { Machine } from "../machine.ts";
-import { listProcesses } from "../processes.ts";
+import { listProcesses, type ProcessFacts } from "../processes.ts";
 
 export type EngineAnswer =
   | { readonly kind: "answered"; readonly info: JsonRecord; readonly version: JsonRecord }
@@ -72,12 +72,17 @@ function parseDaemonConfig(
   }
 }
 
+/** Several engines may run on a machine: one that is told to listen elsewhere is not the one of this socket. */
+function isDaemonOf({ argv, here, name }: ProcessFacts, socket: string): boolean {
+  if (name !== "dockerd" || here === false) return false;
+  const listens = argv.filter((word) => word.includes("unix://"));
+  return listens.length === 0 || listens.some((word) => word.endsWith(socket));
+}
+
 async function collect(machine: Machine, signal: AbortSignal): Promise<EngineFacts> {
   const socket = machine.site.dockerSocket;
   const answer = await ask(socket, signal);
-  const daemon = (await listProcesses(machine)).find(
-    ({ here, name }) => name === "dockerd" && here !== false,
-  );
+  const daemon = (await listProcesses(machine)).find((one) => isDaemonOf(one, socket));
   return {
     socket,
     answer,
