@@ -1,6 +1,7 @@
-// npm run package [-- --outdir DIR --arch amd64|arm64|all --version X.Y.Z --only deb|tarball]: what is installed on
+// npm run package [-- --outdir DIR --arch all|amd64|arm64 --version X.Y.Z --only both|deb|tarball]: what is installed on
 // machines, in dist/package: a Debian package and an archive for each architecture, and SHA256SUMS. The same sources give
-// the same bytes: SOURCE_DATE_EPOCH, or else the time of the last commit, is the time of everything in them.
+// the same bytes: SOURCE_DATE_EPOCH, or else the time of the last commit, is the time of everything in them. For tests,
+// --compression fast|none takes seconds where xz takes half a minute.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -10,7 +11,7 @@ import { parseArgs } from "node:util";
 
 import packageJson from "../package.json" with { type: "json" };
 import { errorMessage } from "../src/lib/errors.ts";
-import { type Compression, writeDeb, writeTarball } from "./package/archive.ts";
+import { type Compression, compressions, writeDeb, writeTarball } from "./package/archive.ts";
 import { type Bundle, bundle, root } from "./package/bundle.ts";
 import { architectures, type Architecture, nodeRuntime } from "./package/node-binary.ts";
 import { productEntries, type Release } from "./package/product.ts";
@@ -39,53 +40,61 @@ const { values } = parseArgs({
     outdir: { type: "string", default: "dist/package" },
     arch: { type: "string", default: "all" },
     version: { type: "string", default: packageJson.version },
-    only: { type: "string" },
-    // For tests: an uncompressed .deb takes a second instead of half a minute.
+    only: { type: "string", default: "both" },
     compression: { type: "string", default: "xz" },
   },
 });
-const wanted = architectures.filter((each) => values.arch === "all" || values.arch === each);
-if (wanted.length === 0) die(`--arch ${values.arch}: there are ${architectures.join(", ")}, all`);
-if (!["deb", "tarball", undefined].includes(values.only)) die("--only is deb or tarball");
-if (!["xz", "none"].includes(values.compression)) die("--compression is xz or none");
 
+function chosen<T extends string>(flag: "arch" | "only" | "compression", from: readonly T[]): T {
+  const found = from.find((each) => each === values[flag]);
+  return found ?? die(`--${flag} ${values[flag]}: there are ${from.join(", ")}`);
+}
+
+const arch = chosen("arch", ["all", ...architectures]);
+const only = chosen("only", ["both", "deb", "tarball"]);
+const compression = chosen("compression", Object.keys(compressions) as Compression[]);
+const outdir = resolve(values.outdir);
 const release: Release = {
   version: values.version,
   maintainer: process.env["REMORA_MAINTAINER"] ?? packageJson.author,
   epochSeconds: epochSeconds(),
 };
-const outdir = resolve(values.outdir);
 
 function packageFor(architecture: Architecture, made: Bundle, bundled: string): readonly string[] {
   const entries = productEntries(release, nodeRuntime(architecture), made, bundled);
-  const compression = values.compression as Compression;
-  return [
-    ...(values.only === "tarball"
-      ? []
-      : [writeDeb(outdir, release, architecture, entries, compression)]),
-    ...(values.only === "deb" ? [] : [writeTarball(outdir, release, architecture, entries)]),
-  ];
+  const files: string[] = [];
+  if (only !== "tarball") {
+    files.push(writeDeb(outdir, release, architecture, entries, compression));
+  }
+  if (only !== "deb") files.push(writeTarball(outdir, release, architecture, entries));
+  return files;
+}
+
+/** @returns the names of all files, in `outdir`. */
+async function packageAll(): Promise<readonly string[]> {
+  const bundled = mkdtempSync(join(tmpdir(), "remora-bundle-"));
+  try {
+    const made = await bundle(bundled, release.version);
+    return architectures
+      .filter((each) => arch === "all" || arch === each)
+      .flatMap((architecture) => {
+        try {
+          return packageFor(architecture, made, bundled);
+        } catch (error) {
+          // Whoever asked for all gets what can be had here.
+          if (arch !== "all" || architecture === "amd64") throw error;
+          process.stderr.write(`package: nothing for ${architecture}: ${errorMessage(error)}\n`);
+          return [];
+        }
+      });
+  } finally {
+    rmSync(bundled, { recursive: true, force: true });
+  }
 }
 
 rmSync(outdir, { recursive: true, force: true });
 mkdirSync(outdir, { recursive: true });
-const bundled = mkdtempSync(join(tmpdir(), "remora-bundle-"));
-const files: string[] = [];
-try {
-  const made = await bundle(bundled, release.version);
-  for (const architecture of wanted) {
-    try {
-      files.push(...packageFor(architecture, made, bundled));
-    } catch (error) {
-      const text = `nothing for ${architecture}: ${errorMessage(error)}`;
-      // Whoever asked for all gets what can be had here.
-      if (values.arch !== "all" || architecture === "amd64") die(text);
-      process.stderr.write(`package: ${text}\n`);
-    }
-  }
-} finally {
-  rmSync(bundled, { recursive: true, force: true });
-}
+const files = await packageAll().catch((error: unknown) => die(errorMessage(error)));
 const sums = files.toSorted().map((name) => {
   const digest = createHash("sha256")
     .update(readFileSync(join(outdir, name)))

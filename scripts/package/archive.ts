@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { stateSchema } from "../../src/agent/ledger/state-marker.ts";
 import { root } from "./bundle.ts";
 import { debianVersion, filled } from "./debian.ts";
 import type { Architecture } from "./node-binary.ts";
@@ -37,14 +38,21 @@ function controlFiles(
     file("DEBIAN/control", control),
     file("DEBIAN/conffiles", conffiles.map((path) => `/${path}\n`).join("")),
     file("DEBIAN/md5sums", md5sums(entries)),
-    ...["preinst", "postinst", "prerm", "postrm"].map((name) =>
-      file(`DEBIAN/${name}`, template(name), 0o755),
+    file(
+      "DEBIAN/preinst",
+      filled(template("preinst"), {
+        VERSION: release.version,
+        STATE_SCHEMA: stateSchema.toString(),
+      }),
+      0o755,
     ),
+    ...["postinst", "prerm", "postrm"].map((name) => file(`DEBIAN/${name}`, template(name), 0o755)),
   ];
 }
 
-/** How a .deb is compressed: xz is a third smaller, none is for tests. */
-export type Compression = "xz" | "none";
+/** How a .deb is compressed: well, or for tests soon or not at all. */
+export const compressions = { xz: ["-Zxz"], fast: ["-Zxz", "-z0"], none: ["-Znone"] } as const;
+export type Compression = keyof typeof compressions;
 
 /**
  * Makes the Debian package.
@@ -63,7 +71,7 @@ export function writeDeb(
   inScratch((scratch) => {
     const tree = [...controlFiles(release, architecture, entries), ...entries];
     writeTree(join(scratch, "tree"), tree, release.epochSeconds);
-    const options = ["--root-owner-group", `-Z${compression}`];
+    const options = ["--root-owner-group", ...compressions[compression]];
     execFileSync("dpkg-deb", [...options, "--build", join(scratch, "tree"), join(outdir, name)], {
       env: { ...process.env, SOURCE_DATE_EPOCH: `${release.epochSeconds}`, LC_ALL: "C" },
       stdio: ["ignore", "ignore", "inherit"],

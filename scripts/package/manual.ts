@@ -1,7 +1,8 @@
-import type {
-  CommandNode,
-  OptionNode,
-  ValueNode,
+import {
+  type CommandNode,
+  type OptionNode,
+  summaryOf,
+  type ValueNode,
 } from "../../src/agent/completion/command-tree.ts";
 import type { configurationFlags } from "../../src/config/configuration.ts";
 
@@ -139,12 +140,11 @@ export function commandPage(
 ): string {
   const isProgram = command.path.length === 1;
   const name = command.path.join("-");
-  const summary = command.description.split(/[:;.] /)[0] ?? "";
   return `${[
     `.\\" Written from the command line's own description.`,
     header(name, 1, facts),
     ".SH NAME",
-    `${roffText(name)} \\- ${roffText(summary)}`,
+    `${roffText(name)} \\- ${roffText(summaryOf(command.description))}`,
     ".SH SYNOPSIS",
     synopsis(command),
     ".SH DESCRIPTION",

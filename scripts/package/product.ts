@@ -81,6 +81,7 @@ function documents(release: Release, node: NodeRuntime, bundle: Bundle): readonl
     file(`${doc}/CHANGELOG.md.gz`, gzip(source("CHANGELOG.md"))),
     copied("README.md", `${doc}/README.md`),
     ...filesBelow("docs").map((path) => copied(`docs/${path}`, `${doc}/docs/${path}`)),
+    file("usr/share/lintian/overrides/remora", source("packaging/debian/lintian-overrides")),
     { path: `${doc}/examples`, target: "../../../lib/remora/examples" },
   ];
 }

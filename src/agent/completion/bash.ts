@@ -1,4 +1,4 @@
-import { allCommands, type CommandNode, type OptionNode } from "./command-tree.ts";
+import { allCommands, type CommandNode, type OptionNode, type ValueNode } from "./command-tree.ts";
 
 function quoted(words: readonly string[]): string {
   return `'${words.join(" ").replaceAll("'", "'\\''")}'`;
@@ -8,62 +8,96 @@ function names(options: readonly OptionNode[]): readonly string[] {
   return options.flatMap(({ short, long }) => (short === undefined ? [long] : [short, long]));
 }
 
+function takesValue({ value }: OptionNode): boolean {
+  return value !== undefined && !value.optional;
+}
+
+/** Hidden options that every command with hidden options understands, so that they need to be said once. */
+function sharedHidden(program: CommandNode): readonly OptionNode[] {
+  const having = allCommands(program).filter(({ options }) => options.some(({ hidden }) => hidden));
+  const all = new Map(
+    having.flatMap(({ options }) => options.filter(({ hidden }) => hidden)).map((o) => [o.long, o]),
+  );
+  return [...all.values()].filter(({ long }) =>
+    having.every(({ options }) => options.some((option) => option.long === long)),
+  );
+}
+
 /** What there is to complete behind one command, as assignments. */
-function commandCase({ path, options, commands, arguments: operands }: CommandNode): string {
-  const takers = options.filter(({ value }) => value !== undefined && !value.optional);
-  const shown = options.filter(({ hidden }) => !hidden);
-  const hidden = options.filter((option) => option.hidden);
+function commandCase(node: CommandNode, name: string, shared: ReadonlySet<string>): string {
+  const { path, options, commands, arguments: operands } = node;
+  const own = options.filter(({ long }) => !shared.has(long));
+  const hasShared = options.some(({ hidden, long }) => hidden && shared.has(long));
+  const visible = options.filter(({ hidden }) => !hidden).map(({ long }) => long);
   const words = [
     ...commands.map((command) => command.path.at(-1) ?? ""),
     ...operands.flatMap(({ choices }) => choices),
   ];
+  const hidden = own.filter((option) => option.hidden).map(({ long }) => long);
+  const takers = names(own.filter(takesValue));
   const lines = [
     `words=${quoted(words)}`,
-    `shown=${quoted(shown.map(({ long }) => long))}`,
-    ...(hidden.length === 0 ? [] : [`hidden=${quoted(hidden.map(({ long }) => long))}`]),
-    `takers=${quoted(names(takers))}`,
+    `shown=${quoted(visible)}`,
+    `hidden=${quoted(hidden)}${hasShared ? `" $_${name}_flags"` : ""}`,
+    `takers=${quoted(takers)}${hasShared ? `" $_${name}_flag_takers"` : ""}`,
     ...(operands.some(({ kind }) => kind !== "text") ? ["operand=file"] : []),
   ];
   return `    ${quoted([path.slice(1).join(" ")])})\n${lines.map((line) => `      ${line}`).join("\n")}\n      ;;`;
 }
 
-/** What may stand behind an option: the same for every command that has one of this name and these values. */
+function offered({ choices, kind }: ValueNode): string {
+  return choices.length > 0 ? `values=${quoted(choices)}` : `operand=${kind}`;
+}
+
+/** What may stand behind an option, as cases of "COMMAND OPTION". */
 function valueCases(program: CommandNode): string {
-  const seen = new Map<string, string[]>();
+  const meanings = new Map<string, Map<string, string[]>>();
   for (const { path, options } of allCommands(program)) {
     for (const option of options) {
-      const { value } = option;
-      if (value === undefined) continue;
-      const what =
-        value.choices.length > 0
-          ? `values=${quoted(value.choices)}`
-          : value.kind === "directory"
-            ? "operand=directory"
-            : value.kind === "file"
-              ? "operand=file"
-              : "operand=none";
-      const patterns = seen.get(what) ?? [];
-      for (const name of names([option])) patterns.push(`'${path.slice(1).join(" ")} ${name}'`);
-      seen.set(what, patterns);
+      if (option.value === undefined) continue;
+      for (const name of names([option])) {
+        const byMeaning = meanings.get(name) ?? new Map<string, string[]>();
+        const meaning = offered(option.value);
+        byMeaning.set(meaning, [...(byMeaning.get(meaning) ?? []), path.slice(1).join(" ")]);
+        meanings.set(name, byMeaning);
+      }
     }
   }
-  return [...seen].map(([what, patterns]) => `    ${patterns.join(" | ")}) ${what} ;;`).join("\n");
+  const patterns = new Map<string, string[]>();
+  for (const [name, byMeaning] of meanings) {
+    for (const [meaning, commands] of byMeaning) {
+      const found = byMeaning.size === 1 ? [`*' ${name}'`] : commands.map((c) => `'${c} ${name}'`);
+      patterns.set(meaning, [...(patterns.get(meaning) ?? []), ...found]);
+    }
+  }
+  // Files are what is offered where nothing is known.
+  return [...patterns]
+    .filter(([meaning]) => meaning !== "operand=file")
+    .map(([meaning, found]) => `    ${found.join(" | ")}) ${meaning} ;;`)
+    .join("\n");
 }
 
 /** Completion for bash 4 and newer; needs nothing of the package bash-completion. */
 export function bashCompletion(program: CommandNode): string {
   const name = program.path[0] ?? "";
+  const shared = sharedHidden(program);
+  const sharedNames = new Set(shared.map(({ long }) => long));
+  const cases = allCommands(program).map((node) => commandCase(node, name, sharedNames));
   return `# bash completion of ${name}
 
+# Flags of the kubelet and of kube-proxy, and those of them that want a value.
+_${name}_flags=${quoted(shared.map(({ long }) => long))}
+_${name}_flag_takers=${quoted(names(shared.filter(takesValue)))}
+
 _${name}_command() {
-  words= shown= hidden= takers= operand= values=
+  words= shown= hidden= takers= operand=
   case $1 in
-${allCommands(program).map(commandCase).join("\n")}
+${cases.join("\n")}
   esac
 }
 
 _${name}_value() {
-  operand= values=
+  operand=file values=
   case "$1 $2" in
 ${valueCases(program)}
   esac
@@ -73,7 +107,7 @@ _${name}() {
   local words shown hidden takers operand values command= current option= index word
   COMPREPLY=()
   current=\${COMP_WORDS[COMP_CWORD]}
-  _${name}_command "$command"
+  _${name}_command ''
   for ((index = 1; index < COMP_CWORD; index++)); do
     word=\${COMP_WORDS[index]}
     # Bash takes --name=value for three words.

@@ -105,6 +105,11 @@ export function commandTree(command: Command, above: readonly string[] = []): Co
   };
 }
 
+/** A description without what explains it: as much as fits beside a name. */
+export function summaryOf(description: string): string {
+  return description.split(/[:;=,] | \(/)[0] ?? "";
+}
+
 /** A command and all below it, it first. */
 export function allCommands(node: CommandNode): readonly CommandNode[] {
   return [node, ...node.commands.flatMap((below) => allCommands(below))];

@@ -1,4 +1,10 @@
-import { allCommands, type CommandNode, type OptionNode, type ValueNode } from "./command-tree.ts";
+import {
+  allCommands,
+  type CommandNode,
+  type OptionNode,
+  summaryOf,
+  type ValueNode,
+} from "./command-tree.ts";
 
 /** A text for the inside of single quotes, in which colons and brackets mean nothing to _arguments. */
 function plain(text: string): string {
@@ -18,7 +24,7 @@ function action({ name, choices, kind }: ValueNode): string {
 }
 
 function optionSpecs({ long, short, description, value }: OptionNode): readonly string[] {
-  const text = `[${plain(description || "flag of the kubelet or of kube-proxy")}]`;
+  const text = `[${plain(summaryOf(description) || "flag of the kubelet or of kube-proxy")}]`;
   // An option whose value may be left out has it behind an equals sign.
   const sign = value === undefined ? "" : value.optional ? "=-" : "=";
   const behind = value === undefined ? "" : `${value.optional ? ":" : ""}${action(value)}`;
@@ -55,7 +61,7 @@ function commandFunction({ path, options, commands, arguments: operands }: Comma
   if (commands.length > 0) {
     const described = commands.map(
       (command) =>
-        `'${plain(command.path.at(-1) ?? "")}:${command.description.replaceAll("'", "'\\''")}'`,
+        `'${plain(command.path.at(-1) ?? "")}:${summaryOf(command.description).replaceAll("'", "'\\''")}'`,
     );
     const cases = commands.map(
       (command) => `      ${command.path.at(-1)}) ${functionName(command.path)} && ret=0 ;;`,
