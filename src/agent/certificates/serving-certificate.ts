@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { ApiClient } from "../../api/client.ts";
 import type { NodeAddress } from "../../api/types.gen.ts";
 import type { AgentConfig } from "../../config/types.ts";
+import { nodeIPWish } from "../../kubelet/node/choose-node-ips.ts";
 import type { TlsSource } from "../../kubelet/server/tls-source.ts";
 import type { NodeView } from "../../kubelet/types.ts";
 import { canonicalIP, ipFamily } from "../../lib/cidr.ts";
@@ -136,7 +137,7 @@ async function fromFiles({ config, clock, logger }: ServingOptions): Promise<Ser
 /** Host name and addresses of the node, as they are now. */
 function ownNames({ config, node }: ServingOptions): readonly string[] {
   const now = node.hostIPs();
-  return [config.nodeName, ...(now.length > 0 ? now : config.nodeIPs)];
+  return [config.nodeName, ...(now.length > 0 ? now : nodeIPWish(config.nodeIPs).fixed)];
 }
 
 async function selfSigned(options: ServingOptions): Promise<ServingCertificate> {

@@ -56,6 +56,11 @@ function nodeNameOf({ hostnameOverride }: UpFlags): string {
   return (hostnameOverride ?? hostname()).toLowerCase();
 }
 
+/** Pods and nodes have their first address of the family that Services have, whatever the default route prefers. */
+function anyOfFirstFamily({ serviceCidr: [first = ""] }: Pick<UpFlags, "serviceCidr">): string[] {
+  return parseCidr(first, "--service-cidr").family === "IPv6" ? ["::"] : [];
+}
+
 /** Pods reach the API server on the node's addresses, of each family that they have. */
 function bindAddressFor({ serviceCidr }: Pick<UpFlags, "serviceCidr">): string {
   const both = serviceCidr.some((text) => parseCidr(text, "--service-cidr").family === "IPv6");
@@ -202,8 +207,12 @@ export async function up(
       now: systemClock.now(),
     });
     if (members.dns !== "off") await dns.begin();
-    const configured = flags.nodeIp ?? [];
-    const nodeIPs = await detectNodeIPs(signal, systemHost(), { nodeName, nodeIPs: configured });
+    const configured = flags.nodeIp ?? anyOfFirstFamily(flags);
+    const nodeIPs = await detectNodeIPs(signal, systemHost(), {
+      nodeName,
+      nodeIPs: configured,
+      clusterCIDRs: flags.clusterCidr,
+    });
     if (nodeIPs.length === 0) {
       logger.log("warn", "this machine is in no network; its node is ready when it has an address");
     }

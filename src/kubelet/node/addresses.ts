@@ -1,4 +1,5 @@
-import { chooseNodeIPs } from "./choose-node-ips.ts";
+import { parseCidr } from "../../lib/cidr.ts";
+import { chooseNodeIPs, nodeIPWish } from "./choose-node-ips.ts";
 import { type Host, systemHost } from "./host.ts";
 
 /**
@@ -8,18 +9,22 @@ import { type Host, systemHost } from "./host.ts";
 export async function detectNodeIPs(
   signal: AbortSignal,
   host: Pick<Host, "addresses" | "routeSources"> = systemHost(),
-  config: { readonly nodeName: string; readonly nodeIPs: readonly string[] } = {
-    nodeName: "",
-    nodeIPs: [],
-  },
+  config: {
+    readonly nodeName: string;
+    readonly nodeIPs: readonly string[];
+    /** Networks of all pods: the node has an address of each family. */
+    readonly clusterCIDRs?: readonly string[];
+  } = { nodeName: "", nodeIPs: [] },
 ): Promise<readonly string[]> {
   signal.throwIfAborted();
-  if (config.nodeIPs.length > 0) return config.nodeIPs;
+  const { fixed } = nodeIPWish(config.nodeIPs);
+  if (fixed.length > 0) return fixed;
   const choice = chooseNodeIPs({
-    configured: [],
+    configured: config.nodeIPs,
     nodeName: config.nodeName,
     host: host.addresses(),
     routeSources: await host.routeSources(),
+    podFamilies: (config.clusterCIDRs ?? []).map((text) => parseCidr(text).family),
   });
   return choice.kind === "chosen" ? choice.ips : [];
 }

@@ -12,7 +12,10 @@ export interface HostAddress {
 }
 
 export interface AddressFacts {
-  /** Addresses asked for in the configuration: none, one, or one of each family. */
+  /**
+   * Addresses asked for in the configuration: none, one, or one of each family; `::` or `0.0.0.0` alone asks for a family
+   * (the kubelet's --node-ip).
+   */
   readonly configured: readonly string[];
   readonly nodeName: string;
   readonly host: readonly HostAddress[];
@@ -53,21 +56,32 @@ export function refuseNodeIP(address: string, host: readonly HostAddress[]): str
   return known ? undefined : `node IP: "${ip}" not found in the host's network interfaces`;
 }
 
+/** What a configuration asks for: certain addresses, or the family of the first one. */
+export function nodeIPWish(configured: readonly string[]): {
+  readonly fixed: readonly string[];
+  readonly family: IPFamily;
+} {
+  const [only = "", second] = configured;
+  const any = second === undefined && ipFamily(only) !== undefined ? canonicalIP(only) : "";
+  if (any === "::") return { fixed: [], family: "IPv6" };
+  return { fixed: any === "0.0.0.0" ? [] : configured, family: "IPv4" };
+}
+
 /**
  * The node's addresses, primary first: the configured ones, else the node's name when it is an address, else the source
- * of the default route (IPv4 preferred), else the first address of a real interface. Where pods have addresses of both
+ * of the default route (of IPv4 unless the other family is asked for), else the first address of a real interface. Where pods have addresses of both
  * families, an address of the other one follows: routes to these pods lead there.
  */
 export function chooseNodeIPs(facts: AddressFacts): AddressChoice {
-  if (facts.configured.length > 0) return chooseConfigured(facts);
+  const { fixed, family } = nodeIPWish(facts.configured);
+  if (fixed.length > 0) return chooseConfigured(facts);
+  const families = family === "IPv4" ? (["IPv4", "IPv6"] as const) : (["IPv6", "IPv4"] as const);
   const { nodeName, podFamilies = [], previous = [], routeSources } = facts;
   const primary = firstUsable(facts.host, [
     nodeName,
-    lasting(routeSources.IPv4, facts.host),
-    lasting(routeSources.IPv6, facts.host),
+    ...families.map((each) => lasting(routeSources[each], facts.host)),
     ...previous,
-    ...firstOfFamily(facts.host, "IPv4"),
-    ...firstOfFamily(facts.host, "IPv6"),
+    ...families.flatMap((each) => firstOfFamily(facts.host, each)),
   ]);
   if (primary === undefined) {
     return {

@@ -3,7 +3,13 @@ import type { AgentConfig } from "../../config/types.ts";
 import { canonicalIP, type IPFamily } from "../../lib/cidr.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
-import { chooseNodeIPs, type HostAddress, internalIPs, refuseNodeIP } from "./choose-node-ips.ts";
+import {
+  chooseNodeIPs,
+  type HostAddress,
+  internalIPs,
+  nodeIPWish,
+  refuseNodeIP,
+} from "./choose-node-ips.ts";
 import type { Host } from "./host.ts";
 
 /**
@@ -54,13 +60,13 @@ export class OwnAddresses {
 
   async look(previous: NodeStatus): Promise<OwnAddressesFound> {
     const { config, host, podFamilies } = this.#options;
-    const configured = config.nodeIPs;
+    const { fixed: configured } = nodeIPWish(config.nodeIPs);
     const before = internalIPs(previous.addresses);
     const routeSources = configured.length > 0 ? {} : await host.routeSources();
     const wanted = [...configured, ...before, ...Object.values(routeSources)];
     const present = await this.#present(wanted);
     const choice = chooseNodeIPs({
-      configured,
+      configured: config.nodeIPs,
       nodeName: config.nodeName,
       host: present,
       routeSources,

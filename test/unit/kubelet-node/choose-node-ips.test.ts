@@ -81,6 +81,18 @@ describe("the addresses of a machine that moves", () => {
       ["192.0.2.2"],
     ],
     [
+      "pods of both, and IPv6 is asked for first",
+      { configured: ["::"], routeSources: both, podFamilies: ["IPv6", "IPv4"] },
+      ["2001:db8::2", "192.0.2.2"],
+    ],
+    ["IPv6 is asked for", { configured: ["::"], routeSources: both }, ["2001:db8::2"]],
+    [
+      "IPv6 is asked for and not there",
+      { configured: ["::"], host: host.slice(0, 4) },
+      ["192.0.2.2"],
+    ],
+    ["IPv4 is asked for", { configured: ["0.0.0.0"], routeSources: both }, ["192.0.2.2"]],
+    [
       "pods of both, and addresses that were configured",
       { configured: ["198.51.100.2"], podFamilies: ["IPv4", "IPv6"] },
       ["198.51.100.2"],

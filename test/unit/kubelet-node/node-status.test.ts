@@ -166,12 +166,12 @@ describe("node addresses", () => {
     ["224.0.0.1", /multicast/],
     ["169.254.1.1", /link-local/],
     ["fe80::1", /link-local/],
-    ["0.0.0.0", /all zeros/],
+    ["0.0.0.0,fd00::2", /all zeros/],
     ["203.0.113.9", /not found in the host's network interfaces/],
     ["eth0", /must be a valid IP/],
   ] as const) {
     test(`a configured ${address} is refused`, () => {
-      const choice = chooseNodeIPs({ ...facts, configured: [address] });
+      const choice = chooseNodeIPs({ ...facts, configured: address.split(",") });
       assert.equal(choice.kind, "none");
       assert.match(choice.kind === "none" ? choice.why : "", why);
     });

@@ -1,0 +1,8 @@
+// Asks the name server ADDRESS for NAME's addresses of both families and prints them, one in a line.
+import { Resolver } from "node:dns/promises";
+
+const [address = "", name = ""] = process.argv.slice(2);
+const resolver = new Resolver({ timeout: 2000, tries: 3 });
+resolver.setServers([address.includes(":") ? `[${address}]` : address]);
+const found = await Promise.all([resolver.resolve4(name), resolver.resolve6(name)]);
+process.stdout.write(`${found.flat().join("\n")}\n`);
