@@ -60,6 +60,8 @@ export interface PKI {
   readonly serviceAccountKeyPEM: string;
   /** When the first of them is due for renewal, milliseconds since the epoch. */
   readonly renewAt: number;
+  /** When the last of them begins: before that the clock was set back, and they have to be made anew too. */
+  readonly validFrom: number;
 }
 
 const dayMs = 24 * 60 * 60 * 1000;
@@ -277,12 +279,14 @@ export async function ensurePKI(options: PKIOptions): Promise<PKI> {
   };
   const leaves = Object.values(pairs).map(({ certPEM }) => new X509Certificate(certPEM));
   const { certificate: ca } = authority;
+  const all = [ca, ...leaves];
   return {
     caFile: authority.file,
     caPEM: authority.pem,
     authority: { issuer: authority.issuer, notAfter: ca.validToDate.getTime() },
     ...pairs,
     serviceAccountKeyPEM: privateKeyPEM(serviceAccountKey),
-    renewAt: Math.min(...[ca, ...leaves].map(renewalTime)),
+    renewAt: Math.min(...all.map(renewalTime)),
+    validFrom: Math.max(...all.map(({ validFromDate }) => validFromDate.getTime())),
   };
 }

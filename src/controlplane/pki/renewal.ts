@@ -56,7 +56,10 @@ export class PKIRenewal implements CurrentPKI {
   async run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     while (!signal.aborted) {
-      if (this.#wanted || clock.now() >= this.#current.renewAt) await this.#renewNext();
+      const { renewAt, validFrom } = this.#current;
+      const now = clock.now();
+      // A clock that was ahead when they were made, and is right by now, leaves certificates of the future.
+      if (this.#wanted || now >= renewAt || now < validFrom) await this.#renewNext();
       await clock.sleep(lookMs, signal).catch(() => undefined);
     }
   }
