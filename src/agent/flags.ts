@@ -86,3 +86,16 @@ export interface DownFlags extends Omit<NodeFlags, "dockerSocket"> {
   /** Also the data of claims. */
   readonly deleteVolumes?: boolean;
 }
+
+export interface StatusFlags {
+  readonly json?: boolean;
+  readonly watch?: boolean;
+  /** Default: that of the agent which has this machine. */
+  readonly stateDir?: string;
+}
+
+export interface TopFlags {
+  readonly sort: "cpu" | "memory" | "name" | "restarts";
+  /** As of `status`. */
+  readonly stateDir?: string;
+}

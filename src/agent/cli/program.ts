@@ -7,6 +7,7 @@ import { addDashboardCommand } from "./dashboard-command.ts";
 import { addDoctorCommands } from "./doctor-command.ts";
 import { addLookCommands } from "./look-commands.ts";
 import { addNodeCommands } from "./node-commands.ts";
+import { addStatusCommands } from "./status-command.ts";
 import { addTokenCommands } from "./token-commands.ts";
 import { addUninstallCommand } from "./uninstall-command.ts";
 
@@ -23,6 +24,7 @@ export function remoraProgram(): Command {
   addTokenCommands(program);
   addConfigCommands(program);
   addLookCommands(program);
+  addStatusCommands(program);
   addDoctorCommands(program);
   addDashboardCommand(program);
   addCompletionCommand(program);

@@ -83,7 +83,7 @@ function crashWords(part: Part, message: string | undefined): string {
     ? `${nameOf(part)} keeps ending, last ${endWords(part, ended)}`
     : `${nameOf(part)} keeps ending${last}`;
   const delay = /back-off (\S+) restarting/.exec(message ?? "")?.[1];
-  return delay === undefined ? text : `${text}; it is started again after ${delay}`;
+  return delay === undefined ? text : `${text}; it is started again ${delay} after its end`;
 }
 
 function imageWords(part: Part, reason: string, message: string | undefined): string {

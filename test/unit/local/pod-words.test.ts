@@ -86,7 +86,7 @@ describe("why a pod is not ready", () => {
           },
         },
       ),
-      why: 'container "web" keeps ending, last with exit code 1: no database; it is started again after 40s',
+      why: 'container "web" keeps ending, last with exit code 1: no database; it is started again 40s after its end',
     },
     {
       name: "it is killed for its memory",
@@ -94,7 +94,7 @@ describe("why a pod is not ready", () => {
       status: waiting("CrashLoopBackOff", "back-off 10s restarting failed container=web", {
         lastState: { terminated: { exitCode: 137, reason: "OOMKilled" } },
       }),
-      why: 'container "web" keeps ending, last killed for using more memory than its limit of 64Mi (OOMKilled); it is started again after 10s',
+      why: 'container "web" keeps ending, last killed for using more memory than its limit of 64Mi (OOMKilled); it is started again 10s after its end',
     },
     {
       name: "a ConfigMap is missing",

@@ -1,0 +1,292 @@
+import type { NodeSnapshot, PodSummary, PullSummary } from "../local/types.ts";
+import {
+  bar,
+  type Cell,
+  type Column,
+  columnWidths,
+  cutLine,
+  type Glyphs,
+  type Line,
+  line,
+  span,
+  type Style,
+  tableLine,
+} from "./lines.ts";
+import { cutMiddle, pad, plain, wrap } from "./text.ts";
+import { bytes, cores, counted, percent, shareOf, since } from "./words.ts";
+
+/** How much room a view has, and when "now" is. */
+export interface ViewOptions {
+  readonly columns: number;
+  /** Lines; Infinity where there is no end. */
+  readonly rows: number;
+  /** Milliseconds since the epoch. */
+  readonly now: number;
+  readonly glyphs: Glyphs;
+}
+
+/** In trouble, or not there yet: what people look for. Pods that have done their work are neither. */
+export function isInTrouble({ phase, ready }: PodSummary): boolean {
+  return !ready && phase !== "Succeeded";
+}
+
+/** Worst first: what does not mend itself before what only takes its time. */
+const patience: ReadonlyMap<string, number> = new Map([
+  ["ContainerCreating", 1],
+  ["PodInitializing", 1],
+  ["Pending", 1],
+  ["Running", 1],
+  ["Terminating", 2],
+]);
+
+function byUrgency(a: PodSummary, b: PodSummary): number {
+  const of = ({ status }: PodSummary): number =>
+    patience.get(status) ?? (status.startsWith("Init:") ? 1 : 0);
+  return of(a) - of(b);
+}
+
+/** Everything on one label, so that values stand below each other. */
+function labelled(label: string, pieces: Line): Line {
+  return [span(pad(label, 9), "dim"), ...pieces];
+}
+
+/** The head: who this is, whether it is Ready and why not. */
+export function nodeLines(
+  { agent, node }: NodeSnapshot,
+  { columns, glyphs, now }: ViewOptions,
+): Line[] {
+  const up = since(agent.started, now);
+  const what = `remora ${plain(agent.version)} (Kubernetes ${plain(agent.kubernetesVersion)}), ${plain(node.runtime)}, up ${up}, ${bytes(agent.rssBytes)}`;
+  const lines: Line[] = [
+    labelled("node", [
+      span(plain(node.name), "bold"),
+      span("  "),
+      node.ready ? span(`${glyphs.good} Ready`, "good") : span(`${glyphs.bad} not Ready`, "bad"),
+      span(`  ${what}`, "dim"),
+    ]),
+  ];
+  if (!node.ready) {
+    const why = plain(node.message === "" ? node.reason : node.message);
+    for (const text of wrap(why, Math.max(columns - 9, 20), 3, glyphs.ellipsis))
+      lines.push(labelled("", line(text, "bad")));
+  }
+  for (const { message, reason, status, type } of node.conditions) {
+    // All others of the kubelet's are well when they are False; foreign ones may mean anything.
+    if (!type.endsWith("Pressure") || status !== "True") continue;
+    lines.push(labelled("", line(plain(`${type}: ${message === "" ? reason : message}`), "bad")));
+  }
+  const { lastHeartbeat, reachable, url } = node.apiServer;
+  const beat = since(lastHeartbeat, now);
+  const heartbeat = beat === "" ? "no heartbeat yet" : `last heartbeat ${beat} ago`;
+  lines.push(
+    labelled("API", [
+      reachable ? span("answers", "good") : span("does not answer", "bad"),
+      span(`  ${plain(url)}, ${heartbeat}`, "dim"),
+    ]),
+  );
+  return lines;
+}
+
+const barWidth = 20;
+const narrow = 80;
+
+function gauge(label: string, share: number, text: string, more: string, glyphs: Glyphs): Line {
+  return labelled(label, [
+    ...bar(share, barWidth, glyphs),
+    span(` ${pad(percent(share), 5, "right")}  ${text}`),
+    span(more === "" ? "" : `, ${more}`, "dim"),
+  ]);
+}
+
+/** How full the machine is. */
+export function usageLines({ node, usage }: NodeSnapshot, { glyphs }: ViewOptions): Line[] {
+  const { cpu, cpuCapacity, disk, memory, memoryCapacity, network } = usage;
+  const { requested } = node;
+  return [
+    gauge(
+      "cpu",
+      shareOf(cpu, cpuCapacity),
+      `${cores(cpu)} of ${counted(cpuCapacity, "core")}`,
+      `pods ask for ${cores(requested.cpu)}`,
+      glyphs,
+    ),
+    gauge(
+      "memory",
+      shareOf(memory, memoryCapacity),
+      `${bytes(memory)} of ${bytes(memoryCapacity)}`,
+      `pods ask for ${bytes(requested.memory)}`,
+      glyphs,
+    ),
+    gauge(
+      "disk",
+      shareOf(disk.used, disk.capacity),
+      `${bytes(disk.used)} of ${bytes(disk.capacity)}`,
+      "",
+      glyphs,
+    ),
+    labelled("network", line(`${bytes(network.received)}/s in, ${bytes(network.sent)}/s out`)),
+  ];
+}
+
+/** `34 MiB of 58 MiB`, as far as it is known. */
+export function pullWords({ doneBytes, totalBytes, unpacking }: PullSummary): string {
+  if (unpacking === true) return `unpacking ${bytes(totalBytes ?? doneBytes)}`;
+  if (doneBytes === 0 && totalBytes === undefined) return "waiting for the registry";
+  return totalBytes === undefined
+    ? `${bytes(doneBytes)} so far`
+    : `${bytes(doneBytes)} of ${bytes(totalBytes)}`;
+}
+
+/** Images on their way. */
+export function pullLines({ pulls }: NodeSnapshot, { columns, glyphs, now }: ViewOptions): Line[] {
+  const table: readonly Column[] = [
+    { title: "image", grow: 2 },
+    { title: "bar" },
+    { title: "size", max: 22 },
+    { title: "time", align: "right", drop: 1 },
+    { title: "pods", grow: 1, drop: 2 },
+  ];
+  const rows = pulls.map((pull): readonly Cell[] => [
+    { text: plain(pull.image), cut: cutMiddle },
+    { text: "x".repeat(columns < narrow ? barWidth / 2 : barWidth) },
+    { text: pullWords(pull) },
+    { text: since(pull.started, now) },
+    { text: plain(pull.pods.join(", ")), style: "dim" },
+  ]);
+  const widths = columnWidths(table, rows, columns - 2, false);
+  return pulls.map((pull, index) => {
+    const cells = tableLine(rows[index] ?? [], table, widths, glyphs);
+    const share = pull.totalBytes === undefined ? 0 : shareOf(pull.doneBytes, pull.totalBytes);
+    const drawn = [...bar(share, widths[1] ?? 0, glyphs, "accent"), span("  ")];
+    return [span("  "), ...cells.slice(0, 1), ...drawn, ...cells.slice(2)];
+  });
+}
+
+/** Colour of a pod's status. */
+export function statusStyle(pod: PodSummary): Style {
+  if (pod.ready) return "good";
+  if (pod.phase === "Succeeded") return "dim";
+  return byUrgency(pod, { ...pod, status: "Pending" }) < 0 ? "bad" : "warn";
+}
+
+function troubleLines(pods: readonly PodSummary[], { columns, glyphs, now }: ViewOptions): Line[] {
+  const name = ({ name, namespace }: PodSummary): string => plain(`${namespace}/${name}`);
+  const nameWidth = Math.min(
+    Math.max(0, ...pods.map((pod) => name(pod).length)),
+    Math.max(Math.floor(columns / 3), 12),
+  );
+  return pods.flatMap((pod): Line[] => {
+    const age = since(pod.created, now);
+    const restarts = pod.restarts === 0 ? "" : `, ${counted(pod.restarts, "restart")}`;
+    const lines: Line[] = [
+      [
+        span("  "),
+        span(pad(cutMiddle(name(pod), nameWidth, glyphs.ellipsis), nameWidth)),
+        span("  "),
+        span(plain(pod.status), statusStyle(pod)),
+        span(age === "" ? "" : `  ${age}${restarts}`, "dim"),
+      ],
+    ];
+    for (const text of wrap(plain(pod.why), Math.max(columns - 6, 20), 2, glyphs.ellipsis))
+      lines.push([span("      "), span(text)]);
+    return lines;
+  });
+}
+
+/** How many pods there are, and why those that are not ready are not. */
+function podLines(snapshot: NodeSnapshot, options: ViewOptions): Line[] {
+  const { pods, unscheduled = [] } = snapshot;
+  const ready = pods.filter((pod) => pod.ready).length;
+  const done = pods.filter(({ phase }) => phase === "Succeeded").length;
+  const troubled = [...pods, ...unscheduled].filter(isInTrouble).toSorted(byUrgency);
+  const more = [
+    done === 0 ? "" : `${done} done`,
+    unscheduled.length === 0 ? "" : `${unscheduled.length} without a node`,
+  ].filter((text) => text !== "");
+  const head: Line = [
+    span(`${ready} of ${pods.length} ready`, troubled.length === 0 ? "good" : "warn"),
+    span(more.map((text) => `, ${text}`).join("")),
+    span(
+      `, room for ${Math.max(snapshot.node.allocatable.pods - pods.length + done, 0)} more`,
+      "dim",
+    ),
+  ];
+  return [labelled("pods", head), ...troubleLines(troubled, options)];
+}
+
+function serviceLines({ services }: NodeSnapshot, { now }: ViewOptions): Line[] {
+  if (services.mode === "off") return [labelled("services", line("none are served here", "dim"))];
+  const { lastSync, lastSyncSeconds, list, mode } = services;
+  const at = since(lastSync, now);
+  const took = lastSyncSeconds === undefined ? "" : `, it took ${milliseconds(lastSyncSeconds)}`;
+  const lines = [
+    labelled("services", [
+      span(`${counted(services.services, "Service")}, ${counted(services.endpoints, "endpoint")}`),
+      span(`, ${mode}${at === "" ? "" : `, last change ${at} ago${took}`}`, "dim"),
+    ]),
+  ];
+  const dead = list.filter(({ ready, total }) => total > 0 && ready === 0);
+  for (const { name, namespace, total } of dead)
+    lines.push([
+      span("  "),
+      span(plain(`${namespace}/${name}`)),
+      span(`  none of its ${counted(total, "endpoint")} is ready`, "warn"),
+    ]);
+  return lines;
+}
+
+/** `4 ms`, `1.2 s` */
+export function milliseconds(seconds: number): string {
+  return seconds < 1 ? `${Math.max(Math.round(seconds * 1000), 1)} ms` : `${seconds.toFixed(1)} s`;
+}
+
+function warningLines({ events }: NodeSnapshot, { columns, glyphs, now }: ViewOptions): Line[] {
+  const warnings = events.filter(({ type }) => type === "Warning").toReversed();
+  return warnings.map(({ count, message, object, reason, time }) => {
+    const times = count === 1 ? "" : ` (${count} times)`;
+    const pieces = [
+      span(`  ${pad(since(time, now), 6, "right")}  `, "dim"),
+      span(plain(object)),
+      span(`  ${plain(reason)}${times}  `, "warn"),
+      span(plain(message)),
+    ];
+    return cutLine(pieces, columns, glyphs.ellipsis);
+  });
+}
+
+/** The first lines of a list that has more than there is room for, and how many those are. */
+function limited(lines: readonly Line[], room: number, what: string): readonly Line[] {
+  if (lines.length <= room) return lines;
+  if (room <= 0) return [];
+  const shown = lines.slice(0, room - 1);
+  return [...shown, [span(`  and ${lines.length - shown.length} more ${what}`, "dim")]];
+}
+
+/** `remora status`: one screenful of a node, the most urgent first. Pure. */
+export function statusLines(snapshot: NodeSnapshot, options: ViewOptions): Line[] {
+  const { columns, glyphs, rows } = options;
+  const head = [...nodeLines(snapshot, options), ...usageLines(snapshot, options)];
+  const pods = podLines(snapshot, options);
+  const services = serviceLines(snapshot, options);
+  const pulls = pullLines(snapshot, options);
+  const warnings = warningLines(snapshot, options);
+  let room = rows - head.length - 2;
+  const take = (lines: readonly Line[], atMost: number, what: string): readonly Line[] => {
+    const taken = limited(lines, Math.max(Math.min(atMost, room), 0), what);
+    room -= taken.length;
+    return taken;
+  };
+  const shownPulls = take(pulls, Math.max(3, Math.floor(room / 4)), "images");
+  // What is the matter comes before what is well, and some of each before all of one.
+  const shownPods = take(pods, Math.max(room - Math.min(services.length, 3) - 4, 3), "lines");
+  const shownServices = take(services, Math.max(room - 4, 1), "Services");
+  const shownWarnings = room < 2 ? [] : take(warnings, Math.min(room - 1, 10), "warnings");
+  const all = [
+    ...head,
+    ...(shownPulls.length === 0 ? [] : [labelled("pulling", []), ...shownPulls]),
+    ...shownPods,
+    ...shownServices,
+    ...(shownWarnings.length === 0 ? [] : [labelled("warnings", []), ...shownWarnings]),
+  ];
+  return all.map((each) => cutLine(each, columns, glyphs.ellipsis));
+}
