@@ -7,11 +7,12 @@ import { Duplex, type Readable, type Writable } from "node:stream";
 
 const programs = ["chromium", "chromium-browser", "google-chrome"];
 
-/** The browser of this machine. */
+/** A browser of this machine that really runs; packages of some distributions only lead to another shop. */
 export function findBrowser(): string | undefined {
   for (const program of programs) {
     try {
-      return execFileSync("sh", ["-c", `command -v ${program}`], { encoding: "utf8" }).trim();
+      execFileSync(program, ["--version"], { stdio: "ignore", timeout: 20_000 });
+      return program;
     } catch {
       // The next one.
     }

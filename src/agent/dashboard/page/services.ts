@@ -30,6 +30,13 @@ function nameOf(key: string): string {
   return key.slice(key.indexOf("/") + 1);
 }
 
+/** By its shape too: not everybody tells red from green. */
+function drawState(tone: Tone, x: number, y: number): SVGElement {
+  const look = { class: "state", "data-tone": tone };
+  if (tone === "bad") return draw("path", { ...look, d: `M${x} ${y - 5}l5 5l-5 5l-5 -5Z` });
+  return draw("circle", { ...look, cx: x, cy: y, r: { good: 4, busy: 3, idle: 3 }[tone] });
+}
+
 function drawBox(box: Box, onSearch: (text: string) => void): SVGGElement {
   const { key, note, side, tone, width, x, y } = box;
   const top = y - boxHeight / 2;
@@ -45,7 +52,7 @@ function drawBox(box: Box, onSearch: (text: string) => void): SVGGElement {
     },
     draw("title", {}, key),
     draw("rect", { x, y: top, width, height: boxHeight, rx: 6 }),
-    draw("circle", { class: "state", "data-tone": tone, cx: x + 13, cy: y, r: 4 }),
+    drawState(tone, x + 13, y),
     draw("text", { x: x + 24, y: y + 4 }, shortened(nameOf(key), width - 34 - noteRoom)),
   );
   if (note !== "") {
