@@ -217,7 +217,7 @@ describe("the dashboard in a browser", { skip }, () => {
     withAgent({}, async ({ agent, dashboard, tell }) => {
       const page = await open(dashboard);
       await agent.stop();
-      await page.until(shows("#notice", "no agent runs on this machine"));
+      await page.until(shows("#notice", "No agent runs on this machine"));
       assert.equal(await page.evaluate(textOf("#pods tbody .name")), "web");
       assert.equal(await page.evaluate("document.getElementById('main').className"), "old");
       await agent.start();

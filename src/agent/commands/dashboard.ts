@@ -58,7 +58,8 @@ export async function dashboard(flags: DashboardFlags, signal: AbortSignal): Pro
   try {
     const host = address.includes(":") ? `[${address}]` : address;
     // Behind #, the token is sent to nobody: it stays out of logs and histories of servers on the way.
-    announce(`http://${host}:${bound}/#${token}`, bound, flags.printUrl === true);
+    const url = `http://${host}:${bound}/#${token}`;
+    process.stdout.write(flags.printUrl === true ? `${url}\n` : announcement(url, host, bound));
     await feed.run(signal);
   } finally {
     await server.close();
@@ -83,21 +84,15 @@ async function refuseUnreadable(stateDir: string | undefined, signal: AbortSigna
   } catch (error) {
     if (errorCode(error) !== "EACCES") return;
     const answer = await askSnapshot(place, signal);
-    if (answer.kind === "none") throw new SetupError(`${answer.why}: ${answer.remedy}`);
+    if (answer.kind === "none") throw new SetupError(`${answer.why}; ${answer.remedy}`);
   }
 }
 
-function announce(url: string, port: number, urlOnly: boolean): void {
-  if (urlOnly) {
-    process.stdout.write(`${url}\n`);
-    return;
-  }
-  process.stdout.write(
-    [
-      `Dashboard: ${url}`,
-      "The address is the key: it shows this node to whoever has it, until this command ends (Ctrl-C).",
-      `From another machine: ssh -L ${port}:127.0.0.1:${port} ${hostname()}, then open the same address there.`,
-      "",
-    ].join("\n"),
-  );
+function announcement(url: string, host: string, port: number): string {
+  return [
+    `Dashboard: ${url}`,
+    "The address is the key: it shows this node to whoever has it, until this command ends (Ctrl-C).",
+    `From another machine: ssh -L ${port}:${host}:${port} ${hostname()}, then open the same address there.`,
+    "",
+  ].join("\n");
 }

@@ -102,7 +102,7 @@ describe("what the page says about its data", () => {
     assert.deepEqual(noticeOf(away, open, browserTime + 65_000), {
       tone: "bad",
       label: "Agent away",
-      text: "For 65s, the agent has ended: start it. What you see is 65s old.",
+      text: "No word from the agent for 65s. The agent has ended. Start it. What you see is 65s old.",
     });
   });
 

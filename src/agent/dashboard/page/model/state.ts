@@ -69,6 +69,11 @@ export interface Notice {
   readonly text: string;
 }
 
+/** With a large letter in front and a full stop behind. */
+function sentence(text: string): string {
+  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}.`;
+}
+
 /** Without a message for so long nobody believes what is shown. The server says something every ten seconds. */
 const quietMs = 25_000;
 
@@ -104,7 +109,7 @@ export function noticeOf(state: PageState, connection: Connection, now: number):
     return {
       tone: "bad",
       label: "Agent away",
-      text: `For ${away}, ${link.why}: ${link.remedy}.${shown}`,
+      text: `No word from the agent for ${away}. ${sentence(link.why)} ${sentence(link.remedy)}${shown}`,
     };
   }
   if (now - state.heard > quietMs) {
