@@ -1,9 +1,10 @@
 import { createSocket, type RemoteInfo, type Socket as DatagramSocket } from "node:dgram";
-import { createServer, isIPv6, type Server, type Socket } from "node:net";
+import { createServer, isIPv6, type Socket } from "node:net";
 
-import type { Clock } from "../lib/clock.ts";
+import { type Clock, notNeeded, within } from "../lib/clock.ts";
 import { errorCode, errorMessage } from "../lib/errors.ts";
 import type { Logger } from "../lib/log.ts";
+import { UnderWay } from "../lib/under-way.ts";
 import type { SharedCounts } from "./counts.ts";
 import { framed, FrameReader } from "./exchange.ts";
 import type { Resolver } from "./resolver.ts";
@@ -41,8 +42,14 @@ const maxPipelined = 64;
 /** Replies that the kernel does not take are dropped beyond this, as it would. */
 const maxUnsentBytes = 4 * 1024 * 1024;
 const complaintMs = 60_000;
+/** How long an end waits for answers of others, and for the questions of those who have connected. */
+const drainMs = 250;
 
-type Close = () => Promise<void>;
+interface Listening {
+  /** Nobody new is let in. */
+  readonly rest: () => void;
+  readonly close: () => Promise<void>;
+}
 type Protocol = PassedSocket["protocol"];
 type At = Pick<PassedSocket, "address"> & Partial<Pick<PassedSocket, "fd">>;
 
@@ -51,6 +58,8 @@ export class DnsServer {
   readonly #options: DnsServerOptions;
   readonly #limits: SourceLimits;
   readonly #connections = new Map<string, number>();
+  readonly #owed = new UnderWay();
+  #answering = new AbortController();
   #complained = -Infinity;
   #complainedOfSource = -Infinity;
   /** Questions that were not answered since then because their source had asked too many. */
@@ -69,14 +78,15 @@ export class DnsServer {
   async run(signal: AbortSignal): Promise<void> {
     const broken = new AbortController();
     const stop = AbortSignal.any([signal, broken.signal]);
-    const closers: Close[] = [];
+    this.#answering = new AbortController();
+    const open: Listening[] = [];
     try {
       for (const { address, fd, protocol } of this.#options.passed ?? []) {
-        closers.push(await this.#listen(protocol, { address, fd }, broken, stop));
+        open.push(await this.#listen(protocol, { address, fd }, broken));
       }
       await this.#listenUntil(stop);
     } finally {
-      await Promise.all(closers.map((close) => close()));
+      await this.#close(open);
     }
     if (!signal.aborted) throw new Error("a socket that was passed to the name server broke");
   }
@@ -86,15 +96,17 @@ export class DnsServer {
     return passed.some((socket) => socket.address === address && socket.protocol === protocol);
   }
 
-  #listen(
-    protocol: Protocol,
-    at: At,
-    broken: AbortController,
-    signal: AbortSignal,
-  ): Promise<Close> {
-    return protocol === "udp"
-      ? this.#listenUDP(at, broken, signal)
-      : this.#listenTCP(at, broken, signal);
+  #listen(protocol: Protocol, at: At, broken: AbortController): Promise<Listening> {
+    return protocol === "udp" ? this.#listenUDP(at, broken) : this.#listenTCP(at, broken);
+  }
+
+  /** Whoever has asked is answered first, when that does not take long. */
+  async #close(open: readonly Listening[]): Promise<void> {
+    for (const { rest } of open) rest();
+    const never = new AbortController().signal;
+    await within(never, drainMs, async (limited) => this.#owed.settled(limited));
+    this.#answering.abort(notNeeded);
+    await Promise.all(open.map(({ close }) => close()));
   }
 
   /** The same on sockets of its own. */
@@ -104,12 +116,12 @@ export class DnsServer {
     while (!signal.aborted) {
       const broken = new AbortController();
       const stop = AbortSignal.any([signal, broken.signal]);
-      const closers: Close[] = [];
+      const open: Listening[] = [];
       try {
         for (const address of this.#options.addresses) {
           for (const protocol of ["udp", "tcp"] as const) {
             if (this.#isPassed(address, protocol)) continue;
-            closers.push(await this.#listen(protocol, { address }, broken, stop));
+            open.push(await this.#listen(protocol, { address }, broken));
           }
         }
         said = "";
@@ -124,17 +136,15 @@ export class DnsServer {
           logger.log(level, "the name server cannot listen, will retry", { error: message });
         }
       } finally {
-        await Promise.all(closers.map((close) => close()));
+        if (signal.aborted) await this.#close(open);
+        else await Promise.all(open.map(({ close }) => close()));
       }
       if (!signal.aborted) await clock.sleep(retryMs, signal).catch(() => undefined);
     }
   }
 
-  async #listenUDP(
-    { address, fd }: At,
-    broken: AbortController,
-    signal: AbortSignal,
-  ): Promise<() => Promise<void>> {
+  async #listenUDP({ address, fd }: At, broken: AbortController): Promise<Listening> {
+    const { signal } = this.#answering;
     const six = isIPv6(address);
     const socket = createSocket({
       type: six ? "udp6" : "udp4",
@@ -156,7 +166,7 @@ export class DnsServer {
     socket.on("message", (message, from) => this.#onDatagram(message, from, send, signal));
     if (fd === undefined) socket.bind({ address, port: this.#options.port, exclusive: true });
     else socket.bind({ fd, exclusive: true });
-    const close: Close = () =>
+    const close = (): Promise<void> =>
       new Promise((done) => {
         try {
           socket.close(done);
@@ -171,7 +181,7 @@ export class DnsServer {
       await close();
       throw error;
     }
-    return close;
+    return { rest: () => undefined, close };
   }
 
   #onDatagram(
@@ -189,8 +199,9 @@ export class DnsServer {
       return;
     }
     const answer = this.#answer(message, "udp", signal);
-    if (answer instanceof Promise) void answer.then((reply) => send(reply, from));
-    else send(answer, from);
+    if (answer instanceof Promise) {
+      void answer.then((reply) => send(reply, from)).finally(this.#owed.begin());
+    } else send(answer, from);
   }
 
   #sender(
@@ -257,11 +268,8 @@ export class DnsServer {
     }
   }
 
-  async #listenTCP(
-    { address, fd }: At,
-    broken: AbortController,
-    signal: AbortSignal,
-  ): Promise<() => Promise<void>> {
+  async #listenTCP({ address, fd }: At, broken: AbortController): Promise<Listening> {
+    const { signal } = this.#answering;
     const open = new Set<Socket>();
     const server = createServer({ noDelay: true }, (socket) => {
       open.add(socket);
@@ -277,7 +285,15 @@ export class DnsServer {
     const own = { host: address, port: this.#options.port, ipv6Only: isIPv6(address) };
     server.listen(fd === undefined ? own : { fd }, resolve);
     await promise;
-    return () => closeServer(server, open);
+    const closed = new Promise<void>((done) => server.once("close", done));
+    return {
+      rest: () => server.close(),
+      close: async () => {
+        if (server.listening) server.close();
+        for (const socket of open) socket.destroy();
+        await closed;
+      },
+    };
   }
 
   #onConnection(socket: Socket, signal: AbortSignal): void {
@@ -295,13 +311,16 @@ export class DnsServer {
     });
     const frames = new FrameReader(maxQueryBytes);
     let waiting = 0;
+    // Who has come wants to ask.
+    const asked = this.#owed.begin();
+    socket.once("close", asked);
     socket.setTimeout(idleMs, () => socket.destroy());
     socket.on("error", () => socket.destroy());
     const send = (reply: Buffer | undefined): void => {
       if (reply === undefined) this.#options.counts?.add("dropped");
       if (reply === undefined || socket.destroyed) return;
       this.#options.counts?.addReply(reply);
-      socket.write(framed(reply));
+      socket.write(framed(reply), asked);
       if (socket.writableLength > maxUnreadBytes) socket.destroy();
     };
     socket.on("data", (chunk: Buffer) => {
@@ -318,7 +337,11 @@ export class DnsServer {
         }
         waiting += 1;
         if (waiting > maxPipelined) socket.destroy();
-        void answer.then(send).finally(() => (waiting -= 1));
+        const through = this.#owed.begin();
+        void answer.then(send).finally(() => {
+          waiting -= 1;
+          through();
+        });
       }
       if (frames.broken) socket.destroy();
     });
@@ -329,13 +352,6 @@ function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
-}
-
-function closeServer(server: Server, open: ReadonlySet<Socket>): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    for (const socket of open) socket.destroy();
   });
 }
 

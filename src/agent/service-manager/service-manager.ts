@@ -61,8 +61,13 @@ export class ServiceManager {
     this.#options = options;
     const { watchdogMs } = options.environment;
     if (!this.isManaged || watchdogMs === undefined) return;
-    const { clock, logger, notify } = options;
-    this.#watch = new LoopWatch({ watchdogMs, feed: () => notify(["WATCHDOG=1"]), clock, logger });
+    const { clock, logger } = options;
+    this.#watch = new LoopWatch({
+      watchdogMs,
+      feed: () => this.#tell(["WATCHDOG=1"]),
+      clock,
+      logger,
+    });
   }
 
   /** Whether somebody listens. */
@@ -83,7 +88,7 @@ export class ServiceManager {
       this.#extendedAt = now;
       lines.push(`EXTEND_TIMEOUT_USEC=${(extensionMs + waitingMs) * 1000}`);
     }
-    if (lines.length > 0) this.#options.notify(lines);
+    if (lines.length > 0) this.#tell(lines);
   }
 
   /** Says what the start waits for until `work` has ended, however it ends. */
@@ -136,7 +141,7 @@ export class ServiceManager {
   }
 
   stopping(): void {
-    this.#options.notify(["STOPPING=1", ...this.#statusLines("stopping; pods keep running")]);
+    this.#tell(["STOPPING=1", ...this.#statusLines("stopping; pods keep running")]);
   }
 
   /** Does what is due from time to time; a part of the agent that does nothing without a service manager. */
@@ -182,6 +187,10 @@ export class ServiceManager {
     this.#tellReady();
   }
 
+  #tell(lines: readonly string[]): void {
+    if (this.isManaged) this.#options.notify(lines);
+  }
+
   #tellSockets(): void {
     const { logger, sockets } = this.#options;
     if (this.#socketsTold) return;
@@ -203,13 +212,13 @@ export class ServiceManager {
 
   #tellReady(): void {
     this.#readyTold = true;
-    this.#options.notify(["READY=1", ...this.#statusLines(this.#nodeStatus())]);
+    this.#tell(["READY=1", ...this.#statusLines(this.#nodeStatus())]);
   }
 
   #tellNode(): void {
     if (!this.#readyTold || !this.isManaged) return;
     const lines = this.#statusLines(this.#nodeStatus());
-    if (lines.length > 0) this.#options.notify(lines);
+    if (lines.length > 0) this.#tell(lines);
   }
 
   #nodeStatus(): string {

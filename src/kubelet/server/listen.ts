@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import type { Server } from "node:http";
+import { Server as NetServer } from "node:net";
 
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
 import { listenOn } from "../../lib/listen-on.ts";
@@ -40,8 +41,10 @@ export async function listenUntilAborted(
   if (!signal.aborted) await once(signal, "abort");
   const closed = once(server, "close");
   // Who comes from now on waits in a socket that somebody else holds, and is refused without one.
-  server.close();
+  // HTTP's own close also ends those that have just connected, because they have asked for nothing yet.
+  NetServer.prototype.close.call(server);
   await drained?.();
+  server.close();
   server.closeAllConnections();
   await closed;
 }

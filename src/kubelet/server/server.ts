@@ -9,7 +9,7 @@ import type { AgentConfig } from "../../config/types.ts";
 import { type Clock, within } from "../../lib/clock.ts";
 import { errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
-import { AnswersUnderWay } from "./answers-under-way.ts";
+import { UnderWay } from "../../lib/under-way.ts";
 import { Authorizer } from "./authorization.ts";
 import { type ServerBounds, serverBounds } from "./bounds.ts";
 import { ClientCertificates, parseBundle } from "./client-certificates.ts";
@@ -73,7 +73,7 @@ class KubeletServer implements NodeServer {
   readonly #authenticator: Authenticator;
   readonly #authorizer: Authorizer;
   readonly #ended = new AbortController();
-  readonly #underWay = new AnswersUnderWay();
+  readonly #underWay = new UnderWay();
   /** Until when a message is not logged again, by {@link Clock.monotonic}. */
   readonly #silentUntil = new Map<string, number>();
 
@@ -158,9 +158,7 @@ class KubeletServer implements NodeServer {
   async #drain(): Promise<void> {
     const never = new AbortController().signal;
     await Promise.all([
-      within(never, drainMs.answers, async (limited) =>
-        orAborted(this.#underWay.settled(), limited),
-      ),
+      within(never, drainMs.answers, async (limited) => this.#underWay.settled(limited)),
       within(never, drainMs.strangers, async (limited) =>
         orAborted(this.#connections.withoutStrangers(), limited),
       ),
