@@ -23,6 +23,8 @@ import { startDnsThread } from "../dns-thread.ts";
 import type { UpFlags } from "../flags.ts";
 import { acquireLocks } from "../instance-lock.ts";
 import { type OpenState, openState } from "../ledger/open-state.ts";
+import { checkClaim } from "../ledger/state-marker.ts";
+import { unscheduledPods } from "../local/unscheduled.ts";
 import { describeMemory, processMemory } from "../memory.ts";
 import { pemText } from "../pem.ts";
 import {
@@ -200,12 +202,8 @@ export async function up(
   const dns = new DnsLife({ rootDir, startThread: startDnsThread, sockets, logger });
   try {
     const nodeName = nodeNameOf(flags);
-    const state = await openState(flags.stateDir, {
-      mode: "up",
-      nodeName,
-      version: remoraVersion,
-      now: systemClock.now(),
-    });
+    const claim = { mode: "up", nodeName, version: remoraVersion, now: systemClock.now() } as const;
+    await checkClaim(flags.stateDir, claim);
     if (members.dns !== "off") await dns.begin();
     const configured = flags.nodeIp ?? anyOfFirstFamily(flags);
     const nodeIPs = await detectNodeIPs(signal, systemHost(), {
@@ -223,6 +221,8 @@ export async function up(
     ];
     sockets.refuseConflicts(ports, "remora-up.socket");
     await checkPorts(ports.filter((port) => !sockets.holds(port)));
+    // Last of what may refuse: a start that fails leaves nothing behind.
+    const state = await openState(flags.stateDir, claim);
     service.waiting("the API server to start");
     const controlPlane = await startControlPlaneThread({
       dataDir: join(flags.stateDir, "control-plane"),
@@ -257,7 +257,9 @@ export async function up(
       const onReady = (): void => void announce(config, kubectl);
       const environment = stringMap(process.env);
       const { setAddresses: onAddresses } = controlPlane;
-      const local = { mode: "up", stateDir: flags.stateDir } as const;
+      const admin = { kubeconfig: files.adminKubeconfig, userAgent: `remora/${remoraVersion}` };
+      const unscheduled = unscheduledPods({ ...admin, clock: systemClock, logger });
+      const local = { mode: "up", stateDir: flags.stateDir, unscheduled } as const;
       const { witness } = state;
       const told = { witness, step, dns, service, environment, onReady, onAddresses, local };
       await runAgent({ config, clock: systemClock, logger, ...told }, inner);

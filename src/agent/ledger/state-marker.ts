@@ -89,28 +89,39 @@ export interface StateClaim {
 }
 
 /**
- * Marks a state directory as ours before anything is put into it. One of a version that wrote no marker is adopted when
- * what lies in it is provably ours.
+ * Makes sure that a state directory may be taken; returns the marker that is there. Nothing is written.
  *
- * @throws {SetupError} it is somebody else's, of the other mode, or of a newer version; nothing was touched then.
+ * @throws {SetupError} it is somebody else's, of the other mode, or of a newer version.
  */
-export async function claimStateDirectory(directory: string, claim: StateClaim): Promise<void> {
-  const { mode, nodeName, version, now } = claim;
+export async function checkClaim(
+  directory: string,
+  { mode, version }: Pick<StateClaim, "mode" | "version">,
+): Promise<StateMarker | undefined> {
   const found = await readMarker(directory);
   if (found === undefined) {
     await refuseForeign(directory, mode);
-    await mkdir(directory, { recursive: true, mode: 0o755 });
-  } else {
-    checkSchema(directory, found, version);
-    if (found.mode !== mode) {
-      throw new SetupError(
-        `${directory} is that of "remora ${found.mode}": give ${flagOf(mode)} another directory`,
-      );
-    }
-    const same =
-      found.schema === stateSchema && found.version === version && found.nodeName === nodeName;
-    if (same) return;
+    return undefined;
   }
+  checkSchema(directory, found, version);
+  if (found.mode === mode) return found;
+  throw new SetupError(
+    `${directory} is that of "remora ${found.mode}": give ${flagOf(mode)} another directory`,
+  );
+}
+
+/**
+ * Marks a state directory as ours before anything is put into it. One of a version that wrote no marker is adopted when
+ * what lies in it is provably ours.
+ *
+ * @throws {SetupError} as {@link checkClaim}; nothing was touched then.
+ */
+export async function claimStateDirectory(directory: string, claim: StateClaim): Promise<void> {
+  const { mode, nodeName, version, now } = claim;
+  const found = await checkClaim(directory, claim);
+  const same =
+    found?.schema === stateSchema && found.version === version && found.nodeName === nodeName;
+  if (same) return;
+  if (found === undefined) await mkdir(directory, { recursive: true, mode: 0o755 });
   const marker: StateMarker = {
     schema: stateSchema,
     mode,
