@@ -45,8 +45,6 @@ export interface ApiProbe {
   readonly certificates: readonly CertificateFacts[];
 }
 
-const patienceMs = 5000;
-
 function certificateFacts(what: string, pem: string | undefined): readonly CertificateFacts[] {
   if (pem === undefined) return [];
   try {
@@ -168,7 +166,7 @@ function versionOf(body: string): string {
 async function probeWith(
   kubeconfig: Kubeconfig,
   credentials: Credentials,
-  clock: Clock,
+  { clock, patienceMs }: Pick<Machine, "clock" | "patienceMs">,
   signal: AbortSignal,
 ): Promise<{ readonly outcome: ApiOutcome; readonly peer: string | undefined }> {
   const limited = AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]);
@@ -215,7 +213,7 @@ async function probe(identity: Identity, machine: Machine, signal: AbortSignal):
     return { identity, server: "", outcome, certificates: [] };
   }
   const { server } = kubeconfig.cluster;
-  const { outcome, peer } = await probeWith(kubeconfig, credentials, machine.clock, signal);
+  const { outcome, peer } = await probeWith(kubeconfig, credentials, machine, signal);
   return {
     identity,
     server,

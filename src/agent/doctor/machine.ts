@@ -13,6 +13,8 @@ export interface Machine {
   /** What stands before `/proc`, `/sys` and `/etc`: empty but in tests. */
   readonly root: string;
   readonly isRoot: boolean;
+  /** Milliseconds that a single answer of the engine or the API server is waited for. */
+  readonly patienceMs: number;
   /** [0, 1) */
   readonly random: () => number;
   /** Where the agent works, or would. */
@@ -46,11 +48,12 @@ const unreadable = new Set(["EACCES", "EPERM", "EISDIR", "ENOTDIR", "EINVAL", "E
 /** This machine, or with a `root` of its own a made one. */
 export function machineAt(
   options: Pick<Machine, "clock" | "root" | "isRoot" | "random" | "site"> &
-    Partial<Pick<Machine, "run">>,
+    Partial<Pick<Machine, "run" | "patienceMs">>,
 ): Machine {
   const { root } = options;
   return {
     run: runProgram,
+    patienceMs: 5000,
     ...options,
     read: async (path) => {
       try {

@@ -14,7 +14,7 @@ export interface ProcessFacts {
 }
 
 async function namespaceOf(machine: Machine, pid: string): Promise<string | undefined> {
-  return readlink(join(machine.root, "proc", pid, "ns/net")).catch(() => undefined);
+  return readlink(join(machine.root, "/proc", pid, "ns/net")).catch(() => undefined);
 }
 
 /** All processes that /proc shows. */
@@ -84,7 +84,7 @@ export async function ownersOf(
   if (inodes.size === 0) return found;
   for (const process of await listProcesses(machine)) {
     for (const descriptor of await machine.names(`/proc/${process.pid}/fd`)) {
-      const path = join(machine.root, "proc", String(process.pid), "fd", descriptor);
+      const path = join(machine.root, "/proc", String(process.pid), "fd", descriptor);
       const target = await readlink(path).catch(() => "");
       const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
       if (inode !== undefined && inodes.has(inode) && !found.has(inode)) found.set(inode, process);

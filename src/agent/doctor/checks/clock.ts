@@ -1,7 +1,7 @@
 import { optionalString } from "../../../lib/guard.ts";
 import { probeApi } from "../api-probe.ts";
 import { defineCheck, type Finding, judged } from "../check.ts";
-import { askSnapshot } from "../snapshot.ts";
+import { snapshotOf } from "../snapshot.ts";
 
 /** A certificate that was issued this moment is refused by whoever is behind; leases last 40 s. */
 const skewWarningMs = 2000;
@@ -70,7 +70,7 @@ export const clockCheck = defineCheck({
   collect: async (machine, signal) => {
     const { pid } = machine.site;
     const own = machine.clock.now();
-    const snapshot = pid === undefined ? undefined : await askSnapshot(machine, signal);
+    const snapshot = pid === undefined ? undefined : await snapshotOf(machine, signal);
     const said = Date.parse(optionalString(snapshot?.agent.started) ?? "");
     const stat = pid === undefined ? undefined : await machine.read(`/proc/${pid}/stat`);
     const probes = await probeApi(machine, signal);

@@ -26,9 +26,7 @@ export interface EngineFacts {
   readonly daemonConfigError: string | undefined;
 }
 
-const patienceMs = 5000;
-
-async function ask(socket: string, signal: AbortSignal): Promise<EngineAnswer> {
+async function ask(socket: string, patienceMs: number, signal: AbortSignal): Promise<EngineAnswer> {
   const limited = AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]);
   try {
     const ping = await getOnSocket(socket, "/_ping", limited);
@@ -81,7 +79,7 @@ function isDaemonOf({ argv, here, name }: ProcessFacts, socket: string): boolean
 
 async function collect(machine: Machine, signal: AbortSignal): Promise<EngineFacts> {
   const socket = machine.site.dockerSocket;
-  const answer = await ask(socket, signal);
+  const answer = await ask(socket, machine.patienceMs, signal);
   const daemon = (await listProcesses(machine)).find((one) => isDaemonOf(one, socket));
   return {
     socket,
