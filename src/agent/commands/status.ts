@@ -28,8 +28,8 @@ export function viewOptions(
   const { glyphs, interactive } = terminalOptions(stream, env);
   return {
     // The last column stays empty: some terminals wrap there.
-    columns: interactive ? Math.max((stream.columns ?? 80) - 1, 20) : plainColumns,
-    rows: interactive ? Math.max((stream.rows ?? 24) - 1, 10) : Number.POSITIVE_INFINITY,
+    columns: interactive ? Math.max((stream.columns || 80) - 1, 20) : plainColumns,
+    rows: interactive ? Math.max((stream.rows || 24) - 1, 10) : Number.POSITIVE_INFINITY,
     now,
     glyphs,
   };

@@ -50,6 +50,7 @@ export function openTerminal(
   let wanted: readonly string[] = [];
   let pending = "";
   let isOpen = false;
+  let isClosed = false;
 
   const flush = (): void => {
     // A slow line gets the newest frame when it can take one, not all that it has missed.
@@ -76,13 +77,18 @@ export function openTerminal(
     for (const listener of resizeListeners) listener();
     flush();
   };
+  const carryOn = (): void => {
+    if (isClosed || isOpen) return;
+    take();
+    // Only who is in front is told that the window is of another size: Node looks when it is.
+    process.emit("SIGWINCH", "SIGWINCH");
+    resized();
+  };
   const stop = (): void => {
     giveBack();
-    process.kill(process.pid, "SIGSTOP");
-  };
-  const carryOn = (): void => {
-    take();
-    resized();
+    // All that runs with it stops, such as sudo; where no shell is there to carry on, the kernel stops nothing.
+    process.kill(0, "SIGTSTP");
+    setImmediate(carryOn);
   };
   const onData = (chunk: string): void => {
     const { keys, rest } = readKeys(chunk, pending);
@@ -118,6 +124,7 @@ export function openTerminal(
     onKey: (listener) => void keyListeners.push(listener),
     onResize: (listener) => void resizeListeners.push(listener),
     close: () => {
+      isClosed = true;
       giveBack();
       input.off("data", onData);
       input.off("end", onEnd);
