@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
+import { bridgeList } from "../fakes/cni-list.ts";
 import { insideOwnNamespace, Machine, sh } from "./namespace.ts";
 
 const plugins = "/usr/lib/cni";
@@ -89,24 +90,16 @@ exit $status
         }
         await writeFile(
           join(directory, "net.d/10-pods.conflist"),
-          JSON.stringify({
-            cniVersion: "1.0.0",
-            name: "pods",
-            plugins: [
-              {
-                type: "bridge",
-                bridge: "cni0",
-                isGateway: true,
-                ipam: {
-                  type: "host-local",
-                  dataDir: join(directory, "ipam"),
-                  subnet: "10.77.0.0/24",
-                  routes: [{ dst: "0.0.0.0/0" }],
-                },
+          JSON.stringify(
+            bridgeList({
+              ipam: {
+                type: "host-local",
+                dataDir: join(directory, "ipam"),
+                subnet: "10.77.0.0/24",
+                routes: [{ dst: "0.0.0.0/0" }],
               },
-              { type: "portmap", capabilities: { portMappings: true } },
-            ],
-          }),
+            }),
+          ),
         );
         pod = await Machine.start();
       });

@@ -8,6 +8,7 @@ import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
 import { type CniNetwork, createCniNetwork } from "../../src/network/cni/cni-network.ts";
 import type { SandboxNetworkConfig } from "../../src/network/types.ts";
+import { bridgeList } from "../fakes/cni-list.ts";
 import {
   askFromNode,
   connectOutside,
@@ -34,28 +35,14 @@ async function installed(): Promise<boolean> {
 /** Where the real host-local keeps its addresses: a file system of this test's own. */
 const ipamDir = "/var/lib/cni/networks";
 
-function bridgeList(name: string, more: object = {}): object {
-  return {
-    cniVersion: "1.0.0",
-    name,
-    plugins: [
-      {
-        type: "bridge",
-        bridge: "cni0",
-        isGateway: true,
-        ipMasq: true,
-        hairpinMode: true,
-        ipam: {
-          type: "host-local",
-          ranges: [[{ subnet: "10.88.0.0/24" }], [{ subnet: "fd00:88::/64" }]],
-          routes: [{ dst: "0.0.0.0/0" }, { dst: "::/0" }],
-        },
-      },
-      { type: "portmap", capabilities: { portMappings: true } },
-      { type: "bandwidth", capabilities: { bandwidth: true } },
-    ],
-    ...more,
+function listOf(name: string): object {
+  const ipam = {
+    type: "host-local",
+    ranges: [[{ subnet: "10.88.0.0/24" }], [{ subnet: "fd00:88::/64" }]],
+    routes: [{ dst: "0.0.0.0/0" }, { dst: "::/0" }],
   };
+  const bandwidth = { type: "bandwidth", capabilities: { bandwidth: true } };
+  return bridgeList({ ipMasq: true, ipam }, { name, plugins: [bandwidth] });
 }
 
 function sandboxOf(
@@ -148,7 +135,7 @@ if (insideOwnNamespace(import.meta.filename)) {
     });
 
     it("get addresses of both families from the first configuration that can be used", async () => {
-      await configure("10-pods.conflist", bridgeList("pods"));
+      await configure("10-pods.conflist", listOf("pods"));
       assert.equal(network.notReadyReason, undefined);
       await network.ensureNode([], signal);
       const first = await network.setUp(sandboxOf(a), signal);
@@ -207,14 +194,15 @@ if (insideOwnNamespace(import.meta.filename)) {
 
     it("with host ports wait where no plug-in does host ports", async () => {
       const pod = await Machine.start();
-      const { plugins } = bridgeList("pods") as { plugins: readonly object[] };
-      await configure("10-pods.conflist", bridgeList("pods", { plugins: plugins.slice(0, 1) }));
+      const { plugins } = listOf("pods") as { plugins: readonly object[] };
+      const less = { ...listOf("pods"), plugins: plugins.slice(0, 1) };
+      await configure("10-pods.conflist", less);
       const config = sandboxOf(pod, {
         hostPorts: [{ protocol: "TCP", hostIP: "", hostPort: 9090, containerPort: 8080 }],
       });
       await assert.rejects(network.setUp(config, signal), /has the capability "portMappings"/);
       assert.equal(network.addresses(config.sandboxID), undefined);
-      await configure("10-pods.conflist", bridgeList("pods"));
+      await configure("10-pods.conflist", listOf("pods"));
       await pod.stop();
     });
 
