@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 
+import * as fc from "fast-check";
+
 import { bundle } from "../../scripts/package/bundle.ts";
 import type { NodeSnapshot } from "../../src/agent/local/types.ts";
 import { FakeAgent } from "../component/dashboard/agent.ts";
@@ -116,6 +118,38 @@ const tooWide = `document.documentElement.scrollWidth <= innerWidth ? "" :
   [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth)
     .map((each) => each.tagName + "." + each.getAttribute("class") + "#" + each.id).join(" ")`;
 
+/** Pieces of markup and code in any order. */
+const markup = fc
+  .array(
+    fc.oneof(
+      fc.constantFrom(
+        "<script>",
+        "</script>",
+        "window.pwned=1",
+        "<img src=x onerror=",
+        "<svg/onload=",
+        "<style>*{display:none}</style>",
+        "<!--",
+        "]]>",
+        "&lt;",
+        '"',
+        "'",
+        "`",
+        "${",
+        "}",
+        "\\u003c",
+        "</textarea>",
+        "javascript:",
+        "\u2028",
+        "\u202e",
+        "\0",
+      ),
+      fc.string({ unit: "grapheme", maxLength: 8 }),
+    ),
+    { minLength: 1, maxLength: 8 },
+  )
+  .map((pieces) => pieces.join(""));
+
 const isShown = "!document.getElementById('main').hidden";
 
 describe("the dashboard in a browser", { skip }, () => {
@@ -180,6 +214,16 @@ describe("the dashboard in a browser", { skip }, () => {
     });
     const changes: Partial<NodeSnapshot> = {
       pods: [pod({ name: "alright" }), broken],
+      unscheduled: [
+        pod({
+          name: "large",
+          phase: "Pending",
+          ready: false,
+          readyContainers: 0,
+          status: "Pending",
+          why: "no node takes it: 1 Insufficient memory",
+        }),
+      ],
       pulls: [
         {
           image: "x:2",
@@ -193,21 +237,43 @@ describe("the dashboard in a browser", { skip }, () => {
     };
     return withAgent(changes, async ({ dashboard, tell }) => {
       const page = await open(dashboard);
-      assert.equal(await page.evaluate(textOf("#pods tbody .name")), "broken|alright");
+      assert.equal(await page.evaluate(textOf("#pods tbody .name")), "broken|large|alright");
       assert.equal(
         await page.evaluate(textOf("#pods .why:not([hidden])")),
-        "image x:1 cannot be pulled: manifest unknown",
+        "image x:1 cannot be pulled: manifest unknown|no node takes it: 1 Insufficient memory",
+      );
+      assert.equal(
+        await page.evaluate(textOf("#pods-count")),
+        "3 pods, 2 not ready, 1 without a node",
       );
       assert.equal(await page.evaluate("document.querySelector('progress').position"), 0.25);
       assert.equal(await page.evaluate(textOf(".box text")), "web|1/1|web");
       assert.match(String(await page.evaluate(textOf("#events li"))), /no such image/);
       assert.match(String(await page.evaluate("document.title")), /^\(1\) node-a/);
 
-      tell({ pods: [pod({ name: "alright" }), pod({ name: "broken", restarts: 3 })], pulls: [] });
+      tell({
+        pulls: [
+          {
+            image: "x:2",
+            started: new Date().toISOString(),
+            totalBytes: 1000,
+            doneBytes: 1000,
+            unpacking: true,
+            pods: [],
+          },
+        ],
+      });
+      await page.until(shows("#pull-list .amount", "all 1000 B are here, unpacking"));
+      assert.equal(await page.evaluate("document.querySelector('progress').position"), -1);
+      tell({
+        pods: [pod({ name: "alright" }), pod({ name: "broken", restarts: 3 })],
+        unscheduled: [],
+        pulls: [],
+      });
       await page.until(`${textOf("#pods tbody .tone")} === "Running|Running"`);
       assert.equal(await page.evaluate("document.getElementById('pulls').hidden"), true);
       assert.match(String(await page.evaluate("document.title")), /^node-a/);
-      tell({ pods: [] });
+      tell({ pods: [], unscheduled: [] });
       await page.until(shows("#pods-empty", "No pods on this node yet."));
       noProblems(page);
     });
@@ -256,6 +322,7 @@ describe("the dashboard in a browser", { skip }, () => {
       "{{constructor.constructor('window.pwned=1')()}}",
       "__proto__",
       "x".repeat(3000),
+      ...fc.sample(markup, { numRuns: 60, seed: 20_260_301 }),
     ];
     const changes: Partial<NodeSnapshot> = {
       pods: hostile.map((text, index) =>
@@ -300,7 +367,8 @@ describe("the dashboard in a browser", { skip }, () => {
     return withAgent(changes, async ({ dashboard }) => {
       const page = await open(dashboard, { width: 360, height: 740 });
       await page.evaluate("document.getElementById('services-as-table').click()");
-      await page.until("document.querySelectorAll('#services-rows tr').length === 9");
+      const services = new Set(hostile).size;
+      await page.until(`document.querySelectorAll('#services-rows tr').length === ${services}`);
       await page.evaluate("document.getElementById('services-as-graph').click()");
       // A frame for what would run late.
       await page.evaluate("new Promise((resolve) => setTimeout(resolve, 200))");
@@ -313,7 +381,13 @@ describe("the dashboard in a browser", { skip }, () => {
         ),
         0,
       );
-      assert.ok(await page.evaluate(shows("#pods tbody .name", hostile[0] ?? "")));
+      assert.deepEqual(
+        await page.evaluate(
+          "[...document.querySelectorAll('#pods tbody .name')].map((each) => each.textContent).sort()",
+        ),
+        hostile.toSorted(),
+        "each is there as it was written",
+      );
       // Three thousand letters without a space are among them.
       assert.equal(await page.evaluate(tooWide), "");
       noProblems(page);
@@ -324,6 +398,10 @@ describe("the dashboard in a browser", { skip }, () => {
     withAgent(
       {
         pods: [pod({ name: "cart", memory: 10 }), pod({ name: "shop", memory: 99 })],
+        services: {
+          ...snapshot(0).services,
+          list: [service({ name: "web", localPods: ["default/cart"] })],
+        },
         events: [event({ object: "Pod default/cart" }), event({ object: "Pod default/shop" })],
       },
       async ({ dashboard }) => {
@@ -335,6 +413,16 @@ describe("the dashboard in a browser", { skip }, () => {
         assert.match(String(await page.evaluate(textOf("#pods-count"))), /^1 of 2 pods/);
         await page.press("Escape");
         await page.until(`${textOf("#pods tbody .name")} === "cart|shop"`);
+        for (const [key, text] of [
+          ["Enter", "\r"],
+          [" ", " "],
+        ] as const) {
+          await page.evaluate("document.querySelector('.box').focus()");
+          await page.press(key, text);
+          await page.until("document.getElementById('search').value === 'web'");
+          await page.press(key, text);
+          await page.until("document.getElementById('search').value === ''");
+        }
         await page.evaluate("document.querySelectorAll('#pods-head button')[5].focus()");
         await page.press("Enter", "\r");
         await page.until(`${textOf("#pods tbody .name")} === "shop|cart"`);

@@ -1,7 +1,16 @@
 import type { NodeSnapshot } from "../local/types.ts";
 
 /** The members of a snapshot that pages are told when they change. `time` is told with any of them. */
-const names = ["agent", "node", "pods", "pulls", "services", "usage", "events"] as const;
+const names = [
+  "agent",
+  "node",
+  "pods",
+  "unscheduled",
+  "pulls",
+  "services",
+  "usage",
+  "events",
+] as const;
 type Name = (typeof names)[number];
 
 interface Section {
@@ -27,7 +36,8 @@ export class Sections {
     const version = this.#version + 1;
     this.#time = snapshot.time;
     for (const name of names) {
-      const text = JSON.stringify(snapshot[name]);
+      // Without pods that have no node, pages forget those they were told of before.
+      const text = JSON.stringify(snapshot[name] ?? []);
       if (this.#sections.get(name)?.text === text) continue;
       this.#sections.set(name, { text, version });
       this.#version = version;

@@ -210,7 +210,7 @@ describe("the server of the dashboard", () => {
     serve(async ({ agent, open }) => {
       const page = await open();
       const whole = await page.until(({ snapshot }) => snapshot !== undefined);
-      assert.deepEqual(whole.snapshot, first);
+      assert.deepEqual(whole.snapshot, { ...first, unscheduled: [] });
       assert.deepEqual(whole.link, { state: "live" });
       const pods = [pod({ name: "new" })];
       agent.tell({ ...first, pods });

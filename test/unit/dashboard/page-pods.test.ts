@@ -22,6 +22,7 @@ describe("pods of the dashboard", () => {
     [pod({ name: "inits badly", phase: "Pending", ready: false, status: "Init:Error" }), "bad"],
     [pod({ name: "not ready", ready: false }), "busy"],
     [pod({ name: "loops", ready: false, status: "CrashLoopBackOff" }), "bad"],
+    [pod({ name: "is held", phase: "Pending", ready: false, status: "SchedulingGated" }), "busy"],
     [pod({ name: "ends", ready: false, status: "Terminating" }), "busy"],
     [pod({ name: "ends, ready", status: "Terminating" }), "busy"],
     [pod({ name: "done", phase: "Succeeded", ready: false, status: "Completed" }), "idle"],

@@ -16,7 +16,19 @@ describe("sections of a snapshot", () => {
   test("the first is told whole", () => {
     const sections = new Sections();
     sections.replace(snapshot(now));
-    assert.deepEqual(told(sections.changedSince(0)), snapshot(now));
+    assert.deepEqual(told(sections.changedSince(0)), { ...snapshot(now), unscheduled: [] });
+  });
+
+  test("pods that no node has are gone with the agent that knew them", () => {
+    const sections = new Sections();
+    sections.replace(snapshot(now, { unscheduled: [pod({ name: "waits" })] }));
+    const first = sections.version;
+    sections.replace(snapshot(now));
+    assert.deepEqual(told(sections.changedSince(first)), {
+      schema: 1,
+      time: snapshot(now).time,
+      unscheduled: [],
+    });
   });
 
   test("afterwards only what has changed is, with the time of the newest", () => {

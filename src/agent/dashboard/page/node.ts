@@ -123,6 +123,13 @@ export function createNode(): View {
   };
 }
 
+function pullWords({ doneBytes, totalBytes, unpacking }: PullSummary): string {
+  if (unpacking === true) return `all ${formatBytes(totalBytes ?? doneBytes)} are here, unpacking`;
+  if (totalBytes === undefined || totalBytes === 0) return formatBytes(doneBytes);
+  const share = formatShare(doneBytes, totalBytes);
+  return `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${share}`;
+}
+
 function createPull(): Row<PullSummary & { readonly now: number }> {
   const image = make("span", { class: "image" });
   const amount = make("span", { class: "amount" });
@@ -131,20 +138,17 @@ function createPull(): Row<PullSummary & { readonly now: number }> {
   return {
     element: make("li", {}, image, amount, bar, waiting),
     update: (pull) => {
-      const { doneBytes, image: text, pods, started, totalBytes } = pull;
+      const { doneBytes, image: text, pods, started, totalBytes, unpacking } = pull;
       say(image, text);
       mark(bar, "aria-label", `Pulling ${text}`);
-      if (totalBytes === undefined || totalBytes === 0) bar.removeAttribute("value");
+      // How long unpacking takes nobody knows.
+      if (unpacking === true || totalBytes === undefined || totalBytes === 0)
+        bar.removeAttribute("value");
       else {
         bar.max = totalBytes;
         bar.value = Math.min(doneBytes, totalBytes);
       }
-      const whole = totalBytes === undefined ? "" : ` of ${formatBytes(totalBytes)}`;
-      const share = totalBytes === undefined ? "" : `, ${formatShare(doneBytes, totalBytes)}`;
-      say(
-        amount,
-        `${formatBytes(doneBytes)}${whole}${share}, for ${formatSince(started, pull.now)}`,
-      );
+      say(amount, `${pullWords(pull)}, for ${formatSince(started, pull.now)}`);
       say(
         waiting,
         pods.length === 0

@@ -2,6 +2,7 @@ import type { PodSummary } from "../../local/types.ts";
 import { make, mark, part, type Row, Rows, say, show } from "./elements.ts";
 import { counted, formatBytes, formatPodCores, formatSince } from "./model/format.ts";
 import {
+  allPods,
   clicked,
   matchesPod,
   type PodColumn,
@@ -122,7 +123,7 @@ export function createPodsTable(onSearch: (text: string) => void, onChange: () =
     table.tHead,
   );
   return ({ snapshot, now, words }) => {
-    const all = snapshot.pods;
+    const all = allPods(snapshot);
     const unready = all.filter((pod) => !["good", "idle"].includes(podTone(pod)));
     const shown = (troubled.checked ? unready : all).filter((pod) => matchesPod(pod, words));
     for (const { cell, id } of heads) {
@@ -131,8 +132,12 @@ export function createPodsTable(onSearch: (text: string) => void, onChange: () =
     }
     rows.update(sortPods(shown, order).map((pod) => ({ pod, now })));
     const some = shown.length === all.length ? "" : `${shown.length} of `;
-    const bad = unready.length === 0 ? "" : `, ${unready.length} not ready`;
-    say(count, `${some}${counted(all.length, "pod")}${bad}`);
+    const nowhere = snapshot.unscheduled?.length ?? 0;
+    const notes = [
+      ...(unready.length > 0 ? [`${unready.length} not ready`] : []),
+      ...(nowhere > 0 ? [`${nowhere} without a node`] : []),
+    ];
+    say(count, [`${some}${counted(all.length, "pod")}`, ...notes].join(", "));
     show(table, shown.length > 0);
     show(empty, shown.length === 0);
     say(empty, all.length === 0 ? "No pods on this node yet." : emptyText(troubled.checked, words));

@@ -62,7 +62,9 @@ function drawBox(box: Box, onSearch: (text: string) => void): SVGGElement {
   }
   group.addEventListener("click", () => onSearch(nameOf(key)));
   group.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") onSearch(nameOf(key));
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    onSearch(nameOf(key));
   });
   return group;
 }

@@ -1,4 +1,9 @@
-import type { EventSummary, PodSummary, ServiceSummary } from "../../../local/types.ts";
+import type {
+  EventSummary,
+  NodeSnapshot,
+  PodSummary,
+  ServiceSummary,
+} from "../../../local/types.ts";
 
 /** How something is doing: shown by a colour, a shape and a word. */
 export type Tone = "good" | "busy" | "bad" | "idle";
@@ -10,8 +15,16 @@ const onTheWay = new Set([
   "PodInitializing",
   "Running",
   "Terminating",
-  "Pulling",
+  "SchedulingGated",
 ]);
+
+/** Those of this node, and those that no node has where this machine is the whole cluster. */
+export function allPods({
+  pods,
+  unscheduled = [],
+}: Pick<NodeSnapshot, "pods" | "unscheduled">): readonly PodSummary[] {
+  return [...pods, ...unscheduled];
+}
 
 export function podTone({ phase, ready, status }: PodSummary): Tone {
   if (status === "Terminating") return "busy";

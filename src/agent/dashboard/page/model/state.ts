@@ -1,7 +1,7 @@
 import type { NodeSnapshot } from "../../../local/types.ts";
 import { formatAge } from "./format.ts";
 import { type FeedMessage, type Link, type UsagePoint, usageSpanSeconds } from "./messages.ts";
-import { podTone, type Tone } from "./pods.ts";
+import { allPods, podTone, type Tone } from "./pods.ts";
 
 /** What the page knows. */
 export interface PageState {
@@ -119,8 +119,8 @@ export function noticeOf(state: PageState, connection: Connection, now: number):
 }
 
 /** Pods that want a person. */
-export function troubledPods(snapshot: NodeSnapshot | undefined): number {
-  return snapshot?.pods.filter((pod) => podTone(pod) === "bad").length ?? 0;
+export function troubledPods(snapshot: NodeSnapshot): number {
+  return allPods(snapshot).filter((pod) => podTone(pod) === "bad").length;
 }
 
 /** The title of the page, for the tab. */
