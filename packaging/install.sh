@@ -51,6 +51,19 @@ if [ -n "$remove" ]; then
 fi
 
 [ ! -e "$here/installed-files" ] || { echo "install.sh: this is the installed copy; it knows --remove" >&2; exit 2; }
+
+# State that a newer version has written is refused before anything is replaced: the program that understands it is there.
+known=@STATE_SCHEMA@
+for directory in /var/lib/remora /var/lib/kubelet; do
+  marker=$destdir$directory/remora.json
+  [ -r "$marker" ] || continue
+  schema=$(sed -n 's/^ *"schema": *\([0-9][0-9]*\),*$/\1/p' "$marker" | head -n 1)
+  [ "${schema:-0}" -gt "$known" ] || continue
+  writer=$(sed -n 's/^ *"version": *"\([^"]*\)",*$/\1/p' "$marker" | head -n 1)
+  echo "install.sh: $directory was written by remora ${writer:-of a newer version} (state schema $schema), and this is remora @VERSION@, which knows schema $known. Nothing was changed." >&2
+  exit 1
+done
+
 new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 

@@ -23,6 +23,11 @@ function template(name: string): string {
   return readFileSync(join(root, "packaging/debian", name), "utf8");
 }
 
+/** What a script has to know to refuse state that is newer than what it installs. */
+function stateValues({ version }: Release): Readonly<Record<string, string>> {
+  return { VERSION: version, STATE_SCHEMA: stateSchema.toString() };
+}
+
 function controlFiles(
   release: Release,
   architecture: Architecture,
@@ -38,20 +43,17 @@ function controlFiles(
     file("DEBIAN/control", control),
     file("DEBIAN/conffiles", conffiles.map((path) => `/${path}\n`).join("")),
     file("DEBIAN/md5sums", md5sums(entries)),
-    file(
-      "DEBIAN/preinst",
-      filled(template("preinst"), {
-        VERSION: release.version,
-        STATE_SCHEMA: stateSchema.toString(),
-      }),
-      0o755,
-    ),
+    file("DEBIAN/preinst", filled(template("preinst"), stateValues(release)), 0o755),
     ...["postinst", "prerm", "postrm"].map((name) => file(`DEBIAN/${name}`, template(name), 0o755)),
   ];
 }
 
-/** How a .deb is compressed: well, or for tests soon or not at all. */
-export const compressions = { xz: ["-Zxz"], fast: ["-Zxz", "-z0"], none: ["-Znone"] } as const;
+/** How packages are compressed: well, or for tests soon or not at all. */
+export const compressions = {
+  best: { deb: ["-Zxz"], gzip: 9 },
+  fast: { deb: ["-Zxz", "-z0"], gzip: 1 },
+  none: { deb: ["-Znone"], gzip: 0 },
+} as const;
 export type Compression = keyof typeof compressions;
 
 /**
@@ -64,14 +66,14 @@ export function writeDeb(
   release: Release,
   architecture: Architecture,
   entries: readonly Entry[],
-  compression: Compression = "xz",
+  compression: Compression,
 ): string {
   const name = `remora_${debianVersion(release.version)}_${architecture}.deb`;
   mkdirSync(outdir, { recursive: true });
   inScratch((scratch) => {
     const tree = [...controlFiles(release, architecture, entries), ...entries];
     writeTree(join(scratch, "tree"), tree, release.epochSeconds);
-    const options = ["--root-owner-group", ...compressions[compression]];
+    const options = ["--root-owner-group", ...compressions[compression].deb];
     execFileSync("dpkg-deb", [...options, "--build", join(scratch, "tree"), join(outdir, name)], {
       env: { ...process.env, SOURCE_DATE_EPOCH: `${release.epochSeconds}`, LC_ALL: "C" },
       stdio: ["ignore", "ignore", "inherit"],
@@ -95,10 +97,12 @@ export function placeInArchive(path: string): string | undefined {
  */
 export function writeTarball(
   outdir: string,
-  { version, epochSeconds }: Release,
+  release: Release,
   architecture: Architecture,
   entries: readonly Entry[],
+  compression: Compression,
 ): string {
+  const { version, epochSeconds } = release;
   const directory = `remora-${version}-linux-${architecture}`;
   const name = `${directory}.tar.gz`;
   mkdirSync(outdir, { recursive: true });
@@ -107,9 +111,10 @@ export function writeTarball(
       const path = placeInArchive(entry.path);
       return path === undefined ? [] : [{ ...entry, path }];
     });
+    const installer = readFileSync(join(root, "packaging/install.sh"), "utf8");
     const own = [
       file("LICENSE", readFileSync(join(root, "LICENSE"))),
-      file("install.sh", readFileSync(join(root, "packaging/install.sh")), 0o755),
+      file("install.sh", filled(installer, stateValues(release)), 0o755),
     ];
     writeTree(join(scratch, directory), [...moved, ...own], epochSeconds);
     const options = ["--format=ustar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"];
@@ -119,7 +124,7 @@ export function writeTarball(
       maxBuffer: 1024 ** 3,
       stdio: ["ignore", "pipe", "inherit"],
     });
-    writeFileSync(join(outdir, name), gzip(archive));
+    writeFileSync(join(outdir, name), gzip(archive, compressions[compression].gzip));
   });
   return name;
 }

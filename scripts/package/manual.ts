@@ -33,7 +33,8 @@ function sentence(text: string): string {
 }
 
 function header(title: string, section: number, { version, date }: PageFacts): string {
-  return `.TH "${title.toUpperCase()}" ${section} "${date}" "Remora ${version}" "Remora"`;
+  // Neither hyphenated nor justified: flags and paths are read letter by letter.
+  return `.TH "${title.toUpperCase()}" ${section} "${date}" "Remora ${version}" "Remora"\n.nh\n.ad l`;
 }
 
 function valueText({ name, optional, variadic }: ValueNode): string {

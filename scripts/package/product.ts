@@ -23,9 +23,12 @@ export interface Release {
   readonly epochSeconds: number;
 }
 
-/** As gzip -9n writes it: no name and no time in it. */
-export function gzip(content: Buffer | string): Buffer {
-  return gzipSync(content, { level: constants.Z_BEST_COMPRESSION });
+/** As gzip -n writes it: no name and no time in it. */
+export function gzip(
+  content: Buffer | string,
+  level: number = constants.Z_BEST_COMPRESSION,
+): Buffer {
+  return gzipSync(content, { level });
 }
 
 function source(path: string): Buffer {

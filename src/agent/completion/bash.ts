@@ -12,14 +12,14 @@ function takesValue({ value }: OptionNode): boolean {
   return value !== undefined && !value.optional;
 }
 
-/** Hidden options that every command with hidden options understands, so that they need to be said once. */
+/** Options that every command with hidden options has, and has hidden, so that they need to be said once. */
 function sharedHidden(program: CommandNode): readonly OptionNode[] {
   const having = allCommands(program).filter(({ options }) => options.some(({ hidden }) => hidden));
   const all = new Map(
     having.flatMap(({ options }) => options.filter(({ hidden }) => hidden)).map((o) => [o.long, o]),
   );
   return [...all.values()].filter(({ long }) =>
-    having.every(({ options }) => options.some((option) => option.long === long)),
+    having.every(({ options }) => options.some((o) => o.hidden && o.long === long)),
   );
 }
 
