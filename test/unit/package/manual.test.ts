@@ -22,7 +22,10 @@ describe("manual pages", () => {
     assert.match(page, /^\.TH "REMORA" 1 "2026-01-02" "Remora 1\.2\.3" "Remora"$/m);
     assert.ok(program.commands.length > 5);
     for (const { path } of program.commands) {
-      assert.ok(page.includes(`\n\\fB${path.join("\\-")}\\fR(1)\n`), path.join(" "));
+      assert.ok(
+        page.includes(`\n\\fB${path.map((word) => roffText(word)).join("\\-")}\\fR(1)\n`),
+        path.join(" "),
+      );
     }
   });
 
