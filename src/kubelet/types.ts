@@ -47,7 +47,9 @@ export interface ImagePull {
   readonly image: string;
   /** Since when somebody waits for it, milliseconds since the epoch. */
   readonly startedAt: number;
-  /** Undefined while it waits for its turn, or the registry has said nothing yet. */
+  /** Others are pulled before it (`serializeImagePulls`, `maxParallelImagePulls`). */
+  readonly queued: boolean;
+  /** Undefined while the registry has said nothing yet. */
   readonly progress: PullProgress | undefined;
   /** Who waits, as `namespace/name`. */
   readonly pods: readonly string[];

@@ -1,9 +1,10 @@
 // A read-only image registry (OCI distribution API) that serves one image under any name:
 //   node test/fakes/registry.ts PORT LAYER.tar [USER:PASSWORD]
+// Names with /missing/ in them do not exist, and layers of those with /slow/ take ten seconds.
 // Docker talks plain HTTP to registries on loopback, so it needs no certificates.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import { gzipSync } from "node:zlib";
 
 interface Blob {
@@ -54,6 +55,16 @@ const manifest = blob(
 const expected =
   credentials === undefined ? undefined : `Basic ${Buffer.from(credentials).toString("base64")}`;
 
+/** In fifty pieces, each two tenths of a second after the one before. */
+async function sendSlowly(response: ServerResponse, content: Buffer): Promise<void> {
+  const size = Math.ceil(content.length / 50);
+  for (let from = 0; from < content.length && !response.destroyed; from += size) {
+    response.write(content.subarray(from, from + size));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  response.end();
+}
+
 createServer((request, response) => {
   const url = request.url ?? "";
   if (expected !== undefined && request.headers.authorization !== expected) {
@@ -83,6 +94,8 @@ createServer((request, response) => {
       "content-length": wanted.content.length,
       "docker-content-digest": wanted.digest,
     });
-    response.end(request.method === "HEAD" ? undefined : wanted.content);
+    if (request.method === "HEAD") response.end();
+    else if (url.includes("/slow/") && wanted === layer) void sendSlowly(response, wanted.content);
+    else response.end(wanted.content);
   }
 }).listen(Number(port), "127.0.0.1", () => process.stdout.write("listening\n"));

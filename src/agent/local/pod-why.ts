@@ -5,6 +5,7 @@ import {
   isTerminalPhase,
   type PodContainer,
 } from "../../kubelet/spec/containers.ts";
+import type { ImagePull } from "../../kubelet/types.ts";
 import type { RecentEvent } from "./recent-events.ts";
 
 /** What there is to explain a pod with. */
@@ -13,8 +14,8 @@ export interface WhyInput {
   readonly status: PodStatus;
   /** Of this pod, the newest last. */
   readonly events: readonly RecentEvent[];
-  /** Names of images that are being pulled for it. */
-  readonly pulling: readonly string[];
+  /** Images that are being pulled for it. */
+  readonly pulling: readonly Pick<ImagePull, "image" | "queued">[];
 }
 
 interface Part {
@@ -49,7 +50,11 @@ function parts(pod: Pod, status: PodStatus): readonly Part[] {
 }
 
 function colon(text: string, more: string | undefined): string {
-  const cause = (more ?? "").trim().replace(/\.$/, "");
+  // The engine's own status says less than its words.
+  const cause = (more ?? "")
+    .trim()
+    .replace(/ \(HTTP \d+\)$/, "")
+    .replace(/\.$/, "");
   return cause === "" ? text : `${text}: ${cause}`;
 }
 
@@ -110,8 +115,11 @@ function trouble({ events }: WhyInput): RecentEvent | undefined {
 
 function beginningWords(input: WhyInput, part: Part): string {
   const own = part.entry.container.image ?? "";
-  const image = input.pulling.find((each) => each === own) ?? input.pulling[0];
-  if (image !== undefined) return `image "${image}" is being pulled`;
+  const pull = input.pulling.find(({ image }) => image === own) ?? input.pulling[0];
+  if (pull !== undefined) {
+    const how = pull.queued ? "waits until others are pulled" : "is being pulled";
+    return `image "${pull.image}" ${how}`;
+  }
   const event = trouble(input);
   if (event !== undefined) return `${nameOf(part)} waits, ${event.reason}: ${event.message.trim()}`;
   return `${nameOf(part)} is being started`;

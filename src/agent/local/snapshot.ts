@@ -111,7 +111,7 @@ function nodeSummary(facts: NodeFacts, pods: readonly KnownPod[]): NodeSummary {
 interface Around {
   readonly usage: PodUsage | undefined;
   readonly events: readonly RecentEvent[];
-  readonly pulling: readonly string[];
+  readonly pulling: readonly Pick<ImagePull, "image" | "queued">[];
 }
 
 function podSummary(pod: Pod, status: PodStatus, around: Around): PodSummary {
@@ -136,13 +136,14 @@ function podSummary(pod: Pod, status: PodStatus, around: Around): PodSummary {
   };
 }
 
-function pullSummary({ image, pods, progress, startedAt }: ImagePull): PullSummary {
+function pullSummary({ image, pods, progress, queued, startedAt }: ImagePull): PullSummary {
   return {
     image,
     started: new Date(startedAt).toISOString(),
     totalBytes: progress?.totalBytes,
     doneBytes: progress?.doneBytes ?? 0,
     ...(progress?.unpacking === true ? { unpacking: true } : {}),
+    ...(queued ? { queued } : {}),
     pods: pods.toSorted(),
   };
 }
@@ -174,7 +175,7 @@ export function nodeSnapshot(input: SnapshotInput): NodeSnapshot {
     return podSummary(pod, status, {
       usage: usage.pods.get(uid),
       events: told.get(uid) ?? [],
-      pulling: waiting.map(({ image }) => image),
+      pulling: waiting,
     });
   });
   const nowhere = { usage: undefined, events: [], pulling: [] };

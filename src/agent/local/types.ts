@@ -90,6 +90,8 @@ export interface PullSummary {
   readonly doneBytes: number;
   /** All is here and is being unpacked. */
   readonly unpacking?: boolean;
+  /** Others are pulled before it (`serializeImagePulls`, `maxParallelImagePulls`). */
+  readonly queued?: boolean;
   /** Pods that wait for it, as `namespace/name`. */
   readonly pods: readonly string[];
 }

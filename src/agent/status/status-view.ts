@@ -1,4 +1,4 @@
-import type { NodeSnapshot, PodSummary, PullSummary } from "../local/types.ts";
+import type { EventSummary, NodeSnapshot, PodSummary, PullSummary } from "../local/types.ts";
 import {
   bar,
   type Cell,
@@ -12,7 +12,7 @@ import {
   type Style,
   tableLine,
 } from "./lines.ts";
-import { cutMiddle, pad, plain, wrap } from "./text.ts";
+import { cutMiddle, pad, plain, widthOf, wrap } from "./text.ts";
 import { bytes, cores, counted, percent, shareOf, since } from "./words.ts";
 
 /** How much room a view has, and when "now" is. */
@@ -55,8 +55,8 @@ export function nodeLines(
   { agent, node }: NodeSnapshot,
   { columns, glyphs, now }: ViewOptions,
 ): Line[] {
-  const up = since(agent.started, now);
-  const what = `remora ${plain(agent.version)} (Kubernetes ${plain(agent.kubernetesVersion)}), ${plain(node.runtime)}, up ${up}, ${bytes(agent.rssBytes)}`;
+  const { kubernetesVersion, rssBytes, started, version } = agent;
+  const what = `up ${since(started, now)}, ${bytes(rssBytes)}, remora ${plain(version)}, Kubernetes ${plain(kubernetesVersion)}, ${plain(node.runtime)}`;
   const lines: Line[] = [
     labelled("node", [
       span(plain(node.name), "bold"),
@@ -129,9 +129,10 @@ export function usageLines({ node, usage }: NodeSnapshot, { glyphs }: ViewOption
 }
 
 /** `34 MiB of 58 MiB`, as far as it is known. */
-export function pullWords({ doneBytes, totalBytes, unpacking }: PullSummary): string {
+export function pullWords({ doneBytes, queued, totalBytes, unpacking }: PullSummary): string {
+  if (queued === true) return "waits for others";
   if (unpacking === true) return `unpacking ${bytes(totalBytes ?? doneBytes)}`;
-  if (doneBytes === 0 && totalBytes === undefined) return "waiting for the registry";
+  if (doneBytes === 0 && totalBytes === undefined) return "asks the registry";
   return totalBytes === undefined
     ? `${bytes(doneBytes)} so far`
     : `${bytes(doneBytes)} of ${bytes(totalBytes)}`;
@@ -169,10 +170,17 @@ export function statusStyle(pod: PodSummary): Style {
   return byUrgency(pod, { ...pod, status: "Pending" }) < 0 ? "bad" : "warn";
 }
 
-function troubleLines(pods: readonly PodSummary[], { columns, glyphs, now }: ViewOptions): Line[] {
-  const name = ({ name, namespace }: PodSummary): string => plain(`${namespace}/${name}`);
+function fullName({ name, namespace }: PodSummary): string {
+  return plain(`${namespace}/${name}`);
+}
+
+/** Each pod with its whole sentence below. */
+function longTroubles(
+  pods: readonly PodSummary[],
+  { columns, glyphs, now }: ViewOptions,
+): readonly Line[] {
   const nameWidth = Math.min(
-    Math.max(0, ...pods.map((pod) => name(pod).length)),
+    Math.max(0, ...pods.map((pod) => widthOf(fullName(pod)))),
     Math.max(Math.floor(columns / 3), 12),
   );
   return pods.flatMap((pod): Line[] => {
@@ -181,7 +189,7 @@ function troubleLines(pods: readonly PodSummary[], { columns, glyphs, now }: Vie
     const lines: Line[] = [
       [
         span("  "),
-        span(pad(cutMiddle(name(pod), nameWidth, glyphs.ellipsis), nameWidth)),
+        span(pad(cutMiddle(fullName(pod), nameWidth, glyphs.ellipsis), nameWidth)),
         span("  "),
         span(plain(pod.status), statusStyle(pod)),
         span(age === "" ? "" : `  ${age}${restarts}`, "dim"),
@@ -193,8 +201,38 @@ function troubleLines(pods: readonly PodSummary[], { columns, glyphs, now }: Vie
   });
 }
 
+const troubleColumns: readonly Column[] = [
+  { title: "pod", grow: 1, max: 30 },
+  { title: "status", max: 20, drop: 1 },
+  { title: "why", grow: 4 },
+];
+
+/** Each pod on one line, where there are too many for more. */
+function shortTroubles(
+  pods: readonly PodSummary[],
+  { columns, glyphs }: ViewOptions,
+): readonly Line[] {
+  const rows = pods.map((pod): readonly Cell[] => [
+    { text: fullName(pod), cut: cutMiddle },
+    { text: plain(pod.status), style: statusStyle(pod) },
+    { text: plain(pod.why) },
+  ]);
+  return tableLines(rows, troubleColumns, columns, glyphs);
+}
+
+/** A table without titles, a little to the right. */
+function tableLines(
+  rows: readonly (readonly Cell[])[],
+  columns: readonly Column[],
+  width: number,
+  glyphs: Glyphs,
+): readonly Line[] {
+  const widths = columnWidths(columns, rows, width - 2, false);
+  return rows.map((row): Line => [span("  "), ...tableLine(row, columns, widths, glyphs)]);
+}
+
 /** How many pods there are, and why those that are not ready are not. */
-function podLines(snapshot: NodeSnapshot, options: ViewOptions): Line[] {
+function podLines(snapshot: NodeSnapshot, options: ViewOptions, room: number): readonly Line[] {
   const { pods, unscheduled = [] } = snapshot;
   const ready = pods.filter((pod) => pod.ready).length;
   const done = pods.filter(({ phase }) => phase === "Succeeded").length;
@@ -211,7 +249,10 @@ function podLines(snapshot: NodeSnapshot, options: ViewOptions): Line[] {
       "dim",
     ),
   ];
-  return [labelled("pods", head), ...troubleLines(troubled, options)];
+  const long = longTroubles(troubled, options);
+  const lines =
+    long.length < room ? long : limited(shortTroubles(troubled, options), room - 1, "pods");
+  return [labelled("pods", head), ...lines];
 }
 
 function serviceLines({ services }: NodeSnapshot, { now }: ViewOptions): Line[] {
@@ -240,18 +281,42 @@ export function milliseconds(seconds: number): string {
   return seconds < 1 ? `${Math.max(Math.round(seconds * 1000), 1)} ms` : `${seconds.toFixed(1)} s`;
 }
 
-function warningLines({ events }: NodeSnapshot, { columns, glyphs, now }: ViewOptions): Line[] {
-  const warnings = events.filter(({ type }) => type === "Warning").toReversed();
-  return warnings.map(({ count, message, object, reason, time }) => {
-    const times = count === 1 ? "" : ` (${count} times)`;
-    const pieces = [
-      span(`  ${pad(since(time, now), 6, "right")}  `, "dim"),
-      span(plain(object)),
-      span(`  ${plain(reason)}${times}  `, "warn"),
-      span(plain(message)),
-    ];
-    return cutLine(pieces, columns, glyphs.ellipsis);
-  });
+/** Warnings of one reason about one thing are told as one, with the newest words; the newest first. */
+export function gatheredWarnings(events: readonly EventSummary[]): readonly EventSummary[] {
+  const gathered = new Map<string, EventSummary>();
+  for (const event of events.toReversed()) {
+    if (event.type !== "Warning") continue;
+    const key = `${event.object} ${event.reason}`;
+    const newer = gathered.get(key);
+    gathered.set(key, newer === undefined ? event : { ...newer, count: newer.count + event.count });
+  }
+  return [...gathered.values()];
+}
+
+const warningColumns: readonly Column[] = [
+  { title: "age", align: "right" },
+  { title: "object", grow: 1, max: 40 },
+  { title: "reason", max: 30 },
+  { title: "message", grow: 2 },
+];
+
+function warningLines(
+  { events, pods }: NodeSnapshot,
+  { columns, glyphs, now }: ViewOptions,
+): readonly Line[] {
+  const explained = new Set(
+    pods.filter(isInTrouble).map(({ name, namespace }) => `Pod ${namespace}/${name}`),
+  );
+  const later = ({ object }: EventSummary): number => (explained.has(object) ? 1 : 0);
+  // What stands above with the whole reason comes last.
+  const warnings = gatheredWarnings(events).toSorted((a, b) => later(a) - later(b));
+  const rows = warnings.map(({ count, message, object, reason, time }): readonly Cell[] => [
+    { text: since(time, now), style: "dim" },
+    { text: plain(object), cut: cutMiddle },
+    { text: `${plain(reason)}${count === 1 ? "" : ` x${count}`}`, style: "warn" },
+    { text: plain(message) },
+  ]);
+  return tableLines(rows, warningColumns, columns, glyphs);
 }
 
 /** The first lines of a list that has more than there is room for, and how many those are. */
@@ -266,7 +331,6 @@ function limited(lines: readonly Line[], room: number, what: string): readonly L
 export function statusLines(snapshot: NodeSnapshot, options: ViewOptions): Line[] {
   const { columns, glyphs, rows } = options;
   const head = [...nodeLines(snapshot, options), ...usageLines(snapshot, options)];
-  const pods = podLines(snapshot, options);
   const services = serviceLines(snapshot, options);
   const pulls = pullLines(snapshot, options);
   const warnings = warningLines(snapshot, options);
@@ -278,7 +342,9 @@ export function statusLines(snapshot: NodeSnapshot, options: ViewOptions): Line[
   };
   const shownPulls = take(pulls, Math.max(3, Math.floor(room / 4)), "images");
   // What is the matter comes before what is well, and some of each before all of one.
-  const shownPods = take(pods, Math.max(room - Math.min(services.length, 3) - 4, 3), "lines");
+  const podRoom = Math.min(Math.max(room - Math.min(services.length, 3) - 4, 3), room);
+  const shownPods = podLines(snapshot, options, podRoom);
+  room -= shownPods.length;
   const shownServices = take(services, Math.max(room - 4, 1), "Services");
   const shownWarnings = room < 2 ? [] : take(warnings, Math.min(room - 1, 10), "warnings");
   const all = [

@@ -17,6 +17,8 @@ export interface PullQueueOptions {
   readonly config: PullQueueConfig;
   readonly images: ImageService;
   readonly clock: Clock;
+  /** It is an image's turn. */
+  readonly onBegin?: (reference: string) => void;
   /** Told often; must not throw. */
   readonly onProgress?: (reference: string, progress: PullProgress) => void;
 }
@@ -140,7 +142,8 @@ export class PullQueue {
     credentials: readonly Credential[],
     signal: AbortSignal,
   ): Promise<Pulled> {
-    const { clock, config, images, onProgress: tell } = this.#options;
+    const { clock, config, images, onBegin, onProgress: tell } = this.#options;
+    onBegin?.(reference);
     const onProgress = (progress: PullProgress): void => tell?.(reference, progress);
     const startedAt = clock.monotonic();
     const stallMs = config.imagePullProgressDeadlineMs;

@@ -107,6 +107,7 @@ export class ImagePuller {
     this.#options = options;
     this.#queue = new PullQueue({
       ...options,
+      onBegin: (reference) => this.#underWay.begin(reference),
       onProgress: (reference, progress) => this.#underWay.progress(reference, progress),
     });
     this.#records = records ?? new PullRecords(config.rootDir, () => clock.now());

@@ -5,6 +5,7 @@ interface Entry {
   readonly startedAt: number;
   /** `namespace/name` of those who wait, and how often each does. */
   readonly pods: Map<string, number>;
+  begun: boolean;
   progress: PullProgress | undefined;
 }
 
@@ -21,7 +22,7 @@ export class PullsUnderWay {
   join(image: string, pod: string, now: number): () => void {
     let pull = this.#pulls.get(image);
     if (pull === undefined) {
-      pull = { startedAt: now, pods: new Map(), progress: undefined };
+      pull = { startedAt: now, pods: new Map(), begun: false, progress: undefined };
       this.#pulls.set(image, pull);
     }
     const { pods } = pull;
@@ -34,15 +35,22 @@ export class PullsUnderWay {
     };
   }
 
+  /** Others were pulled before it; now it is its turn. */
+  begin(image: string): void {
+    const pull = this.#pulls.get(image);
+    if (pull !== undefined) pull.begun = true;
+  }
+
   progress(image: string, progress: PullProgress): void {
     const pull = this.#pulls.get(image);
     if (pull !== undefined) pull.progress = progress;
   }
 
   list(): readonly ImagePull[] {
-    return [...this.#pulls].map(([image, { pods, progress, startedAt }]) => ({
+    return [...this.#pulls].map(([image, { begun, pods, progress, startedAt }]) => ({
       image,
       startedAt,
+      queued: !begun,
       progress,
       pods: [...pods.keys()],
     }));

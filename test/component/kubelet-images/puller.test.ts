@@ -20,7 +20,12 @@ import {
 } from "../../../src/kubelet/images/puller.ts";
 import type { AssignedPod } from "../../../src/kubelet/types.ts";
 import type { Clock } from "../../../src/lib/clock.ts";
-import type { Image, ImageService, RegistryAuth } from "../../../src/runtime/types.ts";
+import type {
+  Image,
+  ImageService,
+  PullProgress,
+  RegistryAuth,
+} from "../../../src/runtime/types.ts";
 import { container, pod } from "../../unit/kubelet-pods/builders.ts";
 
 const never = new AbortController().signal;
@@ -43,6 +48,7 @@ class World implements AsyncDisposable {
   answer: Answer = () => Promise.resolve(image);
   now = Date.parse("2026-01-01T00:00:00Z");
   readonly rootDir: string;
+  readonly #listeners = new Map<string, ((progress: PullProgress) => void) | undefined>();
 
   private constructor(rootDir: string) {
     this.rootDir = rootDir;
@@ -56,6 +62,11 @@ class World implements AsyncDisposable {
     await rm(this.rootDir, { recursive: true, force: true });
   }
 
+  /** The registry has sent a part of an image. */
+  progress(reference: string, progress: PullProgress): void {
+    this.#listeners.get(reference)?.(progress);
+  }
+
   puller(
     config: Partial<ImagePullerOptions["config"]> = {},
     more: Pick<ImagePullerOptions, "credentialProviders"> = {},
@@ -63,8 +74,9 @@ class World implements AsyncDisposable {
     const images: ImageService = {
       listImages: () => Promise.resolve([...this.present.values()]),
       imageStatus: (reference) => Promise.resolve(this.present.get(reference)),
-      pullImage: async (reference, { auth }) => {
+      pullImage: async (reference, { auth, onProgress }) => {
         this.pulls.push(auth?.username);
+        this.#listeners.set(reference, onProgress);
         const pulled = await this.answer(auth);
         this.present.set(reference, pulled);
         return pulled;
@@ -271,6 +283,33 @@ describe("images of containers", () => {
       assert.equal(most, expected);
     });
   }
+
+  test("whoever waits for an image is told how far it is, and when others are pulled before it", async () => {
+    await using world = await World.make();
+    const gates = [Promise.withResolvers<Image>(), Promise.withResolvers<Image>()];
+    world.answer = () => gates[world.pulls.length - 1]?.promise ?? Promise.resolve(image);
+    const puller = world.puller();
+    const told = (): unknown =>
+      puller.pulls().map((pull) => [pull.image, pull.queued, pull.progress?.doneBytes, pull.pods]);
+    const ensure = (uid: string): Promise<Image> =>
+      puller.ensure(podNamed(uid), entryOf(`r.test/app:${uid}`), [], never);
+    const first = ensure("a");
+    while (world.pulls.length === 0) await new Promise(setImmediate);
+    const second = ensure("b");
+    while (puller.pulls().length < 2) await new Promise(setImmediate);
+    world.progress("r.test/app:a", { doneBytes: 7, totalBytes: 9, unpacking: false });
+    assert.deepEqual(told(), [
+      ["r.test/app:a", false, 7, ["ns/a"]],
+      ["r.test/app:b", true, undefined, ["ns/b"]],
+    ]);
+    gates[0]?.resolve(image);
+    await first;
+    while (world.pulls.length === 1) await new Promise(setImmediate);
+    assert.deepEqual(told(), [["r.test/app:b", false, undefined, ["ns/b"]]]);
+    gates[1]?.resolve(image);
+    await second;
+    assert.deepEqual(told(), []);
+  });
 
   test("names that are none are said to be so", async () => {
     await using world = await World.make();

@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import * as fc from "fast-check";
 
 import { podCell } from "../../../src/agent/local/pod-cell.ts";
-import { podWhy } from "../../../src/agent/local/pod-why.ts";
+import { podWhy, type WhyInput } from "../../../src/agent/local/pod-why.ts";
 import type { RecentEvent } from "../../../src/agent/local/recent-events.ts";
 import type { ContainerStatus, Pod, PodStatus } from "../../../src/api/types.gen.ts";
 import { podTable } from "../../../src/controlplane/kinds/pod-table.ts";
@@ -40,7 +40,7 @@ describe("why a pod is not ready", () => {
     readonly pod?: Pod;
     readonly status: PodStatus;
     readonly events?: readonly RecentEvent[];
-    readonly pulling?: readonly string[];
+    readonly pulling?: WhyInput["pulling"];
     readonly why: string;
   }[] = [
     {
@@ -70,9 +70,20 @@ describe("why a pod is not ready", () => {
     {
       name: "its image is on its way",
       status: waiting("ContainerCreating"),
-      pulling: ["nginx:1.27"],
+      pulling: [{ image: "nginx:1.27", queued: false }],
       events: [event("FailedMount", "old trouble")],
       why: 'image "nginx:1.27" is being pulled',
+    },
+    {
+      name: "its image is behind others",
+      status: waiting("ContainerCreating"),
+      pulling: [{ image: "nginx:1.27", queued: true }],
+      why: 'image "nginx:1.27" waits until others are pulled',
+    },
+    {
+      name: "its image does not exist, in the engine's words",
+      status: waiting("ErrImagePull", "image not found: manifest unknown (HTTP 500)"),
+      why: 'image "nginx:1.27" of container "web" cannot be pulled: image not found: manifest unknown',
     },
     {
       name: "it crashes",

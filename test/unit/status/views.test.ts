@@ -3,9 +3,13 @@ import { describe, test } from "node:test";
 
 import * as fc from "fast-check";
 
-import type { NodeSnapshot } from "../../../src/agent/local/types.ts";
+import type { EventSummary, NodeSnapshot } from "../../../src/agent/local/types.ts";
 import { asciiGlyphs, lineWidth, paint, unicodeGlyphs } from "../../../src/agent/status/lines.ts";
-import { statusLines, type ViewOptions } from "../../../src/agent/status/status-view.ts";
+import {
+  gatheredWarnings,
+  statusLines,
+  type ViewOptions,
+} from "../../../src/agent/status/status-view.ts";
 import {
   firstState,
   pressed,
@@ -103,7 +107,7 @@ describe("remora status", () => {
     const text = statusText(emptySnapshot({}, { pods: [web, job] }));
     assert.match(
       text,
-      /host-1 {2}● Ready {2}remora 0\.1\.0 \(Kubernetes v1\.36\.2\), docker:\/\/29\.7\.0/,
+      /host-1 {2}● Ready {2}up 3h, 130 MiB, remora 0\.1\.0, Kubernetes v1\.36\.2, docker:\/\/29\.7\.0/,
     );
     assert.match(text, /API +answers {2}https:\/\/127\.0\.0\.1:6443, last heartbeat 4s ago/);
     assert.match(text, /cpu +█{7}·{13} {2}35 % {2}0\.7 of 2 cores, pods ask for 0\.5/);
@@ -127,7 +131,7 @@ describe("remora status", () => {
       text,
       /registry:5000\/big:1 {2}█{10}·{10} {2}30 MiB of 60 MiB {2}12s {2}shop\/slow/,
     );
-    assert.match(text, /60s {2}Pod default\/crash {2}BackOff \(5 times\) {2}Back-off restarting/);
+    assert.match(text, /60s {2}Pod default\/crash {2}BackOff x5 {2}Back-off restarting/);
   });
 
   test("of a node that is not Ready: why, and what of the machine presses", () => {
@@ -186,7 +190,7 @@ describe("remora status", () => {
     assert.match(text, /default\/shop {2}none of its 2 endpoints is ready/);
   });
 
-  test("a hundred pods in trouble fit into one screen, and it says how many lines are left out", () => {
+  test("a hundred pods in trouble fit into one screen, each on one line, and it says how many are left out", () => {
     const pods = Array.from({ length: 100 }, (_, index) => ({
       ...crash,
       uid: `u${index}`,
@@ -195,10 +199,45 @@ describe("remora status", () => {
     const text = statusText({ ...busy, pods });
     const lines = text.split("\n");
     assert.ok(lines.length <= 30, `${lines.length} lines`);
-    assert.match(text, /and \d+ more lines/);
+    assert.match(text, /default\/p0 +CrashLoopBackOff {2}container "web" keeps ending/);
+    assert.match(text, /and \d+ more pods/);
     assert.match(text, /services/);
     const all = statusText({ ...busy, pods }, { rows: Number.POSITIVE_INFINITY });
     assert.match(all, /default\/p99/);
+  });
+});
+
+describe("warnings", () => {
+  const warning = (more: Partial<EventSummary>): EventSummary => ({
+    time: "2026-03-01T11:59:00Z",
+    type: "Warning",
+    reason: "Failed",
+    object: "Pod default/crash",
+    message: "Error: ErrImagePull",
+    count: 1,
+    ...more,
+  });
+
+  test("of one reason about one thing are one, with the newest words and all that they count", () => {
+    const told = gatheredWarnings([
+      warning({ message: "first", count: 2 }),
+      warning({ object: "Node host-1" }),
+      warning({ message: "second", count: 3 }),
+      warning({ type: "Normal", message: "well" }),
+    ]);
+    assert.deepEqual(
+      told.map(({ count, message, object }) => [object, message, count]),
+      [
+        ["Pod default/crash", "second", 5],
+        ["Node host-1", "Error: ErrImagePull", 1],
+      ],
+    );
+  });
+
+  test("about what is explained above come after those that nothing else tells", () => {
+    const events = [warning({ object: "Node host-1" }), warning({})];
+    const text = statusText({ ...busy, events });
+    assert.ok(text.indexOf("Node host-1") < text.indexOf("Pod default/crash"), text);
   });
 });
 
