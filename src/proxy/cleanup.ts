@@ -18,6 +18,9 @@ export async function cleanUpProxy(
 }
 
 /** What {@link cleanUpProxy} has left in iptables, one line each. */
-export async function leftOfProxy(signal: AbortSignal): Promise<readonly string[]> {
-  return (await findOtherProxy(signal)) === undefined ? ownChains(signal) : [];
+export async function leftOfProxy(
+  signal: AbortSignal,
+  find: OtherProxyProbe = findOtherProxy,
+): Promise<readonly string[]> {
+  return (await find(signal)) === undefined ? ownChains(signal) : [];
 }

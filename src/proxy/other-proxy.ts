@@ -18,10 +18,17 @@ export interface OtherProxyProbe {
   (signal: AbortSignal): Promise<string | undefined>;
 }
 
-/** Asks kube-proxy's ports in this network namespace; what this process itself serves there does not count. */
-export async function findOtherProxy(signal: AbortSignal): Promise<string | undefined> {
+/**
+ * Asks kube-proxy's ports in this network namespace; what this process itself serves there does not count.
+ *
+ * @param ours Pid of the agent, where somebody else asks.
+ */
+export async function findOtherProxy(
+  signal: AbortSignal,
+  ours: number | "self" = "self",
+): Promise<string | undefined> {
   for (const { port, path, pattern } of pages) {
-    if (await isOwnPort(port)) continue;
+    if (await isPortOf(ours, port)) continue;
     const text = await textOf(port, path, signal);
     if (text === undefined || !pattern.test(text)) continue;
     return path === "/proxyMode"
@@ -73,7 +80,7 @@ export function listenersOn(port: number, table: string): readonly string[] {
   });
 }
 
-async function isOwnPort(port: number): Promise<boolean> {
+async function isPortOf(pid: number | "self", port: number): Promise<boolean> {
   const tables = await Promise.all(
     ["tcp", "tcp6"].map((name) => readFile(`/proc/self/net/${name}`, "utf8").catch(() => "")),
   );
@@ -81,8 +88,9 @@ async function isOwnPort(port: number): Promise<boolean> {
     tables.flatMap((table) => listenersOn(port, table)).map((inode) => `socket:[${inode}]`),
   );
   if (sockets.size === 0) return false;
-  for (const descriptor of await readdir("/proc/self/fd")) {
-    const target = await readlink(`/proc/self/fd/${descriptor}`).catch(() => "");
+  // A process that is gone holds none.
+  for (const descriptor of await readdir(`/proc/${pid}/fd`).catch(() => [])) {
+    const target = await readlink(`/proc/${pid}/fd/${descriptor}`).catch(() => "");
     if (sockets.has(target)) return true;
   }
   return false;

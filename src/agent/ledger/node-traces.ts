@@ -7,8 +7,10 @@ import { systemClock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { namesIn } from "../../lib/names-in.ts";
 import { cleanUpProxy, leftOfProxy } from "../../proxy/cleanup.ts";
+import { findOtherProxy } from "../../proxy/other-proxy.ts";
 import { createDockerRuntime } from "../../runtime/docker/runtime.ts";
 import type { ContainerRuntime, ImageService } from "../../runtime/types.ts";
+import { machineLockHolder } from "../instance-lock.ts";
 import { joinedFiles } from "../join/credential-files.ts";
 import { ownLoopDevices, ownSessions } from "../own-disks.ts";
 import {
@@ -126,7 +128,10 @@ export async function tracesOf(
   return {
     resources: [
       ownContainers(runtime),
-      ownNetworkRules(network, { cleanUp: (inner) => cleanUpProxy(inner), left: leftOfProxy }),
+      ownNetworkRules(network, {
+        cleanUp: (inner) => cleanUpProxy(inner),
+        left: (inner) => leftOfProxy(inner, findAnothersProxy),
+      }),
       ownRoutes(),
       ownInterfaces(bridge),
       ownLoopDevices(rootDir),
@@ -151,6 +156,12 @@ export async function tracesOf(
     ],
     kept: [...files.kept, ...modules(changes)],
   };
+}
+
+/** Who looks is not the agent: while that runs, its rules are ours all the same. */
+async function findAnothersProxy(signal: AbortSignal): Promise<string | undefined> {
+  const agent = await machineLockHolder();
+  return findOtherProxy(signal, agent?.pid);
 }
 
 async function kubeconfigs(changes: readonly Change[]): Promise<ReturnType<typeof kubeconfigsOf>> {
