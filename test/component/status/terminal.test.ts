@@ -189,6 +189,7 @@ describe("remora top on a terminal", () => {
       const [, after = ""] = sent().split("asleep");
       assert.match(after, /^ icanon/, "lines are edited again");
       assert.ok(sent().indexOf(leave) < sent().indexOf("asleep"));
+      await until(() => sent().split(enter).length === 3, sent);
       await until(() => screen(lastScreen(sent())).includes("web-1"), sent);
       assert.equal(screen(lastScreen(sent())).split("\n").length, 11);
       child.stdin.write("q");
