@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 
 import type { DoctorFlags } from "../commands/doctor.ts";
+import type { SupportBundleFlags } from "../commands/support-bundle.ts";
 import { end, shutdownSignal } from "./ending.ts";
 import { list } from "./options.ts";
 
@@ -17,7 +18,7 @@ function withSiteOptions(command: Command): Command {
     .option("--agent <address>", "metrics address of this machine's agent", "127.0.0.1:10249");
 }
 
-/** Adds `doctor`. */
+/** Adds `doctor` and `support-bundle`. */
 export function addDoctorCommands(program: Command): void {
   withSiteOptions(program.command("doctor"))
     // 1 says something about the machine.
@@ -32,5 +33,17 @@ export function addDoctorCommands(program: Command): void {
     .action(async (options: DoctorFlags) => {
       const { doctor } = await import("../commands/doctor.ts");
       process.exitCode = await doctor(options, shutdownSignal());
+    });
+  withSiteOptions(program.command("support-bundle"))
+    .description(
+      "write one file with what somebody else needs to find out what is wrong here: versions, doctor's report, configuration, rules, states, logs; without secrets",
+    )
+    .option(
+      "--output <file>",
+      "a new file, or - for stdout (default: remora-support-NODE-TIME.tar.gz)",
+    )
+    .action(async (options: SupportBundleFlags) => {
+      const { supportBundle } = await import("../commands/support-bundle.ts");
+      await supportBundle(options, shutdownSignal());
     });
 }

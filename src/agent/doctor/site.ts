@@ -31,6 +31,8 @@ export interface Site {
   readonly rootDir: string;
   readonly nodeName: string;
   readonly dockerSocket: string;
+  /** Where the agent's metrics are, HOST:PORT. */
+  readonly metricsAddress: string;
   readonly identities: readonly Identity[];
   /** What its Service proxy says of itself, or why it says nothing. */
   readonly facts: AgentFacts | undefined;
@@ -198,6 +200,7 @@ export async function findSite(flags: SiteFlags, signal: AbortSignal): Promise<S
     rootDir,
     nodeName: facts?.nodeName ?? places?.nodeName ?? hostname().toLowerCase(),
     dockerSocket: flags.dockerSocket ?? places?.dockerSocket ?? agentDefaults.dockerSocket,
+    metricsAddress: flags.agent,
     identities: identitiesOf(
       { mode, stateDir: directory, rootDir, cmdline },
       facts?.kubeconfig ?? "",

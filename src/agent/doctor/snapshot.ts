@@ -9,13 +9,13 @@ const patienceMs = 3000;
 
 /** What the running agent tells about itself; undefined when none does. Rejects with the signal's reason alone. */
 export async function snapshotOf(
-  { site }: Pick<Machine, "site">,
+  { root, site }: Pick<Machine, "root" | "site">,
   signal: AbortSignal,
 ): Promise<NodeSnapshot | undefined> {
   const { pid, stateDir } = site;
   const limited = AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]);
   try {
-    const place = { stateDir, socket: join(stateDir, localSocket), pid };
+    const place = { stateDir, socket: join(root, stateDir, localSocket), pid };
     const answer = await askSnapshot(place, limited);
     return answer.kind === "snapshot" ? answer.snapshot : undefined;
   } catch {

@@ -19,6 +19,7 @@ export const emptySite: Site = {
   rootDir: "/var/lib/remora/kubelet",
   nodeName: "here",
   dockerSocket: "/nonexistent/docker.sock",
+  metricsAddress: "127.0.0.1:1",
   identities: [],
   facts: undefined,
   factsMissing: "no agent runs on this machine",
