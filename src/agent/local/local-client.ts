@@ -4,6 +4,7 @@ import { deadline } from "../../lib/clock.ts";
 import { errorCode, errorMessage } from "../../lib/errors.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import type { AgentPlace } from "./places.ts";
+import { socketPath } from "./socket-path.ts";
 import type { NodeSnapshot } from "./types.ts";
 
 /** What came of asking an agent. */
@@ -67,13 +68,14 @@ function grown(text: string, chunk: string): string {
 }
 
 async function ask(
-  socketPath: string,
+  socket: string,
   path: string,
   signal: AbortSignal,
   timeout = askMs,
 ): Promise<IncomingMessage> {
+  const place = await socketPath(socket);
   const request: ClientRequest = httpRequest({
-    socketPath,
+    socketPath: place.path,
     path,
     // One question, one connection: it ends with the answer.
     agent: false,
@@ -86,7 +88,11 @@ async function ask(
   request.on("response", answered.resolve);
   request.on("error", answered.reject);
   request.end();
-  return answered.promise;
+  try {
+    return await answered.promise;
+  } finally {
+    await place.close();
+  }
 }
 
 const versions = "the agent and this command are of different versions";

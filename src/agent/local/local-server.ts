@@ -6,6 +6,7 @@ import { notNeeded, type Clock } from "../../lib/clock.ts";
 import { errorCode, errorMessage, isAbort, SetupError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { SnapshotSource } from "./snapshot-source.ts";
+import { socketPath } from "./socket-path.ts";
 
 export interface LocalServerOptions {
   /** Path of the socket. */
@@ -69,17 +70,20 @@ export class LocalServer {
     });
     server.maxConnections = maxConnections;
     server.timeout = unreadMs;
-    server.listen(path);
-    await once(server, "listening", { signal });
-    // Such as EMFILE on accept: the connection is lost, the server is not.
-    server.on("error", () => undefined);
+    const place = await socketPath(path);
     try {
+      server.listen(place.path);
+      await once(server, "listening", { signal });
+      // Such as EMFILE on accept: the connection is lost, the server is not.
+      server.on("error", () => undefined);
       if (group !== undefined) await chown(path, 0, group);
       // Until here the owner alone could connect (umask).
       await chmod(path, 0o660);
       if (!signal.aborted) await once(signal, "abort");
     } finally {
-      await closed(server);
+      // Removes the socket.
+      if (server.listening) await closed(server);
+      await place.close();
       this.#idle.abort(notNeeded);
       await this.#feeding;
     }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, stat, writeFile } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -201,6 +201,27 @@ describe("the agent's own socket", () => {
         socket.destroy();
       }
       assert.equal(counts.taken, 0);
+    });
+  });
+
+  test("a state directory of any depth will do", async () => {
+    await inTemporary(async (directory) => {
+      const stateDir = join(directory, "a-rather-long-name".repeat(6), "é".repeat(40));
+      await mkdir(stateDir, { recursive: true });
+      const place = { stateDir, socket: join(stateDir, "local.sock"), pid: undefined };
+      const signal = AbortSignal.timeout(10_000);
+      const before = await askSnapshot(place, signal);
+      assert.match(before.kind === "none" ? before.why : "", /^no agent runs on this machine/);
+      const stop = new AbortController();
+      const take = (): Promise<Taken> =>
+        Promise.resolve({ snapshot: emptySnapshot(), at: 0, costMs: 1 });
+      const source = { take, forget: () => undefined };
+      const options = { group: undefined, source, clock: systemClock, logger: silentLogger };
+      const running = new LocalServer({ ...options, path: place.socket }).run(stop.signal);
+      await until(async () => (await askSnapshot(place, signal)).kind === "snapshot");
+      stop.abort();
+      await running;
+      assert.deepEqual(await readdir(stateDir), []);
     });
   });
 
