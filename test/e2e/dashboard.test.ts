@@ -450,7 +450,7 @@ describe("the dashboard in a browser", { skip }, () => {
       const backgrounds = new Set<unknown>();
       for (const scheme of ["light", "dark"] as const) {
         const page = await open(dashboard, { scheme });
-        for (const width of [320, 360, 480, 761, 820, 1101, 1600]) {
+        for (const width of [320, 360, 480, 761, 1001, 1281, 1600]) {
           await page.look({ width, scheme, height: 800 });
           await page.until(`innerWidth === ${width}`);
           await page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))");
@@ -482,7 +482,7 @@ describe("the dashboard in a browser", { skip }, () => {
       assert.equal(await page.evaluate("document.querySelectorAll('.box.service').length"), 40);
       assert.match(String(await page.evaluate(textOf("#services-empty"))), /460 more do not fit/);
       tell({ pods: names.map((name) => pod({ name, restarts: 1 })) });
-      await page.until(`${textOf("#pods tbody:last-child .number[data-zero=false]")} === "1"`);
+      await page.until(`${textOf("#pods tbody:last-child [data-label=Restarts]")} === "1"`);
       noProblems(page);
     });
   });
@@ -505,7 +505,10 @@ describe("the dashboard of a real node", { skip: cannotRun() ?? skip }, () => {
         `${textOf("#pods tbody .tone")}.split("|").filter((each) => each === "Running").length === 3`,
         60_000,
       );
-      await page.until("document.querySelectorAll('.edge').length === 3", 20_000);
+      // The pair is behind no Service.
+      await page.until(`${textOf(".box.service text")} === "hello|2/2"`, 30_000);
+      const edges = `[...document.querySelectorAll(".edge")].map((each) => each.dataset.from).join(" ")`;
+      assert.equal(await page.evaluate(edges), "service:default/hello service:default/hello");
       await page.until("document.querySelector('#plot-memory .line').getAttribute('d') !== ''");
       await machine.kubectl(["delete", "-f", `${root}/examples/hello.yaml`, "--wait=false"]);
       await page.until("document.querySelectorAll('#pods tbody').length === 0", 60_000);

@@ -50,6 +50,9 @@ function factsOf(
   now: number,
 ): readonly (readonly [string, string])[] {
   const { allocatable, apiServer, requested } = node;
+  // Never broken before its sign.
+  const share = (part: number, whole: number): string =>
+    formatShare(part, whole).replace(" ", "\u00a0");
   const reach = apiServer.reachable ? "" : ", out of reach";
   const heartbeat = formatSince(apiServer.lastHeartbeat, now);
   const sync =
@@ -64,11 +67,11 @@ function factsOf(
     ["Heartbeat", heartbeat === "-" ? "none yet" : `${heartbeat} ago`],
     [
       "CPU requested",
-      `${formatCores(requested.cpu)} of ${formatCores(allocatable.cpu)} cores, ${formatShare(requested.cpu, allocatable.cpu)}`,
+      `${formatCores(requested.cpu)} of ${formatCores(allocatable.cpu)} cores, ${share(requested.cpu, allocatable.cpu)}`,
     ],
     [
       "Memory requested",
-      `${formatBytes(requested.memory)} of ${formatBytes(allocatable.memory)}, ${formatShare(requested.memory, allocatable.memory)}`,
+      `${formatBytes(requested.memory)} of ${formatBytes(allocatable.memory)}, ${share(requested.memory, allocatable.memory)}`,
     ],
     ["Services", sync],
     [

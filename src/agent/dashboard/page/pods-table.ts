@@ -33,6 +33,12 @@ function figure(label: string, kind = "number"): HTMLTableCellElement {
   return make("td", { class: kind, "data-label": label });
 }
 
+/** One that says nothing is quiet, and left out where there is little room. */
+function sayFigure(cell: HTMLElement, text: string, isNothing: boolean): void {
+  say(cell, text);
+  mark(cell, "data-nothing", String(isNothing));
+}
+
 interface PodRow {
   readonly pod: PodSummary;
   readonly now: number;
@@ -78,12 +84,12 @@ function createRow(onSearch: (text: string) => void): Row<PodRow> {
       say(status, pod.status);
       mark(status, "data-tone", podTone(pod));
       say(ready, `${pod.readyContainers}/${pod.containers}`);
-      say(restarts, String(pod.restarts));
-      mark(restarts, "data-zero", String(pod.restarts === 0));
-      say(cpu, pod.cpu === undefined ? "-" : formatPodCores(pod.cpu));
-      say(memory, pod.memory === undefined ? "-" : formatBytes(pod.memory));
+      sayFigure(restarts, String(pod.restarts), pod.restarts === 0);
+      sayFigure(cpu, pod.cpu === undefined ? "-" : formatPodCores(pod.cpu), pod.cpu === undefined);
+      const { memory: bytes } = pod;
+      sayFigure(memory, bytes === undefined ? "-" : formatBytes(bytes), bytes === undefined);
       say(age, formatSince(pod.created, now));
-      say(ip, pod.ip === "" ? "-" : pod.ip);
+      sayFigure(ip, pod.ip === "" ? "-" : pod.ip, pod.ip === "");
       say(why, pod.why);
       show(whyRow, pod.why !== "");
     },

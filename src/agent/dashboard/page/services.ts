@@ -18,9 +18,12 @@ interface Box {
   readonly note: string;
 }
 
+/** Of a letter on average, in a wide font. */
+const letterWidth = 7.6;
+
 /** As many characters as fit; the whole name is in the title. */
 function shortened(text: string, room: number): string {
-  const most = Math.max(Math.floor(room / 7), 4);
+  const most = Math.max(Math.floor(room / letterWidth), 4);
   return text.length <= most
     ? text
     : `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}`;
@@ -40,7 +43,7 @@ function drawState(tone: Tone, x: number, y: number): SVGElement {
 function drawBox(box: Box, onSearch: (text: string) => void): SVGGElement {
   const { key, note, side, tone, width, x, y } = box;
   const top = y - boxHeight / 2;
-  const noteRoom = note === "" ? 0 : note.length * 7 + 8;
+  const noteRoom = note === "" ? 0 : note.length * letterWidth + 8;
   const group = draw(
     "g",
     {
