@@ -39,6 +39,7 @@ import { damagesNetwork } from "../network/rules.ts";
 import type { SettingsWitness } from "../network/sysctls.ts";
 import { ProxyMetrics } from "../proxy/metrics.ts";
 import { ownInformers } from "../proxy/own-informers.ts";
+import { systemConntrackIO } from "../proxy/conntrack-settings.ts";
 import { createProxy, missingBinding } from "../proxy/proxy.ts";
 import { createDockerRuntime } from "../runtime/docker/runtime.ts";
 import { connectRuntime } from "./connect-runtime.ts";
@@ -47,6 +48,7 @@ import { dnsRunner } from "./dns-runner.ts";
 import { EngineWatch } from "./engine-watch.ts";
 import { createRecorders } from "./event-recorders.ts";
 import { hostResolvConf } from "./host-resolv-conf.ts";
+import { witnessedConntrack } from "./ledger/machine-settings.ts";
 import { type LocalOptions, localRunner } from "./local/local-runner.ts";
 import { RecentEvents } from "./local/recent-events.ts";
 import { followMachine, followRoutes, whenAddressKnown } from "./machine-addresses.ts";
@@ -301,6 +303,9 @@ export async function runAgent(options: RunAgentOptions, signal: AbortSignal): P
         ...(config.flags === undefined ? {} : { flags: config.flags }),
       },
       deletions,
+      ...(options.witness === undefined
+        ? {}
+        : { conntrack: witnessedConntrack(systemConntrackIO, options.witness) }),
       clock,
       logger: logger.child({ component: "proxy" }),
       random,

@@ -18,7 +18,7 @@ export async function readSysctl(name: string): Promise<string | undefined> {
 
 /** Told of what belongs to the machine before it is changed, so that it can be given back one day. */
 export interface SettingsWitness {
-  /** @param name Below `/proc/sys/net`, such as `ipv4/ip_forward`. */
+  /** @param name Below `/proc/sys/net`, such as `ipv4/ip_forward`; an absolute path for what is elsewhere. */
   sysctl(name: string, former: string, value: string): Promise<void>;
   /** A kernel module that is about to be loaded. */
   module(name: string): Promise<void>;

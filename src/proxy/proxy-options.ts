@@ -7,6 +7,7 @@ import type { ListeningSocket } from "../lib/listening-sockets.ts";
 import type { Logger } from "../lib/log.ts";
 import type { AddressSource } from "../netfilter/address-watch.ts";
 import type { DeletionWatch } from "../netfilter/monitor.ts";
+import type { ConntrackIO } from "./conntrack-settings.ts";
 import type { ProxyMetrics } from "./metrics.ts";
 import type { OtherProxyProbe } from "./other-proxy.ts";
 import type { ProxyInformers } from "./own-informers.ts";
@@ -55,6 +56,8 @@ export interface ProxyOptions {
   readonly metrics?: ProxyMetrics;
   /** Default: those of this network namespace. */
   readonly listeners?: () => Promise<readonly ListeningSocket[]>;
+  /** How settings of connection tracking are read and written. Default: directly. */
+  readonly conntrack?: ConntrackIO;
   /** Default: asks kube-proxy's ports. */
   readonly findOtherProxy?: OtherProxyProbe;
 }

@@ -392,7 +392,7 @@ class Proxier implements ServiceProxy {
   async #setConntrack(signal: AbortSignal): Promise<void> {
     const troubles = await applyConntrackSettings(
       this.#settings.conntrack,
-      systemConntrackIO,
+      this.#options.conntrack ?? systemConntrackIO,
       this.#logger,
     );
     if (signal.aborted || troubles.length === 0) return;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 
 import { errorCode } from "../../lib/errors.ts";
 import type { SettingsWitness } from "../../network/sysctls.ts";
+import type { ConntrackIO } from "../../proxy/conntrack-settings.ts";
 import type { OwnResource } from "../own-resources.ts";
 import type { Change, Ledger } from "./ledger.ts";
 
@@ -25,15 +26,45 @@ export function wentWithBoot({ boot }: KernelIdentity): (change: Change) => bool
   return (change) => "boot" in change && change.boot !== boot;
 }
 
-/** Writes down what the network is about to change on the machine. */
+/** Writes down what network and proxy are about to change on the machine. */
 export function settingsWitness(
   ledger: Pick<Ledger, "append">,
   { boot, namespace }: KernelIdentity,
 ): SettingsWitness {
   return {
     sysctl: (name, former, value) =>
-      ledger.append({ kind: "sysctl", name: `net/${name}`, former, value, boot, namespace }),
+      ledger.append({
+        kind: "sysctl",
+        name: name.startsWith("/") ? name : `net/${name}`,
+        former,
+        value,
+        boot,
+        namespace,
+      }),
     module: (name) => ledger.append({ kind: "module", name, boot }),
+  };
+}
+
+const netSettings = "/proc/sys/net/";
+
+/** Tells `witness` of each setting of connection tracking before it is written. */
+export function witnessedConntrack(
+  io: ConntrackIO,
+  witness: Pick<SettingsWitness, "sysctl">,
+): ConntrackIO {
+  return {
+    cores: io.cores,
+    read: (path) => io.read(path),
+    write: async (path, text) => {
+      const name = path.startsWith(netSettings) ? path.slice(netSettings.length) : path;
+      const former = (await io.read(path))?.trim();
+      if (former !== undefined) await witness.sysctl(name, former, text);
+      await io.write(path, text);
+      // The kernel rounds the size of its hash table up to whole pages.
+      const made = (await io.read(path))?.trim();
+      if (former === undefined || made === undefined || made === text) return;
+      await witness.sysctl(name, former, made);
+    },
   };
 }
 
@@ -71,10 +102,11 @@ export function ownSettings(
   kernel: KernelIdentity,
   root = "/proc/sys",
 ): OwnResource {
+  const pathOf = (name: string): string => (name.startsWith("/") ? name : join(root, name));
   const still = async (): Promise<readonly Setting[]> => {
     const out: Setting[] = [];
     for (const setting of changedSettings(changes, kernel)) {
-      const path = join(root, setting.name);
+      const path = pathOf(setting.name);
       const current = await readFile(path, "utf8").catch((error: unknown) => {
         // The interface that it was about is gone.
         if (errorCode(error) === "ENOENT") return undefined;
@@ -87,11 +119,16 @@ export function ownSettings(
   return {
     what: "kernel settings",
     remove: async () => {
-      for (const { name, former } of await still()) await writeFile(join(root, name), former);
+      for (const { name, former } of await still()) await writeFile(pathOf(name), former);
     },
     left: async () =>
       (await still()).map(
-        ({ name, value, former }) => `${name.replaceAll("/", ".")} = ${value}, before: ${former}`,
+        ({ name, value, former }) => `${spoken(name)} = ${value}, before: ${former}`,
       ),
   };
+}
+
+/** As sysctl(8) and people name it. */
+function spoken(name: string): string {
+  return name.startsWith("/") ? name : name.replaceAll("/", ".");
 }

@@ -9,6 +9,7 @@ import {
   ownSettings,
   settingsWitness,
   wentWithBoot,
+  witnessedConntrack,
 } from "../../../src/agent/ledger/machine-settings.ts";
 import { temporaryDirectory } from "./temporary-directory.ts";
 
@@ -107,5 +108,36 @@ describe("settings of the machine", () => {
     assert.deepEqual(await settings.left(signal), []);
     assert.equal(await readFile(join(root, "net/kept"), "utf8"), "0");
     assert.equal(await readFile(join(root, "net/changed"), "utf8"), "2\n");
+  });
+
+  test("of connection tracking are written down first, the size of the hash table as the kernel made it", async (t) => {
+    const path = join(await temporaryDirectory(t), "ledger.jsonl");
+    const hashSize = "/sys/module/nf_conntrack/parameters/hashsize";
+    const max = "/proc/sys/net/netfilter/nf_conntrack_max";
+    const values = new Map([
+      [hashSize, "65536\n"],
+      [max, "262144\n"],
+    ]);
+    const written: string[] = [];
+    const io = witnessedConntrack(
+      {
+        cores: 2,
+        read: (name) => Promise.resolve(values.get(name)),
+        write: async (name, text) => {
+          const noted = await readLedger(path);
+          assert.ok(noted.some((each) => each.kind === "sysctl" && each.value === text));
+          written.push(name);
+          values.set(name, name === hashSize ? "70144\n" : `${text}\n`);
+        },
+      },
+      settingsWitness(await Ledger.open(path, never), kernel),
+    );
+    await io.write(max, "280000");
+    await io.write(hashSize, "70000");
+    assert.deepEqual(written, [max, hashSize]);
+    assert.deepEqual(changedSettings(await readLedger(path), kernel), [
+      { name: hashSize, former: "65536", value: "70144" },
+      { name: "net/netfilter/nf_conntrack_max", former: "262144", value: "280000" },
+    ]);
   });
 });
