@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 
 import * as fc from "fast-check";
 
@@ -157,6 +157,7 @@ describe("the dashboard in a browser", { skip }, () => {
   before(async () => {
     browser = await Browser.start(program ?? "");
   });
+  afterEach(async () => browser.closePages());
   after(async () => browser.close());
 
   async function open({ url }: Dashboard, look: PageLook = {}): Promise<Page> {

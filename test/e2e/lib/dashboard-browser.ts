@@ -38,6 +38,7 @@ export class Browser {
   readonly #to: Writable;
   readonly #calls = new Map<number, PromiseWithResolvers<Record<string, unknown>>>();
   readonly #pages = new Map<string, (method: string, params: Fields) => void>();
+  readonly #contexts: unknown[] = [];
   #next = 1;
   #rest = "";
 
@@ -121,9 +122,18 @@ export class Browser {
     }
   }
 
+  /** Closes all tabs. */
+  async closePages(): Promise<void> {
+    this.#pages.clear();
+    for (const browserContextId of this.#contexts.splice(0)) {
+      await this.call("Target.disposeBrowserContext", { browserContextId });
+    }
+  }
+
   /** A tab with storage of its own. */
   async newPage(look: PageLook = {}): Promise<Page> {
     const { browserContextId } = await this.call("Target.createBrowserContext");
+    this.#contexts.push(browserContextId);
     const { targetId } = await this.call("Target.createTarget", {
       url: "about:blank",
       browserContextId,
