@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, chown, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -32,6 +32,17 @@ after(async () => {
   if (artefact !== "") await rm(artefact, { recursive: true });
 });
 
+/** The user and the only group that a process has. */
+interface Who {
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+function commandLine(stateDir: string, port: number): readonly string[] {
+  const flags = ["--state-dir", stateDir, "--port", String(port), "--print-url"];
+  return [`${artefact}/remora.cjs`, "dashboard", ...flags];
+}
+
 /** `remora dashboard` as a user starts it. */
 class Dashboard {
   readonly #child: ChildProcess;
@@ -42,20 +53,11 @@ class Dashboard {
     this.url = url;
   }
 
-  static async start(stateDir: string, port = 0): Promise<Dashboard> {
-    const child = spawn(
-      `${root}/bin/node`,
-      [
-        `${artefact}/remora.cjs`,
-        "dashboard",
-        "--state-dir",
-        stateDir,
-        "--port",
-        String(port),
-        "--print-url",
-      ],
-      { stdio: ["ignore", "pipe", "inherit"] },
-    );
+  static async start(stateDir: string, port = 0, who: Who = {}): Promise<Dashboard> {
+    const child = spawn(`${root}/bin/node`, commandLine(stateDir, port), {
+      ...who,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     const lines = createInterface(child.stdout);
     const [url] = (await Promise.race([
       once(lines, "line"),
@@ -188,6 +190,33 @@ describe("the dashboard in a browser", { skip }, () => {
       }
       noProblems(page);
     }));
+
+  test("needs no root but the socket's group; others are told so at once", async (t) => {
+    const stranger = { uid: 65_534, gid: 65_534 };
+    const member = { uid: 65_534, gid: 65_533 };
+    const canRun = spawnSync(`${root}/bin/node`, ["--version"], { ...member, cwd: "/" });
+    if (process.getuid?.() !== 0 || canRun.status !== 0) {
+      t.skip("needs root, and a checkout that other users may read");
+      return;
+    }
+    await withAgent({}, async ({ directory }) => {
+      for (const path of [artefact, directory]) await chmod(path, 0o755);
+      await chown(join(directory, "local.sock"), 0, member.gid);
+      await chmod(join(directory, "local.sock"), 0o660);
+      const dashboard = await Dashboard.start(directory, 0, member);
+      try {
+        const page = await open(dashboard);
+        assert.equal(await page.evaluate(textOf("#node-name")), "node-a");
+      } finally {
+        await dashboard.stop();
+      }
+      const args = commandLine(directory, 0);
+      const refused = spawnSync(`${root}/bin/node`, args, { ...stranger, timeout: 20_000 });
+      assert.equal(refused.status, 1);
+      assert.match(String(refused.stderr), /it is for root and the group remora; use sudo/);
+      assert.equal(String(refused.stdout), "");
+    });
+  });
 
   test("without the key, or with another one, it says what to do and shows nothing", () =>
     withAgent({}, async ({ dashboard }) => {
