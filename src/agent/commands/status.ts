@@ -7,7 +7,7 @@ import { runLiveView } from "../status/live-view.ts";
 import { statusLines, type ViewOptions } from "../status/status-view.ts";
 import { openTerminal } from "../status/terminal.ts";
 import { terminalOptions } from "../status/terminal-options.ts";
-import { wrap } from "../status/text.ts";
+import { plain, wrap } from "../status/text.ts";
 
 /** What the exit codes of `remora status` mean. */
 export const statusCodes = { ready: 0, notReady: 1, unknown: 3 } as const;
@@ -126,8 +126,14 @@ async function eachAsText(answers: AsyncIterable<Answer>): Promise<number> {
   return code;
 }
 
+/** What is shown before the first answer. */
+export function waitingLines({ socket }: AgentPlace): readonly Line[] {
+  return [line(`asking the agent at ${plain(socket)}`, "dim"), [], line("q quits", "dim")];
+}
+
 function live(place: AgentPlace, signal: AbortSignal): Promise<Answer | undefined> {
-  const view = (snapshot: NodeSnapshot): readonly Line[] => {
+  const view = (snapshot: NodeSnapshot | undefined): readonly Line[] => {
+    if (snapshot === undefined) return waitingLines(place);
     const options = viewOptions(process.stdout, process.env, Date.now());
     const rows = Math.max(options.rows - 2, 5);
     return [...statusLines(snapshot, { ...options, rows }), [], line("q quits", "dim")];

@@ -7,7 +7,7 @@ import { openTerminal } from "../status/terminal.ts";
 import { terminalOptions } from "../status/terminal-options.ts";
 import { firstState, pressed, type TopState } from "../status/top-state.ts";
 import { topReport, topScreen } from "../status/top-view.ts";
-import { codeOf, isLive, statusCodes, tellWhy, viewOptions } from "./status.ts";
+import { codeOf, isLive, statusCodes, tellWhy, viewOptions, waitingLines } from "./status.ts";
 
 /**
  * `remora top`: what this machine's pods use and how they are, live; without a terminal once.
@@ -35,6 +35,7 @@ export async function top(flags: TopFlags, signal: AbortSignal): Promise<number>
       terminal: openTerminal(process.stdin, process.stdout, process.env),
       follow: (over) => followSnapshots(place, over),
       view: (snapshot) => {
+        if (snapshot === undefined) return waitingLines(place);
         const screen = topScreen(snapshot, state, options());
         ({ page } = screen);
         return screen.lines;

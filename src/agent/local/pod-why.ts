@@ -80,8 +80,28 @@ function endWords(
   return colon(named, lastLine(message));
 }
 
-function crashWords(part: Part, message: string | undefined): string {
+/** Of what the engine says when it cannot start a container, what is about the container. */
+function startWords(text: string): string {
+  return text
+    .replace(/^Error: /, "")
+    .replace(/^.*unable to start container process: /s, "")
+    .replace(/(?:: unknown)?(?: \(HTTP \d+\))?$/, "");
+}
+
+/** How it ended last; where it never ran, why. */
+function lastEnd(
+  { events }: WhyInput,
+  part: Part,
+): NonNullable<ContainerStatus["lastState"]>["terminated"] {
   const ended = part.status?.lastState?.terminated;
+  if (ended?.reason !== "ContainerCannotRun") return ended;
+  const path = containerFieldPath(part.entry);
+  const told = events.findLast((each) => each.reason === "Failed" && each.fieldPath === path);
+  return { ...ended, message: startWords(ended.message || (told?.message ?? "")) };
+}
+
+function crashWords(input: WhyInput, part: Part, message: string | undefined): string {
+  const ended = lastEnd(input, part);
   const last = ended === undefined ? "" : `, last with ${endWords(part, ended)}`;
   const oom = ended?.reason === "OOMKilled";
   const text = oom
@@ -128,7 +148,7 @@ function beginningWords(input: WhyInput, part: Part): string {
 function waitingWords(input: WhyInput, part: Part): string {
   const { message, reason = "" } = part.status?.state?.waiting ?? {};
   if (reason === "" || progressReasons.has(reason)) return beginningWords(input, part);
-  if (reason === "CrashLoopBackOff") return crashWords(part, message);
+  if (reason === "CrashLoopBackOff") return crashWords(input, part, message);
   if (imageReasons.has(reason)) return imageWords(part, reason, message);
   const verb = reason === "CreateContainerConfigError" ? "made" : "started";
   return colon(`${nameOf(part)} cannot be ${verb} (${reason})`, message);

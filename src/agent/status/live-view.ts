@@ -8,8 +8,8 @@ export interface LiveViewOptions {
   readonly terminal: Terminal;
   /** Snapshots until the signal aborts; the last answer may tell why there are no more. */
   readonly follow: (signal: AbortSignal) => AsyncIterable<Answer>;
-  /** The whole screen. */
-  readonly view: (snapshot: NodeSnapshot) => readonly Line[];
+  /** The whole screen; undefined before the first answer. */
+  readonly view: (snapshot: NodeSnapshot | undefined) => readonly Line[];
   /** @returns False when the key ends the view. */
   readonly press: (key: Key, snapshot: NodeSnapshot | undefined) => boolean;
 }
@@ -27,7 +27,7 @@ export async function runLiveView(
   let snapshot: NodeSnapshot | undefined;
   let last: Answer | undefined;
   const draw = (): void => {
-    if (snapshot !== undefined) terminal.draw(view(snapshot));
+    terminal.draw(view(snapshot));
   };
   terminal.onResize(draw);
   terminal.onKey((key) => {
@@ -35,6 +35,7 @@ export async function runLiveView(
     else stop.abort();
   });
   try {
+    draw();
     for await (const answer of follow(AbortSignal.any([signal, stop.signal]))) {
       last = answer;
       if (answer.kind === "snapshot") ({ snapshot } = answer);

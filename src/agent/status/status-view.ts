@@ -202,9 +202,9 @@ function longTroubles(
 }
 
 const troubleColumns: readonly Column[] = [
-  { title: "pod", grow: 1, max: 30 },
-  { title: "status", max: 20, drop: 1 },
-  { title: "why", grow: 4 },
+  { title: "pod", max: 26 },
+  { title: "status", max: 18, drop: 1 },
+  { title: "why", grow: 1 },
 ];
 
 /** Each pod on one line, where there are too many for more. */

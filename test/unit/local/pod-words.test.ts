@@ -75,6 +75,31 @@ describe("why a pod is not ready", () => {
       why: 'image "nginx:1.27" is being pulled',
     },
     {
+      name: "its program is not there",
+      status: waiting(
+        "CrashLoopBackOff",
+        'back-off 20s restarting failed container="web" pod="web-1"',
+        {
+          lastState: {
+            terminated: {
+              exitCode: 127,
+              reason: "ContainerCannotRun",
+              startedAt: "",
+              finishedAt: "",
+            },
+          },
+        },
+      ),
+      events: [
+        event(
+          "Failed",
+          'Error: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "/nowhere": stat /nowhere: no such file or directory: unknown',
+          { fieldPath: "spec.containers{web}" },
+        ),
+      ],
+      why: 'container "web" keeps ending, last with exit code 127 (ContainerCannotRun): exec: "/nowhere": stat /nowhere: no such file or directory; it is started again 20s after its end',
+    },
+    {
       name: "its image is behind others",
       status: waiting("ContainerCreating"),
       pulling: [{ image: "nginx:1.27", queued: true }],
