@@ -134,6 +134,19 @@ export function ownNetworkRules(
   };
 }
 
+/**
+ * What plug-ins hold for pods: addresses, rules, interfaces. Removed together with the network's rules, by the plug-ins.
+ *
+ * @param results Where it is written down, one file for each attachment.
+ */
+export function ownAttachments(results: string): OwnResource {
+  return {
+    what: "plug-in attachments",
+    remove: () => Promise.resolve(),
+    left: async () => (await namesIn(results)).toSorted(),
+  };
+}
+
 /** Routes to the pods of other nodes. */
 export function ownRoutes(): OwnResource {
   return { what: "routes to nodes", remove: removeNodeRoutes, left: listNodeRoutes };

@@ -68,7 +68,7 @@ export async function mergeKubeconfig(
   if (current === undefined || current === null || current === "") {
     document.set("current-context", entry.name);
   }
-  return document.toString({ lineWidth: 0 });
+  return textLike(existing, document);
 }
 
 /**
@@ -84,7 +84,7 @@ export async function removeFromKubeconfig(existing: string, name: string): Prom
     if (index >= 0) document.deleteIn([list, index]);
   }
   if (document.get("current-context") === name) document.set("current-context", "");
-  return document.toString({ lineWidth: 0 });
+  return textLike(existing, document);
 }
 
 /** What a kubeconfig says about one name of ours, without resolving anything else in it. */
@@ -108,6 +108,16 @@ export async function summarizeKubeconfig(text: string, name: string): Promise<K
     server: index < 0 ? undefined : typeof server === "string" ? server : "",
     empty: ["clusters", "contexts", "users"].every((list) => listOf(document, list).length === 0),
   };
+}
+
+/** The document in the hand of the text that it was: what is not changed keeps its bytes. */
+function textLike(existing: string, document: Document): string {
+  return document.toString({
+    lineWidth: 0,
+    // kubectl writes lists without.
+    indentSeq: !/^[\w-]+:[ \t]*\n- /m.test(existing),
+    flowCollectionPadding: /[{[] /.test(existing),
+  });
 }
 
 async function readExisting(text: string): Promise<Document> {

@@ -14,6 +14,7 @@ import { machineLockHolder } from "../instance-lock.ts";
 import { joinedFiles } from "../join/credential-files.ts";
 import { ownLoopDevices, ownSessions } from "../own-disks.ts";
 import {
+  ownAttachments,
   ownCgroups,
   ownContainers,
   ownDirectories,
@@ -132,6 +133,7 @@ export async function tracesOf(
         cleanUp: (inner) => cleanUpProxy(inner),
         left: (inner) => leftOfProxy(inner, findAnothersProxy),
       }),
+      ownAttachments(attachmentsOf(rootDir)),
       ownRoutes(),
       ownInterfaces(bridge),
       ownLoopDevices(rootDir),
@@ -177,6 +179,10 @@ function modules(changes: readonly Change[]): readonly string[] {
   );
 }
 
+function attachmentsOf(rootDir: string): string {
+  return join(rootDir, "network/cni/results");
+}
+
 /** Directories in which CSI drivers keep what is theirs. */
 const sharedWithDrivers = ["plugins", "plugins_registry"];
 
@@ -199,9 +205,13 @@ async function filesOf(node: NodeOfDirectory, choices: RemovalChoices): Promise<
       : [
           `the data of claims (${volumes.length}) stays in ${volumesDir}; --delete-volumes removes it`,
         ];
+  const network = join(rootDir, "network");
   const stays = kept.length === 0 ? undefined : volumesDir;
   const files = mode === "up" ? await upFiles(directory) : await runFiles(node);
+  // Plug-ins that fail today may let go of what they hold tomorrow, as long as somebody knows of it.
+  const attachments = (await namesIn(attachmentsOf(rootDir))).length === 0 ? [] : [network];
   const records = new Set([
+    ...attachments,
     join(rootDir, "places.json"),
     ...recordNames.map((name) => join(directory, name)),
   ]);

@@ -245,6 +245,44 @@ users:
     assert.match(alone, /current-context: ""/);
   });
 
+  it("gives a file back as it was, byte for byte, in whose hand it may be", async () => {
+    const kubectl = `apiVersion: v1
+# a remark
+clusters:
+- cluster:
+    server: https://zoo.example
+  name: zoo
+contexts:
+- context:
+    cluster: zoo
+    user: keeper
+  name: zoo
+current-context: zoo
+kind: Config
+preferences: {}
+users:
+- name: keeper
+  user:
+    token: "0123"
+`;
+    const indented = kubectl.replaceAll(/^([- ] )/gm, "  $1");
+    const flow = `kind: Config
+clusters: [{name: zoo, cluster: {server: "https://zoo.example"}}]
+contexts: [{name: zoo, context: {cluster: zoo, user: ""}}]
+current-context: zoo
+users: []
+`;
+    const padded = flow
+      .replaceAll(/\[\{/g, "[ { ")
+      .replaceAll(": {", ": { ")
+      .replaceAll("}}]", " } } ]");
+    for (const theirs of [kubectl, indented, flow, padded]) {
+      const merged = await mergeKubeconfig(theirs, entry);
+      assert.notEqual(merged, theirs);
+      assert.equal(await removeFromKubeconfig(merged, "remora"), theirs);
+    }
+  });
+
   it("leaves a file alone that it cannot understand", async () => {
     await assert.rejects(mergeKubeconfig("clusters: {a: b}", entry), /clusters is not a list/);
     await assert.rejects(mergeKubeconfig("a: [", entry), /is not YAML/);
