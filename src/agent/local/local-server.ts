@@ -7,6 +7,7 @@ import { errorCode, errorMessage, isAbort, SetupError } from "../../lib/errors.t
 import type { Logger } from "../../lib/log.ts";
 import type { SnapshotSource } from "./snapshot-source.ts";
 import { socketPath } from "./socket-path.ts";
+import type { NodeSnapshot } from "./types.ts";
 
 export interface LocalServerOptions {
   /** Path of the socket. */
@@ -28,6 +29,10 @@ const bounds = {
 };
 const maxConnections = 64;
 const maxFollowers = 16;
+/** Answers under way to one caller that does not wait for them. */
+const maxRequestsPerSocket = 16;
+/** Between two answers, so that callers take a small part of the agent's time however often they ask. */
+const paceMs = 20;
 /** How long a caller may leave an answer unread. */
 const unreadMs = 30_000;
 const followMs = 1000;
@@ -51,6 +56,9 @@ export class LocalServer {
   readonly #followers = new Set<Follower>();
   #feeding: Promise<void> | undefined;
   #idle = new AbortController();
+  /** When the next answer may be made, monotonic milliseconds. */
+  #next = 0;
+  readonly #lines = new WeakMap<NodeSnapshot, string>();
 
   constructor(options: LocalServerOptions) {
     this.#options = options;
@@ -69,6 +77,7 @@ export class LocalServer {
       void this.#answer(request, response, signal);
     });
     server.maxConnections = maxConnections;
+    server.maxRequestsPerSocket = maxRequestsPerSocket;
     server.timeout = unreadMs;
     const place = await socketPath(path);
     try {
@@ -95,6 +104,7 @@ export class LocalServer {
     signal: AbortSignal,
   ): Promise<void> {
     const [path = ""] = url.split("?", 1);
+    await this.#turn(signal).catch(() => undefined);
     if (path !== "/v1/snapshot" && path !== "/v1/snapshots") {
       answerError(response, 404, `there is no ${path}; ask for /v1/snapshot or /v1/snapshots`);
       return;
@@ -115,7 +125,7 @@ export class LocalServer {
 
   async #answerOne(response: ServerResponse, signal: AbortSignal): Promise<void> {
     const { snapshot } = await this.#options.source.take(signal);
-    const body = `${JSON.stringify(snapshot)}\n`;
+    const body = this.#lineOf(snapshot);
     response.writeHead(200, {
       "Content-Type": "application/json",
       "Content-Length": Buffer.byteLength(body),
@@ -140,7 +150,7 @@ export class LocalServer {
     const { snapshot } = await this.#options.source.take(signal);
     if (response.destroyed) return;
     response.writeHead(200, { "Content-Type": "application/x-ndjson" });
-    tell(follower, `${JSON.stringify(snapshot)}\n`);
+    tell(follower, this.#lineOf(snapshot));
     this.#feeding ??= this.#feed(signal);
   }
 
@@ -155,7 +165,7 @@ export class LocalServer {
         await clock.sleep(waitMs, wait).catch(() => undefined);
         if (wait.aborted) continue;
         const { costMs, snapshot } = await source.take(signal);
-        const text = `${JSON.stringify(snapshot)}\n`;
+        const text = this.#lineOf(snapshot);
         for (const follower of this.#followers) tell(follower, text);
         waitMs = Math.min(Math.max(followMs, costMs / shareOfSnapshots), slowestMs);
       }
@@ -167,6 +177,23 @@ export class LocalServer {
       this.#feeding = undefined;
       source.forget();
     }
+  }
+
+  /** Waits until it is the next one's turn. */
+  async #turn(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const now = clock.monotonic();
+    const at = Math.max(this.#next, now);
+    this.#next = at + paceMs;
+    if (at > now) await clock.sleep(at - now, signal);
+  }
+
+  #lineOf(snapshot: NodeSnapshot): string {
+    const known = this.#lines.get(snapshot);
+    if (known !== undefined) return known;
+    const line = `${JSON.stringify(snapshot)}\n`;
+    this.#lines.set(snapshot, line);
+    return line;
   }
 }
 

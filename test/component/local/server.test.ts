@@ -184,6 +184,21 @@ describe("the agent's own socket", () => {
     });
   });
 
+  test("who asks without a pause is answered in turn, and is hung up on when he does not wait", async () => {
+    await withServer(async ({ place, signal, counts }) => {
+      const socket = await connected(place.socket);
+      let text = "";
+      socket.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+      socket.write("GET /v1/snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
+      await until(() => socket.destroyed || text.includes(" 503 "));
+      const answers = text.split("HTTP/1.1 200").length - 1;
+      assert.ok(answers <= 16, `${answers} answers`);
+      assert.ok(counts.taken <= 17, `${counts.taken} taken`);
+      socket.destroy();
+      assert.equal((await askSnapshot(place, signal)).kind, "snapshot");
+    });
+  });
+
   test("garbage, other paths and other methods are refused", async () => {
     await withServer(async ({ place, counts }) => {
       const cases = [
