@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
-import { access } from "node:fs/promises";
+import { access, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -192,6 +192,22 @@ describe("remora top on a terminal", () => {
       await until(() => sent().split(enter).length === 3, sent);
       await until(() => screen(lastScreen(sent())).includes("web-1"), sent);
       assert.equal(screen(lastScreen(sent())).split("\n").length, 11);
+      child.stdin.write("q");
+      assert.equal(await ended, 0);
+    });
+  });
+
+  test("a window that gets another size is filled anew, and nothing stands beside it", async () => {
+    await withAgent(async (stateDir) => {
+      const go = join(stateDir, "go");
+      const resize = `while [ ! -e ${go} ]; do sleep 0.02; done; stty -F /dev/tty rows 12 cols 60`;
+      const shell = (command: string): string => `(${resize}) & ${command}`;
+      const { child, ended, sent } = onTerminal(["top", "--state-dir", stateDir], { shell });
+      await until(() => screen(sent()).includes("web-1"), sent);
+      await writeFile(go, "");
+      await until(() => screen(sent()).split("\n").length === 11, sent);
+      await until(() => screen(sent()).includes("web-1"), sent);
+      for (const row of screen(sent()).split("\n")) assert.ok(row.length < 60, row);
       child.stdin.write("q");
       assert.equal(await ended, 0);
     });
