@@ -1,5 +1,6 @@
 import { createInterface } from "node:readline/promises";
 import { realpath } from "node:fs/promises";
+import { dirname, join } from "node:path";
 
 import { agentDefaults } from "../../config/agent-config.ts";
 import { deadline, systemClock } from "../../lib/clock.ts";
@@ -190,9 +191,14 @@ async function programHint(signal: AbortSignal): Promise<string> {
   const main = await realpath(process.argv[1] ?? "").catch(() => "");
   const owner = await execResult(["dpkg-query", "-S", main], { signal }).catch(() => undefined);
   const name = owner?.exitCode === 0 ? /^([^:,\s]+)/.exec(owner.stdout)?.[1] : undefined;
-  return name === undefined
-    ? `the program is where it was (${main})`
-    : `the program is in the package ${name}: apt-get purge ${name} removes it`;
+  if (name !== undefined) {
+    return `the program is in the package ${name}: apt-get purge ${name} removes it`;
+  }
+  const directory = dirname(main);
+  const unpacked = (await namesIn(directory)).includes("installed-files");
+  return unpacked
+    ? `the program is still there: ${join(directory, "install.sh")} --remove removes it`
+    : `the program is where it was (${main})`;
 }
 
 function lineOf({ what, name }: Trace): string {

@@ -7,7 +7,12 @@ import { namesIn } from "../../lib/names-in.ts";
 import type { OwnResource } from "../own-resources.ts";
 
 /** The units that we ship. Sockets first: stopped after its service, one would start that again. */
-export const unitNames = ["remora.socket", "remora-up.service", "remora.service"] as const;
+export const unitNames = [
+  "remora.socket",
+  "remora-up.socket",
+  "remora-up.service",
+  "remora.service",
+] as const;
 
 /** Where systemd keeps what an administrator has enabled. */
 const configured = "/etc/systemd/system";
