@@ -102,11 +102,7 @@ function lastEnd(
 
 function crashWords(input: WhyInput, part: Part, message: string | undefined): string {
   const ended = lastEnd(input, part);
-  const last = ended === undefined ? "" : `, last with ${endWords(part, ended)}`;
-  const oom = ended?.reason === "OOMKilled";
-  const text = oom
-    ? `${nameOf(part)} keeps ending, last ${endWords(part, ended)}`
-    : `${nameOf(part)} keeps ending${last}`;
+  const text = colon(`${nameOf(part)} keeps ending`, ended && endWords(part, ended));
   const delay = /back-off (\S+) restarting/.exec(message ?? "")?.[1];
   return delay === undefined ? text : `${text}; it is started again ${delay} after its end`;
 }

@@ -203,19 +203,22 @@ function longTroubles(
 
 const troubleColumns: readonly Column[] = [
   { title: "pod", max: 26 },
-  { title: "status", max: 18, drop: 1 },
+  { title: "status", max: 18 },
   { title: "why", grow: 1 },
 ];
+/** With less, why a pod is in trouble is worth more than what the trouble is called. */
+const roomForStatus = 110;
 
 /** Each pod on one line, where there are too many for more. */
 function shortTroubles(
   pods: readonly PodSummary[],
   { columns, glyphs }: ViewOptions,
 ): readonly Line[] {
+  const hasStatus = columns >= roomForStatus;
   const rows = pods.map((pod): readonly Cell[] => [
-    { text: fullName(pod), cut: cutMiddle },
-    { text: plain(pod.status), style: statusStyle(pod) },
-    { text: plain(pod.why) },
+    { text: fullName(pod), cut: cutMiddle, style: statusStyle(pod) },
+    { text: hasStatus ? plain(pod.status) : "", style: statusStyle(pod) },
+    { text: pod.why === "" ? plain(pod.status) : plain(pod.why) },
   ]);
   return tableLines(rows, troubleColumns, columns, glyphs);
 }

@@ -97,7 +97,7 @@ describe("why a pod is not ready", () => {
           { fieldPath: "spec.containers{web}" },
         ),
       ],
-      why: 'container "web" keeps ending, last with exit code 127 (ContainerCannotRun): exec: "/nowhere": stat /nowhere: no such file or directory; it is started again 20s after its end',
+      why: 'container "web" keeps ending: exit code 127 (ContainerCannotRun): exec: "/nowhere": stat /nowhere: no such file or directory; it is started again 20s after its end',
     },
     {
       name: "its image is behind others",
@@ -122,7 +122,7 @@ describe("why a pod is not ready", () => {
           },
         },
       ),
-      why: 'container "web" keeps ending, last with exit code 1: no database; it is started again 40s after its end',
+      why: 'container "web" keeps ending: exit code 1: no database; it is started again 40s after its end',
     },
     {
       name: "it is killed for its memory",
@@ -130,7 +130,7 @@ describe("why a pod is not ready", () => {
       status: waiting("CrashLoopBackOff", "back-off 10s restarting failed container=web", {
         lastState: { terminated: { exitCode: 137, reason: "OOMKilled" } },
       }),
-      why: 'container "web" keeps ending, last killed for using more memory than its limit of 64Mi (OOMKilled); it is started again 10s after its end',
+      why: 'container "web" keeps ending: killed for using more memory than its limit of 64Mi (OOMKilled); it is started again 10s after its end',
     },
     {
       name: "a ConfigMap is missing",

@@ -46,7 +46,7 @@ const crash = podOf({
   readyContainers: 0,
   status: "CrashLoopBackOff",
   restarts: 7,
-  why: 'container "web" keeps ending, last with exit code 1: no database',
+  why: 'container "web" keeps ending: exit code 1: no database',
   cpu: undefined,
   memory: undefined,
 });
@@ -196,7 +196,11 @@ describe("remora status", () => {
       uid: `u${index}`,
       name: `p${index}`,
     }));
-    const text = statusText({ ...busy, pods });
+    const text = statusText({ ...busy, pods }, { columns: 120 });
+    assert.match(
+      statusText({ ...busy, pods }),
+      /default\/p0 +container "web" keeps ending: exit code 1/,
+    );
     const lines = text.split("\n");
     assert.ok(lines.length <= 30, `${lines.length} lines`);
     assert.match(text, /default\/p0 +CrashLoopBackOff {2}container "web" keeps ending/);
