@@ -20,7 +20,12 @@ export interface OwnResource {
 }
 
 /** Containers and sandboxes with our labels for this node. */
-export function ownContainers(runtime: ContainerRuntime): OwnResource {
+export function ownContainers(
+  runtime: Pick<
+    ContainerRuntime,
+    "snapshot" | "stopContainer" | "removeContainer" | "stopPodSandbox" | "removePodSandbox"
+  >,
+): OwnResource {
   return {
     what: "containers",
     remove: async (signal) => {
@@ -46,7 +51,7 @@ export function ownContainers(runtime: ContainerRuntime): OwnResource {
 }
 
 /** Images that we made ourselves; what pods pulled belongs to the user. */
-export function ownImages(images: ImageService): OwnResource {
+export function ownImages(images: Pick<ImageService, "listImages" | "removeImage">): OwnResource {
   const ours = async (signal: AbortSignal): Promise<string[]> =>
     (await images.listImages(signal))
       .filter(({ tags }) => tags.some((tag) => tag.startsWith("remora.local/")))

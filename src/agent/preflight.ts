@@ -126,11 +126,12 @@ export function agentPorts(config: AgentPorts): readonly NeededPort[] {
 /**
  * Looks for what the agent cannot do without.
  *
+ * @param dockerSocket Undefined: nobody needs an engine.
  * @param onEngineAway Awaited before the engine is tried again; default: without an engine there is nothing to wait for.
  * @throws {SetupError} one sentence with the remedy: not root, no engine, a missing tool.
  */
 export async function checkMachine(
-  dockerSocket: string,
+  dockerSocket: string | undefined,
   signal: AbortSignal,
   onEngineAway?: (error: SetupError) => Promise<void>,
 ): Promise<void> {
@@ -140,6 +141,7 @@ export async function checkMachine(
     );
   }
   await checkTools(signal);
+  if (dockerSocket === undefined) return;
   for (;;) {
     const away = await engineTrouble(dockerSocket);
     if (away === undefined) return;
@@ -148,7 +150,8 @@ export async function checkMachine(
   }
 }
 
-async function engineTrouble(dockerSocket: string): Promise<SetupError | undefined> {
+/** Why an engine cannot be worked with; undefined when it answers. */
+export async function engineTrouble(dockerSocket: string): Promise<SetupError | undefined> {
   try {
     await access(dockerSocket);
     await pingEngine(dockerSocket);

@@ -23,6 +23,7 @@ export function addUninstallCommand(program: Command): void {
     .option("--root-dir <path>", "directory of `remora run` (default: /var/lib/kubelet)")
     .option("--hostname-override <name>", "name of the Node object (default: the one it had)")
     .option("--docker-socket <path>", "socket of the Docker Engine (default: the one used before)")
+    .option("--without-engine", "the engine is gone for good: remove everything else")
     .addOption(logLevel("warn"))
     .addOption(logFormat("text"))
     .action(async (options: UninstallFlags) => {

@@ -28,7 +28,7 @@ import type { StateMode } from "../ledger/state-names.ts";
 import { refuseOtherAgent, stopAgent } from "../ledger/stop-agent.ts";
 import { ownUnits } from "../ledger/units.ts";
 import type { OwnResource } from "../own-resources.ts";
-import { checkMachine } from "../preflight.ts";
+import { checkMachine, engineTrouble } from "../preflight.ts";
 import type { LogFormat } from "../stderr-logger.ts";
 import type { Level } from "../../lib/log.ts";
 import { remoraVersion } from "../version.ts";
@@ -48,6 +48,7 @@ export interface UninstallFlags {
   readonly packages?: boolean;
   readonly hostnameOverride?: string;
   readonly dockerSocket?: string;
+  readonly withoutEngine?: boolean;
   readonly logLevel: Level;
   readonly logFormat: LogFormat;
 }
@@ -178,6 +179,15 @@ async function strangers(
   );
 }
 
+/** An engine that answers has containers to say: whoever says that it is gone must be right. */
+async function refuseEngine({ mode, directory }: Place, flags: UninstallFlags): Promise<void> {
+  const { dockerSocket } = await nodeOf(mode, directory, { ...flags, withoutEngine: false });
+  if (dockerSocket === undefined || (await engineTrouble(dockerSocket)) !== undefined) return;
+  throw new SetupError(
+    `an engine answers on ${dockerSocket}, and may have containers of ours: leave out --without-engine`,
+  );
+}
+
 /** What is an administrator's own. */
 async function others(): Promise<readonly string[]> {
   const files = await namesIn("/etc/remora");
@@ -236,6 +246,7 @@ export async function uninstall(
   const places = await placesOf(flags);
   const [first] = places;
   if (first === undefined) return;
+  if (flags.withoutEngine === true) await refuseEngine(first, flags);
   const { dockerSocket } = await nodeOf(first.mode, first.directory, flags);
   await checkMachine(dockerSocket, limited);
   const directories = places.map(({ directory }) => directory);

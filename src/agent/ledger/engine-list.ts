@@ -41,11 +41,16 @@ function parseContainer(value: unknown): EngineContainer {
   };
 }
 
-/** All containers of an engine, running or not. */
+/**
+ * All containers of an engine, running or not.
+ *
+ * @param socketPath Undefined: there is no engine any more, so there are none.
+ */
 export async function engineContainers(
-  socketPath: string,
+  socketPath: string | undefined,
   signal: AbortSignal,
 ): Promise<readonly EngineContainer[]> {
+  if (socketPath === undefined) return [];
   const list = await get(socketPath, "/containers/json?all=1", signal);
   if (!Array.isArray(list)) throw new ParseError("containers", "a list");
   return list.map(parseContainer);

@@ -46,7 +46,8 @@ export interface NodeOfDirectory {
   readonly directory: string;
   readonly rootDir: string;
   readonly nodeName: string;
-  readonly dockerSocket: string;
+  /** Undefined: the engine is gone for good, and its containers with it. */
+  readonly dockerSocket: string | undefined;
   readonly places: Awaited<ReturnType<typeof readPlaces>>;
   readonly changes: readonly Change[];
 }
@@ -55,7 +56,11 @@ export interface NodeOfDirectory {
 export async function nodeOf(
   mode: StateMode,
   directory: string,
-  given: { readonly hostnameOverride?: string; readonly dockerSocket?: string },
+  given: {
+    readonly hostnameOverride?: string;
+    readonly dockerSocket?: string;
+    readonly withoutEngine?: boolean;
+  },
 ): Promise<NodeOfDirectory> {
   const rootDir = mode === "up" ? join(directory, "kubelet") : directory;
   const places = await readPlaces(rootDir);
@@ -65,7 +70,10 @@ export async function nodeOf(
     rootDir,
     places,
     nodeName: (given.hostnameOverride ?? places.nodeName ?? hostname()).toLowerCase(),
-    dockerSocket: given.dockerSocket ?? places.dockerSocket ?? agentDefaults.dockerSocket,
+    dockerSocket:
+      given.withoutEngine === true
+        ? undefined
+        : (given.dockerSocket ?? places.dockerSocket ?? agentDefaults.dockerSocket),
     changes: await readLedger(ledgerPath(directory)),
   };
 }
@@ -87,10 +95,29 @@ export interface NodeTraces {
 }
 
 /** The engine as a removal sees it. */
-export type Engine = ContainerRuntime & ImageService;
+export type Engine = Pick<
+  ContainerRuntime,
+  "snapshot" | "stopContainer" | "removeContainer" | "stopPodSandbox" | "removePodSandbox"
+> &
+  Pick<ImageService, "listImages" | "removeImage"> & {
+    connect(signal: AbortSignal): Promise<unknown>;
+  };
+
+/** One that is gone has nothing, and is asked for nothing. */
+const absentEngine: Engine = {
+  connect: () => Promise.resolve(),
+  snapshot: () => Promise.resolve(new Map()),
+  listImages: () => Promise.resolve([]),
+  stopContainer: () => Promise.resolve(),
+  removeContainer: () => Promise.resolve(),
+  stopPodSandbox: () => Promise.resolve(),
+  removePodSandbox: () => Promise.resolve(),
+  removeImage: () => Promise.resolve(),
+};
 
 export function engineOf(node: NodeOfDirectory, logger: Logger): Engine {
   const { podLogsDir, containerLogsDir } = node.places;
+  if (node.dockerSocket === undefined) return absentEngine;
   return createDockerRuntime({
     socketPath: node.dockerSocket,
     nodeName: node.nodeName,

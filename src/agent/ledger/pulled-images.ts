@@ -11,7 +11,7 @@ import type { OwnResource } from "../own-resources.ts";
  */
 export function pulledImages(
   rootDir: string,
-  images: ImageService,
+  images: Pick<ImageService, "listImages" | "removeImage">,
   inUse: (signal: AbortSignal) => Promise<ReadonlySet<string>>,
 ): OwnResource {
   const records = new PullRecords(rootDir, () => 0);
