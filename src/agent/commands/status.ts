@@ -19,6 +19,11 @@ type Write = (text: string) => void;
 
 const out: Write = (text) => void process.stdout.write(text);
 
+/** What whoever reads the pipe has told of its screen, as watch(1) does. */
+function told(value: string | undefined, least: number, otherwise: number): number {
+  return /^\d{1,4}$/.test(value ?? "") ? Math.max(Number(value), least) : otherwise;
+}
+
 /** How a view is to be made for what stdout is. */
 export function viewOptions(
   stream: { readonly isTTY?: boolean; readonly columns?: number; readonly rows?: number },
@@ -28,8 +33,10 @@ export function viewOptions(
   const { glyphs, interactive } = terminalOptions(stream, env);
   return {
     // The last column stays empty: some terminals wrap there.
-    columns: interactive ? Math.max((stream.columns || 80) - 1, 20) : plainColumns,
-    rows: interactive ? Math.max((stream.rows || 24) - 1, 10) : Number.POSITIVE_INFINITY,
+    columns: interactive
+      ? Math.max((stream.columns || 80) - 1, 20)
+      : told(env["COLUMNS"], 20, plainColumns),
+    rows: interactive ? Math.max((stream.rows || 24) - 1, 10) : told(env["LINES"], 10, Infinity),
     now,
     glyphs,
   };

@@ -130,9 +130,10 @@ function screen(sent: string): string {
 
 async function piped(
   args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
 ): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }> {
   const child = spawn(node, [main, ...args], {
-    env: { PATH: process.env["PATH"], LANG: "C.UTF-8", TERM: "xterm" },
+    env: { PATH: process.env["PATH"], LANG: "C.UTF-8", TERM: "xterm", ...env },
   });
   let stdout = "";
   let stderr = "";
@@ -205,9 +206,11 @@ describe("remora top on a terminal", () => {
       const { child, ended, sent } = onTerminal(["top", "--state-dir", stateDir], { shell });
       await until(() => screen(sent()).includes("web-1"), sent);
       await writeFile(go, "");
-      await until(() => screen(sent()).split("\n").length === 11, sent);
+      await until(() => {
+        const rows = screen(sent()).split("\n");
+        return rows.length === 11 && rows.every((row) => row.length < 60);
+      }, sent);
       await until(() => screen(sent()).includes("web-1"), sent);
-      for (const row of screen(sent()).split("\n")) assert.ok(row.length < 60, row);
       child.stdin.write("q");
       assert.equal(await ended, 0);
     });
@@ -277,6 +280,18 @@ describe("remora status and top in a pipe", () => {
       assert.equal(json.code, 1);
       assert.deepEqual(JSON.parse(json.stdout), JSON.parse(JSON.stringify(current())));
     }, current);
+  });
+
+  test("fits where watch(1) shows it", async () => {
+    await withAgent(async (stateDir) => {
+      const { stdout } = await piped(["status", "--state-dir", stateDir], {
+        COLUMNS: "50",
+        LINES: "12",
+      });
+      const lines = stdout.trimEnd().split("\n");
+      assert.ok(lines.length <= 12, stdout);
+      for (const line of lines) assert.ok(line.length <= 50, line);
+    });
   });
 
   test("no agent: exit code 3, and what to do", async () => {
