@@ -11,17 +11,10 @@ import {
   remoraUp,
   startAgent,
 } from "./lib/remora.ts";
+import { parseWho, type WhoAnswer, whoContainer, whoQuestion } from "./lib/who.ts";
 
 const skip = cannotRun();
 const copies = 4;
-
-/** Answers with the caller's address and the pod's name. */
-const serve = String.raw`mkdir -p /www/cgi-bin
-printf '#!/bin/sh\nprintf "\\r\\n"\necho "$REMOTE_ADDR asked %s"\n' "$POD_NAME" >/www/cgi-bin/who
-chmod +x /www/cgi-bin/who
-trap 'exit 0' TERM
-echo "started $POD_NAME"
-httpd -f -p 8080 -h /www & wait`;
 
 const tolerations = ["not-ready", "unreachable"].map((name) => ({
   key: `node.kubernetes.io/${name}`,
@@ -42,15 +35,7 @@ const workload = {
       spec: {
         terminationGracePeriodSeconds: 2,
         tolerations,
-        containers: [
-          {
-            name: "web",
-            image: "docker.io/library/busybox:1.36",
-            command: ["sh", "-c", serve],
-            env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
-            readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
-          },
-        ],
+        containers: [whoContainer()],
       },
     },
   },
@@ -75,25 +60,7 @@ interface SliceItem {
   }[];
 }
 
-interface Answer {
-  readonly from: string;
-  readonly by: string;
-}
-
-/** The words of a shell that asks. One try, three seconds. */
-function question(address: string, port: number): readonly string[] {
-  const text = String.raw`printf 'GET /cgi-bin/who HTTP/1.0\r\n\r\n' | timeout 3 busybox nc ${address} ${port}`;
-  return ["sh", "-c", text];
-}
-
-function parseAnswer(text: string): Answer | undefined {
-  const [, from, by] = /^(\S+) asked (\S+)$/m.exec(text) ?? [];
-  return from === undefined || by === undefined
-    ? undefined
-    : { from: from.replaceAll(/[[\]]|::ffff:/g, ""), by };
-}
-
-type Asker = (address: string, port: number) => Promise<Answer | undefined>;
+type Asker = (address: string, port: number) => Promise<WhoAnswer | undefined>;
 
 describe("two machines", { skip: skip ?? false, concurrency: false }, () => {
   let machines: Machines;
@@ -108,14 +75,14 @@ describe("two machines", { skip: skip ?? false, concurrency: false }, () => {
   const fromMachine =
     (machine: Machine): Asker =>
     async (address, port) =>
-      parseAnswer((await machine.exec(question(address, port), { allowFailure: true })).stdout);
+      parseWho((await machine.exec(whoQuestion(address, port), { allowFailure: true })).stdout);
   const fromClient: Asker = async (address, port) =>
-    parseAnswer((await machines.client(question(address, port), { allowFailure: true })).stdout);
+    parseWho((await machines.client(whoQuestion(address, port), { allowFailure: true })).stdout);
   const fromPod =
     (pod: PodItem): Asker =>
     async (address, port) => {
-      const argv = ["exec", pod.metadata.name, "--", ...question(address, port)];
-      return parseAnswer((await one.kubectl(argv, { allowFailure: true })).stdout);
+      const argv = ["exec", pod.metadata.name, "--", ...whoQuestion(address, port)];
+      return parseWho((await one.kubectl(argv, { allowFailure: true })).stdout);
     };
 
   /** Asks until each of `names` has answered. */
@@ -124,8 +91,8 @@ describe("two machines", { skip: skip ?? false, concurrency: false }, () => {
     address: string,
     port: number,
     names: readonly string[],
-  ): Promise<readonly Answer[]> => {
-    const answers: Answer[] = [];
+  ): Promise<readonly WhoAnswer[]> => {
+    const answers: WhoAnswer[] = [];
     await eventually(
       async () => {
         const answer = await ask(address, port);
