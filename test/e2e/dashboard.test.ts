@@ -16,7 +16,7 @@ import { event, pod, service, snapshot } from "../component/dashboard/snapshots.
 import { inTemporary } from "../fakes/temporary.ts";
 import { Browser, findBrowser, type Page, type PageLook } from "./lib/dashboard-browser.ts";
 import { Machine, root } from "./lib/machine.ts";
-import { cannotRun, remoraDown, remoraUp } from "./lib/remora.ts";
+import { cannotRun, ownContainers, remoraDown, remoraUp } from "./lib/remora.ts";
 
 const program = findBrowser();
 const skip = program === undefined ? "needs Chromium on this machine" : false;
@@ -519,10 +519,10 @@ describe("the dashboard in a browser", { skip }, () => {
 });
 
 describe("the dashboard of a real node", { skip: cannotRun() ?? skip }, () => {
-  test("shows a pod from its start to its end", async () => {
+  test("shows pods from their start to their end, over a restart of the agent", async () => {
     await using machine = await Machine.start("page");
     await machine.loadBusybox();
-    await remoraUp(machine);
+    const agent = await remoraUp(machine);
     const dashboard = await Dashboard.start(machine.path("/var/lib/remora"));
     const browser = await Browser.start(program ?? "");
     try {
@@ -540,11 +540,37 @@ describe("the dashboard of a real node", { skip: cannotRun() ?? skip }, () => {
       const edges = `[...document.querySelectorAll(".edge")].map((each) => each.dataset.from).join(" ")`;
       assert.equal(await page.evaluate(edges), "service:default/hello service:default/hello");
       await page.until("document.querySelector('#plot-memory .line').getAttribute('d') !== ''");
+
+      const large = { requests: { cpu: "1k" } };
+      const spec = { containers: [{ name: "large", image: "x", resources: large }] };
+      await machine.kubectl([
+        "run",
+        "large",
+        "--image=x",
+        `--overrides=${JSON.stringify({ spec })}`,
+      ]);
+      await page.until(shows("#pods .why", "no node takes it"), 30_000);
+      assert.match(String(await page.evaluate(textOf("#pods-count"))), /, 1 without a node$/);
+      await machine.kubectl(["delete", "pod", "large", "--grace-period=0", "--force"]);
+      await page.until("document.querySelectorAll('#pods tbody').length === 3", 30_000);
+
+      const ids = await ownContainers(machine);
+      await agent.signal("TERM");
+      assert.equal(await agent.exited, 0);
+      await page.until("document.getElementById('main').className === 'old'", 30_000);
+      assert.equal(await page.evaluate("document.querySelectorAll('#pods tbody').length"), 3);
+      await remoraUp(machine);
+      await page.until(shows("#live-label", "Live"), 30_000);
+      await page.until(
+        `${textOf("#pods tbody .tone")} === "Running|Running|Running" && document.getElementById('main').className === ''`,
+        30_000,
+      );
+      assert.deepEqual(await ownContainers(machine), ids);
+
       await machine.kubectl(["delete", "-f", `${root}/examples/hello.yaml`, "--wait=false"]);
       await page.until("document.querySelectorAll('#pods tbody').length === 0", 60_000);
       assert.deepEqual(page.problems, []);
       await remoraDown(machine);
-      await page.until("document.getElementById('main').className === 'old'", 30_000);
     } finally {
       await browser.close();
       await dashboard.stop();
