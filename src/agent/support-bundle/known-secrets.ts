@@ -83,9 +83,13 @@ export async function knownSecrets(machine: Machine): Promise<readonly string[]>
   found.push(...secretsOfEnvironment(settings.split("\n")));
   found.push(...secretsOfFlags(cmdline.split("\0")));
   found.push(...secretsOfFlags(settings.split(/[\s="']+(?=--)|[\s"']+/)));
+  const certDir = /"certDir":\s*"([^"]+)"/.exec(
+    (await machine.read(join(rootDir, "places.json"))) ?? "",
+  )?.[1];
   const files = [
     ...ofControlPlane,
-    ...(await filesIn(machine, join(rootDir, "pki"))),
+    ...(await filesIn(machine, join(stateDir, "control-plane", "pki"))),
+    ...(await filesIn(machine, certDir ?? join(rootDir, "pki"))),
     ...(await filesIn(machine, stateDir)),
     ...["token-file", "bootstrap-token-file"].flatMap((flag) => flagOf(cmdline, flag) ?? []),
   ];

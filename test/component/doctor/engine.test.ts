@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 
+import { disk } from "../../../src/agent/doctor/checks/disk.ts";
 import { engine } from "../../../src/agent/doctor/checks/engine.ts";
 import { portsCheck } from "../../../src/agent/doctor/checks/ports.ts";
 import { getJSONOnSocket } from "../../../src/agent/doctor/engine-socket.ts";
@@ -134,6 +135,17 @@ describe("what is wrong with the Docker Engine", () => {
     });
     assert.deepEqual(said.kind === "judged" && said.findings.map(({ problem }) => problem), [
       "engine-forbidden",
+    ]);
+  });
+});
+
+describe("where the node keeps its files", () => {
+  it("disk-network: on a server, where locks and renames are not what they should be", () => {
+    const facts = { bytes: undefined, inodes: undefined, readOnly: false };
+    const at = (path: string, type: string) => ({ ...facts, path, purpose: "state", type });
+    const said = disk.judge([at("/var/lib/remora", "nfs4"), at("/var/log", "ext4")]);
+    assert.deepEqual(said.kind === "judged" && said.findings, [
+      { problem: "disk-network", text: "/var/lib/remora (state) is on nfs4" },
     ]);
   });
 });

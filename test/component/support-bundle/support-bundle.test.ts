@@ -239,7 +239,7 @@ async function bundleOf(secrets: Secrets): Promise<Buffer> {
             "proc/812/comm": "remora\n",
             "proc/812/cmdline": `remora\0run\0--password\0${secrets.flagPassword}\0--token=${secrets.bootstrapToken}\0`,
             "proc/812/environ": `HOME=/\0MY_SECRET=${secrets.environment}\0HTTPS_PROXY=http://p:${secrets.proxyPassword}@h:1\0`,
-            "state/control-plane/ca.key": secrets.caKey,
+            "state/control-plane/pki/ca.key": secrets.caKey,
             "state/remora.json": '{"schema":1,"mode":"run","version":"0.1.0"}',
             "root/.docker/config.json": JSON.stringify({
               auths: { "registry.example.com": { auth: data(`user:${secrets.dockerAuth}`) } },
