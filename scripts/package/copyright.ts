@@ -11,10 +11,12 @@ export interface Library {
   readonly text: string;
 }
 
-/** Names of the packages that files of node_modules belong to, in order. */
+/** Where the packages that files of node_modules belong to are in there, in order: mostly at their names. */
 export function packagesOf(inputs: readonly string[]): readonly string[] {
   const names = inputs.flatMap((path) => {
-    const [, name] = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path) ?? [];
+    // The innermost: a package may have another version of one for itself.
+    const [, name] =
+      /^node_modules\/((?:.*\/node_modules\/)?(?:@[^/]+\/)?[^/]+)\//.exec(path) ?? [];
     return name === undefined ? [] : [name];
   });
   return [...new Set(names)].toSorted();
@@ -40,8 +42,8 @@ function namedLicense(root: string, { license, author }: PackageFacts): string |
  *
  * @throws {Error} when nothing says under which license one of them is: such a one may not be shipped.
  */
-export function readLibraries(root: string, names: readonly string[]): readonly Library[] {
-  return names.flatMap((name) => {
+export function readLibraries(root: string, places: readonly string[]): readonly Library[] {
+  return places.flatMap((name) => {
     const directory = join(root, "node_modules", name);
     const facts = JSON.parse(readFileSync(join(directory, "package.json"), "utf8")) as PackageFacts;
     // Stands in package.json's overrides for what nobody loads; there is nothing in it.
@@ -66,8 +68,8 @@ function folded(text: string): string {
 function holders(text: string): readonly string[] {
   const found = text.split("\n").flatMap((line) => {
     const [, holder] =
-      /^\W*Copyright:?\s+(?:\(c\)|©)?\s*((?:[0-9]{4}|[A-Z]).*\S)/i.exec(line) ?? [];
-    return holder === undefined || /\[yyyy\]|^(owner|holder|notice)/i.test(holder) ? [] : [holder];
+      /^\W*(?:Copyright|COPYRIGHT):?\s+(?:\([Cc]\)|©)?\s*((?:[0-9]{4}|[A-Z]).*\S)/.exec(line) ?? [];
+    return holder === undefined || /^(owner|holder|notice|license)/i.test(holder) ? [] : [holder];
   });
   return [...new Set(found)];
 }

@@ -28,8 +28,9 @@ function bold(text: string): string {
 }
 
 function sentence(text: string): string {
-  const [first = ""] = text;
-  return roffText(/[.:]$/.test(text) ? text : `${text}.`).replace(first, first.toUpperCase());
+  // A word, not something that is typed as it stands: sha256:HEX.
+  const begun = text.replace(/^[a-z](?=[a-z]*(?:[ ,'’-]|$))/, (first) => first.toUpperCase());
+  return roffText(/[.:]$/.test(begun) ? begun : `${begun}.`);
 }
 
 function header(title: string, section: number, { version, date }: PageFacts): string {

@@ -11,6 +11,12 @@ Copyright (c) Others
 Permission is hereby granted.
 `;
 
+const apache = `                              Apache License
+      copyright license to reproduce, prepare Derivative Works of,
+      the Work.
+   Copyright [yyyy] [name of copyright owner]
+`;
+
 describe("the copyright file", () => {
   test("knows each package that something was bundled from, once", () => {
     assert.deepEqual(
@@ -19,15 +25,15 @@ describe("the copyright file", () => {
         "node_modules/ws/lib/sender.js",
         "node_modules/@grpc/grpc-js/build/src/index.js",
         "node_modules/ws/index.js",
-        "node_modules/a/node_modules/b/index.js",
+        "node_modules/a/node_modules/@b/c/index.js",
       ]),
-      ["@grpc/grpc-js", "a", "ws"],
+      ["@grpc/grpc-js", "a/node_modules/@b/c", "ws"],
     );
   });
 
   const text = copyrightText("26.1.0", "Node.js is licensed\n\nas follows", [
     { name: "ws", version: "8.1.0", license: "MIT", text: mit },
-    { name: "@grpc/grpc-js", version: "1.2.3", license: "Apache-2.0", text: "Apache License" },
+    { name: "@grpc/grpc-js", version: "1.2.3", license: "Apache-2.0", text: apache },
   ]);
   const stanzas = text.split("\n\n");
 
@@ -59,6 +65,7 @@ describe("the copyright file", () => {
   test("refers to Debian's copy of the Apache License", () => {
     const stanza = stanzas.find((each) => each.startsWith("Files: node_modules/@grpc")) ?? "";
     assert.match(stanza, /^License: Apache-2\.0$/m);
+    assert.match(stanza, /^Copyright: the authors of @grpc\/grpc-js$/m, "nobody is named in it");
     assert.match(text, /\/usr\/share\/common-licenses\/Apache-2\.0\.\n$/);
   });
 

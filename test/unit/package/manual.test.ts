@@ -51,6 +51,7 @@ describe("manual pages", () => {
       /^\\fB\\-\\-root\\-dir\\fR \\fIpath\\fR\n.*Default: \\fB\/var\/lib\/kubelet/m,
     );
     assert.match(page, /One of \\fBdebug\\fR, \\fBinfo\\fR, \\fBwarn\\fR, \\fBerror\\fR\./);
+    assert.match(page, /^sha256:HEX of/m, "what is typed as it stands has no capital");
     assert.match(page, /\\fBremora\\-flags\\fR\(7\)/);
   });
 
