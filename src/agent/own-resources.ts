@@ -146,7 +146,7 @@ export function ownNetworkRules(
  */
 export function ownAttachments(results: string): OwnResource {
   return {
-    what: "plug-in attachments",
+    what: "network attachments",
     remove: () => Promise.resolve(),
     left: async () => (await namesIn(results)).toSorted(),
   };
