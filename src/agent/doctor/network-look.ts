@@ -36,6 +36,8 @@ export async function listIptables(
 export interface TakenNetwork {
   readonly network: Cidr;
   readonly device: string;
+  /** It lies behind another machine. */
+  readonly isRouted: boolean;
 }
 
 export interface NetworkLook {
@@ -68,7 +70,8 @@ function parseTaken(value: unknown, family: IPFamily): readonly TakenNetwork[] {
     const [ip = "", prefix = String(full)] = to.split("/");
     const network = networkOf(ip, Number(prefix));
     const device = optionalString(item["dev"]) ?? optionalString(item["type"]) ?? "";
-    return network === undefined ? [] : [{ network, device }];
+    const isRouted = item["gateway"] !== undefined || item["via"] !== undefined;
+    return network === undefined ? [] : [{ network, device, isRouted }];
   });
 }
 

@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 
+import { encodeName } from "../../dns/wire.ts";
 import { isRecord, optionalString } from "../../lib/guard.ts";
 import { spawnStreaming, whenClosed } from "../../lib/exec.ts";
 import { deleteLink, ipBatch, ipBatchInside, podCommands } from "../../network/links.ts";
@@ -71,6 +72,8 @@ export interface PathTarget {
   readonly protocol: "tcp" | "dns";
   readonly address: string;
   readonly port: number;
+  /** The name that is asked for with DNS; default: the root's own. */
+  readonly name?: string;
 }
 
 const patienceMs = 2000;
@@ -83,7 +86,6 @@ const program = `
 const { connect } = require("node:net");
 const { createSocket } = require("node:dgram");
 const targets = JSON.parse(process.argv[1]);
-const query = Buffer.from("524d01000001000000000000036f72670000010001", "hex");
 const tcp = ({ address, port }) => new Promise((resolve) => {
   const socket = connect({ host: address, port });
   const end = (text) => { socket.destroy(); resolve(text); };
@@ -91,11 +93,11 @@ const tcp = ({ address, port }) => new Promise((resolve) => {
   socket.once("connect", () => end(""));
   socket.once("error", (error) => end(error.code ?? error.message));
 });
-const dns = ({ address, port }) => new Promise((resolve) => {
+const dns = ({ address, port, query }) => new Promise((resolve) => {
   const socket = createSocket(address.includes(":") ? "udp6" : "udp4");
   const end = (text) => { clearTimeout(timer); clearInterval(again); socket.close(); resolve(text); };
   const timer = setTimeout(() => end("no answer within ${patienceMs / 1000} s"), ${patienceMs});
-  const send = () => socket.send(query, (error) => { if (error) end(error.code ?? error.message); });
+  const send = () => socket.send(Buffer.from(query, "hex"), (error) => { if (error) end(error.code ?? error.message); });
   const again = setInterval(send, 700);
   socket.once("error", (error) => end(error.code ?? error.message));
   socket.once("message", () => end(""));
@@ -113,6 +115,12 @@ process.stdin.resume();
 process.stdin.on("end", () => process.exit());
 `;
 
+/** A question for the addresses of a name, as hexadecimal digits. */
+function queryFor(name: string): string {
+  const header = Buffer.from("524d01000001000000000000", "hex");
+  return Buffer.concat([header, encodeName(name, "A")]).toString("hex");
+}
+
 function node(): string {
   return readlinkSync("/proc/self/exe");
 }
@@ -129,7 +137,8 @@ export async function reach(
   targets: readonly PathTarget[],
   signal: AbortSignal,
 ): Promise<readonly string[]> {
-  const [first, ...rest] = [...inside, node(), "-e", program, JSON.stringify(targets)];
+  const asked = targets.map((target) => ({ ...target, query: queryFor(target.name ?? "") }));
+  const [first, ...rest] = [...inside, node(), "-e", program, JSON.stringify(asked)];
   const result = await machine.run([first, ...rest], { signal });
   const said: unknown = result?.exitCode === 0 ? JSON.parse(result.stdout) : undefined;
   return Array.isArray(said) && said.length === targets.length

@@ -123,7 +123,7 @@ const about: Source = {
   keep: "head",
   guess: true,
   collect: async (machine) => {
-    const { identities, facts: _facts, ...site } = machine.site;
+    const { identities, ...site } = machine.site;
     const line = await commandLine(machine);
     return json({
       remora: remoraVersion,

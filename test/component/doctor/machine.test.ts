@@ -181,9 +181,25 @@ const cases: readonly Case[] = [
   {
     name: "few watches",
     check: limits,
-    files: { "proc/sys/fs/inotify/max_user_instances": "128\n" },
+    files: { "proc/sys/fs/inotify/max_user_instances": "64\n" },
     problem: "kernel-limit-low",
     remedy: /fs\.inotify\.max_user_instances=512/,
+  },
+  {
+    name: "watches without end",
+    check: limits,
+    files: {
+      "proc/sys/fs/inotify/max_user_instances": "128\n",
+      "proc/77/status": "Name:\twatcher\nUid:\t0\t0\t0\t0\n",
+      ...Object.fromEntries(
+        Array.from({ length: 100 }, (_, index) => [`proc/77/fd/${index}`, "-> anon_inode:inotify"]),
+      ),
+      // Another user's do not count.
+      "proc/78/status": "Name:\tother\nUid:\t1000\t1000\t1000\t1000\n",
+      "proc/78/fd/3": "-> anon_inode:inotify",
+    },
+    problem: "inotify-used-up",
+    text: /root has 100 inotify instances, fs\.inotify\.max_user_instances is 128/,
   },
   {
     name: "processes without end",

@@ -1,3 +1,6 @@
+import { readlink } from "node:fs/promises";
+import { join } from "node:path";
+
 import { defineCheck, type Finding, judged, skipped } from "../check.ts";
 import { type Machine, readNumber } from "../machine.ts";
 
@@ -154,11 +157,26 @@ export const cgroups = defineCheck({
 });
 
 const kernelLimits = [
-  { path: "fs/inotify/max_user_instances", least: 256, set: 512 },
+  { path: "fs/inotify/max_user_instances", least: 128, set: 512 },
   { path: "fs/inotify/max_user_watches", least: 16_384, set: 524_288 },
   { path: "user/max_user_namespaces", least: 64, set: 15_000 },
   { path: "kernel/pid_max", least: 32_768, set: 4_194_304 },
 ] as const;
+
+/** Inotify instances of programs of root; those of others are counted apart by the kernel. */
+async function inotifyOfRoot(machine: Machine): Promise<number> {
+  let count = 0;
+  for (const pid of await machine.names("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    const status = (await machine.read(`/proc/${pid}/status`)) ?? "";
+    if (!/^Uid:\s*0\b/m.test(status)) continue;
+    for (const descriptor of await machine.names(`/proc/${pid}/fd`)) {
+      const path = join(machine.root, "/proc", pid, "fd", descriptor);
+      if ((await readlink(path).catch(() => "")) === "anon_inode:inotify") count += 1;
+    }
+  }
+  return count;
+}
 
 export const limits = defineCheck({
   id: "limits",
@@ -174,6 +192,14 @@ export const limits = defineCheck({
         "Programs in pods that watch files fail with `too many open files` or `no space left on device`; pods with hostUsers: false need user namespaces.",
       remedy:
         "echo 'fs.inotify.max_user_instances=512' > /etc/sysctl.d/90-remora.conf && sysctl --system",
+    },
+    "inotify-used-up": {
+      level: "warning",
+      means: "Root has hardly any inotify instances left.",
+      cause:
+        "Each program that watches files has one or more of them, and those in containers are root's too: the next one fails with `too many open files`.",
+      remedy:
+        "echo 'fs.inotify.max_user_instances=1024' > /etc/sysctl.d/90-remora.conf && sysctl --system",
     },
     "processes-full": {
       level: "error",
@@ -197,11 +223,14 @@ export const limits = defineCheck({
         value: await readNumber(machine, `/proc/sys/${limit.path}`),
       })),
     ),
+    inotify: await inotifyOfRoot(machine),
     fileNr: (await machine.read("/proc/sys/fs/file-nr")) ?? "",
     loadavg: (await machine.read("/proc/loadavg")) ?? "",
   }),
-  judge: ({ values, fileNr, loadavg }) => {
-    const findings: Finding<"kernel-limit-low" | "processes-full" | "files-full">[] = [];
+  judge: ({ values, inotify, fileNr, loadavg }) => {
+    const findings: Finding<
+      "kernel-limit-low" | "inotify-used-up" | "processes-full" | "files-full"
+    >[] = [];
     for (const { path, least, set, value } of values) {
       if (value === undefined || value >= least) continue;
       const name = path.replaceAll("/", ".");
@@ -209,6 +238,14 @@ export const limits = defineCheck({
         problem: "kernel-limit-low",
         text: `${name} is ${value}`,
         remedy: `echo '${name}=${set}' >> /etc/sysctl.d/90-remora.conf && sysctl --system`,
+      });
+    }
+    const instances = values.find(({ path }) => path.endsWith("/max_user_instances"))?.value;
+    if (instances !== undefined && inotify >= instances * 0.75) {
+      findings.push({
+        problem: "inotify-used-up",
+        text: `root has ${inotify} inotify instances, fs.inotify.max_user_instances is ${instances}`,
+        remedy: `echo 'fs.inotify.max_user_instances=${Math.max(instances * 4, 1024)}' >> /etc/sysctl.d/90-remora.conf && sysctl --system`,
       });
     }
     const [used = 0, free = 0, most = 0] = fileNr.trim().split(/\s+/).map(Number);

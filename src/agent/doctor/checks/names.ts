@@ -140,10 +140,11 @@ export const hostNames = defineCheck<HostNamesProblem, HostNamesFacts>({
         .exec(text ?? "")?.[1]
         ?.trim()
         .split(/\s+/) ?? [];
-    if (listed.length > mostServers || domains.length > mostDomains) {
+    const lines = (text ?? "").match(/^\s*nameserver\s/gm)?.length ?? 0;
+    if (lines > mostServers || domains.length > mostDomains) {
       findings.push({
         problem: "resolv-conf-long",
-        text: `${path} has ${listed.length} name servers and ${domains.length} search domains`,
+        text: `${path} has ${lines} name servers and ${domains.length} search domains`,
       });
     }
     for (const { answer, server } of answers) {

@@ -164,7 +164,13 @@ async function podTargets(
         ]),
     ...names.map((address) => ({
       problem: "path-pod-dns" as const,
-      target: { protocol: "dns" as const, address, port: 53 },
+      target: {
+        protocol: "dns" as const,
+        address,
+        port: 53,
+        // What others have to be asked for says nothing about this path.
+        name: `kubernetes.default.svc.${machine.site.dns?.domain ?? "cluster.local"}`,
+      },
     })),
     ...(outside === undefined ? [] : [{ problem: "path-pod-outside" as const, target: outside }]),
   ];

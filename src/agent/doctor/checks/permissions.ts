@@ -51,10 +51,14 @@ function rightText([verb, group, resource, subresource]: Right): string {
   return `${verb} ${name}${group === "" ? "" : `.${group}`}`;
 }
 
+function ofNode(nodeName: string): object {
+  return { requirements: [{ key: "spec.nodeName", operator: "In", values: [nodeName] }] };
+}
+
 async function mayDo(
   client: HttpClient,
   [verb, group, resource, subresource]: Right,
-  name: string | undefined,
+  { name, nodeName }: { readonly name: string | undefined; readonly nodeName: string | undefined },
   signal: AbortSignal,
 ): Promise<boolean> {
   const answer = await client.request({
@@ -71,6 +75,7 @@ async function mayDo(
           ...(subresource === undefined ? {} : { subresource }),
           ...(name === undefined ? {} : { name }),
           ...(resource === "leases" ? { namespace: "kube-node-lease" } : {}),
+          ...(nodeName === undefined ? {} : { fieldSelector: ofNode(nodeName) }),
         },
       },
     },
@@ -85,6 +90,18 @@ function nameFor([verb, , resource]: Right, machine: Machine): string | undefine
   const own =
     (resource === "nodes" && verb !== "list" && verb !== "watch") || resource === "leases";
   return own && verb !== "create" ? machine.site.nodeName : undefined;
+}
+
+/** Nodes ask for their own pods alone, and may no more (AuthorizeNodeWithSelectors). */
+function nodeFor(
+  [verb, , resource]: Right,
+  identity: Identity,
+  machine: Machine,
+): string | undefined {
+  const isList = verb === "list" || verb === "watch";
+  return identity.name === "node" && resource === "pods" && isList
+    ? machine.site.nodeName
+    : undefined;
 }
 
 async function userOf(client: HttpClient, signal: AbortSignal): Promise<string> {
@@ -114,7 +131,11 @@ async function rightsOf(
     return await asIdentity(machine, identity, async (client) => {
       const missing: string[] = [];
       for (const right of wanted) {
-        if (!(await mayDo(client, right, nameFor(right, machine), signal))) {
+        const about = {
+          name: nameFor(right, machine),
+          nodeName: nodeFor(right, identity, machine),
+        };
+        if (!(await mayDo(client, right, about, signal))) {
           missing.push(rightText(right));
         }
       }

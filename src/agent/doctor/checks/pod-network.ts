@@ -1,7 +1,13 @@
 import { type Cidr, cidrAddress, cidrContains, formatCidr } from "../../../lib/cidr.ts";
 import { defineCheck, type Finding, judged } from "../check.ts";
 import type { Machine } from "../machine.ts";
-import { cidrsOf, families, lookAtNetwork, type NetworkLook } from "../network-look.ts";
+import {
+  cidrsOf,
+  families,
+  lookAtNetwork,
+  type NetworkLook,
+  type TakenNetwork,
+} from "../network-look.ts";
 
 export function overlaps(a: Cidr, b: Cidr): boolean {
   if (a.family !== b.family) return false;
@@ -29,11 +35,18 @@ function judgeOverlaps(facts: PodNetworkFacts): readonly Finding<PodNetworkProbl
   );
   return wanted.flatMap(([what, cidr]) =>
     others
-      .filter(({ network }) => overlaps(network, cidr))
+      .filter((one) => overlaps(one.network, cidr) && !isWayToNode(one, cidr, look))
       .map(({ device, network }) => ({
         problem: "network-overlap" as const,
         text: `the network of ${what}, ${formatCidr(cidr)}, overlaps with ${formatCidr(network)} by ${device}`,
       })),
+  );
+}
+
+/** A route to pods of another node, by whoever: a router daemon, a cloud, a person. */
+function isWayToNode({ isRouted, network }: TakenNetwork, pods: Cidr, look: NetworkLook): boolean {
+  return (
+    isRouted && network.prefix > pods.prefix && !look.podCIDRs.some((own) => overlaps(own, network))
   );
 }
 
