@@ -10,20 +10,22 @@ export interface Turning {
   readonly questionBytes: number;
 }
 
-interface Known {
-  readonly hash: number;
-  /** In the room set aside. */
-  readonly place: number;
-  /** The question behind the id. */
-  readonly question: Buffer;
-  readonly reply: Buffer;
-  readonly turning: Turning | undefined;
-}
-
 const idBytes = 2;
 const pairs = 4096;
 /** Of one question and its reply: names of usual length, and two dozen addresses. */
 const placeBytes = 512;
+
+/** What a place holds; all numbers, so that one question that takes the place of another leaves nothing to be collected. */
+class Places {
+  readonly hash = new Int32Array(2 * pairs);
+  readonly questionBytes = new Uint16Array(2 * pairs);
+  /** 0 = nothing is there. */
+  readonly replyBytes = new Uint16Array(2 * pairs);
+  /** Of {@link Turning}; a count of 0 = nothing turns. */
+  readonly count = new Uint16Array(2 * pairs);
+  readonly recordBytes = new Uint8Array(2 * pairs);
+  readonly turnsBehind = new Uint16Array(2 * pairs);
+}
 
 /**
  * Whole replies by the bytes of their question behind the id: what is asked again needs no reading and no writing. Room
@@ -31,29 +33,36 @@ const placeBytes = 512;
  * only once is not kept. Whoever changes what names stand for clears it.
  */
 export class KnownReplies {
+  /** Two places for each pair, in each the question behind the id and the reply behind that. */
   #room = Buffer.allocUnsafeSlow(2 * pairs * placeBytes);
-  /** Two for each hash, the one that was asked for last first. */
-  readonly #known: (Known | undefined)[] = Array.from({ length: 2 * pairs });
+  readonly #places = new Places();
+  /** Which of the two was asked for last. */
+  readonly #latest = new Uint8Array(pairs);
   /** Hashes of questions that were asked once. */
   readonly #seen = new Int32Array(4 * pairs);
 
-  /** The reply under the id of `message`. The same buffer comes again for the next who asks this: send it or copy it. */
+  /** The reply under the id of `message`. Its bytes change with the next who asks this: send it or copy it. */
   get(message: Buffer): Buffer | undefined {
     if (message.length > placeBytes) return undefined;
     const hash = hashOf(message);
-    const at = 2 * (hash & (pairs - 1));
-    let known = this.#known[at];
-    if (known === undefined || !isOf(known, hash, message)) {
-      const second = this.#known[at + 1];
-      if (second === undefined || !isOf(second, hash, message)) return undefined;
-      this.#known[at + 1] = known;
-      this.#known[at] = second;
-      known = second;
+    const pair = hash & (pairs - 1);
+    const latest = this.#latest[pair] ?? 0;
+    let place = 2 * pair + latest;
+    if (!this.#holds(place, hash, message)) {
+      place ^= 1;
+      if (!this.#holds(place, hash, message)) return undefined;
+      this.#latest[pair] = latest ^ 1;
     }
-    const { reply, turning } = known;
+    const places = this.#places;
+    const start = place * placeBytes + (places.questionBytes[place] ?? 0);
+    const reply = this.#room.subarray(start, start + (places.replyBytes[place] ?? 0));
     reply[0] = message[0] ?? 0;
     reply[1] = message[1] ?? 0;
-    if (turning !== undefined) turn(reply, turning);
+    const count = places.count[place] ?? 0;
+    if (count > 0) {
+      const recordBytes = places.recordBytes[place] ?? 0;
+      turn(reply, { count, recordBytes, questionBytes: places.turnsBehind[place] ?? 0 });
+    }
     return reply;
   }
 
@@ -68,26 +77,43 @@ export class KnownReplies {
       this.#seen[seenAt] = hash;
       return;
     }
-    const at = 2 * (hash & (pairs - 1));
-    const first = this.#known[at];
-    const place = this.#known[at + 1]?.place ?? (first?.place === at ? at + 1 : at);
+    const pair = hash & (pairs - 1);
+    const latest = (this.#latest[pair] ?? 0) ^ 1;
+    this.#latest[pair] = latest;
+    const place = 2 * pair + latest;
     const start = place * placeBytes;
-    const question = this.#room.subarray(start, start + questionBytes);
-    message.copy(question, 0, idBytes);
-    const copy = this.#room.subarray(start + questionBytes, start + questionBytes + reply.length);
-    reply.copy(copy);
-    this.#known[at + 1] = first;
-    this.#known[at] = { hash, place, question, reply: copy, turning };
+    message.copy(this.#room, start, idBytes);
+    reply.copy(this.#room, start + questionBytes);
+    const places = this.#places;
+    places.hash[place] = hash;
+    places.questionBytes[place] = questionBytes;
+    places.replyBytes[place] = reply.length;
+    places.count[place] = turning?.count ?? 0;
+    places.recordBytes[place] = turning?.recordBytes ?? 0;
+    places.turnsBehind[place] = turning?.questionBytes ?? 0;
   }
 
   clear(): void {
-    this.#known.fill(undefined);
+    this.#places.replyBytes.fill(0);
   }
 
   /** Clears it, and never again writes to what it has given out. */
   leave(): void {
     this.clear();
     this.#room = Buffer.allocUnsafeSlow(this.#room.length);
+  }
+
+  #holds(place: number, hash: number, message: Buffer): boolean {
+    const { hash: hashes, questionBytes, replyBytes } = this.#places;
+    if (hashes[place] !== hash || replyBytes[place] === 0) return false;
+    const { length } = message;
+    if (questionBytes[place] !== length - idBytes) return false;
+    const room = this.#room;
+    const ahead = place * placeBytes - idBytes;
+    for (let at = idBytes; at < length; at += 1) {
+      if (room[ahead + at] !== message[at]) return false;
+    }
+    return true;
   }
 }
 
@@ -99,14 +125,6 @@ function hashOf(message: Buffer): number {
   }
   // Its low bits depend on the low bits of all bytes only.
   return hash ^ (hash >>> 15);
-}
-
-function isOf({ hash: own, question }: Known, hash: number, message: Buffer): boolean {
-  if (own !== hash || question.length !== message.length - idBytes) return false;
-  for (let at = 0; at < question.length; at += 1) {
-    if (question[at] !== message[at + idBytes]) return false;
-  }
-  return true;
 }
 
 const turned = Buffer.alloc(64);
