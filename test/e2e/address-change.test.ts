@@ -5,22 +5,11 @@ import { after, before, describe, test } from "node:test";
 import { Cluster, isReady, podContainers, type PodItem } from "./lib/cluster.ts";
 import { eventually, type Machine, Machines, type MachineProcess } from "./lib/machine.ts";
 import { cannotRun, joinArguments, remoraJoin, startAgent, startRemora } from "./lib/remora.ts";
+import { parseWho, whoContainer, whoQuestion } from "./lib/who.ts";
 
 const skip = cannotRun();
 
-/** Answers with the caller's address and the pod's name. */
-const serve = String.raw`mkdir -p /www/cgi-bin
-printf '#!/bin/sh\nprintf "\\r\\n"\necho "$REMOTE_ADDR asked %s at %s"\n' "$POD_NAME" "$HOST_IP" >/www/cgi-bin/who
-chmod +x /www/cgi-bin/who
-trap 'exit 0' TERM
-echo "started $POD_NAME"
-httpd -f -p "$PORT" -h /www & wait`;
-
 function webPod(name: string, nodeName: string, more: object = {}, port = 8080): object {
-  const fieldEnv = (variable: string, fieldPath: string): object => ({
-    name: variable,
-    valueFrom: { fieldRef: { fieldPath } },
-  });
   return {
     apiVersion: "v1",
     kind: "Pod",
@@ -28,19 +17,7 @@ function webPod(name: string, nodeName: string, more: object = {}, port = 8080):
     spec: {
       nodeName,
       terminationGracePeriodSeconds: 1,
-      containers: [
-        {
-          name: "web",
-          image: "docker.io/library/busybox:1.36",
-          command: ["sh", "-c", serve],
-          env: [
-            fieldEnv("POD_NAME", "metadata.name"),
-            fieldEnv("HOST_IP", "status.hostIP"),
-            { name: "PORT", value: String(port) },
-          ],
-          readinessProbe: { tcpSocket: { port }, periodSeconds: 1 },
-        },
-      ],
+      containers: [whoContainer(port)],
       ...more,
     },
   };
@@ -154,9 +131,8 @@ describe(
       });
 
     const ask = async (address: string, port: number): Promise<string | undefined> => {
-      const question = String.raw`printf 'GET /cgi-bin/who HTTP/1.0\r\n\r\n' | timeout 3 busybox nc ${address} ${port}`;
-      const { stdout } = await machines.client(["sh", "-c", question], { allowFailure: true });
-      return /asked (\S+)/.exec(stdout)?.[1];
+      const argv = whoQuestion(address, port);
+      return parseWho((await machines.client(argv, { allowFailure: true })).stdout)?.by;
     };
 
     /** The load balancer's address is the node's, and leads to the pod. */

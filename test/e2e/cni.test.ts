@@ -3,9 +3,11 @@ import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 
+import { bridgeList } from "../fakes/cni-list.ts";
 import { Cluster, isReady, type PodItem } from "./lib/cluster.ts";
 import { eventually, type Machine, Machines, type MachineProcess, root } from "./lib/machine.ts";
 import { cannotRun, joinArguments, remoraDown, remoraJoin, startAgent } from "./lib/remora.ts";
+import { parseWho, whoContainer, whoQuestion } from "./lib/who.ts";
 
 const plugins = "/usr/lib/cni";
 const skip =
@@ -13,28 +15,10 @@ const skip =
 
 /** Addresses are those of the Node's podCIDR; the plug-ins keep them where each machine has its own directory. */
 const dataDir = "/run/cni-networks";
-const list = {
-  cniVersion: "1.0.0",
-  name: "pods",
-  plugins: [
-    {
-      type: "bridge",
-      bridge: "cni0",
-      isGateway: true,
-      hairpinMode: true,
-      capabilities: { ipRanges: true },
-      ipam: { type: "host-local", dataDir, routes: [{ dst: "0.0.0.0/0" }] },
-    },
-    { type: "portmap", capabilities: { portMappings: true } },
-  ],
-};
-
-/** Answers with the caller's address and the pod's name. */
-const serve = String.raw`mkdir -p /www/cgi-bin
-printf '#!/bin/sh\nprintf "\\r\\n"\necho "$REMOTE_ADDR asked %s"\n' "$POD_NAME" >/www/cgi-bin/who
-chmod +x /www/cgi-bin/who
-trap 'exit 0' TERM
-httpd -f -p 8080 -h /www & wait`;
+const list = bridgeList({
+  capabilities: { ipRanges: true },
+  ipam: { type: "host-local", dataDir, routes: [{ dst: "0.0.0.0/0" }] },
+});
 
 function pod(name: string, node: string, more: object = {}, port: object = {}): object {
   return {
@@ -45,16 +29,7 @@ function pod(name: string, node: string, more: object = {}, port: object = {}): 
       nodeName: node,
       terminationGracePeriodSeconds: 1,
       tolerations: [{ operator: "Exists" }],
-      containers: [
-        {
-          name: "web",
-          image: "docker.io/library/busybox:1.36",
-          command: ["sh", "-c", serve],
-          env: [{ name: "POD_NAME", value: name }],
-          ports: [{ containerPort: 8080, ...port }],
-          readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
-        },
-      ],
+      containers: [{ ...whoContainer(), ports: [{ containerPort: 8080, ...port }] }],
       ...more,
     },
   };
@@ -66,11 +41,6 @@ const service = {
   metadata: { name: "who" },
   spec: { selector: { app: "who" }, ports: [{ port: 80, targetPort: 8080 }] },
 };
-
-function question(address: string, port: number): readonly string[] {
-  const text = String.raw`printf 'GET /cgi-bin/who HTTP/1.0\r\n\r\n' | timeout 3 busybox nc ${address} ${port}`;
-  return ["sh", "-c", text];
-}
 
 describe("two machines with CNI plug-ins", { skip: skip ?? false, concurrency: false }, () => {
   let machines: Machines;
@@ -85,12 +55,13 @@ describe("two machines with CNI plug-ins", { skip: skip ?? false, concurrency: f
       stdin: JSON.stringify(list),
     });
   const ask = async (from: PodItem | Machine, address: string, port: number): Promise<string> => {
-    const argv = question(address, port);
+    const argv = whoQuestion(address, port);
     const { stdout } =
       "exec" in from
         ? await from.exec(argv, { allowFailure: true })
         : await one.kubectl(["exec", from.metadata.name, "--", ...argv], { allowFailure: true });
-    return (/^(\S+ asked \S+)$/m.exec(stdout)?.[1] ?? "").replaceAll(/\[|\]|::ffff:/g, "");
+    const answer = parseWho(stdout);
+    return answer === undefined ? "" : `${answer.from} asked ${answer.by}`;
   };
   const readyMessage = async (name: string): Promise<string> => {
     const node = await cluster.get<{
@@ -231,8 +202,10 @@ describe("two machines with CNI plug-ins", { skip: skip ?? false, concurrency: f
         (await one.kubectl(argv, { allowFailure: true })).stdout.includes("Address"),
       );
     }
-    const { stdout } = await machines.client(question(two.address, 9090), { allowFailure: true });
-    assert.match(stdout, /asked b$/m);
+    const { stdout } = await machines.client(whoQuestion(two.address, 9090), {
+      allowFailure: true,
+    });
+    assert.equal(parseWho(stdout)?.by, "b");
   });
 
   test("nothing of the bridge of ours is there", async () => {

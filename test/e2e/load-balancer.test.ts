@@ -4,15 +4,9 @@ import { after, before, describe, test } from "node:test";
 import { Cluster, isReady } from "./lib/cluster.ts";
 import { type Machine, type MachineProcess, Machines, root } from "./lib/machine.ts";
 import { cannotRun, joinArguments, remoraDown, remoraJoin, remoraUp } from "./lib/remora.ts";
+import { parseWho, whoContainer, whoQuestion } from "./lib/who.ts";
 
 const skip = cannotRun();
-
-/** Answers with the caller's address. */
-const serve = String.raw`mkdir -p /www/cgi-bin
-printf '#!/bin/sh\nprintf "\\r\\n"\necho "$REMOTE_ADDR asked"\n' >/www/cgi-bin/who
-chmod +x /www/cgi-bin/who
-trap 'exit 0' TERM
-httpd -f -p 8080 -h /www & wait`;
 
 const workload = {
   apiVersion: "v1",
@@ -20,14 +14,7 @@ const workload = {
   metadata: { name: "who", labels: { app: "who" } },
   spec: {
     terminationGracePeriodSeconds: 1,
-    containers: [
-      {
-        name: "web",
-        image: "docker.io/library/busybox:1.36",
-        command: ["sh", "-c", serve],
-        readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
-      },
-    ],
+    containers: [whoContainer()],
   },
 };
 
@@ -62,18 +49,6 @@ interface EventItem {
   readonly message: string;
 }
 
-/** The words of a shell that asks. One try, two seconds. */
-function question(address: string, port: number): readonly string[] {
-  const text = String.raw`printf 'GET /cgi-bin/who HTTP/1.0\r\n\r\n' | timeout 2 busybox nc ${address} ${port}`;
-  return ["sh", "-c", text];
-}
-
-/** The address that the pod saw; undefined without an answer. */
-function sourceIn(text: string): string | undefined {
-  const [, from] = /^(\S+) asked$/m.exec(text) ?? [];
-  return from?.replaceAll(/[[\]]|::ffff:/g, "");
-}
-
 describe("load balancers", { skip: skip ?? false, concurrency: false }, () => {
   let machines: Machines;
   let one: Machine;
@@ -84,7 +59,8 @@ describe("load balancers", { skip: skip ?? false, concurrency: false }, () => {
   let clientAddress: string;
 
   const fromClient = async (port: number, address = one.address): Promise<string | undefined> =>
-    sourceIn((await machines.client(question(address, port), { allowFailure: true })).stdout);
+    parseWho((await machines.client(whoQuestion(address, port), { allowFailure: true })).stdout)
+      ?.from;
 
   const addressesOf = async (name: string): Promise<string> => {
     const { status } = await cluster.get<ServiceItem>("service", name);
@@ -144,8 +120,8 @@ describe("load balancers", { skip: skip ?? false, concurrency: false }, () => {
     context.diagnostic(stdout.trim().replaceAll(/\s+/g, " "));
     assert.match(stdout, new RegExp(`web +LoadBalancer +[0-9.]+ +${one.address} +80:`));
     await answersClientAs(80, clientAddress);
-    const { stdout: answer } = await two.exec(question(one.address, 80));
-    assert.equal(sourceIn(answer), two.address);
+    const { stdout: answer } = await two.exec(whoQuestion(one.address, 80));
+    assert.equal(parseWho(answer)?.from, two.address);
     const { spec } = await cluster.get<ServiceItem>("service", "web");
     await answersClientAs(spec.ports[0]?.nodePort ?? 0, clientAddress);
     const seen = await one.exec([`${root}/bin/remora`, "service", "web"]);
@@ -217,8 +193,8 @@ describe("load balancers", { skip: skip ?? false, concurrency: false }, () => {
     );
     await has("strict", one.address);
     await cluster.until("who may asks", async () => {
-      const { stdout } = await two.exec(question(one.address, 8082), { allowFailure: true });
-      return sourceIn(stdout) === two.address;
+      const { stdout } = await two.exec(whoQuestion(one.address, 8082), { allowFailure: true });
+      return parseWho(stdout)?.from === two.address;
     });
     assert.equal(await fromClient(8082), undefined);
   });
