@@ -110,6 +110,7 @@ export function openTerminal(
   // Whoever hangs up does not want to know.
   const onError = (): void => onEnd();
   output.on("error", onError);
+  input.on("error", onError);
   output.on("drain", flush);
   output.on("resize", resized);
   process.on("SIGCONT", carryOn);

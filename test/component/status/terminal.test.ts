@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
-import { access, writeFile } from "node:fs/promises";
+import { access, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -225,6 +225,27 @@ describe("remora top on a terminal", () => {
       await until(() => screen(lastScreen(sent())).includes("web-1"), sent);
       child.stdin.write("q");
       assert.equal(await ended, 0);
+    });
+  });
+
+  test("ends with its terminal, also where nobody told it to (nohup)", async () => {
+    await withAgent(async (stateDir) => {
+      const pidFile = join(stateDir, "pid");
+      const shell = (command: string): string =>
+        `set +m; trap '' HUP; echo $$ > ${pidFile}; exec ${command}`;
+      const { child, ended, sent } = onTerminal(["top", "--state-dir", stateDir], { shell });
+      await until(() => screen(sent()).includes("web-1"), sent);
+      const pid = (await readFile(pidFile, "utf8")).trim();
+      child.kill("SIGKILL");
+      await ended;
+      await until(
+        () =>
+          access(`/proc/${pid}`).then(
+            () => false,
+            () => true,
+          ),
+        () => `${pid} is still there`,
+      );
     });
   });
 
