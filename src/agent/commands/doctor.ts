@@ -1,5 +1,5 @@
 import { systemClock } from "../../lib/clock.ts";
-import { SetupError } from "../../lib/errors.ts";
+import { errorMessage, SetupError } from "../../lib/errors.ts";
 import { allChecks } from "../doctor/catalogue.ts";
 import type { Check } from "../doctor/check.ts";
 import { type Machine, machineAt } from "../doctor/machine.ts";
@@ -20,7 +20,7 @@ export interface DoctorFlags extends SiteFlags {
 }
 
 /** @throws {SetupError} naming what there is. */
-function chosenChecks(only: readonly string[] | undefined): readonly Check[] {
+export function chosenChecks(only: readonly string[] | undefined): readonly Check[] {
   if (only === undefined) return allChecks;
   for (const id of only) {
     if (allChecks.some((check) => check.id === id)) continue;
@@ -51,17 +51,25 @@ export async function examine(
   return doctorReport(await runChecks(checks, machine, signal), machine.site, {
     time: new Date(machine.clock.now()).toISOString(),
     version: remoraVersion,
+    asRoot: machine.isRoot,
   });
 }
 
 /**
  * `remora doctor`: what is wrong on this machine, why, and what to do about it.
  *
- * @returns The exit code: 0 nothing is wrong; 1 something does not work; 2 something could not be judged.
- * @throws {SetupError} for a check that does not exist.
+ * @returns The exit code: 0 nothing is wrong; 1 something does not work; 2 something could not be judged, or there is no
+ * such check.
  */
 export async function doctor(flags: DoctorFlags, signal: AbortSignal): Promise<0 | 1 | 2> {
-  const checks = chosenChecks(flags.only);
+  let checks: readonly Check[];
+  try {
+    checks = chosenChecks(flags.only);
+  } catch (error) {
+    // 1 would say something about the machine.
+    process.stderr.write(`remora: ${errorMessage(error)}\n`);
+    return 2;
+  }
   if (flags.list === true) {
     for (const { id, looks } of checks) process.stdout.write(`${id.padEnd(18)} ${looks}\n`);
     return 0;

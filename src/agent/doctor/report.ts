@@ -14,6 +14,8 @@ export interface DoctorReport {
   /** Of the agent; null when none runs. */
   readonly pid: number | null;
   readonly stateDir: string;
+  /** Others see less. */
+  readonly asRoot: boolean;
   readonly checks: readonly CheckResult[];
   readonly summary: Readonly<Record<CheckResult["status"], number>>;
 }
@@ -22,18 +24,19 @@ export interface DoctorReport {
 export function doctorReport(
   checks: readonly CheckResult[],
   site: Site,
-  { time, version }: { readonly time: string; readonly version: string },
+  about: Pick<DoctorReport, "asRoot" | "time" | "version">,
 ): DoctorReport {
   const count = (status: CheckResult["status"]): number =>
     checks.filter((check) => check.status === status).length;
   return {
     schema: 1,
-    time,
-    version,
+    time: about.time,
+    version: about.version,
     node: site.nodeName,
     mode: site.mode,
     pid: site.pid ?? null,
     stateDir: site.stateDir,
+    asRoot: about.asRoot,
     checks,
     summary: {
       ok: count("ok"),
@@ -126,6 +129,9 @@ export function reportLines(report: DoctorReport, all: boolean): readonly string
       .toSorted((a, b) => rank.indexOf(a.status) - rank.indexOf(b.status));
     const told = checks.flatMap((check) => checkLines(check, all));
     if (told.length > 0) lines.push(`${group}:`, ...told, "");
+  }
+  if (report.summary.unknown > 0 && !report.asRoot) {
+    lines.push("use sudo: some things are told to root alone", "");
   }
   return [...lines, summaryLine(report)];
 }

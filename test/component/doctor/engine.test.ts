@@ -124,15 +124,17 @@ describe("what is wrong with the Docker Engine", () => {
     });
   });
 
-  it("engine-forbidden: what the kernel tells a user outside the socket's group", () => {
-    const said = engine.judge({
+  it("engine-forbidden: root is kept from it; who is not root has to ask as root", () => {
+    const facts = {
       socket: "/var/run/docker.sock",
       answer: { kind: "silent", failure: "forbidden", text: "connect EACCES" },
       systemd: true,
       daemonConfig: undefined,
       daemonArgs: [],
       daemonConfigError: undefined,
-    });
+    } as const;
+    assert.equal(engine.judge({ ...facts, isRoot: false }).kind, "unknown");
+    const said = engine.judge({ ...facts, isRoot: true });
     assert.deepEqual(said.kind === "judged" && said.findings.map(({ problem }) => problem), [
       "engine-forbidden",
     ]);

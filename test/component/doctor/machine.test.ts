@@ -425,6 +425,17 @@ function changed<T>(
   );
 }
 
+describe("capabilities", () => {
+  it("of somebody who is not root say nothing: what root may have does", async () => {
+    await inTemporary(async (root) => {
+      const status = "CapEff:\t0000000000000000\nCapBnd:\t000001ffffffffff\n";
+      const files = { ...healthy, "proc/self/status": status };
+      const said = await look(capabilities, await makeMachine(root, files, { isRoot: false }));
+      assert.deepEqual(said.problems, [], said.text);
+    });
+  });
+});
+
 describe("what is wrong with a machine", () => {
   for (const { check, name, problem, remedy, text, ...change } of cases) {
     it(`${name} is ${problem}`, async () => {

@@ -66,7 +66,11 @@ const open = check("open", () => Promise.resolve(unknown("nobody knows")), { gro
 
 async function examined(...checks: readonly Check[]) {
   const results = await runChecks(checks, machine, new AbortController().signal);
-  return doctorReport(results, site, { time: "2026-01-01T00:00:00.000Z", version: "1.2.3" });
+  return doctorReport(results, site, {
+    time: "2026-01-01T00:00:00.000Z",
+    version: "1.2.3",
+    asRoot: true,
+  });
 }
 
 describe("the report", () => {
@@ -90,6 +94,11 @@ describe("the report", () => {
     ]);
   });
 
+  it("sends who is not root for root's eyes", async () => {
+    const report = { ...(await examined(open)), asRoot: false };
+    assert.ok(reportLines(report, false).includes("use sudo: some things are told to root alone"));
+  });
+
   it("tells everything on demand", async () => {
     const lines = reportLines(await examined(fine, none), true);
     assert.ok(lines.includes("ok       Title of fine (fine): it is there"));
@@ -109,7 +118,10 @@ describe("the report", () => {
     const problems = { long: { level: "error", means: "m", cause, remedy } } as const;
     const long = check("long", () => Promise.resolve(skipped("")), { problems });
     const result = resultOf(long, judged("", [{ problem: "long", text: "t" }]));
-    const lines = reportLines(doctorReport([result], site, { time: "", version: "" }), false);
+    const lines = reportLines(
+      doctorReport([result], site, { time: "", version: "", asRoot: true }),
+      false,
+    );
     for (const line of lines.filter((one) => !one.includes("remedy")))
       assert.ok(line.length <= 110);
     assert.ok(lines.some((line) => line.endsWith(remedy)));

@@ -1,6 +1,6 @@
 import { errorCode, errorMessage, isAbort } from "../../../lib/errors.ts";
 import { isRecord, type JsonRecord, optionalNumber, optionalString } from "../../../lib/guard.ts";
-import { defineCheck, type Finding, judged, type Judgement } from "../check.ts";
+import { defineCheck, type Finding, judged, type Judgement, unknown } from "../check.ts";
 import { getJSONOnSocket, getOnSocket } from "../engine-socket.ts";
 import type { Machine } from "../machine.ts";
 import { listProcesses, type ProcessFacts } from "../processes.ts";
@@ -17,6 +17,7 @@ export type EngineAnswer =
 export interface EngineFacts {
   readonly socket: string;
   readonly answer: EngineAnswer;
+  readonly isRoot: boolean;
   /** `KubeletConfiguration.cgroupDriver` is not asked: Remora takes the engine's. */
   readonly systemd: boolean;
   /** dockerd's own words: daemon.json and command line. */
@@ -84,6 +85,7 @@ async function collect(machine: Machine, signal: AbortSignal): Promise<EngineFac
   return {
     socket,
     answer,
+    isRoot: machine.isRoot,
     systemd: (await machine.names("/run/systemd/system")).length > 0,
     ...parseDaemonConfig(await machine.read("/etc/docker/daemon.json")),
     daemonArgs: daemon?.argv ?? [],
@@ -193,6 +195,9 @@ function judge(facts: EngineFacts): Judgement<EngineProblem> {
           },
         ];
   if (answer.kind === "silent") {
+    if (answer.failure === "forbidden" && !facts.isRoot && findings.length === 0) {
+      return unknown(`${socket} is for root and its group: use sudo`);
+    }
     findings.push({
       problem: silentProblems[answer.failure],
       text: `no Docker Engine answers on ${socket}: ${answer.text}`,
@@ -238,8 +243,9 @@ export const engine = defineCheck<EngineProblem, EngineFacts>({
     "engine-forbidden": {
       level: "error",
       means: "The socket of the Docker Engine may not be used.",
-      cause: "This command does not run as root, nor in the group of the socket.",
-      remedy: "sudo remora doctor",
+      cause:
+        "Root itself is kept from it: by SELinux, AppArmor, or a unit with InaccessiblePaths=.",
+      remedy: "ls -lZ /var/run/docker.sock; dmesg | grep -i denied",
     },
     "engine-hangs": {
       level: "error",
