@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -48,16 +48,31 @@ function runtimeIn(directory: string, { version }: LockedPackage): NodeRuntime {
   };
 }
 
+/**
+ * Has npm fetch a package into a directory.
+ *
+ * @returns the name of its archive.
+ */
+function packed(spec: string, directory: string): string {
+  const argv = ["pack", "--silent", "--no-update-notifier", spec];
+  const { status, stdout, stderr, error } = spawnSync("npm", argv, {
+    cwd: directory,
+    encoding: "utf8",
+  });
+  if (status === 0) return stdout.trim();
+  const why = error?.message ?? stderr.trim().split("\n").at(-1) ?? "";
+  throw new Error(
+    `npm could not fetch Node.js for these machines, ${spec}: ${why || `exit code ${status}`}`,
+  );
+}
+
 /** Fetches a package that npm does not install here, because it is for other machines. */
 function fetched(name: string, locked: LockedPackage): NodeRuntime {
   const scratch = mkdtempSync(join(tmpdir(), "remora-node-"));
   try {
     const options = { cwd: scratch, stdio: "pipe" } as const;
     const spec = `${name}@${locked.version}`;
-    const archive = join(
-      scratch,
-      execFileSync("npm", ["pack", "--silent", spec], options).toString().trim(),
-    );
+    const archive = join(scratch, packed(spec, scratch));
     const digest = createHash("sha512").update(readFileSync(archive)).digest("base64");
     if (`sha512-${digest}` !== locked.integrity) {
       throw new Error(`what came for ${spec} is not what package-lock.json names`);

