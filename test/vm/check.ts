@@ -3,7 +3,12 @@ import type { Node } from "./lib/node.ts";
 /** An object of the API as it is created. */
 export interface Manifest {
   readonly kind: string;
-  readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>> };
+  readonly metadata: {
+    readonly name: string;
+    /** Left out: default. */
+    readonly namespace?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+  };
   readonly spec?: object;
   /** Of a Secret. */
   readonly type?: string;

@@ -1,14 +1,19 @@
 import type { Check } from "./check.ts";
-import { firstChecks, lastChecks } from "./checks/life.ts";
+import { installChecks } from "./checks/install.ts";
+import { lifeChecks } from "./checks/life.ts";
 import { privilegeChecks } from "./checks/privileges.ts";
 import { resourceChecks } from "./checks/resources.ts";
+import { serviceChecks } from "./checks/service.ts";
+import { shopChecks } from "./checks/shop.ts";
 import { storageChecks } from "./checks/storage.ts";
 
 /** All checks, in the order in which they run. */
 export const checks: readonly Check[] = [
-  ...firstChecks,
+  ...installChecks,
   ...resourceChecks,
   ...privilegeChecks,
   ...storageChecks,
-  ...lastChecks,
+  ...lifeChecks,
+  ...shopChecks,
+  ...serviceChecks,
 ];

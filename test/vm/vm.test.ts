@@ -1,17 +1,24 @@
+import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { rm } from "node:fs/promises";
+import { writeFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 
 import { checks } from "./checks.ts";
-import { machineImage, NoMirrorError, scratchDirectory } from "./lib/image.ts";
+import { NoMirrorError } from "./lib/image.ts";
 import { Node } from "./lib/node.ts";
-import { makePayload } from "./lib/product.ts";
+import { provider } from "./lib/start-machine.ts";
+import { accelerator } from "./lib/virtual-machine.ts";
 
-/** Why there can be no virtual machine here; undefined when there can. */
+const tools = {
+  qemu: ["qemu-system-x86_64", "debootstrap", "mke2fs", "busybox", "setpriv", "dpkg-deb"],
+  vagrant: ["vagrant", "ssh", "busybox", "dpkg-deb"],
+} as const;
+
+/** Why there can be no machine here; undefined when there can. */
 function cannotRun(): string | undefined {
   if (process.getuid?.() !== 0) return "needs root";
   if (process.arch !== "x64") return "needs a machine of the architecture amd64";
-  for (const tool of ["qemu-system-x86_64", "debootstrap", "mke2fs", "busybox", "setpriv"]) {
+  for (const tool of tools[provider]) {
     try {
       execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore" });
     } catch {
@@ -24,10 +31,11 @@ function cannotRun(): string | undefined {
 const skip = cannotRun() ?? false;
 
 const started = performance.now();
+const seconds = (): number => Math.round((performance.now() - started) / 1000);
 
 /** Where the time goes: shown with VERBOSE=1. */
 function tell(what: string): void {
-  process.stderr.write(`vm: ${Math.round((performance.now() - started) / 1000)} s: ${what}\n`);
+  process.stderr.write(`vm: ${seconds()} s: ${what}\n`);
 }
 
 // A runner that was ended cannot end us; the machine ends with this process.
@@ -36,26 +44,27 @@ setInterval(() => {
   if (process.ppid !== runner) process.kill(process.pid, "SIGKILL");
 }, 1000).unref();
 
+test("the list has at most 25 checks", () => {
+  assert.ok(checks.length <= 25, `${checks.length}`);
+});
+
 describe("a real machine with systemd, cgroup v2 and Docker's systemd driver", { skip }, () => {
   let node: Node | undefined;
   let missing: string | undefined;
 
   before(async () => {
-    const scratch = await scratchDirectory();
     try {
-      const image = await machineImage();
-      const payload = await makePayload(scratch);
-      tell("the image is there");
-      node = await Node.start({ image, disks: [payload] });
-      tell("the machine has booted");
+      node = await Node.start();
     } catch (error) {
       if (!(error instanceof NoMirrorError)) throw error;
       missing = error.message;
       return;
-    } finally {
-      await rm(scratch, { recursive: true, force: true });
     }
+    tell("the machine has booted");
     for (const { prepare } of checks) await prepare?.(node);
+    tell("it has what the checks need");
+    await node.install();
+    tell("the package is installed");
     await node.up();
     tell("the node is ready");
     for (const { objects = [] } of checks) for (const object of objects) await node.create(object);
@@ -63,6 +72,10 @@ describe("a real machine with systemd, cgroup v2 and Docker's systemd driver", {
 
   after(async () => {
     await node?.[Symbol.asyncDispose]();
+    const file = process.env["REMORA_TEST_FIGURES"];
+    if (file === undefined || node === undefined) return;
+    const by = provider === "qemu" ? `qemu, ${accelerator()}` : provider;
+    writeFileSync(file, JSON.stringify({ machine: by, seconds: seconds(), ...node.figures }));
   });
 
   for (const { name, run } of checks) {

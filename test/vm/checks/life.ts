@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { Service } from "../../../src/api/types.gen.ts";
 import type { Check } from "../check.ts";
 import { runs } from "../lib/manifests.ts";
-import { type Node, traces } from "../lib/node.ts";
+import type { Node } from "../lib/node.ts";
 
 const serve = "mkdir /w; echo served >/w/index.html; exec httpd -f -p 8080 -h /w";
 
@@ -31,24 +31,8 @@ async function running(node: Node): Promise<readonly string[]> {
     .toSorted();
 }
 
-/** Before all others: what the rest stands on. */
-export const firstChecks: readonly Check[] = [
-  {
-    name: "the machine has booted well, with one cgroup hierarchy and Docker's systemd driver",
-    run: async ({ machine }) => {
-      const hierarchy = await machine.sh("stat -fc %T /sys/fs/cgroup");
-      const docker = await machine.sh(
-        "docker info --format '{{.CgroupVersion}} {{.CgroupDriver}} {{.SecurityOptions}}'",
-      );
-      assert.equal(hierarchy, "cgroup2fs");
-      assert.match(docker, /^2 systemd \[.*apparmor.*seccomp/);
-      assert.equal(await machine.sh("systemctl --failed --plain --no-legend"), "");
-    },
-  },
-];
-
-/** The agent's own life, in the order of a life. */
-export const lastChecks: readonly Check[] = [
+/** Of pods and their agent, while there are many of them. */
+export const lifeChecks: readonly Check[] = [
   {
     name: "a Service is answered on its virtual IP beside Docker's own firewall rules",
     objects: [
@@ -78,7 +62,7 @@ export const lastChecks: readonly Check[] = [
     run: async (node) => {
       const [ids, before] = [await containerIDs(node), await running(node)];
       assert.ok(before.length > 0);
-      await node.crash();
+      await node.signal("KILL");
       assert.deepEqual(await containerIDs(node), ids);
       await node.create(runs("later", { one: {} }));
       await node.podReady("later");
@@ -105,13 +89,6 @@ export const lastChecks: readonly Check[] = [
       });
       const path = "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/cpu.weight";
       assert.equal(await node.machine.sh(`cat ${path}`), "1");
-    },
-  },
-  {
-    name: "down leaves nothing: no rule, interface, mount, cgroup, unit, container or file",
-    run: async (node) => {
-      assert.match(await node.down(), /nothing is left of remora on this machine$/);
-      assert.deepEqual(await traces(node.machine), node.untouched);
     },
   },
 ];

@@ -67,6 +67,27 @@ const sized = runs(
   { resources: { requests: { cpu: "500m" }, limits: { memory: "64Mi" } } },
 );
 
+/** A pod with limits of its own shares them between its containers. */
+async function sharesItsLimits(node: Node): Promise<void> {
+  const { one, pod, two } = await slices(node, "sized", "burstable");
+  const all = await cgroups(node);
+  holds(all, pod, { "memory.max": String(64 * mib), "cpu.weight": "20" });
+  holds(all, one, { "memory.max": String(32 * mib) });
+  holds(all, two, { "memory.max": String(64 * mib) });
+}
+
+/** The slice of the Guaranteed pod is a unit with the same limits. */
+async function isKnownToSystemd(node: Node, slice: string): Promise<void> {
+  const show = `systemctl show ${slice} -p ActiveState -p MemoryMax -p CPUQuotaPerSecUSec -p CPUWeight -p Slice`;
+  assert.deepEqual((await node.machine.sh(show)).split("\n").toSorted(), [
+    "ActiveState=active",
+    "CPUQuotaPerSecUSec=250ms",
+    "CPUWeight=10",
+    `MemoryMax=${48 * mib}`,
+    "Slice=kubepods.slice",
+  ]);
+}
+
 /** The engine knows nothing of these: the agent sets them once the container runs. */
 const dieTogether = "until grep -q 1 /sys/fs/cgroup/memory.oom.group; do sleep 0.2; done";
 
@@ -80,8 +101,8 @@ allocate() {
 /** Cgroups, as systemd and the kernel hold them. */
 export const resourceChecks: readonly Check[] = [
   {
-    name: "each class of pods has its slice, and the kernel holds pods and containers to their limits",
-    objects: [guaranteed, burstable, bestEffort],
+    name: "each class of pods has its slice, and kernel and systemd hold pods and containers to their limits",
+    objects: [guaranteed, burstable, bestEffort, sized],
     run: async (node) => {
       const [sure, some, none] = [
         await slices(node, "guaranteed", ""),
@@ -105,35 +126,20 @@ export const resourceChecks: readonly Check[] = [
       // 100m and 500m: what all Burstable pods here ask for together.
       await node.podReady("sized");
       holds(await cgroups(node), "kubepods-burstable.slice", { ...max, "cpu.weight": "24" });
+      await sharesItsLimits(node);
+      await isKnownToSystemd(node, sure["pod"] ?? "");
     },
   },
   {
-    name: "systemd knows the slices of pods as units with the same limits",
-    run: async (node) => {
-      const { pod = "" } = await slices(node, "guaranteed", "");
-      const show = `systemctl show ${pod} -p ActiveState -p MemoryMax -p CPUQuotaPerSecUSec -p CPUWeight -p Slice`;
-      assert.deepEqual((await node.machine.sh(show)).split("\n").toSorted(), [
-        "ActiveState=active",
-        "CPUQuotaPerSecUSec=250ms",
-        "CPUWeight=10",
-        `MemoryMax=${48 * mib}`,
-        "Slice=kubepods.slice",
-      ]);
-    },
-  },
-  {
-    name: "a pod with limits of its own shares them between its containers",
-    objects: [sized],
-    run: async (node) => {
-      const { one, pod, two } = await slices(node, "sized", "burstable");
-      const all = await cgroups(node);
-      holds(all, pod, { "memory.max": String(64 * mib), "cpu.weight": "20" });
-      holds(all, one, { "memory.max": String(32 * mib) });
-      holds(all, two, { "memory.max": String(64 * mib) });
-    },
-  },
-  {
-    name: "the OOM killer spares pods in the order of their classes, sandboxes first",
+    name: "the OOM killer spares pods in the order of their classes, and a container ends with all of its processes",
+    objects: [
+      // The shell itself would live on.
+      says("greedy", {
+        one: script(`${dieTogether}; tail /dev/zero & wait $!; echo survived; sleep 3600`, {
+          resources: { limits: { memory: "32Mi" } },
+        }),
+      }),
+    ],
     run: async (node) => {
       for (const name of ["guaranteed", "burstable", "best-effort"]) await node.podReady(name);
       const text = await node.machine.sh(`docker ps -q --filter name=k8s_ |
@@ -151,19 +157,6 @@ export const resourceChecks: readonly Check[] = [
       );
       const share = Math.floor((1000 * 64 * mib) / Number(total));
       assert.equal(score("one", "burstable"), 1000 - share, text);
-    },
-  },
-  {
-    name: "a container that runs out of memory ends with all of its processes",
-    objects: [
-      // The shell itself would live on.
-      says("greedy", {
-        one: script(`${dieTogether}; tail /dev/zero & wait $!; echo survived; sleep 3600`, {
-          resources: { limits: { memory: "32Mi" } },
-        }),
-      }),
-    ],
-    run: async (node) => {
       const { status } = await node.ended("greedy");
       const { exitCode, message, reason } = status?.containerStatuses?.[0]?.state?.terminated ?? {};
       assert.deepEqual([status?.phase, exitCode], ["Failed", 137]);
@@ -176,6 +169,10 @@ export const resourceChecks: readonly Check[] = [
   },
   {
     name: "huge pages are counted, and a pod gets as many as it asked for",
+    // 32 MiB that only huge pages can use.
+    prepare: async ({ machine }) => {
+      await machine.sh("sysctl -qw vm.nr_hugepages=16");
+    },
     objects: [
       says(
         "huge",

@@ -4,6 +4,7 @@ import type { Check } from "../check.ts";
 import { runs } from "../lib/manifests.ts";
 import type { Node } from "../lib/node.ts";
 
+const exported = "/etc/exports.d/test.exports";
 const iqn = "iqn.2026-01.example:machine";
 const password = "a-word-of-sixteen";
 const byPath = `/dev/disk/by-path/ip-127.0.0.1:3260-iscsi-${iqn}-lun-1`;
@@ -46,8 +47,8 @@ export const storageChecks: readonly Check[] = [
   {
     name: "an NFS volume is what the server exports, and a server that died keeps no pod from going",
     prepare: async ({ machine }) => {
-      await machine.sh(`mkdir -p /srv/export
-        echo '/srv/export 127.0.0.1(rw,no_root_squash,insecure,no_subtree_check)' >/etc/exports
+      await machine.sh(`mkdir -p /srv/export /etc/exports.d
+        echo '/srv/export 127.0.0.1(rw,no_root_squash,insecure,no_subtree_check)' >${exported}
         systemctl start nfs-server.service`);
     },
     objects: [onServer("on-server")],
@@ -61,7 +62,7 @@ export const storageChecks: readonly Check[] = [
         nft add rule ip away out oifname lo tcp dport 2049 drop`);
       try {
         await node.create(runs("beside", { one: {} }));
-        await node.deletePod("on-server");
+        await node.delete("Pod", "on-server");
         await node.podReady("beside");
         await node.until("the pod is gone", async () => {
           const left = (await node.pods()).some(({ metadata }) => metadata?.name === "on-server");
@@ -74,7 +75,7 @@ export const storageChecks: readonly Check[] = [
       assert.equal(await machine.sh("cat /srv/export/file"), "hello");
       await machine.sh(`systemctl stop nfs-server.service nfs-mountd.service nfs-idmapd.service \\
           nfsdcld.service rpc-statd.service rpcbind.service rpcbind.socket || true
-        umount /proc/fs/nfsd /run/rpc_pipefs`);
+        umount /proc/fs/nfsd /run/rpc_pipefs; rm ${exported}`);
     },
   },
   {
@@ -105,7 +106,7 @@ export const storageChecks: readonly Check[] = [
       assert.equal(await inPod(node, "on-disk", "echo kept >/data/file; cat /data/file"), "kept");
       assert.match(await machine.sh("iscsiadm -m session"), new RegExp(iqn));
       assert.match(await machine.sh(`blkid -p ${byPath}`), /TYPE="ext4"/);
-      await node.deletePod("on-disk");
+      await node.delete("Pod", "on-disk");
       const gone = async (): Promise<true | undefined> => {
         const left = await machine.sh(`iscsiadm -m session 2>/dev/null || true
           ls ${byPath} 2>/dev/null || true
@@ -116,7 +117,7 @@ export const storageChecks: readonly Check[] = [
       await node.until("nothing of the disk is left", gone);
       await node.create(onDisk("on-disk-again"));
       assert.equal(await inPod(node, "on-disk-again", "cat /data/file"), "kept");
-      await node.deletePod("on-disk-again");
+      await node.delete("Pod", "on-disk-again");
       await node.until("nothing of the disk is left again", gone);
       await machine.sh("systemctl stop tgt.service iscsid.service iscsid.socket || true");
     },
@@ -156,8 +157,8 @@ export const storageChecks: readonly Check[] = [
       const beyond = await write(2 * size);
       assert.match(beyond, /quota exceeded|No space left/i);
       assert.ok(Number(beyond.split("\n").at(-1)) <= size * 1024 * 1024, beyond);
-      await node.deletePod("in-small");
-      await node.deleteClaim("small");
+      await node.delete("Pod", "in-small");
+      await node.delete("PersistentVolumeClaim", "small");
       await node.until("data and limit are gone", async () => {
         const left = await machine.sh(`find ${volumes} -mindepth 1 -not -name lost+found
           repquota -P -n ${volumes} | awk '/^#[1-9]/ && $5 > 0'`);

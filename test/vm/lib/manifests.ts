@@ -1,6 +1,6 @@
 import type { PodSpec } from "../../../src/api/types.gen.ts";
 import type { Manifest } from "../check.ts";
-import { qemuDirectory } from "./product.ts";
+import { qemuDirectory } from "./payload.ts";
 
 const busybox = "docker.io/library/busybox:1.36";
 type Container = PodSpec["containers"][number];

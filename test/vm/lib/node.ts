@@ -5,53 +5,63 @@ import { systemClock } from "../../../src/lib/clock.ts";
 import { silentLogger } from "../../../src/lib/log.ts";
 import { eventually } from "../../e2e/lib/machine.ts";
 import type { Manifest } from "../check.ts";
-import { busyboxImage, installed, upUnit } from "./product.ts";
-import { VirtualMachine, type VirtualMachineOptions } from "./virtual-machine.ts";
+import type { RealMachine } from "./machine.ts";
+import { busyboxImage, previousPackageFile } from "./payload.ts";
+import { startMachine } from "./start-machine.ts";
+import { traces, type Traces } from "./traces.ts";
 
 const apiPort = 6443;
-const unit = "remora-up.service";
+export const unit = "remora-up.service";
 const adminKubeconfig = "/var/lib/remora/control-plane/admin.conf";
-const pods = "/api/v1/namespaces/default/pods";
-const claims = "/api/v1/namespaces/default/persistentvolumeclaims";
 
 /** Emulated and beside other work: what takes a second elsewhere may take a minute here. */
 const patienceMs = 10 * 60_000;
 
-const collections: Readonly<Record<string, string>> = {
-  Pod: pods,
-  Service: "/api/v1/namespaces/default/services",
-  Secret: "/api/v1/namespaces/default/secrets",
-  PersistentVolumeClaim: claims,
+const collections: Readonly<Record<string, (namespace: string) => string>> = {
+  Namespace: () => "/api/v1/namespaces",
+  Pod: (namespace) => `/api/v1/namespaces/${namespace}/pods`,
+  Service: (namespace) => `/api/v1/namespaces/${namespace}/services`,
+  Secret: (namespace) => `/api/v1/namespaces/${namespace}/secrets`,
+  PersistentVolumeClaim: (namespace) => `/api/v1/namespaces/${namespace}/persistentvolumeclaims`,
+  Deployment: (namespace) => `/apis/apps/v1/namespaces/${namespace}/deployments`,
 };
 
-type Options = Pick<VirtualMachineOptions, "image" | "disks">;
+function collection(kind: string, namespace = "default"): string {
+  const path = collections[kind]?.(namespace);
+  if (path === undefined) throw new Error(`where do objects of kind ${kind} go?`);
+  return path;
+}
 
-/** A machine with Remora installed at {@link installed} and images loaded, and its API as an administrator sees it. */
+/** How the package was installed and its service started. */
+export interface Installation {
+  /** What dpkg printed. */
+  readonly output: string;
+  /** Units of ours that ran, or were to run at the next boot, before anybody asked for it. */
+  readonly unasked: string;
+  /** Whether the API said that the node is ready in the moment in which systemd said that the service had started. */
+  readonly readyAtOnce: boolean;
+}
+
+/** A machine on which the package is installed and images are loaded, and its API as an administrator sees it. */
 export class Node implements AsyncDisposable {
-  readonly machine: VirtualMachine;
-  /** Lines of {@link traces} before Remora was first started. */
-  readonly untouched: readonly string[];
+  readonly machine: RealMachine;
+  /** Before the package was installed. */
+  readonly untouched: Traces;
+  /** What was measured on the way, for whoever wants to know. */
+  readonly figures: Record<string, unknown> = {};
+  #installation: Installation = { output: "", unasked: "", readyAtOnce: false };
   #client: HttpClient | undefined;
 
-  private constructor(machine: VirtualMachine, untouched: readonly string[]) {
+  private constructor(machine: RealMachine, untouched: Traces) {
     this.machine = machine;
     this.untouched = untouched;
   }
 
-  /** Boots the machine. Its second disk is what {@link makePayload} made. */
-  static async start({ disks, image }: Options): Promise<Node> {
-    const machine = await VirtualMachine.start({
-      image,
-      disks,
-      ports: [apiPort],
-      memoryMiB: 2560,
-      // 32 MiB that only huge pages can use.
-      kernelArguments: ["hugepages=16"],
-    });
+  /** Boots the machine. @throws {NoMirrorError} no Debian mirror answers. */
+  static async start(): Promise<Node> {
+    const machine = await startMachine([apiPort]);
     try {
-      await machine.sh("mount -o ro /dev/vdb /opt");
-      await machine.writeFile(`/etc/systemd/system/${unit}`, upUnit());
-      await machine.sh("systemctl daemon-reload; systemctl start docker.service");
+      await machine.sh("systemctl start docker.service");
       await machine.sh(`docker import -c 'ENV PATH=/bin:/usr/bin' ${busyboxImage} busybox:1.36`);
       return new Node(machine, await traces(machine));
     } catch (error) {
@@ -65,80 +75,105 @@ export class Node implements AsyncDisposable {
     await this.machine[Symbol.asyncDispose]();
   }
 
-  /** Has systemd run `remora up`, and waits until its node is ready. */
-  async up(): Promise<void> {
-    await this.machine.sh(`systemctl start ${unit}`);
-    const text = await this.until("the administrator's kubeconfig", async () => {
-      const read = await this.machine.exec(["cat", adminKubeconfig], { allowFailure: true });
-      return read.exitCode === 0 ? read.stdout : undefined;
+  note(name: string, figure: unknown): void {
+    this.figures[name] = figure;
+  }
+
+  get installation(): Installation {
+    return this.#installation;
+  }
+
+  /** Installs the package of the previous version as a user does, without a network. */
+  async install(): Promise<void> {
+    const output = await this.dpkg("-i", previousPackageFile);
+    const unasked = await this.machine.sh(`
+      systemctl list-units --plain --no-legend 'remora*'
+      systemctl list-unit-files --state=enabled --plain --no-legend 'remora*' || true`);
+    this.#installation = { ...this.#installation, output, unasked };
+  }
+
+  async dpkg(...args: readonly string[]): Promise<string> {
+    const script = 'DEBIAN_FRONTEND=noninteractive exec dpkg "$@" 2>&1';
+    const result = await this.machine.exec(["sh", "-c", script, "dpkg", ...args], {
+      timeoutMs: patienceMs,
     });
+    return result.stdout;
+  }
+
+  /** Has systemd run `remora up`, now and after each boot; it says when the node is ready. */
+  async up(): Promise<void> {
+    await this.machine.sh(`systemctl enable --now ${unit}`, { timeoutMs: patienceMs });
+    await this.connect();
+    this.#installation = { ...this.#installation, readyAtOnce: await this.#isReady() };
+    await this.ready();
+  }
+
+  /** Reads the administrator's credentials, once more after they may have changed. */
+  async connect(): Promise<void> {
+    await this.#client?.close();
+    const text = await this.machine.sh(`cat ${adminKubeconfig}`);
     const kubeconfig = await parseKubeconfig(text, adminKubeconfig);
-    const server = `https://127.0.0.1:${this.machine.port(apiPort)}`;
+    const server = `https://${this.machine.endpoint(apiPort)}`;
     this.#client = createHttpClient({
       kubeconfig: { ...kubeconfig, cluster: { ...kubeconfig.cluster, server } },
       userAgent: "remora-test",
       clock: systemClock,
       logger: silentLogger,
     });
-    await this.ready();
   }
 
-  /** Kills the agent without a word, and waits until systemd has started it again and the API answers. */
-  async crash(): Promise<void> {
-    await this.machine.sh(`systemctl kill --kill-whom=main --signal=KILL ${unit}`);
+  /** How often systemd has started the agent again by itself. */
+  async restarts(): Promise<number> {
+    return Number(await this.machine.sh(`systemctl show -P NRestarts ${unit}`));
+  }
+
+  /** Sends the agent a signal, and waits until systemd has started it again and the API answers. */
+  async signal(name: "KILL" | "STOP"): Promise<void> {
+    const before = await this.restarts();
+    await this.machine.sh(`systemctl kill --kill-whom=main --signal=${name} ${unit}`);
     await this.until("systemd has started it again", async () =>
-      (await this.machine.sh(`systemctl show -P NRestarts ${unit}`)) === "1" ? true : undefined,
+      (await this.restarts()) > before ? true : undefined,
     );
     await this.ready();
-  }
-
-  /** Ends Remora as its unit is stopped, and runs `remora down`. @returns what it printed. */
-  async down(): Promise<string> {
-    await this.machine.sh(`systemctl stop ${unit}`);
-    return this.machine.sh(`${installed}/bin/remora down 2>&1`, { timeoutMs: patienceMs });
   }
 
   async get<T>(path: string): Promise<T> {
     return this.#request<T>("GET", path);
   }
 
-  async create(object: Manifest): Promise<void> {
-    const path = collections[object.kind];
-    if (path === undefined) throw new Error(`where do objects of kind ${object.kind} go?`);
-    await this.#request("POST", path, object);
+  async create(object: Manifest, namespace?: string): Promise<void> {
+    await this.#request("POST", collection(object.kind, namespace), object);
   }
 
   async pod(name: string): Promise<Pod> {
-    return this.get<Pod>(`${pods}/${name}`);
+    return this.get<Pod>(`${collection("Pod")}/${name}`);
   }
 
-  async pods(): Promise<readonly Pod[]> {
-    return (await this.get<{ readonly items: readonly Pod[] }>(pods)).items;
-  }
-
-  /** Asks for its deletion, and does not wait for it. */
-  async deletePod(name: string): Promise<void> {
-    await this.#request("DELETE", `${pods}/${name}`);
+  async pods(namespace?: string): Promise<readonly Pod[]> {
+    const path = collection("Pod", namespace);
+    return (await this.get<{ readonly items: readonly Pod[] }>(path)).items;
   }
 
   /** Asks for its deletion, and does not wait for it. */
-  async deleteClaim(name: string): Promise<void> {
-    await this.#request("DELETE", `${claims}/${name}`);
+  async delete(kind: string, name: string): Promise<void> {
+    await this.#request("DELETE", `${collection(kind)}/${name}`);
   }
 
   async deletePods(): Promise<void> {
-    await this.#request("DELETE", pods);
+    await this.#request("DELETE", collection("Pod"));
     await this.until("all pods are gone", async () =>
       (await this.pods()).length === 0 ? true : undefined,
     );
   }
 
+  async #isReady(): Promise<boolean> {
+    const { items } = await this.get<{ readonly items: readonly Pod[] }>("/api/v1/nodes");
+    return isTrue(items[0], "Ready");
+  }
+
   /** Waits until the API says that the node is ready. */
   async ready(): Promise<void> {
-    await this.until("the node is ready", async () => {
-      const { items } = await this.get<{ readonly items: readonly Pod[] }>("/api/v1/nodes");
-      return isTrue(items[0], "Ready") ? true : undefined;
-    });
+    await this.until("the node is ready", async () => ((await this.#isReady()) ? true : undefined));
   }
 
   /** The pod once it is ready. */
@@ -146,6 +181,14 @@ export class Node implements AsyncDisposable {
     return this.until(`pod ${name} is ready`, async () => {
       const pod = await this.pod(name);
       return isTrue(pod, "Ready") ? pod : undefined;
+    });
+  }
+
+  /** All pods of a namespace once they are ready, at least so many of them. */
+  async allReady(namespace: string, least: number): Promise<readonly Pod[]> {
+    return this.until(`${least} pods of ${namespace} are ready`, async () => {
+      const pods = await this.pods(namespace);
+      return pods.length >= least && pods.every((pod) => isTrue(pod, "Ready")) ? pods : undefined;
     });
   }
 
@@ -186,7 +229,8 @@ export class Node implements AsyncDisposable {
   }
 
   async #story(): Promise<string> {
-    const script = `journalctl -u ${unit} -o cat -n 40; docker ps -a --format '{{.Names}} {{.Status}}'`;
+    const script = `systemctl status --no-pager -n 0 ${unit}; journalctl -u ${unit} -o cat -n 40
+      docker ps -a --format '{{.Names}} {{.Status}}'`;
     const { stdout } = await this.machine.exec(["sh", "-c", script], { allowFailure: true });
     const states = await this.pods().catch(() => []);
     const lines = states.map(
@@ -208,30 +252,4 @@ function isTrue(object: Pod | undefined, type: string): boolean {
     object?.status?.conditions?.some((each) => each.type === type && each.status === "True") ??
     false
   );
-}
-
-/**
- * Everything on a machine that an agent could leave behind: rules, interfaces, routes, mounts, cgroups, containers, files.
- * Options of the cgroup mount are left out: old versions of runc change them for privileged containers.
- */
-export async function traces(machine: VirtualMachine): Promise<readonly string[]> {
-  const text = await machine.sh(`
-    nft --stateless list ruleset | sed 's/^/rule /'
-    ip -o link | sed 's/^[0-9]*: \\([^:@]*\\).*/interface \\1/'
-    ip -o route show table all | grep -v ' dev eth0 ' | sed 's/ expires .*//; s/^/route /'
-    sed '/^cgroup2 /s/ rw.*//; s/^/mount /' /proc/mounts
-    find /sys/fs/cgroup -type d -name 'kubepods*' | sed 's/^/cgroup /'
-    systemctl list-units --all --plain --no-legend 'kubepods*' 'docker-*' | sed 's/^/unit /'
-    ls /run/systemd/transient /run/systemd/system.control 2>/dev/null | grep kubepods | sed 's/^/unit file /'
-    docker ps -aq --no-trunc | sed 's/^/container /'
-    docker images --format 'image {{.Repository}}:{{.Tag}}'
-    docker network ls --format 'network {{.Name}}'
-    ls -d /var/lib/remora /var/lib/kubelet /run/remora* /var/log/pods/* /var/log/containers/* /root/.kube/* 2>/dev/null |
-      sed 's/^/file /'
-    ps -eo comm,args | grep -e remora -e pause | grep -v -e grep -e 'sh -euc' | sed 's/^/process /'
-    true`);
-  return text
-    .split("\n")
-    .map((line) => line.trim())
-    .toSorted();
 }

@@ -6,30 +6,15 @@ import { setTimeout as delay } from "node:timers/promises";
 
 import type { MachineImage } from "./image.ts";
 import { JsonLines } from "./json-lines.ts";
-
-export interface CommandResult {
-  readonly exitCode: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-export interface CommandOptions {
-  readonly stdin?: string;
-  /** Default two minutes: emulation is slow. */
-  readonly timeoutMs?: number;
-  /** Resolve with any exit code instead of throwing. */
-  readonly allowFailure?: boolean;
-}
+import { checked, type CommandOptions, type CommandResult, type RealMachine } from "./machine.ts";
 
 export interface VirtualMachineOptions {
   readonly image: MachineImage;
   /** Files that become /dev/vdb, /dev/vdc and so on, read-only. They are removed at once: the machine holds them open. */
   readonly disks: readonly string[];
-  /** TCP ports of the machine that can be reached from here; see {@link VirtualMachine.port}. */
+  /** TCP ports of the machine that can be reached from here; see {@link VirtualMachine.endpoint}. */
   readonly ports: readonly number[];
   readonly memoryMiB: number;
-  /** More words for the kernel's command line. */
-  readonly kernelArguments?: readonly string[];
 }
 
 const bootMs = 10 * 60_000;
@@ -57,7 +42,7 @@ const kernelCommandLine = `root=/dev/vda rw console=ttyS0 quiet loglevel=4 panic
 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on audit=0 systemd.show_status=false`;
 
 function qemuArguments(options: VirtualMachineOptions): readonly string[] {
-  const { disks, image, kernelArguments = [], memoryMiB, ports } = options;
+  const { disks, image, memoryMiB, ports } = options;
   const forwards = ports.map((port) => `,hostfwd=tcp:127.0.0.1:0-:${port}`);
   const chardev = (name: "agent" | "monitor" | "console"): string =>
     `socket,id=${name},fd=${descriptors[name]}`;
@@ -70,7 +55,7 @@ function qemuArguments(options: VirtualMachineOptions): readonly string[] {
     ["-display", "none"],
     ["-kernel", image.kernel],
     ["-initrd", image.initrd],
-    ["-append", [kernelCommandLine, ...kernelArguments].join(" ")],
+    ["-append", kernelCommandLine],
     // Entropy; without it a young machine waits for it.
     ["-device", "virtio-rng-pci"],
     // What the machine writes goes to a file that has no name any more.
@@ -96,7 +81,7 @@ function qemuArguments(options: VirtualMachineOptions): readonly string[] {
  * One real machine in qemu, told what to do through qemu's guest agent. Everything between it and us goes over descriptors
  * that qemu inherits, and qemu ends with this process: nothing is left behind however a test run ends.
  */
-export class VirtualMachine implements AsyncDisposable {
+export class VirtualMachine implements RealMachine {
   readonly #child: ChildProcess;
   readonly #monitor: JsonLines;
   readonly #agent: JsonLines;
@@ -154,14 +139,12 @@ export class VirtualMachine implements AsyncDisposable {
     return `console of the machine:\n${this.#console.slice(-4000)}\n${this.#stderr}`;
   }
 
-  /** Where a port of the machine is reached, on 127.0.0.1. */
-  port(inside: number): number {
+  endpoint(inside: number): string {
     const port = this.#ports.get(inside);
     if (port === undefined) throw new Error(`port ${inside} is not forwarded`);
-    return port;
+    return `127.0.0.1:${port}`;
   }
 
-  /** Runs a command on the machine as root, to its end. Its output must end with it: a daemon is systemd's. */
   async exec(argv: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
     const { stdin, timeoutMs = 120_000 } = options;
     const started = performance.now();
@@ -173,7 +156,7 @@ export class VirtualMachine implements AsyncDisposable {
     })) as { readonly pid: number };
     for (let pause = 20; ; pause = Math.min(pause * 2, 320)) {
       const status = (await this.#agent.request("guest-exec-status", { pid })) as ExecStatus;
-      if (status.exited) return commandResult(argv, status, options.allowFailure === true);
+      if (status.exited) return checked(argv, commandResult(status), options.allowFailure);
       if (performance.now() - started > timeoutMs) {
         throw new Error(`${argv.join(" ")}: not done within ${timeoutMs} ms`);
       }
@@ -181,7 +164,6 @@ export class VirtualMachine implements AsyncDisposable {
     }
   }
 
-  /** Runs a shell script that must succeed; what it printed, without white space around it. */
   async sh(script: string, options: CommandOptions = {}): Promise<string> {
     return (await this.exec(["sh", "-euc", script], options)).stdout.trim();
   }
@@ -192,7 +174,6 @@ export class VirtualMachine implements AsyncDisposable {
     });
   }
 
-  /** Has the machine shut down and start again, and waits until it has booted. Its disk is kept. */
   async reboot(): Promise<void> {
     const before = this.#agentOpen;
     // The answer may be lost with the agent.
@@ -201,13 +182,6 @@ export class VirtualMachine implements AsyncDisposable {
       if (waited > bootMs) throw new Error("the machine did not shut down");
       await delay(100);
     }
-    await this.#booted();
-  }
-
-  /** As {@link reboot}, without the machine being told before. */
-  async powerCycle(): Promise<void> {
-    await this.#monitor.request("system_reset");
-    this.#agentClosed();
     await this.#booted();
   }
 
@@ -261,17 +235,9 @@ interface ExecStatus {
   readonly "err-data"?: string;
 }
 
-function commandResult(
-  argv: readonly string[],
-  status: ExecStatus,
-  allowFailure: boolean,
-): CommandResult {
+function commandResult(status: ExecStatus): CommandResult {
   const text = (data: string | undefined): string =>
     Buffer.from(data ?? "", "base64").toString("utf8");
   const exitCode = status.exitcode ?? 128 + (status.signal ?? 0);
-  const [stdout, stderr] = [text(status["out-data"]), text(status["err-data"])];
-  if (exitCode !== 0 && !allowFailure) {
-    throw new Error(`${argv.join(" ")} ended with ${exitCode}\n${stderr}\n${stdout}`);
-  }
-  return { exitCode, stdout, stderr };
+  return { exitCode, stdout: text(status["out-data"]), stderr: text(status["err-data"]) };
 }
