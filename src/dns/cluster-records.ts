@@ -316,8 +316,9 @@ export class ClusterRecords {
 
   /** Addresses of the targets, so that nobody has to ask again (RFC 2782). */
   #additionals(records: readonly DnsRecord[]): readonly DnsRecord[] {
+    if (records.length > mostWithAdditionals || !records.some(hasTarget)) return none;
     const found = new Set<DnsRecord>();
-    for (const record of records.length > mostWithAdditionals ? [] : records) {
+    for (const record of records) {
       if (record.type === "NS") {
         for (const address of this.#serverAddresses()) found.add(address);
       } else if (record.type === "SRV") {
@@ -331,6 +332,12 @@ export class ClusterRecords {
     }
     return [...found];
   }
+}
+
+const none: readonly DnsRecord[] = [];
+
+function hasTarget({ type }: DnsRecord): boolean {
+  return type === "NS" || type === "SRV";
 }
 
 const noRecords: ServiceRecords = { get: () => undefined };

@@ -57,7 +57,7 @@ function isSuffix(name: string, of: string): boolean {
 }
 
 /**
- * Builds one message: begin, records, end. Names that stand in the question or own an earlier record are pointed at.
+ * Builds one message: begin, records, words of the header, end. Names that stand in the question or own an earlier record are pointed at.
  * There is only one at a time, and nothing may be awaited in between.
  */
 export class MessageWriter {
@@ -85,6 +85,16 @@ export class MessageWriter {
     tail.copy(scratch, end);
     this.#length = end + tail.length;
     return true;
+  }
+
+  /** @returns how many fitted: none behind the first that did not. */
+  addAll(records: readonly DnsRecord[], reserved: number): number {
+    let count = 0;
+    for (const record of records) {
+      if (!this.add(record, reserved)) break;
+      count += 1;
+    }
+    return count;
   }
 
   /** @returns the offset behind it. */
@@ -122,10 +132,13 @@ export class MessageWriter {
     }
   }
 
-  /** @param words The six words of the header. @param last A record that room was reserved for. */
-  end(words: readonly number[], last: Buffer | undefined): Buffer {
-    let at = 0;
-    for (const word of words) at = scratch.writeUInt16BE(word, at);
+  /** One of the six words of the header. */
+  setWord(index: number, value: number): void {
+    scratch.writeUInt16BE(value, 2 * index);
+  }
+
+  /** @param last A record that room was reserved for. */
+  end(last: Buffer | undefined): Buffer {
     if (last !== undefined) this.#length += last.copy(scratch, this.#length);
     const message = Buffer.allocUnsafe(this.#length);
     scratch.copy(message, 0, 0, this.#length);

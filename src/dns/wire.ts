@@ -71,15 +71,11 @@ export function parseQuery(message: Buffer): ParsedQuery {
   if (message.length < headerBytes) return { kind: "dropped" };
   const word = message.readUInt16BE(2);
   if ((word & flags.response) !== 0) return { kind: "dropped" };
-  const refuse = (rcode: number): ParsedQuery => ({
-    kind: "refused",
-    reply: bareReply(message, rcode),
-  });
-  if (((word >> 11) & 0xf) !== 0) return refuse(rcodes.notImp);
-  if ((word & flags.truncated) !== 0) return refuse(rcodes.formErr);
-  if (message.readUInt16BE(4) !== 1) return refuse(rcodes.formErr);
+  if (((word >> 11) & 0xf) !== 0) return refused(message, rcodes.notImp);
+  if ((word & flags.truncated) !== 0) return refused(message, rcodes.formErr);
+  if (message.readUInt16BE(4) !== 1) return refused(message, rcodes.formErr);
   const end = nameEnd(message, headerBytes, false);
-  if (end === undefined || end + 4 > message.length) return refuse(rcodes.formErr);
+  if (end === undefined || end + 4 > message.length) return refused(message, rcodes.formErr);
   const type = message.readUInt16BE(end);
   const plain: Query = {
     id: message.readUInt16BE(0),
@@ -89,22 +85,27 @@ export function parseQuery(message: Buffer): ParsedQuery {
     type: typeNames[type] ?? `TYPE${type}`,
     edns: undefined,
   };
-  const no = (rcode: number, query = plain): ParsedQuery => {
-    return { kind: "refused", reply: encodeReply(query, { rcode }, plainUDPBytes) };
-  };
   // RFC 1995, 3: the zone's SOA stands behind the question.
-  if (type === typeIXFR) return no(rcodes.refused);
+  if (type === typeIXFR) return refusedQuery(plain, rcodes.refused);
   const others = message.readUInt16BE(6) + message.readUInt16BE(8);
-  if (others !== 0) return refuse(rcodes.formErr);
+  if (others !== 0) return refused(message, rcodes.formErr);
   const options = readOPT(message, end + 4);
-  if (options === "malformed") return refuse(rcodes.formErr);
+  if (options === "malformed") return refused(message, rcodes.formErr);
   const query = options === undefined ? plain : { ...plain, edns: options };
-  if (options !== undefined && options.version > 0) return no(rcodes.badVers, query);
+  if (options !== undefined && options.version > 0) return refusedQuery(query, rcodes.badVers);
   // Transfers of a zone, and classes that nobody has used for decades.
-  if (type === typeAXFR) return no(rcodes.refused, query);
-  if (message.readUInt16BE(end + 2) !== classIN) return no(rcodes.refused, query);
-  if (type === typeOPT || type === 0) return no(rcodes.formErr, query);
+  if (type === typeAXFR) return refusedQuery(query, rcodes.refused);
+  if (message.readUInt16BE(end + 2) !== classIN) return refusedQuery(query, rcodes.refused);
+  if (type === typeOPT || type === 0) return refusedQuery(query, rcodes.formErr);
   return { kind: "query", query };
+}
+
+function refused(message: Buffer, rcode: number): ParsedQuery {
+  return { kind: "refused", reply: bareReply(message, rcode) };
+}
+
+function refusedQuery(query: Query, rcode: number): ParsedQuery {
+  return { kind: "refused", reply: encodeReply(query, { rcode }, plainUDPBytes) };
 }
 
 /** The offset behind a name; undefined when it runs out of the message or is too long. Follows no pointer. */
@@ -228,25 +229,23 @@ function optRecord({ edns }: Query, rcode: number): Buffer {
   return record;
 }
 
+const none: readonly DnsRecord[] = [];
+
 /**
  * The reply to a query, cut at a record when it would be longer than `limit`. Addresses that were only added for
  * convenience are left out without a word; anything else sets TC, and the asker comes back by TCP, where it gets what
  * there is room for.
  */
 export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
-  const { answers = [], authorities = [], additionals = [] } = reply;
+  const { answers = none, authorities = none, additionals = none } = reply;
   const opt = query.edns === undefined ? undefined : optRecord(query, reply.rcode);
   const reserved = opt?.length ?? 0;
   const writer = new MessageWriter(query.name, query.question, limit);
-  const fitting = (records: readonly DnsRecord[]): number => {
-    const stop = records.findIndex((record) => !writer.add(record, reserved));
-    return stop < 0 ? records.length : stop;
-  };
-  const answerCount = fitting(answers);
+  const answerCount = writer.addAll(answers, reserved);
   const complete = answerCount === answers.length;
-  const authorityCount = complete ? fitting(authorities) : 0;
+  const authorityCount = complete ? writer.addAll(authorities, reserved) : 0;
   const cut = !complete || authorityCount < authorities.length;
-  const additionalCount = cut ? 0 : fitting(additionals);
+  const additionalCount = cut ? 0 : writer.addAll(additionals, reserved);
   // Who asks by TCP could come back with nothing better: a part of ten thousand addresses is what there is.
   const truncated = cut && limit < maxMessageBytes;
   const word =
@@ -256,8 +255,13 @@ export function encodeReply(query: Query, reply: Reply, limit: number): Buffer {
     (reply.authoritative === true ? flags.authoritative : 0) |
     (truncated ? flags.truncated : 0) |
     (reply.rcode & 0xf);
-  const additional = additionalCount + (opt === undefined ? 0 : 1);
-  return writer.end([query.id, word, 1, answerCount, authorityCount, additional], opt);
+  writer.setWord(0, query.id);
+  writer.setWord(1, word);
+  writer.setWord(2, 1);
+  writer.setWord(3, answerCount);
+  writer.setWord(4, authorityCount);
+  writer.setWord(5, additionalCount + (opt === undefined ? 0 : 1));
+  return writer.end(opt);
 }
 
 /** Name, type and class on the wire. */
