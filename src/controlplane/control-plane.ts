@@ -52,6 +52,8 @@ export interface ControlPlaneOptions {
   readonly bindAddress: string;
   /** Usually 6443; 0 = any free port. */
   readonly port: number;
+  /** A socket that is bound to that place already. */
+  readonly listenFd?: number;
   /**
    * Where pods and other machines reach the API server, for good; the endpoint of `kubernetes.default`. Default: what
    * `addresses`, or else `nodeIPs`, say.
@@ -287,6 +289,7 @@ export async function startControlPlane(
       logger: logger.child({ component: "apiserver" }),
       address: options.bindAddress,
       port: options.port,
+      fd: options.listenFd,
       tls: servingTls(pki),
       kubeletClient: nodeClient(pki),
     });

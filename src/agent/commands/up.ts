@@ -224,10 +224,12 @@ export async function up(
     // Last of what may refuse: a start that fails leaves nothing behind.
     const state = await openState(flags.stateDir, claim);
     service.waiting("the API server to start");
+    const listenFd = sockets.take("tcp", { address: bindAddress, port: apiPort });
     const controlPlane = await startControlPlaneThread({
       dataDir: join(flags.stateDir, "control-plane"),
       bindAddress,
       port: apiPort,
+      ...(listenFd === undefined ? {} : { listenFd }),
       serviceCIDRs: flags.serviceCidr,
       clusterCIDRs: flags.clusterCidr,
       nodeName,
@@ -259,7 +261,8 @@ export async function up(
       const { setAddresses: onAddresses } = controlPlane;
       const admin = { kubeconfig: files.adminKubeconfig, userAgent: `remora/${remoraVersion}` };
       const unscheduled = unscheduledPods({ ...admin, clock: systemClock, logger });
-      const local = { mode: "up", stateDir: flags.stateDir, unscheduled } as const;
+      const watched = process.stdout.isTTY ? { say } : {};
+      const local = { mode: "up", stateDir: flags.stateDir, unscheduled, ...watched } as const;
       const { witness } = state;
       const told = { witness, step, dns, service, environment, onReady, onAddresses, local };
       await runAgent({ config, clock: systemClock, logger, ...told }, inner);

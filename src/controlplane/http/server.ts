@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createSecureServer, type Http2SecureServer } from "node:http2";
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, Server as NetServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 
@@ -11,6 +11,7 @@ import { StatusError } from "../status-error.ts";
 import type { Authenticator, Authorizer, UserInfo } from "../types.ts";
 import type { ApiCall, ApiHandler, ApiReply, CallBody } from "./call.ts";
 import { impersonate, impersonationOf } from "./impersonate.ts";
+import { Newcomers } from "./newcomers.ts";
 import { relayRequest, relayUpgrade, type KubeletClient } from "./node-proxy.ts";
 import { isPublicPath } from "./plain-paths.ts";
 import { sendReply, upgradeRefusal } from "./send-reply.ts";
@@ -24,6 +25,8 @@ export interface HttpServerOptions {
   readonly address: string;
   /** 0 = any free port. */
   readonly port: number;
+  /** A socket that is bound to that place already, and that somebody else keeps open when we end. */
+  readonly fd?: number | undefined;
   /** PEM. Client certificates are verified against `clientCA`. */
   readonly tls: { readonly cert: string; readonly key: string; readonly clientCA: string };
   /** Absent: log, exec and their like answer 502. */
@@ -300,13 +303,15 @@ function createListener(tls: HttpServerOptions["tls"]): Http2SecureServer {
  * @throws {SetupError} the address or port cannot be used.
  */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { tls, address, port } = options;
+  const { tls, address, fd, port } = options;
   const server = new Server(options);
   const listener = createListener(tls);
   // Closing the listener waits for its sockets, in the middle of a TLS handshake as well.
   const sockets = new Set<Socket>();
+  const newcomers = new Newcomers();
   listener.on("connection", (socket: Socket) => {
     sockets.add(socket);
+    newcomers.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
   listener.on("secureConnection", (socket: TLSSocket) => {
@@ -315,9 +320,11 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   });
   // The requests of both protocols have the same members, as far as they are used here.
   listener.on("request", (request, response) => {
+    newcomers.asked(request.socket);
     server.onRequest(request as unknown as IncomingMessage, response as unknown as ServerResponse);
   });
   listener.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    newcomers.asked(request.socket);
     server.onUpgrade(request, socket, head);
   });
   await new Promise<void>((resolve, reject) => {
@@ -328,7 +335,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
         : `the API server cannot listen on ${address}:${port}: ${errorMessage(error)}`;
       reject(new SetupError(text, { cause: error }));
     });
-    listener.listen(listenOn(address, port), resolve);
+    listener.listen(fd === undefined ? listenOn(address, port) : { fd }, resolve);
   });
   const bound: AddressInfo | string | null = listener.address();
   return {
@@ -340,12 +347,16 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       server.setKubeletClient(client);
     },
     close: async () => {
-      server.stop();
       const closed = new Promise<void>((resolve) => {
-        listener.close(() => {
-          resolve();
-        });
+        listener.once("close", resolve);
       });
+      if (fd !== undefined) {
+        // Who comes from now on waits for the next server, and who has come is served; HTTP's own close would not do so.
+        NetServer.prototype.close.call(listener);
+        await newcomers.settled();
+      }
+      server.stop();
+      listener.close();
       await server.idle();
       for (const socket of sockets) socket.destroy();
       await closed;
