@@ -58,6 +58,8 @@ const limitMs = 10 * 60_000;
 interface Place {
   readonly mode: StateMode;
   readonly directory: string;
+  /** Nothing says that there is a node: it may have gone, or never have been. */
+  readonly guessed?: boolean;
 }
 
 /** The directories of this machine's nodes. Never empty: what lies outside of them is looked for even when they are gone. */
@@ -77,7 +79,7 @@ async function placesOf(flags: UninstallFlags): Promise<readonly Place[]> {
     const known = places.some(({ directory }) => directory === usual.directory);
     if (!known && (await isProvablyOurs(usual.directory, usual.mode))) places.push(usual);
   }
-  return places.length === 0 ? [up] : places;
+  return places.length === 0 ? [{ ...up, guessed: true }] : places;
 }
 
 interface Plan {
@@ -112,9 +114,9 @@ class Uninstall {
       deleteImages: flags.deleteImages === true,
     };
     const nodes: Plan["nodes"][number][] = [];
-    for (const { mode, directory } of this.#places) {
-      await checkRemovable(directory, mode, remoraVersion);
-      const node = await nodeOf(mode, directory, flags);
+    for (const place of this.#places) {
+      const foreign = await isForeign(place);
+      const node = { ...(await nodeOf(place.mode, place.directory, flags)), foreign };
       const runtime: Engine = engineOf(node, this.#logger);
       if (connect) await runtime.connect(signal);
       const logger = this.#logger;
@@ -158,6 +160,22 @@ class Uninstall {
   #membership({ mode, nodeName }: NodeOfDirectory): readonly string[] {
     if (mode === "up" || this.#flags.deleteNode === true) return [];
     return [`the Node object of ${nodeName} stays in its cluster: kubectl delete node ${nodeName}`];
+  }
+}
+
+/**
+ * Whether the directory is somebody else's. Where one was only guessed that is no reason to refuse: what an interrupted
+ * removal left elsewhere is still to be found.
+ *
+ * @throws {SetupError} it is, and it was meant; or a newer version's.
+ */
+async function isForeign({ mode, directory, guessed = false }: Place): Promise<boolean> {
+  try {
+    await checkRemovable(directory, mode, remoraVersion);
+    return false;
+  } catch (error) {
+    if (!guessed || !(error instanceof SetupError)) throw error;
+    return true;
   }
 }
 

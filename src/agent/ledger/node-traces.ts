@@ -50,6 +50,8 @@ export interface NodeOfDirectory {
   readonly dockerSocket: string | undefined;
   readonly places: Awaited<ReturnType<typeof readPlaces>>;
   readonly changes: readonly Change[];
+  /** The directory is somebody else's: nothing in it is looked at. */
+  readonly foreign?: boolean;
 }
 
 /** What is known of the node of a directory; the usual values where nothing was written down. */
@@ -224,6 +226,10 @@ interface NodeFiles {
 
 async function filesOf(node: NodeOfDirectory, choices: RemovalChoices): Promise<NodeFiles> {
   const { mode, directory, rootDir } = node;
+  if (node.foreign === true) {
+    const kept = [`${directory} is not remora's and stays`];
+    return { paths: [], directories: [], records: [], around: [], kept };
+  }
   const volumesDir = join(directory, mode === "up" ? "volumes" : "local-volumes");
   const volumes = choices.deleteVolumes ? [] : await namesIn(volumesDir);
   const kept =
