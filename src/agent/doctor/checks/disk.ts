@@ -62,12 +62,14 @@ async function fileSystem(
 }
 
 async function engineRoot(machine: Machine, signal: AbortSignal): Promise<string> {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(machine.patienceMs)]);
   try {
-    const info = await getJSONOnSocket(machine.site.dockerSocket, "/info", signal);
+    const info = await getJSONOnSocket(machine.site.dockerSocket, "/info", limited);
     return (
       (isRecord(info) ? optionalString(info["DockerRootDir"]) : undefined) ?? "/var/lib/docker"
     );
   } catch {
+    signal.throwIfAborted();
     // The check of the engine says what is wrong with it.
     return "/var/lib/docker";
   }
