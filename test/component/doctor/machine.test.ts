@@ -151,11 +151,12 @@ const cases: readonly Case[] = [
     text: /off: memory/,
   },
   {
-    name: "a root that keeps cpuset for itself",
+    name: "a root that keeps memory for itself",
     check: cgroups,
-    files: { "sys/fs/cgroup/cgroup.subtree_control": "cpu memory pids\n" },
+    files: { "sys/fs/cgroup/cgroup.subtree_control": "cpu pids\n" },
+    site: { pid: 1 },
     problem: "cgroup-not-delegated",
-    remedy: /^echo \+cpuset > /,
+    remedy: /^echo \+memory > /,
   },
   { name: "cgroup v1", check: cgroups, files: v1, problem: "cgroups-v1" },
   {

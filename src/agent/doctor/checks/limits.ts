@@ -5,6 +5,8 @@ import { defineCheck, type Finding, judged, skipped } from "../check.ts";
 import { type Machine, readNumber } from "../machine.ts";
 
 const wanted = ["cpu", "cpuset", "memory", "pids"] as const;
+/** By the agent; cpuset by the engine, where a container asks for it. */
+const handedOn = ["cpu", "memory", "pids"] as const;
 
 /** The hierarchies of cgroups, and what the root hands on. */
 interface CgroupFacts {
@@ -87,8 +89,9 @@ export const cgroups = defineCheck({
     "cgroup-not-delegated": {
       level: "error",
       means: "The root of cgroup v2 does not hand a controller on to its children.",
-      cause: "cgroup.subtree_control of the root lacks it: pods' groups cannot have such limits.",
-      remedy: "echo +cpu +cpuset +memory +pids > /sys/fs/cgroup/cgroup.subtree_control",
+      cause:
+        "Another program took it out of cgroup.subtree_control of the root: groups of pods that are made from now on have no such limits.",
+      remedy: "echo +cpu +memory +pids > /sys/fs/cgroup/cgroup.subtree_control",
     },
     "cgroups-v1": {
       level: "warning",
@@ -113,9 +116,10 @@ export const cgroups = defineCheck({
   },
   collect: async (machine) => ({
     ...(await cgroupFacts(machine)),
+    running: machine.site.pid !== undefined,
     swaps: ((await machine.read("/proc/swaps")) ?? "").trim().split("\n").length - 1,
   }),
-  judge: ({ version, controllers, delegated, hybrid, swapAccounting, swaps }) => {
+  judge: ({ version, controllers, delegated, hybrid, running, swapAccounting, swaps }) => {
     if (version === undefined) {
       return judged("", [
         { problem: "cgroups-missing", text: "no file system of type cgroup or cgroup2 is mounted" },
@@ -133,8 +137,9 @@ export const cgroups = defineCheck({
     if (missing.length > 0) {
       findings.push({ problem: "cgroup-controller-missing", text: `off: ${missing.join(", ")}` });
     }
-    const kept = wanted.filter(
-      (name) => delegated?.includes(name) === false && !missing.includes(name),
+    // Before it runs nobody has asked for them: systemd hands on what units need, the agent what pods do.
+    const kept = handedOn.filter(
+      (name) => running && delegated?.includes(name) === false && !missing.includes(name),
     );
     if (kept.length > 0) {
       const words = kept.map((name) => `+${name}`).join(" ");
