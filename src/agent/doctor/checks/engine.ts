@@ -86,7 +86,7 @@ async function collect(machine: Machine, signal: AbortSignal): Promise<EngineFac
     socket,
     answer,
     isRoot: machine.isRoot,
-    systemd: (await machine.names("/run/systemd/system")).length > 0,
+    systemd: (await machine.names("/run/systemd")).includes("system"),
     ...parseDaemonConfig(await machine.read("/etc/docker/daemon.json")),
     daemonArgs: daemon?.argv ?? [],
   };

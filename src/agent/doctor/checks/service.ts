@@ -29,7 +29,8 @@ interface UnitFacts {
 }
 
 async function collectUnit(machine: Machine, signal: AbortSignal): Promise<UnitFacts | undefined> {
-  const isThere = (await machine.names("/run/systemd/system")).length > 0;
+  // sd_booted(3). The directory is empty where no unit was made since the boot.
+  const isThere = (await machine.names("/run/systemd")).includes("system");
   if (!isThere) return undefined;
   const { mode, pid } = machine.site;
   const unit = unitOf(mode);
