@@ -426,6 +426,20 @@ function changed<T>(
   );
 }
 
+describe("overlay", () => {
+  it("is there where its module is: the first mount loads it", async () => {
+    await inTemporary(async (root) => {
+      const files = {
+        ...healthy,
+        "proc/filesystems": "\text4\n",
+        "lib/modules/6.1.0-18-amd64/modules.dep": "kernel/fs/overlayfs/overlay.ko.xz:\n",
+      };
+      const said = await look(kernel, await makeMachine(root, files, { programs: goodPrograms }));
+      assert.deepEqual(said.problems, [], said.text);
+    });
+  });
+});
+
 describe("capabilities", () => {
   it("of somebody who is not root say nothing: what root may have does", async () => {
     await inTemporary(async (root) => {

@@ -62,12 +62,18 @@ export const kernel = defineCheck({
       remedy: "sysctl -w user.max_net_namespaces=15000",
     },
   },
-  collect: async (machine, signal) => ({
-    release: (await machine.read("/proc/sys/kernel/osrelease"))?.trim() ?? "",
-    filesystems: (await machine.read("/proc/filesystems")) ?? "",
-    tried: await selfTest(machine, signal),
-  }),
-  judge: ({ release, filesystems, tried }) => {
+  collect: async (machine, signal) => {
+    const release = (await machine.read("/proc/sys/kernel/osrelease"))?.trim() ?? "";
+    const filesystems = (await machine.read("/proc/filesystems")) ?? "";
+    // The first mount loads it.
+    const modules = (await machine.read(`/lib/modules/${release}/modules.dep`)) ?? "";
+    return {
+      release,
+      overlay: /\boverlay$/m.test(filesystems) || /\/overlay\.ko[.\w]*:/.test(modules),
+      tried: await selfTest(machine, signal),
+    };
+  },
+  judge: ({ release, overlay, tried }) => {
     const findings: Finding<
       | "kernel-old"
       | "kernel-no-overlay"
@@ -79,8 +85,9 @@ export const kernel = defineCheck({
     if (isBelow(release, oldest)) {
       findings.push({ problem: "kernel-old", text: `this kernel is ${release}` });
     }
-    if (!/\boverlay$/m.test(filesystems)) {
-      findings.push({ problem: "kernel-no-overlay", text: "/proc/filesystems has no overlay" });
+    if (!overlay) {
+      const text = "/proc/filesystems has no overlay, and there is no such module";
+      findings.push({ problem: "kernel-no-overlay", text });
     }
     if (tried.kind === "impossible") {
       if (!/max_net_namespaces|No space left|not permitted/i.test(tried.why)) {

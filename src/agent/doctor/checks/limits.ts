@@ -163,7 +163,7 @@ export const cgroups = defineCheck({
 
 const kernelLimits = [
   { path: "fs/inotify/max_user_instances", least: 128, set: 512 },
-  { path: "fs/inotify/max_user_watches", least: 16_384, set: 524_288 },
+  { path: "fs/inotify/max_user_watches", least: 8192, set: 524_288 },
   { path: "user/max_user_namespaces", least: 64, set: 15_000 },
   { path: "kernel/pid_max", least: 32_768, set: 4_194_304 },
 ] as const;
