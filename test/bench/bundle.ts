@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { eventually, Machine, type MachineProcess, root } from "../e2e/lib/machine.ts";
+import { nodeFlags } from "./node-flags.ts";
 
 /** Makes the bundle that is installed on machines. */
 export function build(directory: string): void {
@@ -14,7 +15,7 @@ export function build(directory: string): void {
 
 /** `up` from the bundle, started as bin/remora starts it; resolves when the node is ready. */
 export async function start(machine: Machine, directory: string): Promise<MachineProcess> {
-  const argv = [process.execPath, "--max-semi-space-size=1", join(directory, "remora.cjs"), "up"];
+  const argv = [process.execPath, ...nodeFlags, join(directory, "remora.cjs"), "up"];
   const remora = machine.spawn(argv);
   await eventually(async () => (/^Next: /m.test(remora.output()) ? true : undefined), {
     timeoutMs: 60_000,

@@ -15,6 +15,7 @@ import { promisify } from "node:util";
 
 import { type LoadFigures, type LoadOptions, serviceIP, serviceName } from "./dns-load.ts";
 import { median, quantile, round } from "./figures.ts";
+import { nodeFlags } from "./node-flags.ts";
 
 interface Plan {
   readonly rounds: number;
@@ -78,7 +79,7 @@ async function startDnsmasq(directory: string): Promise<Server> {
 }
 
 async function startOurs(): Promise<Server> {
-  const argv = [process.execPath, "--max-semi-space-size=1", serveFile, "5354", String(services)];
+  const argv = [process.execPath, ...nodeFlags, serveFile, "5354", String(services)];
   const server = start("remora", 5354, argv);
   await once(server.child.stdout, "data");
   return server;

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { coldText, remove } from "./baseline/kube-proxy-layout.ts";
 import { BareNft } from "./baseline/nft-apply.ts";
 import { median, round } from "./figures.ts";
+import { nodeFlags } from "./node-flags.ts";
 import type { ColdResult } from "./proxy-cold-child.ts";
 
 const run = promisify(execFile);
@@ -39,7 +40,7 @@ export async function measureCold(
   try {
     for (let round = 0; round < rounds; round += 1) {
       const args = [child, String(services), String(endpoints), file];
-      const { stdout } = await run(process.execPath, ["--max-semi-space-size=1", ...args]);
+      const { stdout } = await run(process.execPath, [...nodeFlags, ...args]);
       results.push(JSON.parse(stdout) as ColdResult);
       await nft.apply(dropTable);
       bare.push(await nft.applyFile(file));

@@ -13,6 +13,7 @@ import { systemClock } from "../../src/lib/clock.ts";
 import { type FakeApiServer, startFakeApiServer } from "../fakes/api-server.ts";
 import { BareNft } from "./baseline/nft-apply.ts";
 import { quantile, round } from "./figures.ts";
+import { nodeFlags } from "./node-flags.ts";
 import type { FromProxyAgent } from "./proxy-agent.ts";
 import {
   nodeName,
@@ -50,7 +51,7 @@ class Agent {
     const flags = (process.env["BENCH_AGENT_FLAGS"] ?? "").split(" ").filter(Boolean);
     this.#child = spawn(
       process.execPath,
-      ["--max-semi-space-size=1", ...flags, file, JSON.stringify(api.kubeconfig)],
+      [...nodeFlags, ...flags, file, JSON.stringify(api.kubeconfig)],
       { stdio: ["pipe", "pipe", "inherit"] },
     );
     this.#closed = once(this.#child, "close");

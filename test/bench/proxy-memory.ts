@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { systemClock } from "../../src/lib/clock.ts";
 import { eventually, Machine, root } from "../e2e/lib/machine.ts";
 import { median, round } from "./figures.ts";
+import { nodeFlags } from "./node-flags.ts";
 
 const { signal } = new AbortController();
 const program = "remora.cjs";
@@ -44,7 +45,7 @@ async function measure(directory: string, services: number, restMs: number): Pro
   });
   const agent = machine.spawn([
     process.execPath,
-    "--max-semi-space-size=1",
+    ...nodeFlags,
     join(directory, program),
     "run",
     "--kubeconfig",
