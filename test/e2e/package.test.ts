@@ -253,7 +253,7 @@ describe("packages", { skip }, () => {
     );
     assert.match(
       shown("small"),
-      /--max-semi-space-size=1 --memory-saver-mode --optimize-for-size \S+remora\.cjs --version/,
+      /--max-semi-space-size=1 --memory-saver-mode --optimize-for-size --v8-pool-size=1 \S+remora\.cjs --version/,
     );
     assert.match(shown("tiny"), /REMORA_PROFILE is 'tiny'/);
     // A child of its own, from a file of its own.
