@@ -16,6 +16,7 @@ import { portsCheck } from "./checks/ports.ts";
 import { capabilities, securityModules } from "./checks/privileges.ts";
 import { rules } from "./checks/rules.ts";
 import { state, unit } from "./checks/service.ts";
+import { translations } from "./checks/translations.ts";
 
 /** All checks, in the order of the report. Those that look at everybody's rules come before those that send packets. */
 export const allChecks: readonly Check[] = [
@@ -41,6 +42,7 @@ export const allChecks: readonly Check[] = [
   leftOvers,
   conntrack,
   rules,
+  translations,
   paths,
   hostNames,
   clusterNames,

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
 import { rules } from "../../../src/agent/doctor/checks/rules.ts";
+import { translations } from "../../../src/agent/doctor/checks/translations.ts";
 import type { Machine } from "../../../src/agent/doctor/machine.ts";
 import { askAgent } from "../../../src/agent/service/agent-facts.ts";
 import { look, never } from "../../component/doctor/made-machine.ts";
@@ -67,6 +68,23 @@ if (insideOwnNamespace(import.meta.filename)) {
         assert.deepEqual((await look(rules, machine)).problems, []);
       });
       await stage.close();
+    });
+
+    it("services-shadowed: a port forwarding that comes before the agent's rules", async () => {
+      await withMachine(async (machine) => {
+        assert.deepEqual((await look(translations, machine)).problems, []);
+        await sh(
+          "nft",
+          "add table ip vpn; add chain ip vpn pre { type nat hook prerouting priority -200; }; add rule ip vpn pre ip daddr 10.96.0.0/12 tcp dport 80 dnat to 192.0.2.9; add rule ip vpn pre ip daddr 203.0.113.9 tcp dport 80 dnat to 192.0.2.9",
+        );
+        const said = await look(translations, machine);
+        await sh("nft", "delete", "table", "ip", "vpn");
+        assert.deepEqual(said.problems, ["services-shadowed"], said.text);
+        assert.match(
+          said.text,
+          /^nft table ip vpn, chain pre: ip daddr 10\.96\.0\.0\/12 tcp dport 80 /,
+        );
+      });
     });
 
     it("rules-table-missing: a bridge without the table of the pod network", async () => {

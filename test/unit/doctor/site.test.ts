@@ -3,6 +3,11 @@ import { describe, it } from "node:test";
 
 import { isBelow } from "../../../src/agent/doctor/checks/kernel.ts";
 import { serversBehind } from "../../../src/agent/doctor/checks/names.ts";
+import {
+  earlyRules,
+  natChains,
+  takesServices,
+} from "../../../src/agent/doctor/checks/translations.ts";
 import { overlaps } from "../../../src/agent/doctor/checks/pod-network.ts";
 import { parseListeners } from "../../../src/agent/doctor/processes.ts";
 import { parseSelfTest } from "../../../src/agent/doctor/self-test.ts";
@@ -40,6 +45,58 @@ describe("where the agent works", () => {
     assert.equal(flagOf(line, "config"), "/a.yaml");
     assert.equal(flagOf(line, "node-ip"), "10.0.0.1");
     assert.equal(flagOf(line, "kubeconfig"), undefined);
+  });
+});
+
+describe("rules that come before the agent's", () => {
+  const services = [parseCidr("10.96.0.0/16")];
+
+  it("are those before the jump of iptables", () => {
+    const listing = [
+      "*nat",
+      "-A PREROUTING -d 10.96.0.7/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.9",
+      "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+      "-A PREROUTING -m comment --comment x -j KUBE-SERVICES",
+      "-A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 3128",
+      "-A OUTPUT -p tcp -m tcp --dport 82 -j REDIRECT --to-ports 3128",
+      "-A OUTPUT -j KUBE-SERVICES",
+      "COMMIT",
+      "",
+    ].join("\n");
+    assert.deepEqual(
+      earlyRules(listing).map((rule) => /--dport (\d+)/.exec(rule)?.[1]),
+      ["80", "82"],
+    );
+    assert.deepEqual(earlyRules("*filter\nCOMMIT\n"), []);
+  });
+
+  it("matter when they take packets to Services", () => {
+    const takes = (rule: string): boolean => takesServices(rule, "remora0", services);
+    assert.ok(takes("-A PREROUTING -d 10.96.0.7/32 -p tcp --dport 80 -j DNAT"));
+    assert.ok(takes("-A PREROUTING -p tcp --dport 80 -j REDIRECT"));
+    assert.ok(takes("-A PREROUTING -i eth0 -p tcp --dport 30080 -j DNAT"));
+    assert.ok(takes('iifname "remora0" tcp dport 80 redirect to :3128'));
+    assert.ok(!takes("-A PREROUTING -i eth0 -p tcp --dport 8080 -j DNAT"));
+    assert.ok(!takes("-A PREROUTING -d 203.0.113.9/32 -p tcp --dport 80 -j DNAT"));
+    assert.ok(!takes("ip daddr 203.0.113.9 tcp dport 80 dnat to 192.0.2.9"));
+  });
+
+  it("are in chains of type nat", () => {
+    const chain = {
+      family: "ip",
+      table: "t",
+      name: "pre",
+      type: "nat",
+      hook: "prerouting",
+      prio: -200,
+    };
+    const filter = { ...chain, type: "filter" };
+    const value = {
+      nftables: [{ metainfo: {} }, { chain }, { chain: filter }, { chain: { name: "x" } }],
+    };
+    assert.deepEqual(natChains(value), [
+      { family: "ip", table: "t", name: "pre", hook: "prerouting", prio: -200 },
+    ]);
   });
 });
 
