@@ -75,7 +75,7 @@ if (insideOwnNamespace(import.meta.filename)) {
         assert.deepEqual((await look(translations, machine)).problems, []);
         await sh(
           "nft",
-          "add table ip vpn; add chain ip vpn pre { type nat hook prerouting priority -200; }; add rule ip vpn pre ip daddr 10.96.0.0/12 tcp dport 80 dnat to 192.0.2.9; add rule ip vpn pre ip daddr 203.0.113.9 tcp dport 80 dnat to 192.0.2.9",
+          "add table ip vpn; add chain ip vpn pre { type nat hook prerouting priority -150; }; add rule ip vpn pre ip daddr 10.96.0.0/12 tcp dport 80 dnat to 192.0.2.9; add rule ip vpn pre ip daddr 203.0.113.9 tcp dport 80 dnat to 192.0.2.9",
         );
         const said = await look(translations, machine);
         await sh("nft", "delete", "table", "ip", "vpn");
