@@ -77,10 +77,9 @@ export const serviceChecks: readonly Check[] = [
       await node.ready();
       const tallies = await traffic.end();
       node.note("traffic", tallies);
-      for (const [kind, { answered, asked, failures }] of Object.entries(tallies)) {
-        assert.ok(asked > 10, `${kind}: asked ${asked} times`);
-        assert.deepEqual([answered, failures], [asked, []], kind);
-      }
+      const lost = Object.entries(tallies).filter(([, { answered, asked }]) => answered < asked);
+      assert.deepEqual(lost, []);
+      for (const { asked } of Object.values(tallies)) assert.ok(asked > 10, `asked ${asked} times`);
       assert.match(first ?? "", new RegExp(`^remora ${versions.previous} `));
       assert.match(
         await node.machine.sh("remora --version"),

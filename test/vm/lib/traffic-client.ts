@@ -114,16 +114,17 @@ async function repeat(
 async function converse(tally: Tally): Promise<void> {
   while (!ending.signal.aborted) {
     await count(tally, askConnection);
-    await delay(500);
+    await delay(1000);
   }
 }
 
 process.on("SIGTERM", () => ending.abort());
-// Few enough that questions which wait while nobody reads fit into a socket's room.
+// Few enough that questions which wait while nobody reads fit into a socket's room, and that an emulated processor has time
+// for its node besides.
 await Promise.all([
-  repeat(tallies.web, 200, askWeb),
-  repeat(tallies.dns, 400, askDNS),
-  repeat(tallies.node, 1000, askNode),
+  repeat(tallies.web, 1000, askWeb),
+  repeat(tallies.dns, 1000, askDNS),
+  repeat(tallies.node, 2000, askNode),
   converse(tallies.connection),
 ]);
 connection.destroy();
