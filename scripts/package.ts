@@ -13,7 +13,12 @@ import packageJson from "../package.json" with { type: "json" };
 import { errorMessage } from "../src/lib/errors.ts";
 import { type Compression, compressions, writeDeb, writeTarball } from "./package/archive.ts";
 import { type Bundle, bundle, root } from "./package/bundle.ts";
-import { architectures, type Architecture, nodeRuntime } from "./package/node-binary.ts";
+import {
+  architectures,
+  type Architecture,
+  nodeRuntime,
+  type NodeRuntime,
+} from "./package/node-binary.ts";
 import { productEntries, type Release } from "./package/product.ts";
 
 function die(text: string): never {
@@ -60,33 +65,45 @@ const release: Release = {
   epochSeconds: epochSeconds(),
 };
 
-function packageFor(architecture: Architecture, made: Bundle, bundled: string): readonly string[] {
-  const entries = productEntries(release, nodeRuntime(architecture), made, bundled);
+interface Target {
+  readonly architecture: Architecture;
+  readonly node: NodeRuntime;
+}
+
+function targets(): readonly Target[] {
+  return architectures
+    .filter((each) => arch === "all" || arch === each)
+    .flatMap((architecture) => {
+      try {
+        return [{ architecture, node: nodeRuntime(architecture) }];
+      } catch (error) {
+        // Whoever asked for all gets what can be had here.
+        if (arch !== "all" || architecture === "amd64") throw error;
+        process.stderr.write(`package: nothing for ${architecture}: ${errorMessage(error)}\n`);
+        return [];
+      }
+    });
+}
+
+function packageFor({ architecture, node }: Target, made: Bundle, bundled: string): string[] {
+  const entries = productEntries(release, node, made, bundled);
   const files: string[] = [];
   if (only !== "tarball") {
     files.push(writeDeb(outdir, release, architecture, entries, compression));
   }
-  if (only !== "deb") files.push(writeTarball(outdir, release, architecture, entries, compression));
+  if (only !== "deb") {
+    files.push(writeTarball(outdir, release, architecture, entries, compression));
+  }
   return files;
 }
 
 /** @returns the names of all files, in `outdir`. */
 async function packageAll(): Promise<readonly string[]> {
+  const all = targets();
   const bundled = mkdtempSync(join(tmpdir(), "remora-bundle-"));
   try {
     const made = await bundle(bundled, release.version);
-    return architectures
-      .filter((each) => arch === "all" || arch === each)
-      .flatMap((architecture) => {
-        try {
-          return packageFor(architecture, made, bundled);
-        } catch (error) {
-          // Whoever asked for all gets what can be had here.
-          if (arch !== "all" || architecture === "amd64") throw error;
-          process.stderr.write(`package: nothing for ${architecture}: ${errorMessage(error)}\n`);
-          return [];
-        }
-      });
+    return all.flatMap((target) => packageFor(target, made, bundled));
   } finally {
     rmSync(bundled, { recursive: true, force: true });
   }
