@@ -52,7 +52,7 @@ export const serviceChecks: readonly Check[] = [
     run: async (node) => {
       // Two minutes are right for a service and long for a test.
       const patience = "/run/systemd/system/remora-up.service.d/patience.conf";
-      await node.machine.writeFile(patience, "[Service]\nWatchdogSec=45\n");
+      await node.machine.writeFile(patience, "[Service]\nWatchdogSec=30\n");
       await node.machine.sh(`systemctl daemon-reload; systemctl restart ${unit}`, {
         timeoutMs: 600_000,
       });
