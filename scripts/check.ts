@@ -7,7 +7,10 @@ const steps: readonly (readonly [string, readonly string[]])[] = [
   ["types of the page", ["node_modules/typescript/bin/tsc", "-p", "src/agent/dashboard/page"]],
   ["lint", ["node_modules/oxlint/bin/oxlint", ...sources]],
   ["format", ["node_modules/oxfmt/bin/oxfmt", "--check", ...sources]],
-  ["unit and component tests", ["scripts/test.ts", "unit", "component"]],
+  [
+    "unit and component tests",
+    ["--disable-warning=ExperimentalWarning", "scripts/test.ts", "unit", "component"],
+  ],
 ];
 
 let failed = false;

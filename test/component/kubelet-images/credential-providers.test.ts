@@ -42,7 +42,8 @@ class Bench implements AsyncDisposable {
     token: "token-1",
     failure: undefined as Error | undefined,
   };
-  timeoutMs = 10_000;
+  /** For the provider `bad`; the others have all the time that a busy machine needs. */
+  badTimeoutMs = 10_000;
   readonly #stop = new AbortController();
 
   private constructor(directory: string) {
@@ -111,8 +112,17 @@ class Bench implements AsyncDisposable {
       logger,
       signal: this.#stop.signal,
       ask: (provider, request, run, signal) =>
-        askCredentialPlugin(provider, request, { ...run, timeoutMs: this.timeoutMs }, signal),
+        askCredentialPlugin(
+          provider,
+          request,
+          { ...run, timeoutMs: this.#timeoutOf(provider) },
+          signal,
+        ),
     });
+  }
+
+  #timeoutOf({ name }: CredentialProvider): number {
+    return name === "bad" ? this.badTimeoutMs : 10_000;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -330,7 +340,7 @@ describe("a credential provider that is broken costs its credentials and nothing
   for (const { body, error, name, timeoutMs } of bad) {
     test(`it ${name}`, async () => {
       await using bench = await Bench.make();
-      if (timeoutMs !== undefined) bench.timeoutMs = timeoutMs;
+      if (timeoutMs !== undefined) bench.badTimeoutMs = timeoutMs;
       const provider = await bench.script("bad", body);
       const good = await bench.script("good", `echo '${response(alice)}'`);
       const providers = bench.providers(provider, good);

@@ -29,6 +29,7 @@ const skip = hasPerl()
 class Manager implements AsyncDisposable {
   readonly #perl: ChildProcessWithoutNullStreams;
   readonly #lines: string[] = [];
+  readonly #complaints: string[] = [];
   #changed = Promise.withResolvers<void>();
   http = 0;
   dns = 0;
@@ -36,7 +37,7 @@ class Manager implements AsyncDisposable {
   constructor(directory: string, command: readonly string[]) {
     const script = join(root, "test/fakes/service-manager.pl");
     this.#perl = spawn("perl", [script, directory, ...command]);
-    this.#perl.stderr.pipe(process.stderr);
+    createInterface(this.#perl.stderr).on("line", (line) => this.#complaints.push(line));
     createInterface(this.#perl.stdout).on("line", (line) => {
       this.#lines.push(line);
       this.#changed.resolve();
@@ -53,7 +54,7 @@ class Manager implements AsyncDisposable {
       this.#changed = Promise.withResolvers();
       const { reject, promise } = this.#changed;
       end.addEventListener("abort", () =>
-        reject(new Error(`no "${begin}"; ${this.#lines.join()}`)),
+        reject(new Error(`no "${begin}"; ${[...this.#lines, ...this.#complaints].join("\n")}`)),
       );
       await promise;
     }
