@@ -51,7 +51,10 @@ function terminatedState(
   state: Extract<ContainerRecord["state"], { kind: "exited" }>,
   messages: ReadonlyMap<string, string>,
 ): ContainerStateTerminated {
-  const message = messages.get(record.id) ?? (state.startedAt === 0 ? state.error : "");
+  // The engine's words first, as the kubelet has them.
+  const message = [state.error, messages.get(record.id) ?? ""]
+    .filter((part) => part !== "")
+    .join(": ");
   const started = state.startedAt === 0 ? state.createdAt : state.startedAt;
   return {
     exitCode: state.exitCode,

@@ -199,6 +199,22 @@ test("the reasons of an exit are the kubelet's", () => {
   }
 });
 
+test("the message of an end is the engine's and what the program left, in this order", () => {
+  const said = (error: string, left: string | undefined): string | undefined => {
+    const ended = record("web", { ...exited(127), error } as ReturnType<typeof exited>);
+    const messages = new Map(left === undefined ? [] : [[ended.id, left]]);
+    const view = observed([ended]);
+    const [web] =
+      status(pod({ restartPolicy: "Never" }), view, { messages }).containerStatuses ?? [];
+    return web?.state?.terminated?.message;
+  };
+  assert.equal(said("no such file", ""), "no such file");
+  assert.equal(said("no such file", undefined), "no such file");
+  assert.equal(said("", "disk full"), "disk full");
+  assert.equal(said("killed", "disk full"), "killed: disk full");
+  assert.equal(said("", ""), undefined);
+});
+
 test("a container that vanished while it ran counts as terminated with 137", () => {
   const old: PodStatus = {
     containerStatuses: [
