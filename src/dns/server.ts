@@ -3,6 +3,7 @@ import { createServer, isIPv6, type Socket } from "node:net";
 
 import { type Clock, notNeeded, within } from "../lib/clock.ts";
 import { errorCode, errorMessage } from "../lib/errors.ts";
+import { heldBacklog } from "../lib/listen-on.ts";
 import type { Logger } from "../lib/log.ts";
 import { UnderWay } from "../lib/under-way.ts";
 import type { SharedCounts } from "./counts.ts";
@@ -283,7 +284,8 @@ export class DnsServer {
       broken.abort();
     });
     const own = { host: address, port: this.#options.port, ipv6Only: isIPv6(address) };
-    server.listen(fd === undefined ? own : { fd }, resolve);
+    if (fd === undefined) server.listen(own, resolve);
+    else server.listen({ fd }, heldBacklog, resolve);
     await promise;
     const closed = new Promise<void>((done) => server.once("close", done));
     return {

@@ -5,7 +5,7 @@ import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
-import { listenOn } from "../../lib/listen-on.ts";
+import { heldBacklog, listenOn } from "../../lib/listen-on.ts";
 import type { Logger } from "../../lib/log.ts";
 import { StatusError } from "../status-error.ts";
 import type { Authenticator, Authorizer, UserInfo } from "../types.ts";
@@ -335,7 +335,8 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
         : `the API server cannot listen on ${address}:${port}: ${errorMessage(error)}`;
       reject(new SetupError(text, { cause: error }));
     });
-    listener.listen(fd === undefined ? listenOn(address, port) : { fd }, resolve);
+    if (fd === undefined) listener.listen(listenOn(address, port), resolve);
+    else listener.listen({ fd }, heldBacklog, resolve);
   });
   const bound: AddressInfo | string | null = listener.address();
   return {

@@ -3,7 +3,7 @@ import type { Server } from "node:http";
 import { Server as NetServer } from "node:net";
 
 import { errorCode, errorMessage, SetupError } from "../../lib/errors.ts";
-import { listenOn } from "../../lib/listen-on.ts";
+import { heldBacklog, listenOn } from "../../lib/listen-on.ts";
 
 export interface ListenOptions {
   readonly address: string;
@@ -29,7 +29,8 @@ export async function listenUntilAborted(
 ): Promise<void> {
   if (signal.aborted) return;
   try {
-    server.listen(fd === undefined ? listenOn(address, port) : { fd });
+    if (fd === undefined) server.listen(listenOn(address, port));
+    else server.listen({ fd }, heldBacklog);
     await once(server, "listening", { signal });
   } catch (error) {
     server.close();

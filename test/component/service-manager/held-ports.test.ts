@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
+import { readFileSync } from "node:fs";
 import { get } from "node:http";
 import { createConnection } from "node:net";
 import { join } from "node:path";
@@ -142,6 +143,12 @@ async function askOn(ask: () => Promise<unknown>, signal: AbortSignal) {
   return { count: results.length, failures };
 }
 
+/** How many may wait in a socket for somebody who accepts. */
+function backlogOf(port: number): number {
+  const line = execFileSync("ss", ["-Hltn", `sport = :${port}`], { encoding: "utf8" });
+  return Number(line.trim().split(/\s+/)[2]);
+}
+
 async function withManager(work: (manager: Manager) => Promise<void>): Promise<void> {
   await inTemporary(async (directory) => {
     const child = join(root, "test/component/service-manager/held-ports-child.ts");
@@ -160,6 +167,9 @@ describe("a process on sockets that a service manager holds", { skip }, () => {
       const facts: unknown = JSON.parse(await fetchText(manager.http, "/facts"));
       assert.deepEqual(facts, { unused: [], socketsOfChild: 0, variablesOfChild: [] });
       await Promise.all([askUDP(manager.dns), askTCP(manager.dns)]);
+      const most = Number(readFileSync("/proc/sys/net/core/somaxconn", "utf8"));
+      const room = Math.min(4096, most);
+      assert.deepEqual([backlogOf(manager.http), backlogOf(manager.dns)], [room, room]);
       manager.say("stop");
       assert.equal(await manager.line("notify STOPPING=1"), "|STATUS=stopping; pods keep running");
       assert.equal(await manager.line("ended"), "0");
