@@ -92,7 +92,7 @@ const files: readonly (readonly [string, string])[] = [
 const environment: readonly (readonly [string, string])[] = [
   [
     "REMORA_PROFILE",
-    "`small` trades time for memory: for machines of 1 GB and less. What /etc/default/remora says otherwise holds",
+    "`small` trades time for a little memory. What /etc/default/remora says otherwise holds",
   ],
   ["REMORA_TOKEN", "bootstrap token of `remora run --join`"],
   ["KUBECONFIG", "where commands that ask an API server look for credentials first"],
