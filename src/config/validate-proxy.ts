@@ -1,17 +1,8 @@
-import { formatCidr, ipFamily, parseCidr } from "../lib/cidr.ts";
+import { formatCidr, ipFamily, isCidr, parseCidr } from "../lib/cidr.ts";
 import { formatGoDuration } from "./go-duration.ts";
 import { type KubeProxyConfiguration, sectionFields } from "./proxy-configuration.ts";
 import { broken, type Finding, type Rule } from "./finding.ts";
 import { validateLogging } from "./validate-kubelet.ts";
-
-function isCidr(text: string): boolean {
-  try {
-    parseCidr(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 /** Address and port of `1.2.3.4:80` or `[::]:80`; undefined when it is neither. */
 export function hostPort(

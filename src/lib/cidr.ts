@@ -94,6 +94,16 @@ export function parseCidr(text: string, path = "cidr"): Cidr {
   return { family, base: (parseIP(address) >> hostBits) << hostBits, prefix };
 }
 
+/** Whether `text` is `address/prefix`. */
+export function isCidr(text: string): boolean {
+  try {
+    parseCidr(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export function formatCidr(cidr: Cidr): string {
   return `${formatIP(cidr.base, cidr.family)}/${cidr.prefix}`;
 }

@@ -2,9 +2,10 @@ import { join } from "node:path";
 
 import type { Clock } from "../../lib/clock.ts";
 import { errorCode } from "../../lib/errors.ts";
-import { type ExecResult, execResult } from "../../lib/exec.ts";
+import type { ExecResult } from "../../lib/exec.ts";
 import { namesIn } from "../../lib/names-in.ts";
 import { readIfThere } from "../../lib/read-if-there.ts";
+import { runIfThere } from "../../proxy/left-overs/tool.ts";
 import type { Site } from "./site.ts";
 
 /** The machine that is looked at, as far as it may be another one in tests. */
@@ -30,18 +31,6 @@ export interface Machine {
   names(path: string): Promise<readonly string[]>;
 }
 
-async function runProgram(
-  argv: readonly [string, ...string[]],
-  options: { readonly signal: AbortSignal; readonly stdin?: string },
-): Promise<ExecResult | undefined> {
-  try {
-    return await execResult(argv, options);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
 /** Codes of files that say nothing: not there for us. */
 const unreadable = new Set(["EACCES", "EPERM", "EISDIR", "ENOTDIR", "EINVAL", "EIO", "ESRCH"]);
 
@@ -52,7 +41,7 @@ export function machineAt(
 ): Machine {
   const { root } = options;
   return {
-    run: runProgram,
+    run: runIfThere,
     patienceMs: 5000,
     ...options,
     read: async (path) => {

@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 
 import { agentDefaults } from "../../config/agent-config.ts";
-import { parseCidr } from "../../lib/cidr.ts";
+import { isCidr } from "../../lib/cidr.ts";
 import { optionalString } from "../../lib/guard.ts";
 import { readIfThere } from "../../lib/read-if-there.ts";
 import type { AgentFacts } from "../../proxy/explain/model.ts";
@@ -168,15 +168,6 @@ function networksOf(
     clusterCIDRs: first(said("cluster-cidr"), pods, upNetworks.clusterCIDRs),
     serviceCIDRs: first(services, said("service-cidr"), upNetworks.serviceCIDRs),
   };
-}
-
-function isCidr(text: string): boolean {
-  try {
-    parseCidr(text);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Finds out where the agent of this machine works. Never fails: what is not there is part of the answer. */

@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 
+import { mayDo } from "../../api/access-review.ts";
 import { createHttpClient, type HttpClient } from "../../api/http-client.ts";
 import { loadKubeconfig } from "../../api/kubeconfig.ts";
 import type { BootstrapToken } from "../../api/bootstrap-token.ts";
 import { writeFileAtomic } from "../../lib/atomic-file.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { errorMessage } from "../../lib/errors.ts";
-import { isRecord } from "../../lib/guard.ts";
 import type { Logger } from "../../lib/log.ts";
 import { type ClientRotation, clientRotation } from "../certificates/client-rotation.ts";
 import { type ClusterConfiguration, fetchClusterConfiguration } from "./cluster-configuration.ts";
@@ -60,19 +60,7 @@ async function warnOfMissingRights(
 ): Promise<void> {
   const attributes = { verb: "list", group: "discovery.k8s.io", resource: "endpointslices" };
   try {
-    const answer = await client.request({
-      method: "POST",
-      path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-      body: {
-        apiVersion: "authorization.k8s.io/v1",
-        kind: "SelfSubjectAccessReview",
-        spec: { resourceAttributes: attributes },
-      },
-      deadlineMs: 5000,
-      signal,
-    });
-    const status = isRecord(answer) ? answer["status"] : undefined;
-    if (!isRecord(status) || status["allowed"] === true) return;
+    if ((await mayDo(client, attributes, { deadlineMs: 5000, signal })) !== false) return;
     logger.log("warn", "this node may not read EndpointSlices, so Services will not work on it", {
       remedy:
         "kubectl create clusterrolebinding remora:node-proxier --clusterrole=system:node-proxier --group=system:nodes (or give --proxy-kubeconfig)",

@@ -1,5 +1,6 @@
 import { readdir } from "node:fs/promises";
 
+import { mayDo } from "../../api/access-review.ts";
 import type { ApiClient } from "../../api/client.ts";
 import { isConflict, isNotFound } from "../../api/errors.ts";
 import type { EventRecorder, EventTarget } from "../../api/event-types.ts";
@@ -13,7 +14,6 @@ import type { PersistentVolume } from "../../api/types.gen.ts";
 import { jitteredBackoffMs } from "../../lib/backoff.ts";
 import { type Clock, within } from "../../lib/clock.ts";
 import { errorCode, errorMessage, isAbort } from "../../lib/errors.ts";
-import { isRecord } from "../../lib/guard.ts";
 import { KeyedQueue } from "../../lib/keyed-queue.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { NodeView } from "../types.ts";
@@ -110,18 +110,7 @@ export class LocalVolumes {
 
   async #isServed(signal: AbortSignal): Promise<boolean> {
     const attributes = { verb: "patch", group: "", resource: "persistentvolumes" };
-    const answer = await this.#options.client.request({
-      method: "POST",
-      path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-      body: {
-        apiVersion: "authorization.k8s.io/v1",
-        kind: "SelfSubjectAccessReview",
-        spec: { resourceAttributes: attributes },
-      },
-      signal,
-    });
-    const status = isRecord(answer) ? answer["status"] : undefined;
-    return isRecord(status) && status["allowed"] === true;
+    return (await mayDo(this.#options.client, attributes, { signal })) === true;
   }
 
   async #follow(quota: QuotaSupport, signal: AbortSignal): Promise<void> {

@@ -1,4 +1,5 @@
 import { ApiError } from "../../../api/errors.ts";
+import { mayDo } from "../../../api/access-review.ts";
 import type { HttpClient } from "../../../api/http-client.ts";
 import { errorMessage } from "../../../lib/errors.ts";
 import { isRecord, optionalString } from "../../../lib/guard.ts";
@@ -55,34 +56,22 @@ function ofNode(nodeName: string): object {
   return { requirements: [{ key: "spec.nodeName", operator: "In", values: [nodeName] }] };
 }
 
-async function mayDo(
+async function hasRight(
   client: HttpClient,
   [verb, group, resource, subresource]: Right,
   { name, nodeName }: { readonly name: string | undefined; readonly nodeName: string | undefined },
   signal: AbortSignal,
 ): Promise<boolean> {
-  const answer = await client.request({
-    method: "POST",
-    path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-    body: {
-      apiVersion: "authorization.k8s.io/v1",
-      kind: "SelfSubjectAccessReview",
-      spec: {
-        resourceAttributes: {
-          verb,
-          group,
-          resource,
-          ...(subresource === undefined ? {} : { subresource }),
-          ...(name === undefined ? {} : { name }),
-          ...(resource === "leases" ? { namespace: "kube-node-lease" } : {}),
-          ...(nodeName === undefined ? {} : { fieldSelector: ofNode(nodeName) }),
-        },
-      },
-    },
-    signal,
-  });
-  const status = isRecord(answer) ? answer["status"] : undefined;
-  return isRecord(status) && status["allowed"] === true;
+  const attributes = {
+    verb,
+    group,
+    resource,
+    ...(subresource === undefined ? {} : { subresource }),
+    ...(name === undefined ? {} : { name }),
+    ...(resource === "leases" ? { namespace: "kube-node-lease" } : {}),
+    ...(nodeName === undefined ? {} : { fieldSelector: ofNode(nodeName) }),
+  };
+  return (await mayDo(client, attributes, { signal })) === true;
 }
 
 /** What the Node authorizer asks for a name of: its own Node, its own lease. */
@@ -135,7 +124,7 @@ async function rightsOf(
           name: nameFor(right, machine),
           nodeName: nodeFor(right, identity, machine),
         };
-        if (!(await mayDo(client, right, about, signal))) {
+        if (!(await hasRight(client, right, about, signal))) {
           missing.push(rightText(right));
         }
       }
