@@ -64,13 +64,15 @@ export function askUDP(
       reject(new UntrustedReplyError(verdict === "otherCase"));
     }
   });
-  socket.connect(server.port, server.address, () => {
+  // Without a callback of its own: that would be told of a network that is unreachable in the place of "error".
+  socket.once("connect", () => {
     // Node says so on a later turn, when nobody may want it any more; a closed socket throws.
     if (closed) return;
     socket.send(outgoing.message, (error) => {
       if (error !== null) reject(error);
     });
   });
+  socket.connect(server.port, server.address);
   return promise.finally(() => {
     signal.removeEventListener("abort", onAbort);
     closed = true;
