@@ -18,7 +18,7 @@ export function cannotRun(): string | undefined {
 const program = `${root}/bin/remora`;
 
 /** Waits until the process has said `what`; one that ends before is a failure at once. */
-async function hasSaid(process: MachineProcess, what: RegExp): Promise<MachineProcess> {
+export async function hasSaid(process: MachineProcess, what: RegExp): Promise<MachineProcess> {
   let ended = false;
   void process.exited.then(() => (ended = true));
   const said = await eventually(
