@@ -65,7 +65,7 @@ export const serviceChecks: readonly Check[] = [
     },
   },
   {
-    name: "a restart and an upgrade under traffic: no container, rule, connection, request or question is lost",
+    name: "a restart and an upgrade under traffic: no container, rule, connection or request is lost, and every name is answered",
     run: async (node) => {
       const before = await standing(node);
       const traffic = await Traffic.start(node.machine, await shopDestinations(node));

@@ -1,6 +1,6 @@
 // traffic-client.ts FILE WEB DNS NAME ECHO: asks without pause until it is told to end (SIGTERM), then writes into FILE what
-// it was answered. Runs on the machine under test, on the Node that is installed there. Nothing is asked twice: what gets
-// no answer is lost.
+// it was answered. Runs on the machine under test, on the Node that is installed there. What gets no answer is lost; DNS
+// alone is asked again, as resolvers do, and how often is counted.
 //   WEB, ECHO   http://address and address:port of Services   DNS, NAME   name server, and what it is asked for
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
@@ -14,8 +14,10 @@ import { connect as connectTLS } from "node:tls";
 interface Tally {
   asked: number;
   answered: number;
+  /** Datagrams that were sent again, because nothing had come back for five seconds. */
+  repeated: number;
   slowestMs: number;
-  /** The first few failures, in words. */
+  /** The first failures, in words: to be laid beside the journal. */
   readonly failures: string[];
 }
 
@@ -23,7 +25,7 @@ const [file = "", web = "", server = "", name = "", echo = ""] = process.argv.sl
 const patienceMs = 60_000;
 const kinds = ["web", "dns", "node", "connection"] as const;
 const tallies = Object.fromEntries(
-  kinds.map((kind) => [kind, { asked: 0, answered: 0, slowestMs: 0, failures: [] }]),
+  kinds.map((kind) => [kind, { asked: 0, answered: 0, repeated: 0, slowestMs: 0, failures: [] }]),
 ) as unknown as Readonly<Record<(typeof kinds)[number], Tally>>;
 
 /** A request on a connection of its own. */
@@ -35,21 +37,28 @@ async function askWeb(signal: AbortSignal): Promise<void> {
   if (response.statusCode !== 200) throw new Error(`status ${response.statusCode}`);
 }
 
-/** One datagram, sent once. */
+/** One datagram, sent again as the C library's resolver does it. */
 async function askDNS(signal: AbortSignal): Promise<void> {
   const labels = name.split(".").flatMap((label) => [label.length, ...Buffer.from(label)]);
   const id = Math.floor(Math.random() * 65_536);
   const header = [id >> 8, id & 255, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
   const socket = createSocket("udp4");
+  let again: NodeJS.Timeout | undefined;
   try {
     const answered = once(socket, "message", { signal });
-    socket.send(Buffer.from([...header, ...labels, 0, 0, 1, 0, 1]), 53, server);
+    const question = Buffer.from([...header, ...labels, 0, 0, 1, 0, 1]);
+    socket.send(question, 53, server);
+    again = setInterval(() => {
+      tallies.dns.repeated += 1;
+      socket.send(question, 53, server);
+    }, 5000);
     const [reply] = (await answered) as [Buffer];
     const [code, answers] = [reply.readUInt8(3) & 15, reply.readUInt16BE(6)];
     if (reply.readUInt16BE(0) !== id || code !== 0 || answers === 0) {
       throw new Error(`reply code ${code}, ${answers} answers`);
     }
   } finally {
+    clearInterval(again);
     socket.close();
   }
 }
@@ -85,13 +94,13 @@ const ending = new AbortController();
 /** Asks once, and counts what becomes of it. */
 async function count(tally: Tally, ask: (signal: AbortSignal) => Promise<void>): Promise<void> {
   tally.asked += 1;
-  const started = performance.now();
+  const [at, started] = [new Date().toISOString(), performance.now()];
   try {
     await ask(AbortSignal.timeout(patienceMs));
     tally.answered += 1;
     tally.slowestMs = Math.max(tally.slowestMs, Math.round(performance.now() - started));
   } catch (error) {
-    if (tally.failures.length < 5) tally.failures.push(String(error));
+    if (tally.failures.length < 20) tally.failures.push(`asked at ${at}: ${String(error)}`);
   }
 }
 

@@ -1,10 +1,12 @@
 import type { RealMachine } from "./machine.ts";
 import { node, traffic } from "./payload.ts";
 
-/** What became of questions of one sort: each was asked once. */
+/** What became of questions of one sort. */
 export interface Tally {
   readonly asked: number;
   readonly answered: number;
+  /** Of DNS: datagrams that were sent again after five seconds without an answer. */
+  readonly repeated: number;
   readonly slowestMs: number;
   readonly failures: readonly string[];
 }
