@@ -35,6 +35,7 @@ import { type Change, ledgerPath, readLedger } from "./ledger.ts";
 import { kernelIdentity, ownSettings } from "./machine-settings.ts";
 import { kubeconfigsOf, ownKubeconfigs } from "./own-kubeconfigs.ts";
 import { pulledImages } from "./pulled-images.ts";
+import { markerPath } from "./state-marker.ts";
 import { isStateName, recordNames, setupLedgerName, type StateMode } from "./state-names.ts";
 
 const bridge = "remora0";
@@ -183,7 +184,14 @@ export async function tracesOf(
     ],
     records: [
       ownFiles(files.records, "records"),
-      ownDirectories(files.around, files.records, "state directory"),
+      ownDirectories(files.inner, files.records, "root directory"),
+      // Last: without it nobody could tell that what is left is ours.
+      ownFiles(files.marker, "marker"),
+      ownDirectories(
+        files.around,
+        [...files.records, ...files.inner, ...files.marker],
+        "state directory",
+      ),
     ],
     kept: [...files.kept, ...modules(changes)],
   };
@@ -218,8 +226,10 @@ const sharedWithDrivers = ["plugins", "plugins_registry"];
 interface NodeFiles {
   readonly paths: readonly string[];
   readonly directories: readonly string[];
-  /** Removed last, and what they lie in. */
+  /** Removed last, in this order. */
   readonly records: readonly string[];
+  readonly inner: readonly string[];
+  readonly marker: readonly string[];
   readonly around: readonly string[];
   readonly kept: readonly string[];
 }
@@ -228,7 +238,7 @@ async function filesOf(node: NodeOfDirectory, choices: RemovalChoices): Promise<
   const { mode, directory, rootDir } = node;
   if (node.foreign === true) {
     const kept = [`${directory} is not remora's and stays`];
-    return { paths: [], directories: [], records: [], around: [], kept };
+    return { paths: [], directories: [], records: [], inner: [], marker: [], around: [], kept };
   }
   const volumesDir = join(directory, mode === "up" ? "volumes" : "local-volumes");
   const volumes = choices.deleteVolumes ? [] : await namesIn(volumesDir);
@@ -248,12 +258,15 @@ async function filesOf(node: NodeOfDirectory, choices: RemovalChoices): Promise<
     join(rootDir, "places.json"),
     ...recordNames.map((name) => join(directory, name)),
   ]);
+  const marker = markerPath(directory);
   const foreign = await foreignIn(mode, directory);
   return {
-    paths: files.paths.filter((path) => path !== stays && !records.has(path)),
+    paths: files.paths.filter((path) => path !== stays && !records.has(path) && path !== marker),
     directories: files.directories,
-    records: [...records],
-    around: mode === "up" ? [rootDir, directory] : [rootDir],
+    records: [...records].filter((path) => path !== marker),
+    inner: mode === "up" ? [rootDir] : [],
+    marker: [marker],
+    around: [directory],
     kept: [...kept, ...foreign],
   };
 }
