@@ -61,11 +61,12 @@ async function runFiles(name: string, tally: Tally): Promise<void> {
   await once(stream, "end");
 }
 
-/** Runs a folder in a process of its own. */
+/** Runs a folder in a process of its own, which is ended when it hangs. */
 async function runApart(name: string, tally: Tally): Promise<void> {
   const script = fileURLToPath(import.meta.url);
   const child = spawn(process.execPath, [...process.execArgv, script, name], {
     stdio: ["ignore", "pipe", "inherit"],
+    timeout: 10 * 60_000,
   });
   const [output] = await Promise.all([text(child.stdout), once(child, "close")]);
   const count = /(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\n$/.exec(output);

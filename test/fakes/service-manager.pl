@@ -19,8 +19,12 @@ sub bound { # TYPE PORT
 sub port_of { (unpack_sockaddr_in(getsockname($_[0])))[0] }
 
 my $http = bound(SOCK_STREAM, 0);
-my $udp = bound(SOCK_DGRAM, 0);
-my $tcp = bound(SOCK_STREAM, port_of($udp));
+my ($udp, $tcp);
+# Others may have one of the two.
+until ($tcp) {
+  $udp = bound(SOCK_DGRAM, 0);
+  $tcp = eval { bound(SOCK_STREAM, port_of($udp)) };
+}
 socket(my $notify, PF_UNIX, SOCK_DGRAM, 0) or die $!;
 bind($notify, pack_sockaddr_un("$directory/notify")) or die $!;
 print "listening ", port_of($http), " ", port_of($udp), "\n";

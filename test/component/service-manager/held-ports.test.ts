@@ -31,13 +31,24 @@ class Manager implements AsyncDisposable {
   readonly #perl: ChildProcessWithoutNullStreams;
   readonly #lines: string[] = [];
   readonly #complaints: string[] = [];
+  readonly #closed: Promise<void>;
   #changed = Promise.withResolvers<void>();
+  #ended = false;
   http = 0;
   dns = 0;
 
   constructor(directory: string, command: readonly string[]) {
     const script = join(root, "test/fakes/service-manager.pl");
     this.#perl = spawn("perl", [script, directory, ...command]);
+    this.#closed = new Promise((resolve) => {
+      this.#perl.once("close", () => {
+        this.#ended = true;
+        this.#changed.resolve();
+        resolve();
+      });
+    });
+    // One that has ended is told by its lines.
+    this.#perl.stdin.on("error", () => undefined);
     createInterface(this.#perl.stderr).on("line", (line) => this.#complaints.push(line));
     createInterface(this.#perl.stdout).on("line", (line) => {
       this.#lines.push(line);
@@ -47,18 +58,23 @@ class Manager implements AsyncDisposable {
 
   /** Takes the first line that begins so, once it is there. */
   async line(begin: string): Promise<string> {
-    const end = AbortSignal.timeout(20_000);
-    for (;;) {
-      const at = this.#lines.findIndex((line) => line.startsWith(begin));
-      const [line] = at < 0 ? [] : this.#lines.splice(at, 1);
-      if (line !== undefined) return line.slice(begin.length).trim();
-      this.#changed = Promise.withResolvers();
-      const { reject, promise } = this.#changed;
-      end.addEventListener("abort", () =>
-        reject(new Error(`no "${begin}"; ${[...this.#lines, ...this.#complaints].join("\n")}`)),
-      );
-      await promise;
+    const timer = setTimeout(() => this.#changed.reject(this.#missing(begin)), 20_000);
+    try {
+      for (;;) {
+        const at = this.#lines.findIndex((line) => line.startsWith(begin));
+        const [line] = at < 0 ? [] : this.#lines.splice(at, 1);
+        if (line !== undefined) return line.slice(begin.length).trim();
+        if (this.#ended) throw this.#missing(begin);
+        this.#changed = Promise.withResolvers();
+        await this.#changed.promise;
+      }
+    } finally {
+      clearTimeout(timer);
     }
+  }
+
+  #missing(begin: string): Error {
+    return new Error(`no "${begin}"; ${[...this.#lines, ...this.#complaints].join("\n")}`);
   }
 
   async open(): Promise<void> {
@@ -76,9 +92,8 @@ class Manager implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const ended = new Promise((resolve) => this.#perl.once("close", resolve));
     this.#perl.stdin.end();
-    await ended;
+    await this.#closed;
   }
 }
 
@@ -119,6 +134,7 @@ function askUDP(port: number): Promise<void> {
 function askTCP(port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(port, "127.0.0.1");
+    socket.on("close", () => reject(new Error("closed without a reply by TCP")));
     socket.setTimeout(15_000, () => socket.destroy(new Error("no reply by TCP")));
     socket.on("error", reject);
     socket.on("data", () => {
