@@ -98,7 +98,10 @@ async function runFolders(level: string, tally: Tally): Promise<void> {
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
 const order = (name: string): number => all.indexOf(levelOf(name));
 for (const name of wanted.toSorted((a, b) => order(a) - order(b))) {
-  await (name === "component" ? runFolders(name, tally) : runFiles(name, tally));
+  // Node runs tests in its own process once only.
+  const apart = wanted.length > 1 && /^(unit|component)\//.test(name);
+  if (name === "component") await runFolders(name, tally);
+  else await (apart ? runApart(name, tally) : runFiles(name, tally));
 }
 const skipped = tally.skipped > 0 ? `, ${tally.skipped} skipped` : "";
 process.stdout.write(`${tally.passed} passed, ${tally.failed} failed${skipped}\n`);
