@@ -94,6 +94,7 @@ class NodeWorker implements NodeAgent {
   readonly #source: StatusSource;
   #node: Stored<Node> | undefined;
   #hostIPs: readonly string[] = [];
+  #addressLost = false;
   #wasReady = false;
   /** Ends the wait between two looks. */
   #pause = new AbortController();
@@ -125,14 +126,14 @@ class NodeWorker implements NodeAgent {
       ...options,
       host: this.#host,
       onAddresses: (ips) => {
-        this.#setHostIPs(ips);
+        this.#setHostIPs(ips, this.#source.addressLost);
       },
       podFamilies: () => this.#podFamilies(),
     });
     this.view = {
       node: () => this.#node,
       hostIPs: () => this.#hostIPs,
-      addressLost: () => this.#source.addressLost,
+      addressLost: () => this.#addressLost,
       subscribe: (listener) => {
         this.#listeners.add(listener);
         return () => {
@@ -235,10 +236,13 @@ class NodeWorker implements NodeAgent {
     return [...new Set(cidrs.map((cidr) => (cidr.includes(":") ? "IPv6" : "IPv4")))];
   }
 
-  #setHostIPs(ips: readonly string[]): void {
-    if (ips.join() === this.#hostIPs.join()) return;
+  #setHostIPs(ips: readonly string[], lost: boolean): void {
+    const same = ips.join() === this.#hostIPs.join();
+    // A pod in the node's network is asked elsewhere from now on, before its probes have failed.
+    if (same && lost === this.#addressLost) return;
     this.#hostIPs = ips;
-    this.#options.logger.log("info", "node addresses", { ips: ips.join(",") });
+    this.#addressLost = lost;
+    if (!same) this.#options.logger.log("info", "node addresses", { ips: ips.join(",") });
     this.#wake();
   }
 

@@ -507,9 +507,13 @@ describe("the node", () => {
     start();
     await until(() => readyCalls === 1, "ready");
     const said = (): number => warnings.filter((line) => line.includes("address is gone")).length;
+    const told: (boolean | undefined)[] = [];
+    const unsubscribe = node.view.subscribe(() => told.push(node.view.addressLost?.()));
     network = at();
     node.refresh();
-    await until(() => said() === 1, "the warning");
+    await until(() => told.includes(true), "those who ask pods at that address are told");
+    unsubscribe();
+    assert.equal(said(), 1);
     const before = statusWrites();
     // The next report comes whether or not anything changed.
     clock.advance(300_000);
