@@ -366,7 +366,11 @@ echo "$REMOTE_ADDR asked me"
       await reached("host");
       // Probes go on, four at least: what answers them is as well as before.
       await one.kubectl(["exec", "web", "--", "sleep", "4"]);
-      assert.ok((await cluster.pods()).every(isReady));
+      const sick = (await cluster.pods()).filter((pod) => !isReady(pod));
+      assert.deepEqual(
+        sick.map(({ metadata, status }) => [metadata.name, status]),
+        [],
+      );
       assert.equal(await cluster.ready(one.name), "True");
       assert.deepEqual(await internalIPs(one.name), [other]);
       await network.enter(one, third);
