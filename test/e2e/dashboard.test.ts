@@ -453,6 +453,8 @@ describe("the dashboard in a browser", { skip }, () => {
           await page.press(key, text);
           await page.until("document.getElementById('search').value === ''");
         }
+        // What is not shown yet takes no focus.
+        await page.until("document.querySelector('#pods-head button').offsetParent !== null");
         await page.evaluate("document.querySelectorAll('#pods-head button')[5].focus()");
         await page.press("Enter", "\r");
         await page.until(`${textOf("#pods tbody .name")} === "shop|cart"`);
