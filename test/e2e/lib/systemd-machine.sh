@@ -17,6 +17,7 @@ cmd=${1:-}; dir=${2:-}
 [ -n "$dir" ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 name=$(basename "$dir")
 root=$dir/root
+checkout=$(readlink -f "$(dirname "$(readlink -f "$0")")/../../..")
 
 hierarchies() { awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/mounts; }
 
@@ -37,7 +38,7 @@ prepare_root() {
   # A root without CAP_SYS_RESOURCE (bit 24) needs a more modest runc: see runc-lowcap.
   if [ $((0x$(awk '/^CapEff/ { print $2 }' /proc/self/status) >> 24 & 1)) = 0 ]; then
     echo '{ "bridge": "none", "live-restore": true, "default-runtime": "lowcap",
-      "runtimes": { "lowcap": { "path": "'"$(dirname "$(readlink -f "$0")")"'/runc-lowcap" } } }'
+      "runtimes": { "lowcap": { "path": "'"$checkout"'/test/e2e/lib/runc-lowcap" } } }'
   else
     echo '{ "bridge": "none", "live-restore": true }'
   fi >"$root/etc/docker/daemon.json"
@@ -59,10 +60,10 @@ up() {
   prepare_root
   local caps=
   [ $((0x$(awk '/^CapEff/ { print $2 }' /proc/self/status) >> 24 & 1)) = 1 ] || caps=--drop-capability=CAP_SYS_RESOURCE
-  # Docker cannot put its overlays on an overlay.
+  # Docker cannot put its overlays on an overlay. The machine's /tmp is its own, and a checkout may lie there.
   ( enter_cgroups
     exec setsid systemd-nspawn -q --directory="$root" --machine="$name" --register=no --keep-unit --boot \
-      --private-network --bind="$dir/docker:/var/lib/docker" --capability=all $caps \
+      --private-network --bind="$dir/docker:/var/lib/docker" --bind-ro="$checkout" --capability=all $caps \
       --system-call-filter="add_key keyctl bpf" --resolv-conf=off --timezone=off --link-journal=no --console=pipe \
       systemd.unit=basic.target </dev/null >"$dir/console" 2>&1 ) &
   echo $! >"$dir/pid"
