@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { systemClock } from "../../src/lib/clock.ts";
 import { eventually, Machine, root } from "../e2e/lib/machine.ts";
 import { median, round } from "./figures.ts";
-import { nodeFlags } from "./node-flags.ts";
+import { nodeEnvironment, nodeFlags } from "./node-flags.ts";
 
 const { signal } = new AbortController();
 const program = "remora.cjs";
@@ -44,6 +44,8 @@ async function measure(directory: string, services: number, restMs: number): Pro
     describe: () => api.output(),
   });
   const agent = machine.spawn([
+    "env",
+    ...nodeEnvironment,
     process.execPath,
     ...nodeFlags,
     join(directory, program),

@@ -249,11 +249,11 @@ describe("packages", { skip }, () => {
       ok(["sh", "-c", `exec sh -x "$0" --version 2>&1`, program], { REMORA_PROFILE: profile });
     assert.match(
       shown(""),
-      /exec \S+\/usr\/lib\/remora\/bin\/node --max-semi-space-size=1 --memory-saver-mode \S+remora\.cjs/,
+      /exec \S+\/usr\/lib\/remora\/bin\/node --max-semi-space-size=1 \S+remora\.cjs/,
     );
     assert.match(
       shown("small"),
-      /--max-semi-space-size=1 --memory-saver-mode --optimize-for-size --v8-pool-size=1 \S+remora\.cjs --version/,
+      /--max-semi-space-size=1 --optimize-for-size --memory-saver-mode --v8-pool-size=1 \S+remora\.cjs --version/,
     );
     assert.match(shown("tiny"), /REMORA_PROFILE is 'tiny'/);
     // A child of its own, from a file of its own.
